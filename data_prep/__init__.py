@@ -1,0 +1,1 @@
+"""Datasets: from which data, one YAML file a dataset."""

@@ -1,0 +1,1 @@
+"""Recipes: what to run, one YAML file a job."""

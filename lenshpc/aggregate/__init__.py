@@ -1,0 +1,1 @@
+"""From the members' predictions to one judged set: gate, merge, baseline, statistics."""

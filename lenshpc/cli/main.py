@@ -1,0 +1,51 @@
+"""The command `lenshpc`: its verbs, and the one place where errors become a line."""
+
+import sys
+from typing import Any
+
+import click
+
+from lenshpc import __version__
+from lenshpc.cli.aggregate import aggregate
+from lenshpc.cli.info import info
+from lenshpc.cli.prepare import prepare
+from lenshpc.cli.resume import resume
+from lenshpc.cli.simulate import simulate
+from lenshpc.cli.status import status
+from lenshpc.cli.submit import submit
+from lenshpc.errors import LensHpcError
+
+
+class Commands(click.Group):
+    """Verbs in the order in which they are used; a known error ends in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which they were added."""
+        del ctx
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except LensHpcError as error:
+            click.echo(f"lenshpc: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lenshpc")
+def main() -> None:
+    """Batch jobs on GPU clusters for deep learning on gravitational lenses.
+
+    \b
+    From images to a report:
+      lenshpc prepare lens_finding images/ stores/lenses
+      lenshpc submit --task lens-finding --data stores/lenses --site ./mycluster.yaml
+      lenshpc status RUN
+      lenshpc aggregate RUN
+    """
+
+
+for verb in (simulate, prepare, info, submit, status, resume, aggregate):
+    main.add_command(verb)

@@ -1,0 +1,31 @@
+"""`lenshpc resume`: send again what is neither done nor under way."""
+
+import click
+
+
+@click.command(short_help="Send again the members that are not done.")
+@click.argument("run")
+@click.option("--wait", is_flag=True, help="Show progress until the report is written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
+def resume(run: str, wait: bool, as_json: bool) -> None:
+    """Send the members of RUN that are neither done nor under way, and a new aggregation.
+
+    A member goes on from its last checkpoint.
+
+    \b
+    Example:
+      lenshpc resume lens_finding-9f2c51ab
+    """
+    from lenshpc.cli.submit import report
+    from lenshpc.launch.submit import resume as send
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+    from lenshpc.worker import CALLS
+
+    paths = find_run(run)
+    plan = load_plan(paths)
+    report(paths, plan, send(paths, CALLS), as_json=as_json)
+    if wait:
+        from lenshpc.cli.watch import watch
+
+        watch(paths, plan)

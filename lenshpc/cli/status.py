@@ -1,0 +1,32 @@
+"""`lenshpc status`: where every member of a run stands."""
+
+import json
+
+import click
+
+
+@click.command(short_help="Show where a run's members stand.")
+@click.argument("run")
+@click.option("--watch", "follow", is_flag=True, help="Go on until the report is written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the states for programs.")
+def status(run: str, follow: bool, as_json: bool) -> None:
+    """Show the state, epoch and best metric of every member of RUN, and of its report.
+
+    \b
+    Examples:
+      lenshpc status lens_finding-9f2c51ab
+      lenshpc status lens_finding-9f2c51ab --json
+    """
+    from lenshpc.cli.watch import show, watch
+    from lenshpc.launch.states import run_status
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+
+    paths = find_run(run)
+    plan = load_plan(paths)
+    if follow:
+        watch(paths, plan)
+    elif as_json:
+        click.echo(json.dumps(run_status(paths, plan).as_json(), indent=1))
+    else:
+        show(run_status(paths, plan))

@@ -1,0 +1,143 @@
+"""`lenshpc submit`: a recipe and a store become a run on a cluster or on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lenshpc.launch.sites import Site
+    from lenshpc.launch.submit import Submission
+    from lenshpc.paths import RunPaths
+    from lenshpc.plan import Plan
+
+
+@click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
+@click.option("--task", help="Use the recipe that ships for a task: lens-finding or multiclass.")
+@click.option("--recipe", help="Use a shipped recipe by name, or your own .yaml.")
+@click.option("--data", "store", required=True, type=click.Path(path_type=Path), help="The store.")
+@click.option("--name", help="Begin the run's name with this.  [default: the recipe's]")
+@click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
+@click.option("--models", help="Networks of timm, separated by commas.")
+@click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
+@click.option("--nodes", type=int, help="Nodes for one member.")
+@click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option("--site", default="local", show_default=True, help="A site by name, or your .yaml.")
+@click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show all that would be sent; write nothing.")
+@click.option("--wait", is_flag=True, help="Show progress until the report is written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
+def submit(
+    task: str | None,
+    recipe: str | None,
+    store: Path,
+    site: str,
+    runs: Path,
+    dry_run: bool,
+    wait: bool,
+    as_json: bool,
+    assignments: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Send one job for each model, fold and seed, and an aggregation that runs after them.
+
+    Sending the same again sends only what is not done.
+
+    \b
+    Examples:
+      lenshpc submit --task lens-finding --data stores/lenses --folds 5 --site ./mycluster.yaml
+      lenshpc submit --task multiclass --data stores/slc --models resnet18,resnet34 \\
+          --nodes 2 --gpus-per-node 4 --set train.strategy=deepspeed --site ./mycluster.yaml
+      lenshpc submit --recipe ./mine.yaml --data stores/slc --dry-run
+    """
+    from lenshpc.config import parse_assignment
+    from lenshpc.launch.sites import check_fits, load_site
+    from lenshpc.launch.submit import run_paths
+    from lenshpc.launch.submit import submit as send
+    from lenshpc.plan import expand
+    from lenshpc.recipe import load_recipe
+    from lenshpc.store import open_store
+
+    changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
+    plan, splits = expand(load_recipe(chosen(task, recipe), changes), open_store(store))
+    place = load_site(site)
+    check_fits(place, plan.recipe)
+    run = run_paths(plan, runs)
+    if dry_run:
+        click.echo(preview(run, plan, place))
+        return
+    from lenshpc.worker import CALLS
+
+    sent = send(run, plan, splits, place, CALLS)
+    report(run, plan, sent, as_json=as_json)
+    if wait:
+        from lenshpc.cli.watch import watch
+
+        watch(run, plan)
+
+
+def chosen(task: str | None, recipe: str | None) -> str:
+    """Return the recipe that `--task` or `--recipe` names."""
+    from lenshpc.recipe import recipe_of_task
+
+    if (task is None) == (recipe is None):
+        raise click.UsageError("give either --task or --recipe")
+    return recipe or recipe_of_task(str(task))
+
+
+def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the recipe keys that command-line options set."""
+    keys = {
+        "name": "name",
+        "folds": "folds",
+        "models": "models",
+        "seeds": "seeds",
+        "nodes": "resources.nodes",
+        "gpus_per_node": "resources.gpus_per_node",
+    }
+    given = {key: options[name] for name, key in keys.items() if options[name] is not None}
+    lists = {key: given[key].split(",") for key in ("models", "seeds") if key in given}
+    return list((given | lists).items())
+
+
+def preview(run: RunPaths, plan: Plan, site: Site) -> str:
+    """Return what `--dry-run` prints: the array's map, the exact scripts, the cost at most."""
+    from lenshpc.launch.submit import requests
+
+    size = plan.recipe.resources
+    lines = [
+        f"run          {run.root}",
+        f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
+        f"site         {site.name} ({site.scheduler})",
+        f"a member     {size.nodes} node(s) x {size.gpus_per_node} GPU(s), {plan.recipe.strategy}, "
+        f"at most {size.time_min} min",
+        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most",
+        "",
+        "element  member",
+        *(f"{member.index:>7}  {member.name}" for member in plan.members),
+    ]
+    if site.scheduler == "slurm":
+        members, aggregate = requests(plan, site, run, len(plan.members))
+        lines += ["", "--- sbatch: the members", members.script()]
+        lines += ["", "--- sbatch: the report", aggregate.script()]
+    return "\n".join(lines)
+
+
+def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> None:
+    """Say what was sent and how to follow it."""
+    import json
+
+    if as_json:
+        jobs = {"members": list(sent.members), "job": sent.job_id, "report": sent.report_job_id}
+        click.echo(json.dumps({"run": str(run.root), **jobs}))
+        return
+    done = len(plan.members) - len(sent.members)
+    click.echo(
+        f"run {run.name}: {len(sent.members)} members sent as job {sent.job_id or '-'}", err=True
+    )
+    if done:
+        click.echo(f"{done} members are done or under way", err=True)
+    click.echo(f"follow it with: lenshpc status {run.name} --watch", err=True)

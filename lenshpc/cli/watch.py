@@ -1,0 +1,78 @@
+"""Draw a run's status as a table, once or until the run has ended."""
+
+import sys
+import time
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lenshpc.completion import resume_command
+from lenshpc.launch.local import read_queue, stop_queue
+from lenshpc.launch.states import MemberStatus, RunStatus, run_status
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan
+
+LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
+COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
+
+
+def show(status: RunStatus) -> None:
+    """Print the table."""
+    Console().print(table(status))
+
+
+def watch(run: RunPaths, plan: Plan) -> None:
+    """Redraw the table until nothing waits or runs; exit 1 if the run did not come to a report.
+
+    Ctrl-C stops a local run. Jobs of a cluster go on.
+    """
+    local = bool(read_queue(run).pid)
+    console = Console(stderr=True)
+    try:
+        with Live(console=console, refresh_per_second=4) as live:
+            status = run_status(run, plan)
+            while not status.has_ended:
+                live.update(table(status))
+                time.sleep(LOCAL_POLL_S if local else SLURM_POLL_S)
+                status = run_status(run, plan)
+            live.update(table(status))
+    except KeyboardInterrupt:
+        _interrupted(run, local=local)
+    if status.report != "DONE":
+        click.echo(f"run {run.name} has no report; see {run.slurm}", err=True)
+        click.echo(f"mend it with: {resume_command(run)}", err=True)
+        sys.exit(1)
+    click.echo(f"report: {run.report / 'report.html'}")
+
+
+def _interrupted(run: RunPaths, *, local: bool) -> None:
+    if local:
+        stop_queue(run)
+        click.echo(f"stopped; go on with: {resume_command(run)}", err=True)
+    else:
+        click.echo("the jobs go on without this window", err=True)
+    sys.exit(130)
+
+
+def table(status: RunStatus) -> Table:
+    """Return the status as a table."""
+    drawn = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
+    for heading in ("member", "state", "epoch", "best", "job", "node", "reason"):
+        drawn.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
+    for line in status.members:
+        drawn.add_row(*_cells(line))
+    drawn.add_row("report", _coloured(status.report))
+    return drawn
+
+
+def _cells(line: MemberStatus) -> tuple[str, ...]:
+    best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
+    state, epoch = _coloured(line.state), f"{line.epoch}/{line.epochs}"
+    return line.name, state, epoch, best, line.job, line.host, line.reason.replace("[", r"\[")
+
+
+def _coloured(state: str) -> str:
+    colour = COLOURS.get(state)
+    return f"[{colour}]{state}[/]" if colour else state

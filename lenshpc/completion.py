@@ -1,0 +1,65 @@
+"""What makes a member complete: its mark, the files that the mark lists, and the way to mend it."""
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lenshpc.files import read_json, sha256, write_json
+from lenshpc.paths import RUNS, MemberPaths, RunPaths
+from lenshpc.plan import Member, Plan
+
+
+def mark_done(
+    paths: MemberPaths, fingerprint: str, files: Iterable[Path], facts: dict[str, Any]
+) -> None:
+    """Write the mark that a member is complete, with the hashes of its outputs."""
+    hashes = {path.name: sha256(path) for path in files}
+    write_json(paths.done, {"fingerprint": fingerprint, "files": hashes, **facts})
+
+
+def is_done(paths: MemberPaths, fingerprint: str, *, verify: bool = False) -> bool:
+    """Say whether a member's outputs are all there; `verify` also compares their hashes."""
+    return find_lack(paths, fingerprint, verify=verify) is None
+
+
+def find_lack(paths: MemberPaths, fingerprint: str, *, verify: bool = False) -> str | None:
+    """Return what a member lacks, as the rest of a sentence about it; None when it is done."""
+    if not paths.done.is_file():
+        return "has no predictions"
+    try:
+        done = read_json(paths.done)
+        trained_for, files = done["fingerprint"], dict(done["files"])
+        files[paths.predictions.name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"has a {paths.done.name} that cannot be read"
+    if trained_for != fingerprint:
+        return f"was trained for another Plan ({str(trained_for)[:8]}, not {fingerprint[:8]})"
+    for name, digest in files.items():
+        if not (paths.root / name).is_file():
+            return f"has lost its {name}"
+        if verify and sha256(paths.root / name) != digest:
+            return f"has a {name} that was altered after it finished"
+    return None
+
+
+def missing_members(run: RunPaths, plan: Plan, *, verify: bool = True) -> dict[Member, str]:
+    """Return the members that are not done, each with what it lacks."""
+    fingerprint = plan.fingerprint()
+    lacks = {
+        member: find_lack(run.member(member.name), fingerprint, verify=verify)
+        for member in plan.members
+    }
+    return {member: lack for member, lack in lacks.items() if lack is not None}
+
+
+def describe(run: RunPaths, member: Member) -> str:
+    """Name a member to a reader: number, model, fold, seed and run."""
+    title = f"{member.model} fold {member.fold} seed {member.seed}"
+    return f"member {member.index} ({title}) of run {run.name}"
+
+
+def resume_command(run: RunPaths) -> str:
+    """Return the command that reruns what is not done; a run elsewhere is given by its path."""
+    here = (RUNS / run.name).resolve() == run.root.resolve()
+    return shlex.join(["lenshpc", "resume", run.name if here else str(run.root)])

@@ -1,0 +1,1 @@
+"""How rows of a store reach the GPU."""

@@ -1,0 +1,142 @@
+"""Checkpoints that a killed run goes on from: whole or absent, one folder an epoch.
+
+A checkpoint is written under a temporary name by all ranks, flushed, and renamed by rank 0. It
+holds the model, optimiser, schedule, every rank's random state and the history, which names the
+best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
+state: they are functions of (seed, epoch, row).
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from lenshpc.config import Frozen, validate
+from lenshpc.engine import distributed
+from lenshpc.engine.schedule import Schedule
+from lenshpc.engine.strategy import Strategy
+from lenshpc.errors import ConfigError
+from lenshpc.files import flush_folder, read_json, replacing, write_json
+
+
+class Progress(Frozen):
+    """How far a training has come."""
+
+    fingerprint: str
+    world_size: int
+    history: tuple[dict[str, float], ...] = ()
+    best_epoch: int = -1
+    best_metric: float | None = None
+
+    @property
+    def epochs_done(self) -> int:
+        """Return the number of finished epochs."""
+        return len(self.history)
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Return the number of epochs without an improvement."""
+        return self.epochs_done - 1 - self.best_epoch
+
+
+class Checkpoints:
+    """The checkpoint folder of one member; every method is a collective call."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, strategy: Strategy, schedule: Schedule, progress: Progress) -> None:
+        """Write the state after an epoch, and its weights if it is the best; remove older ones."""
+        final = self._folder / f"epoch-{progress.epochs_done:04d}"
+        draft = final.with_name(f".{final.name}")
+        if distributed.rank() == 0:
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+        distributed.barrier()
+        strategy.save(draft)
+        torch.save(_random_state(), draft / f"rank-{distributed.rank():04d}.pt")
+        weights = strategy.weights() if progress.epochs_since_best == 0 else {}
+        distributed.barrier()
+        if distributed.rank() == 0:
+            if weights:
+                _save_weights(weights, self._best(progress))
+            torch.save(schedule.state_dict(), draft / "schedule.pt")
+            write_json(draft / "progress.json", progress.model_dump(mode="json"))
+            _publish(draft, final)
+            self._remove_all_but(final, self._best(progress))
+        distributed.barrier()
+
+    def load(self, strategy: Strategy, schedule: Schedule, start: Progress) -> Progress:
+        """Return the progress of the newest checkpoint, restored; `start` where there is none."""
+        latest = self._latest()
+        if latest is None:
+            return start
+        progress = validate(Progress, read_json(latest / "progress.json"), str(latest))
+        found = (progress.fingerprint, progress.world_size)
+        if found != (start.fingerprint, start.world_size):
+            raise ConfigError(
+                f"{latest} belongs to Plan {progress.fingerprint[:8]} on {progress.world_size} "
+                f"processes, not to {start.fingerprint[:8]} on {start.world_size}; remove it"
+            )
+        strategy.load(latest)
+        schedule.load_state_dict(torch.load(latest / "schedule.pt", weights_only=True))
+        _restore_random_state(latest / f"rank-{distributed.rank():04d}.pt")
+        return progress
+
+    def publish_best(self, progress: Progress, target: Path) -> None:
+        """Move the best epoch's weights to `target` and remove all checkpoints.
+
+        May be called again after it was cut short.
+        """
+        if distributed.rank() == 0:
+            if self._best(progress).is_file():
+                self._best(progress).replace(target)
+                flush_folder(target.parent)
+            shutil.rmtree(self._folder, ignore_errors=True)
+        distributed.barrier()
+
+    def _best(self, progress: Progress) -> Path:
+        return self._folder / f"best-{progress.best_epoch:04d}.safetensors"
+
+    def _remove_all_but(self, *kept: Path) -> None:
+        for path in set(self._folder.iterdir()) - set(kept):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _latest(self) -> Path | None:
+        """Return the newest whole checkpoint; rank 0 looks, for all to agree."""
+        found = ""
+        if distributed.rank() == 0:
+            found = max((str(path) for path in self._folder.glob("epoch-*")), default="")
+        agreed = distributed.broadcast_text(found)
+        return Path(agreed) if agreed else None
+
+
+def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    with replacing(path) as temporary:
+        save_file(weights, temporary)
+
+
+def _publish(draft: Path, final: Path) -> None:
+    for path in sorted(draft.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
+    flush_folder(draft)
+    draft.rename(final)
+    flush_folder(final.parent)
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(path: Path) -> None:
+    state = torch.load(path, weights_only=True)
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,177 @@
+"""Which process this is, and the few collective calls that training needs."""
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+from lenshpc.errors import ConfigError
+
+# Ports below Linux' ephemeral range (32768-60999), where srun itself listens.
+FIRST_PORT, NUM_PORTS = 20_000, 12_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """One rank's place among the ranks of a member."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    node: int = 0
+    address: str = "127.0.0.1"
+    port: int = FIRST_PORT
+    job: str = "none"
+
+    @property
+    def is_main(self) -> bool:
+        """Return whether this rank writes the files."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> torch.device:
+        """Return this rank's GPU, or the CPU where there is none.
+
+        SLURM shows a task either all GPUs of its node or just its own.
+        """
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        visible = torch.cuda.device_count()
+        return torch.device("cuda", self.local_rank if visible > 1 else 0)
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Process:
+    """Return the process that submitit started; a lone one outside of it."""
+    launcher = environment.get("SUBMITIT_EXECUTOR")
+    if launcher == "slurm":
+        return _from_slurm(environment)
+    if launcher == "local":
+        return _from_local(environment)
+    return Process()
+
+
+def _from_slurm(environment: Mapping[str, str]) -> Process:
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    number = int(environment["SLURM_JOB_ID"])  # differs between the elements of an array
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return Process(
+        rank=int(environment["SLURM_PROCID"]),
+        world_size=int(environment["SLURM_NTASKS"]),
+        local_rank=int(environment["SLURM_LOCALID"]),
+        node=int(environment["SLURM_NODEID"]),
+        address=first_host(nodes),
+        port=FIRST_PORT + number % NUM_PORTS,
+        job=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else str(number),
+    )
+
+
+def _from_local(environment: Mapping[str, str]) -> Process:
+    number = int(environment["SUBMITIT_LOCAL_JOB_ID"])
+    return Process(
+        rank=int(environment["SUBMITIT_LOCAL_GLOBALID"]),
+        world_size=int(environment["SUBMITIT_LOCAL_NTASKS"]),
+        local_rank=int(environment["SUBMITIT_LOCAL_LOCALID"]),
+        port=FIRST_PORT + number % NUM_PORTS,
+        job=str(number),
+    )
+
+
+def first_host(nodelist: str) -> str:
+    """Return the first host of a SLURM host list: `gpu[003-005,9],cpu1` → `gpu003`."""
+    bracketed = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", nodelist)
+    return bracketed.split(",")[0]
+
+
+def start(process: Process, expected: int) -> None:
+    """Join the process group: NCCL on GPUs, gloo on CPUs, where each process gets one thread."""
+    if process.world_size != expected:
+        raise ConfigError(
+            f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
+            "ask for one task a GPU"
+        )
+    # DeepSpeed reads these variables; without them it looks for MPI.
+    os.environ.update(
+        RANK=str(process.rank),
+        WORLD_SIZE=str(process.world_size),
+        LOCAL_RANK=str(process.local_rank),
+        MASTER_ADDR=process.address,
+        MASTER_PORT=str(process.port),
+    )
+    if process.device.type == "cpu":
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+    else:
+        torch.cuda.set_device(process.device)
+        dist.init_process_group("nccl", device_id=process.device)
+
+
+def stop() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return this process's rank; 0 where there is no group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def broadcast_text(text: str) -> str:
+    """Return rank 0's text on every rank."""
+    box = [text]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Give every rank the buffers of rank 0: batch-norm statistics drift apart in training."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def mean_over_ranks(value: torch.Tensor) -> float:
+    """Return the mean of a scalar over the ranks."""
+    if not dist.is_initialized():
+        return float(value)
+    dist.all_reduce(value)
+    return float(value) / dist.get_world_size()
+
+
+def gather_rows(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """Return all ranks' equally long columns merged by `row`: each row once, ascending."""
+    merged = {key: _gathered(column).cpu().numpy() for key, column in values.items()}
+    _, first = np.unique(merged["row"], return_index=True)
+    return {key: column[first] for key, column in merged.items()}
+
+
+def _gathered(column: torch.Tensor) -> torch.Tensor:
+    if not dist.is_initialized():
+        return column
+    parts = [torch.empty_like(column) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, column.contiguous())
+    return torch.cat(parts)
+
+
+def hostname() -> str:
+    """Return this node's name."""
+    return socket.gethostname()
+
+
+def device_name(device: torch.device) -> str:
+    """Return the GPU's name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

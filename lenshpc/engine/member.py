@@ -1,0 +1,226 @@
+"""One member from start to end: its data, its training, its predictions, its mark.
+
+Completing a member again goes on from where it stopped, and does nothing when it is done.
+"""
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from lenshpc.completion import is_done, mark_done
+from lenshpc.data import cache
+from lenshpc.data.augment import Augmenter
+from lenshpc.data.batches import Batch, Rows, Source
+from lenshpc.engine import distributed, strategy
+from lenshpc.engine.checkpoint import Checkpoints, Progress
+from lenshpc.engine.distributed import Process
+from lenshpc.engine.loop import Columns, FoldData, Loop, predict_rows
+from lenshpc.engine.schedule import Schedule
+from lenshpc.errors import DataError
+from lenshpc.files import read_json, replacing, write_json, write_text
+from lenshpc.paths import MemberPaths, RunPaths
+from lenshpc.plan import Member, Plan, load_plan, load_splits
+from lenshpc.store import Store, channel_statistics, open_store
+from lenshpc.tasks.base import Task, TaskSpec
+from lenshpc.tasks.table import TASKS
+
+Floats = npt.NDArray[np.float32]
+
+
+def run_member(run: RunPaths, index: int) -> None:
+    """Train, predict and mark as done the member `index` of a run, as the rank that this is."""
+    plan = load_plan(run)
+    process = distributed.from_environment()
+    distributed.start(process, plan.recipe.resources.world_size)
+    try:
+        work = MemberWork(run, plan, plan.members[index], process)
+        if not is_done(work.paths, plan.fingerprint()):
+            work.complete()
+        distributed.barrier()
+    finally:
+        distributed.stop()
+
+
+@dataclass(frozen=True)
+class MemberWork:
+    """One member, as one of its ranks sees it."""
+
+    run: RunPaths
+    plan: Plan
+    member: Member
+    process: Process
+
+    @property
+    def paths(self) -> MemberPaths:
+        """Return the member's files."""
+        return self.run.member(self.member.name)
+
+    def complete(self) -> None:
+        """Train, predict and, last, write the mark of completeness."""
+        self.paths.root.mkdir(parents=True, exist_ok=True)
+        splits = load_splits(self.run, self.plan)
+        task, data = self._task_and_data(self._store(), splits)
+        progress = self._trained(task, data)
+        rows = {
+            "oof": data.val_rows,
+            "test": splits.loc[splits["split"] == "test", "row"].to_numpy(),
+        }
+        predictions = self._predictions(task, data, rows)
+        if self.process.is_main:
+            _write_predictions(self.paths, splits, predictions)
+            self._mark_done(progress)
+
+    def _store(self) -> Store:
+        store, wanted = open_store(self.plan.store), self.plan.store_hash
+        if store.content_hash != wanted:
+            raise DataError(
+                f"{store.path} has changed since the run was submitted "
+                f"({store.content_hash[:8]}, not {wanted[:8]}); submit the recipe again"
+            )
+        return store
+
+    def _task_and_data(self, store: Store, splits: pd.DataFrame) -> tuple[Task, FoldData]:
+        recipe, dev = self.plan.recipe, splits[splits["split"] == "dev"]
+        training = dev[dev["fold"] != self.member.fold]
+        counts = np.bincount(training["label"], minlength=len(self.plan.classes))
+        spec = TaskSpec(
+            train=recipe.train,
+            classes=self.plan.classes,
+            class_counts=tuple(counts.tolist()),
+            image_shape=cache.decoded_shape(store, recipe.data.image_size),
+        )
+        on_gpu, augment = self.process.device.type == "cuda", recipe.data.augment
+        data = FoldData(
+            source=self._source(store, training["row"].to_numpy()),
+            train_rows=training["row"].to_numpy(),
+            val_rows=dev.loc[dev["fold"] == self.member.fold, "row"].to_numpy(),
+            augmenter=Augmenter(augment, self.member.seed) if augment else None,
+            seed=self.member.seed,
+            num_workers=recipe.resources.cpus_per_gpu - 1 if on_gpu else 0,
+        )
+        return TASKS[recipe.task](spec), data
+
+    def _source(self, store: Store, training_rows: Rows) -> Source:
+        """Return the images, normalised by what the member's own training rows say."""
+        token = distributed.broadcast_text(uuid.uuid4().hex)
+        settings = self.plan.recipe.data
+        images = cache.open_images(
+            store,
+            settings.image_size,
+            token=f"{token}-{self.process.node}",
+            fills=self.process.local_rank == 0,
+            barrier=distributed.barrier,
+        )
+        mean, deviation = _normalisation(store, training_rows, settings.normalise)
+        labels = store.rows["label"].to_numpy(np.int64)
+        return Source(images=images, labels=labels, mean=mean, deviation=deviation)
+
+    def _trained(self, task: Task, data: FoldData) -> Progress:
+        """Train to the end and leave the best epoch's weights; at once where that was done."""
+        checkpoints = Checkpoints(self.paths.checkpoint)
+        if not self.paths.progress.is_file():
+            progress = self._loop(task, data, checkpoints).run(self._start())
+            if self.process.is_main:
+                write_json(self.paths.progress, progress.model_dump(mode="json"))
+            distributed.barrier()
+        progress = Progress.model_validate(read_json(self.paths.progress))
+        checkpoints.publish_best(progress, self.paths.weights)
+        return progress
+
+    def _start(self) -> Progress:
+        start = Progress(fingerprint=self.plan.fingerprint(), world_size=self.process.world_size)
+        self._record(start)
+        return start
+
+    def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
+        train = self.plan.recipe.train
+        torch.manual_seed(self.member.seed)
+        model = task.build_model(self.member.model)
+        torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
+        chosen = strategy.choose(self.plan.recipe, task, model, self.process)
+        return Loop(
+            task=task,
+            train=train,
+            strategy=chosen,
+            schedule=Schedule(chosen.optimizer, train, len(data.train_rows) // train.batch_size),
+            data=data,
+            process=self.process,
+            checkpoints=checkpoints,
+            on_epoch=self._record,
+        )
+
+    def _record(self, progress: Progress) -> None:
+        """Write what `status` and the report read: the history, and where the member stands."""
+        if not self.process.is_main:
+            return
+        lines = [json.dumps(line) for line in progress.history]
+        write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
+        state = {
+            "epoch": progress.epochs_done,
+            "epochs": self.plan.recipe.train.epochs,
+            "best_metric": progress.best_metric,
+            "best_epoch": progress.best_epoch,
+            "host": distributed.hostname(),
+            "job": self.process.job,
+            "updated": time.time(),
+        }
+        write_json(self.paths.state, state)
+
+    def _predictions(self, task: Task, data: FoldData, rows: dict[str, Rows]) -> dict[str, Columns]:
+        """Predict with the best weights in a plain model, whatever strategy trained them."""
+        model = task.build_model(self.member.model)
+        model.load_state_dict(load_file(self.paths.weights))
+        model.to(self.process.device).eval()
+
+        def predict(batch: Batch) -> dict[str, torch.Tensor]:
+            on_device = strategy.on_device(batch, self.process.device)
+            with torch.no_grad(), strategy.autocast(self.plan.recipe.train, self.process.device):
+                return task.predict(model, on_device)
+
+        return {
+            split: predict_rows(predict, data, some, self.process) for split, some in rows.items()
+        }
+
+    def _mark_done(self, progress: Progress) -> None:
+        facts = {
+            "best_epoch": progress.best_epoch,
+            "best_metric": progress.best_metric,
+            "epochs": progress.epochs_done,
+            "seconds": sum(line["seconds"] for line in progress.history),
+            "num_processes": self.process.world_size,
+            "device": distributed.device_name(self.process.device),
+            "strategy": self.plan.recipe.strategy,
+        }
+        outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics)
+        mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
+
+
+def _normalisation(store: Store, training_rows: Rows, kind: str) -> tuple[Floats, Floats]:
+    """Return what is subtracted and divided by, a channel each."""
+    num_channels = store.image_shape[0]
+    if kind == "none":
+        return np.zeros(num_channels, np.float32), np.ones(num_channels, np.float32)
+    mean, deviation = channel_statistics(store.moments[training_rows])
+    safe = np.where(deviation > 0, deviation, 1.0)  # a constant channel stays constant
+    return mean.astype(np.float32), safe.astype(np.float32)
+
+
+def _write_predictions(
+    paths: MemberPaths, splits: pd.DataFrame, predictions: dict[str, Columns]
+) -> None:
+    ids = splits.set_index("row")["id"]
+    parts = []
+    for split, columns in predictions.items():
+        frame = pd.DataFrame(columns)
+        frame.insert(1, "id", ids.loc[frame["row"]].to_numpy())
+        frame.insert(2, "split", split)
+        parts.append(frame)
+    with replacing(paths.predictions) as temporary:
+        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)

@@ -1,0 +1,56 @@
+"""Learning rates over time: warm-up, cosine, constant, or lowered when the loss stands still."""
+
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from lenshpc.recipe import Train
+
+
+class Schedule:
+    """Set an optimiser's learning rate after each step and each epoch."""
+
+    def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int) -> None:
+        self._optimizer = optimizer
+        self._by_step = LambdaLR(optimizer, lambda step: factor(step, train, steps_per_epoch))
+        self._by_epoch = ReduceLROnPlateau(optimizer, patience=train.plateau_patience)
+        self._plateau = train.scheduler == "plateau"
+
+    @property
+    def lr(self) -> float:
+        """Return the learning rate of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def after_step(self) -> None:
+        """Advance by one optimiser step."""
+        if not self._plateau:
+            self._by_step.step()
+
+    def after_epoch(self, val_loss: float) -> None:
+        """Advance by one epoch."""
+        if self._plateau:
+            self._by_epoch.step(val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that resuming needs."""
+        parts = {"by_step": self._by_step.state_dict(), "by_epoch": self._by_epoch.state_dict()}
+        return {**parts, "lr": self.lr}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._by_step.load_state_dict(state["by_step"])
+        self._by_epoch.load_state_dict(state["by_epoch"])
+        for group in self._optimizer.param_groups:
+            group["lr"] = state["lr"]
+
+
+def factor(step: int, train: Train, steps_per_epoch: int) -> float:
+    """Return the learning rate of a step as a part of `train.lr`: linear up, then cosine to 0."""
+    warmup, total = train.warmup_epochs * steps_per_epoch, train.epochs * steps_per_epoch
+    if step < warmup:
+        return (step + 1) / warmup
+    if train.scheduler != "cosine":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))

@@ -1,0 +1,190 @@
+"""How a step is taken on one process or many: plainly, under DDP, or under DeepSpeed ZeRO.
+
+All three take the same step: AdamW on the mean gradient over the ranks, clipped when the recipe
+says so, in fp32 or bf16 autocast; at equal seeds their losses agree.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lenshpc.data.batches import Batch
+from lenshpc.engine import distributed
+from lenshpc.engine.distributed import Process
+from lenshpc.recipe import Recipe, Train
+from lenshpc.tasks.base import Task
+
+Weights = dict[str, Tensor]
+
+
+class Strategy(Protocol):
+    """What the loop needs of a way to train; `save` and `weights` are collective calls."""
+
+    optimizer: torch.optim.Optimizer
+    module: nn.Module
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step and return this rank's loss (a scalar)."""
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the task's predictions without gradients."""
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimiser into a folder that all ranks see."""
+
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote."""
+
+    def weights(self) -> Weights:
+        """Return the whole model's weights on the CPU of rank 0; empty elsewhere."""
+
+
+def choose(recipe: Recipe, task: Task, model: nn.Module, process: Process) -> Strategy:
+    """Return the strategy that the recipe names."""
+    if recipe.strategy == "deepspeed":
+        return DeepSpeed(task, model, recipe.train, process)
+    return Plain(task, model, recipe.train, process)
+
+
+def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
+    """Return AdamW over the parameters; biases and norms (one dimension) are not decayed."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1]},
+    ]
+    return torch.optim.AdamW(groups, lr=train.lr, weight_decay=0.0)
+
+
+def autocast(train: Train, device: torch.device) -> torch.autocast:
+    """Return the context of the recipe's precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16")
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on the device."""
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+
+
+class Plain:
+    """One process, or DDP over several."""
+
+    def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
+        self._task, self._train, self._device = task, train, process.device
+        self.module = model.to(self._device)
+        several = process.world_size > 1
+        self._wrapped = DistributedDataParallel(self.module) if several else self.module
+        self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step and return this rank's loss (a scalar)."""
+        self._wrapped.train()
+        with autocast(self._train, self._device):
+            loss = self._task.training_step(self._wrapped, on_device(batch, self._device))["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._train.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        detached: Tensor = loss.detach()
+        return detached
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the task's predictions without gradients."""
+        self.module.eval()
+        with torch.no_grad(), autocast(self._train, self._device):
+            return self._task.predict(self.module, on_device(batch, self._device))
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimiser, which are equal on all ranks, from rank 0."""
+        state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if distributed.rank() == 0:
+            torch.save(state, folder / "training.pt")
+
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote."""
+        state = torch.load(folder / "training.pt", map_location=self._device, weights_only=True)
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def weights(self) -> Weights:
+        """Return the model's weights on the CPU of rank 0."""
+        return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
+
+
+class DeepSpeed:
+    """DeepSpeed with optimiser state (ZeRO-1), gradients (2) and parameters (3) shared out."""
+
+    TAG = "zero"
+
+    def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
+        deepspeed = _deepspeed(process.device)
+        self._task, self._train, self._device = task, train, process.device
+        base = adamw(model, train)
+        self._engine, _, _, _ = deepspeed.initialize(
+            model=model, optimizer=base, config=zero_config(train, process.world_size)
+        )
+        self._gather = deepspeed.zero.GatheredParameters
+        self.module: nn.Module = self._engine.module
+        self.optimizer: torch.optim.Optimizer = base
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step and return this rank's loss (a scalar)."""
+        self._engine.train()
+        loss = self._task.training_step(self._engine, on_device(batch, self._device))["loss"]
+        self._engine.backward(loss)
+        self._engine.step()
+        detached: Tensor = loss.detach()
+        return detached
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the task's predictions without gradients."""
+        self._engine.eval()
+        with torch.no_grad():
+            return self._task.predict(self._engine, on_device(batch, self._device))
+
+    def save(self, folder: Path) -> None:
+        """Write each rank's part."""
+        self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote, on the same number of ranks."""
+        self._engine.load_checkpoint(str(folder), tag=self.TAG)
+
+    def weights(self) -> Weights:
+        """Return the whole model's weights on the CPU of rank 0; ZeRO-3 gathers them first."""
+        shared = list(self.module.parameters()) if self._train.zero_stage == 3 else []
+        with self._gather(shared):
+            return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
+
+
+def on_cpu(state: Mapping[str, Tensor]) -> Weights:
+    """Return contiguous copies on the CPU."""
+    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+
+
+def zero_config(train: Train, world_size: int) -> dict[str, Any]:
+    """Return DeepSpeed's configuration: all that would make it differ from DDP is written out."""
+    return {
+        "train_batch_size": train.batch_size,
+        "train_micro_batch_size_per_gpu": train.batch_size // world_size,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": train.clip_norm,  # DeepSpeed's default is 1.0
+        "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,  # torch's AdamW needs no compiler
+        "torch_autocast": {"enabled": train.precision == "bf16", "dtype": "bfloat16"},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _deepspeed(device: torch.device) -> Any:
+    import deepspeed
+
+    if device.type == "cpu":  # else the first start compiles a shared-memory extension for 30 s
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

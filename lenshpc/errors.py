@@ -1,0 +1,36 @@
+"""The exception tree; the command line catches `LensHpcError` once and prints its one line.
+
+LensHpcError
+ ├─ ConfigError      (ValueError)    a recipe, site profile, dataset file or option is wrong
+ ├─ DataError        (ValueError)    a source folder, store or prediction file is wrong
+ ├─ LaunchError      (RuntimeError)  the scheduler refused, or cannot be reached
+ └─ IncompleteError  (RuntimeError)  a run lacks something that the Plan says must exist
+
+A message says what was found, what was expected and what to do next.
+"""
+
+
+class LensHpcError(Exception):
+    """Base of every error that a user can mend; `exit_code` is what the command returns."""
+
+    exit_code = 2
+
+
+class ConfigError(LensHpcError, ValueError):
+    """A recipe, a site profile, a dataset file or a command-line option is wrong."""
+
+
+class DataError(LensHpcError, ValueError):
+    """A source folder, a store or a prediction file is not what it should be."""
+
+
+class LaunchError(LensHpcError, RuntimeError):
+    """The scheduler refused the work or cannot be reached."""
+
+    exit_code = 1
+
+
+class IncompleteError(LensHpcError, RuntimeError):
+    """A run lacks results that its Plan says must exist."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Plan → scheduler: submission, states and the local queue."""

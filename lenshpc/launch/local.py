@@ -1,0 +1,216 @@
+"""This machine's queue: members wait for free slots, then the report is written.
+
+The queue is a process of its own that outlives the shell. A slot is one GPU, or one processor core
+where there is no GPU; a lock file a slot keeps the queues of several runs apart.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import Field
+
+from lenshpc.completion import is_done
+from lenshpc.config import Frozen, validate
+from lenshpc.errors import LaunchError
+from lenshpc.files import read_json, write_json
+from lenshpc.launch import executor
+from lenshpc.launch.sites import Site, local_gpus, local_slots
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan, load_plan
+
+POLL_S = 0.2
+
+
+class Queue(Frozen):
+    """What the queue process does and has done; `pid` is its process, 0 once it has ended."""
+
+    pid: int = 0
+    waiting: tuple[int, ...] = ()
+    running: dict[int, str] = Field(default={})
+    ended: dict[int, str] = Field(default={})
+    report: str = ""
+
+
+Running = tuple[Any, list[IO[bytes]]]  # submitit's job, and the locks of its slots
+
+
+def queue_path(run: RunPaths) -> Path:
+    """Return where the queue keeps its state."""
+    return run.slurm / "queue.json"
+
+
+def read_queue(run: RunPaths) -> Queue:
+    """Return the queue's state; an empty one where none was started or its process is gone."""
+    if not queue_path(run).is_file():
+        return Queue()
+    queue = validate(Queue, read_json(queue_path(run)), str(queue_path(run)))
+    if queue.pid and not _is_queue(queue.pid, run):
+        return queue.model_copy(update={"pid": 0, "waiting": (), "running": {}})
+    return queue
+
+
+def _is_queue(pid: int, run: RunPaths) -> bool:
+    """Return whether that process is this run's queue and not a later one with its number."""
+    try:
+        return str(run.root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def start_queue(run: RunPaths, members: Sequence[int]) -> int:
+    """Start the queue of a run as a process of its own; return its number once it works."""
+    write_json(queue_path(run), Queue(waiting=tuple(members)).model_dump(mode="json"))
+    log_path = run.slurm / "queue.log"
+    with log_path.open("ab") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "lenshpc.worker", str(run.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    while read_queue(run).pid != started.pid:
+        if started.poll() is not None:
+            raise LaunchError(f"the local queue did not start; see {log_path}")
+        time.sleep(POLL_S / 10)
+    return started.pid
+
+
+def stop_queue(run: RunPaths) -> None:
+    """Stop the queue of a run and the members that it has started."""
+    pid = read_queue(run).pid
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        while _is_queue(pid, run):
+            time.sleep(POLL_S)
+
+
+def run_queue(run: RunPaths, calls: Any) -> None:
+    """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
+    members = list(read_queue(run).waiting)
+    LocalQueue(run, plan, site, calls, members).drain()
+
+
+def _raise_interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@dataclass
+class LocalQueue:
+    """The members that wait and run."""
+
+    run: RunPaths
+    plan: Plan
+    site: Site
+    calls: Any
+    waiting: list[int]
+    running: dict[int, Running] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    report: str = ""
+
+    def drain(self) -> None:
+        """Run everything to its end."""
+        self._write()
+        try:
+            while self.waiting or self.running:
+                self._collect()
+                self._start_next()
+                time.sleep(POLL_S)
+            self._aggregate()
+        finally:
+            for job, _ in self.running.values():
+                job.cancel()
+            self._write(pid=0)
+
+    def _collect(self) -> None:
+        for member, (job, slots) in list(self.running.items()):
+            if job.done():
+                del self.running[member]
+                for slot in slots:
+                    slot.close()
+                done = is_done(self._paths(member), self.plan.fingerprint())
+                self.ended[member] = "COMPLETED" if done else "FAILED"
+                self._write()
+
+    def _start_next(self) -> None:
+        size = self.plan.recipe.resources.gpus_per_node
+        while self.waiting and (slots := take_slots(self.site, size)):
+            member = self.waiting.pop(0)
+            gpus = sorted(slots) if local_gpus() else []
+            job = executor.start_local(
+                self.run.slurm, gpus, size, self.calls.member, str(self.run.root), member
+            )
+            self.running[member] = (job, list(slots.values()))
+            self._write()
+
+    def _aggregate(self) -> None:
+        self.report = "RUNNING"
+        self._write()
+        job = executor.start_local(self.run.slurm, [], 1, self.calls.aggregate, str(self.run.root))
+        while not job.done():
+            time.sleep(POLL_S)
+        self.report = "FAILED" if job.exception() else "COMPLETED"
+
+    def _paths(self, member: int) -> Any:
+        return self.run.member(self.plan.members[member].name)
+
+    def _write(self, pid: int | None = None) -> None:
+        queue = Queue(
+            pid=os.getpid() if pid is None else pid,
+            waiting=tuple(self.waiting),
+            running={member: str(job.job_id) for member, (job, _) in self.running.items()},
+            ended=self.ended,
+            report=self.report,
+        )
+        write_json(queue_path(self.run), queue.model_dump(mode="json"))
+
+
+def take_slots(site: Site, count: int) -> dict[int, IO[bytes]]:
+    """Return `count` locked slots, or none; a lock ends with its process or when it is closed."""
+    taken: dict[int, IO[bytes]] = {}
+    for slot in local_slots(site):
+        lock = _locked(slot)
+        if lock is not None:
+            taken[slot] = lock
+        if len(taken) == count:
+            return taken
+    for lock in taken.values():
+        lock.close()
+    return {}
+
+
+def _locked(slot: int) -> IO[bytes] | None:
+    folder = Path(tempfile.gettempdir()) / f"lenshpc-slots-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise LaunchError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
+    lock = (folder / str(slot)).open("ab")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def follow(run: RunPaths) -> Iterator[Queue]:
+    """Yield the queue's state until its process has ended."""
+    while True:
+        queue = read_queue(run)
+        yield queue
+        if not queue.pid:
+            return
+        time.sleep(POLL_S)

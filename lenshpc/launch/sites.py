@@ -1,0 +1,98 @@
+"""Site profiles: how a cluster is asked for work, strictly validated before anything reaches it."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+
+from lenshpc.config import Frozen, locate, read_yaml, validate
+from lenshpc.errors import ConfigError
+from lenshpc.recipe import Recipe
+
+
+def _single_line(text: str) -> str:
+    if "\n" in text or "\r" in text or text.lstrip().startswith("#"):
+        raise ValueError("must be one line that does not begin with '#'")
+    return text
+
+
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
+Line = Annotated[str, AfterValidator(_single_line)]
+
+
+class Site(Frozen):
+    """Where a run goes: `local` queues over this machine's slots, `slurm` submits arrays."""
+
+    name: str
+    scheduler: Literal["local", "slurm"]
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Word | None = None
+    max_nodes: PositiveInt | None = Field(default=None, description="nodes that a member may ask")
+    gpus_per_node: PositiveInt | None = Field(default=None, description="GPUs that a node has")
+    cpus_per_gpu: PositiveInt | None = Field(default=None, description="instead of the recipe's")
+    mem_gb_per_gpu: PositiveFloat | None = Field(
+        default=None, description="instead of the recipe's"
+    )
+    max_parallel: PositiveInt = Field(default=256, description="members that run at the same time")
+    setup: tuple[Line, ...] = Field(default=(), description="shell lines before srun")
+    python: Word | None = Field(default=None, description="the interpreter on the nodes")
+    srun_args: tuple[Word, ...] = ()
+    sbatch: dict[str, Word | int | bool] = Field(default={}, description="further sbatch options")
+    slots: PositiveInt | None = Field(default=None, description="local: members' GPUs at a time")
+
+    @field_validator("sbatch")
+    @classmethod
+    def _option_names(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name in options:
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+                raise ValueError(
+                    f"{name!r} is no sbatch option; write it as in --{name}, no dashes"
+                )
+            if name in {"array", "dependency", "output", "error", "job-name"}:
+                raise ValueError(f"{name!r} is set by lenshpc")
+        return options
+
+
+def load_site(name: str) -> Site:
+    """Return a shipped site profile, or the one at a path."""
+    path = locate("slurm", name)
+    return validate(Site, {"name": path.stem, **read_yaml(path)}, f"site {name}")
+
+
+def check_fits(site: Site, recipe: Recipe) -> None:
+    """Refuse a recipe that asks for more than the site has."""
+    size = recipe.resources
+    limits = {
+        "nodes": (size.nodes, 1 if site.scheduler == "local" else site.max_nodes),
+        "GPUs a node": (size.gpus_per_node, site.gpus_per_node or _local_slots(site)),
+    }
+    for what, (asked, limit) in limits.items():
+        if limit is not None and asked > limit:
+            raise ConfigError(
+                f"a member asks for {asked} {what}, site {site.name} has {limit}; "
+                f"lower resources or choose another --site"
+            )
+
+
+def _local_slots(site: Site) -> int | None:
+    return len(local_slots(site)) if site.scheduler == "local" else None
+
+
+def local_slots(site: Site) -> list[int]:
+    """Return the numbers of this machine's GPUs, or of its processor cores where it has none."""
+    gpus = local_gpus()
+    slots = gpus or list(range(len(os.sched_getaffinity(0))))
+    return slots[: site.slots] if gpus or site.slots is None else list(range(site.slots))
+
+
+def local_gpus() -> list[int]:
+    """Return the numbers of the NVIDIA GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*"))
+    if visible is None:
+        return found
+    return [int(text) for text in visible.split(",") if text.strip().isdigit()]

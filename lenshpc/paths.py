@@ -1,0 +1,115 @@
+"""Where every file of a run lies: the one owner of the run directory's layout."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lenshpc.errors import ConfigError
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class MemberPaths:
+    """The files of one member; `done` is written last."""
+
+    root: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the checkpoints that training resumes from; removed when training ends."""
+        return self.root / "checkpoint"
+
+    @property
+    def progress(self) -> Path:
+        """The whole history; written when training has ended, before the predictions."""
+        return self.root / "progress.json"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one an epoch."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The best epoch's weights."""
+        return self.root / "model.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Log-probabilities of the member's validation fold and of the test split."""
+        return self.root / "predictions.parquet"
+
+    @property
+    def state(self) -> Path:
+        """What the member is doing, for people and for `status`."""
+        return self.root / "state.json"
+
+    @property
+    def done(self) -> Path:
+        """The outputs with their hashes: the mark that the member is complete."""
+        return self.root / "done.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """Return the run's name: recipe and fingerprint."""
+        return self.root.name
+
+    @property
+    def plan(self) -> Path:
+        """The Plan as JSON."""
+        return self.root / "plan.json"
+
+    @property
+    def splits(self) -> Path:
+        """The split manifest: row, id, label, split, fold."""
+        return self.root / "splits.parquet"
+
+    @property
+    def provenance(self) -> Path:
+        """Where, when and from which command and packages the run came."""
+        return self.root / "provenance.json"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of submitit: scripts, pickles and logs; private to the user."""
+        return self.root / "slurm"
+
+    @property
+    def site(self) -> Path:
+        """The site profile of the latest submission."""
+        return self.slurm / "site.json"
+
+    @property
+    def jobs(self) -> Path:
+        """JSON lines, one a job that was submitted."""
+        return self.slurm / "jobs.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.root / "report"
+
+    def member(self, name: str) -> MemberPaths:
+        """Return the files of the member of that name."""
+        return MemberPaths(self.root / "members" / name)
+
+
+def find_run(text: str, runs: Path = RUNS) -> RunPaths:
+    """Return the run of a path, a name in `runs`, or an unambiguous beginning of one."""
+    for candidate in (Path(text), runs / text):
+        if (candidate / "plan.json").is_file():
+            return RunPaths(candidate.resolve())
+    matches = sorted(path.parent for path in runs.glob("*/plan.json"))
+    close = [path for path in matches if path.name.startswith(text)]
+    if len(close) == 1:
+        return RunPaths(close[0].resolve())
+    found = ", ".join(path.name for path in close or matches) or "none"
+    what = "several runs begin with" if close else "no run"
+    raise ConfigError(f"{what} {text!r}; runs in {runs.resolve()}: {found}")

@@ -1,0 +1,168 @@
+"""The Plan: a recipe and a store expanded into every member that must exist, as a hashed value."""
+
+import hashlib
+import json
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lenshpc import __version__
+from lenshpc.config import Frozen, validate
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.files import read_json, replacing, write_json
+from lenshpc.paths import RunPaths
+from lenshpc.recipe import Recipe
+from lenshpc.splits import assign_folds
+from lenshpc.store import Store
+
+SPLIT_COLUMNS = ["row", "id", "label", "split", "fold"]
+
+
+class Member(Frozen):
+    """One training: a model on one fold under one seed."""
+
+    index: int
+    model: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Return the member's folder name, such as `003-resnet18-fold3-seed0`."""
+        return f"{self.index:03d}-{self.model}-fold{self.fold}-seed{self.seed}"
+
+
+class Plan(Frozen):
+    """Everything that decides a run's results."""
+
+    recipe: Recipe
+    store: Path
+    store_hash: str
+    dataset: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    splits_hash: str
+    code_version: str
+    members: tuple[Member, ...]
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over all that can change a result, so not over limits of time."""
+        value = self.model_dump(mode="json", exclude={"store"})
+        size = value["recipe"]["resources"]
+        value["recipe"]["resources"] = {key: size[key] for key in ("nodes", "gpus_per_node")}
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_name(self) -> str:
+        """Return the name of the run directory."""
+        return f"{self.recipe.name}-{self.fingerprint()[:8]}"
+
+    @property
+    def gpu_hours_ceiling(self) -> float:
+        """Return the GPU-hours spent if every member used its whole time limit."""
+        size = self.recipe.resources
+        return len(self.members) * size.world_size * size.time_min / 60
+
+    def ensembles(self) -> dict[str, tuple[Member, ...]]:
+        """Return model name → its members, in the recipe's order."""
+        return {
+            model: tuple(member for member in self.members if member.model == model)
+            for model in self.recipe.models
+        }
+
+
+def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
+    """Return the Plan of a recipe on a store, and its split manifest."""
+    splits = split_manifest(recipe, store)
+    triples = product(recipe.models, range(recipe.folds), recipe.seeds)
+    members = tuple(
+        Member(index=index, model=model, fold=fold, seed=seed)
+        for index, (model, fold, seed) in enumerate(triples)
+    )
+    plan = Plan(
+        recipe=recipe,
+        store=store.path.resolve(),
+        store_hash=store.content_hash,
+        dataset=store.dataset,
+        classes=store.classes,
+        image_shape=store.image_shape,
+        splits_hash=splits_hash(splits),
+        code_version=__version__,
+        members=members,
+    )
+    return plan, splits
+
+
+def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
+    """Return one line a row: its split (`dev` or `test`) and the fold in which it validates.
+
+    Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
+    own `val` split where it has one. Rows with fold -1 always train; test rows never do.
+    """
+    rows = store.rows
+    testing = (rows["split"] == "test").to_numpy()
+    if not testing.any():
+        raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
+    _check_groups(rows, testing)
+    folds = np.full(len(rows), -1, dtype=np.int16)
+    own = (rows["split"] == "val").to_numpy()
+    if recipe.folds == 1 and own.any():
+        folds[own] = 0
+    else:
+        dev = rows[~testing]
+        folds[~testing] = assign_folds(
+            dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
+        )
+    return pd.DataFrame(
+        {
+            "row": np.arange(len(rows)),
+            "id": rows["id"],
+            "label": rows["label"],
+            "split": np.where(testing, "test", "dev"),
+            "fold": folds,
+        }
+    )[SPLIT_COLUMNS]
+
+
+def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
+    shared = set(rows.loc[testing, "group"]) & set(rows.loc[~testing, "group"])
+    if shared:
+        raise DataError(
+            f"group {min(shared)!r} lies in the test split and in training "
+            f"({len(shared)} such groups); prepare the store with a split that keeps groups whole"
+        )
+
+
+def splits_hash(splits: pd.DataFrame) -> str:
+    """Return the SHA-256 of a split manifest's content."""
+    return hashlib.sha256(splits.to_csv(index=False).encode()).hexdigest()
+
+
+def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
+    """Write the run directory's Plan and split manifest; the directory is private to the user."""
+    paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with replacing(paths.splits) as temporary:
+        splits.to_parquet(temporary, index=False)
+    write_json(paths.plan, plan.model_dump(mode="json"))
+
+
+def load_plan(paths: RunPaths) -> Plan:
+    """Return the Plan of a run directory."""
+    try:
+        value: dict[str, Any] = read_json(paths.plan)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{paths.plan} cannot be read ({error}); submit the recipe again"
+        ) from error
+    return validate(Plan, value, str(paths.plan))
+
+
+def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
+    """Return the split manifest, checked against the hash in the Plan."""
+    splits = pd.read_parquet(paths.splits)
+    if splits_hash(splits) != plan.splits_hash:
+        raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
+    return splits

@@ -1,0 +1,1 @@
+"""Preparation: folders of images become one store; imports neither torch nor submitit."""

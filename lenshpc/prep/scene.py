@@ -1,0 +1,163 @@
+"""Draw what an image shows: galaxies with their colours, and for a lens its mass and source."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.random import Generator
+
+from lenshpc.prep.survey import GalaxyRanges, Survey
+
+# A real deflector sits within a fraction of a pixel of the cutout's centre, never exactly there.
+_CENTRE_JITTER_ARCSEC = 0.08
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arms:
+    """Logarithmic spiral arms: brightness varies by 1 ± strength along the azimuth."""
+
+    number: int
+    strength: float
+    winding: float
+    phase: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Galaxy:
+    """One Sersic profile, with positions and lengths in arcsec."""
+
+    x: float
+    y: float
+    mags: tuple[float, float, float]
+    radius: float
+    index: float
+    axis_ratio: float
+    angle: float
+    arms: Arms | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lens:
+    """SIE and external shear at (x, y), and the galaxy behind."""
+
+    x: float
+    y: float
+    theta_e: float
+    axis_ratio: float
+    angle: float
+    gamma1: float
+    gamma2: float
+    source: Galaxy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """All that one image shows."""
+
+    kind: str
+    galaxies: tuple[Galaxy, ...]
+    lens: Lens | None = None
+
+
+def draw_lens(survey: Survey, random: Generator) -> Scene:
+    """Return a red galaxy that lenses a blue one, and its neighbours."""
+    deflector = _galaxy(survey.galaxies.red, random, *_centre(random))
+    theta_e = random.uniform(*survey.theta_e_arcsec)
+    gamma, gamma_angle = random.uniform(*survey.shear), random.uniform(0, math.pi)
+    distance = theta_e * random.uniform(*survey.source_offset)
+    source = _galaxy(survey.galaxies.source, random, *_polar(random, distance))
+    # Light follows mass closely but not exactly, as in SLACS (Bolton et al. 2008).
+    axis_ratio = float(np.clip(deflector.axis_ratio + random.normal(0, 0.05), 0.4, 1))
+    lens = Lens(
+        x=deflector.x,
+        y=deflector.y,
+        theta_e=theta_e,
+        axis_ratio=axis_ratio,
+        angle=deflector.angle + random.normal(0, 0.1),
+        gamma1=gamma * math.cos(2 * gamma_angle),
+        gamma2=gamma * math.sin(2 * gamma_angle),
+        source=source,
+    )
+    return Scene(kind="lens", galaxies=(deflector, *_companions(survey, random)), lens=lens)
+
+
+def draw_nonlens(survey: Survey, random: Generator) -> Scene:
+    """Return a galaxy or group that lenses nothing, many of them look-alikes of lenses."""
+    kinds = survey.nonlens_kinds
+    weights = np.fromiter(kinds.values(), dtype=float)
+    kind = list(kinds)[int(random.choice(len(kinds), p=weights / weights.sum()))]
+    main = {
+        "elliptical": _elliptical,
+        "spiral": _spiral,
+        "edge_on": _edge_on,
+        "group": _group,
+        "faint": _faint,
+    }[kind](survey, random)
+    return Scene(kind=kind, galaxies=(*main, *_companions(survey, random)))
+
+
+def _elliptical(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    return (_galaxy(survey.galaxies.red, random, *_centre(random)),)
+
+
+def _spiral(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    x, y = _centre(random)
+    disk = _galaxy(survey.galaxies.disk, random, x, y)
+    arms = Arms(
+        number=int(random.integers(*survey.arms.number, endpoint=True)),
+        strength=random.uniform(*survey.arms.strength),
+        winding=random.uniform(*survey.arms.winding) * random.choice([-1.0, 1.0]),
+        phase=random.uniform(0, 2 * math.pi),
+    )
+    return replace(disk, arms=arms), _galaxy(survey.galaxies.bulge, random, x, y)
+
+
+def _edge_on(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    x, y = _centre(random)
+    disk = _galaxy(survey.galaxies.edge_on, random, x, y)
+    return disk, _galaxy(survey.galaxies.bulge, random, x, y)
+
+
+def _group(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    """Return a red galaxy with neighbours where a lens would have its images."""
+    number = int(random.integers(*survey.num_group_members, endpoint=True))
+    distances = random.uniform(*survey.theta_e_arcsec, size=number)
+    near = [_galaxy(survey.galaxies.companion, random, *_polar(random, d)) for d in distances]
+    return _elliptical(survey, random) + tuple(near)
+
+
+def _faint(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    return (_galaxy(survey.galaxies.faint, random, *_centre(random)),)
+
+
+def _companions(survey: Survey, random: Generator) -> tuple[Galaxy, ...]:
+    number = int(random.integers(*survey.num_companions, endpoint=True))
+    distances = random.uniform(*survey.companion_distance_arcsec, size=number)
+    ranges = survey.galaxies.companion
+    return tuple(_galaxy(ranges, random, *_polar(random, distance)) for distance in distances)
+
+
+def _galaxy(ranges: GalaxyRanges, random: Generator, x: float, y: float) -> Galaxy:
+    """Return a galaxy drawn from `ranges`; its angle is uniform over half a turn."""
+    limits = (ranges.mag_i, ranges.g_r, ranges.r_i, ranges.radius_arcsec, ranges.axis_ratio)
+    low, high = zip(*limits, (0.0, math.pi), strict=True)
+    mag_i, g_r, r_i, radius, axis_ratio, angle = random.uniform(low, high).tolist()
+    return Galaxy(
+        x=x,
+        y=y,
+        mags=(mag_i + r_i + g_r, mag_i + r_i, mag_i),
+        radius=radius,
+        index=ranges.sersic_index,
+        axis_ratio=axis_ratio,
+        angle=angle,
+    )
+
+
+def _centre(random: Generator) -> tuple[float, float]:
+    x, y = random.normal(0, _CENTRE_JITTER_ARCSEC, size=2).tolist()
+    return x, y
+
+
+def _polar(random: Generator, distance: float) -> tuple[float, float]:
+    angle = random.uniform(0, 2 * math.pi)
+    return distance * math.cos(angle), distance * math.sin(angle)

@@ -1,0 +1,44 @@
+"""Decide which rows validate which fold: stratified by class, groups kept whole, seeded."""
+
+import numpy as np
+import numpy.typing as npt
+
+from lenshpc.errors import ConfigError
+
+HOLDOUT_PARTS = 10
+
+
+def assign_folds(
+    labels: npt.NDArray[np.integer],
+    groups: npt.NDArray[np.str_],
+    num_folds: int,
+    seed: int,
+) -> npt.NDArray[np.int16]:
+    """Return the fold in which each row validates; -1 for a row that always trains.
+
+    One fold is a stratified hold-out of a tenth of the rows. Rows of a group share their fold.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    parts = HOLDOUT_PARTS if num_folds == 1 else num_folds
+    _check_sizes(labels, groups, parts)
+    grouped = len(np.unique(groups)) < len(groups)
+    kind = StratifiedGroupKFold if grouped else StratifiedKFold
+    splitter = kind(n_splits=parts, shuffle=True, random_state=seed)
+    folds = np.full(len(labels), -1, dtype=np.int16)
+    for fold, (_, validating) in enumerate(
+        splitter.split(labels, labels, groups if grouped else None)
+    ):
+        if fold < num_folds:
+            folds[validating] = fold
+    return folds
+
+
+def _check_sizes(labels: npt.NDArray[np.integer], groups: npt.NDArray[np.str_], parts: int) -> None:
+    for label in np.unique(labels):
+        num_groups = len(np.unique(groups[labels == label]))
+        if num_groups < parts:
+            raise ConfigError(
+                f"class {label} has {num_groups} independent training rows, "
+                f"too few for {parts} parts; ask for fewer folds or add data"
+            )

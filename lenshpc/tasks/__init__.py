@@ -1,0 +1,1 @@
+"""The tasks: what is learnt, apart from how training runs."""

@@ -1,0 +1,44 @@
+"""What runs inside an allocation: a member, the aggregation, or this machine's queue of both.
+
+The scheduler's pickle holds a path and a number; all else is read from the run directory. torch is
+imported where a job runs, not where it is submitted.
+"""
+
+import sys
+from pathlib import Path
+
+from lenshpc.launch.submit import Calls
+from lenshpc.paths import RunPaths
+
+
+def run_member(root: str, index: int) -> None:
+    """Complete the member `index` of the run at `root`."""
+    from lenshpc.engine.member import run_member as complete
+
+    complete(RunPaths(Path(root)), index)
+
+
+def run_aggregate(root: str) -> None:
+    """Write the report of the run at `root`, or fail naming what is missing."""
+    from lenshpc.launch.states import reasons
+    from lenshpc.plan import load_plan
+    from lenshpc.report.write import write_report
+
+    run = RunPaths(Path(root))
+    plan = load_plan(run)
+    write_report(run, plan, reasons=reasons(run, plan))
+
+
+CALLS = Calls(member=run_member, aggregate=run_aggregate)
+
+
+def main() -> None:
+    """Run the local queue of the run that is named on the command line."""
+    from lenshpc.launch.local import run_queue
+    from lenshpc.worker import CALLS  # not __main__'s: the jobs' pickles name their module
+
+    run_queue(RunPaths(Path(sys.argv[1])), CALLS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""What all tests share: a small store that can be learnt."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lenshpc.store import Store, StoreSpec, open_store, writing
+
+SIDE = 32
+
+
+def write_store(path: Path, labels: np.ndarray, splits: list[str], seed: int = 0) -> Store:
+    """Write images whose centre is brighter the higher the class; return the opened store."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    spot = np.exp(-(x**2 + y**2) / 40)
+    images = (
+        rng.normal(0.3, 0.1, (len(labels), 1, SIDE, SIDE))
+        + 0.4 * labels[:, None, None, None] * spot
+    )
+    rows = pd.DataFrame({"label": labels, "split": splits})
+    rows["id"] = [f"{split}/{index}.npy" for index, split in enumerate(splits)]
+    rows["group"] = rows["id"]
+    spec = StoreSpec(
+        dataset="spots",
+        classes=tuple(f"class{label}" for label in range(labels.max() + 1)),
+        channels=("grey",),
+        image_shape=(1, SIDE, SIDE),
+        dtype="float32",
+        seed=seed,
+    )
+    with writing(path, spec, rows) as writer:
+        for block in writer.blocks:
+            part = images[block].astype(np.float32)
+            hashes = rng.integers(0, 256, (len(part), 32), dtype=np.uint8)
+            writer.write_block(block, part, hashes, np.full(len(part), part[0].nbytes))
+    return open_store(path)
+
+
+@pytest.fixture(scope="session")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Return a store of two classes: 96 rows to train on, 24 to test on."""
+    labels = np.arange(120) % 2
+    return write_store(
+        tmp_path_factory.mktemp("stores") / "spots", labels, ["train"] * 96 + ["test"] * 24
+    )

@@ -1,0 +1,52 @@
+"""A member that is killed goes on as if nothing had happened."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ranks import finish, kill_in_epoch, planned, recipe, start
+
+from lenshpc.completion import is_done
+from lenshpc.files import sha256
+from lenshpc.store import Store
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("world_size", "changes"),
+    [(1, {}), (2, {"train__strategy": "deepspeed", "train__zero_stage": 2})],
+    ids=["single", "zero2"],
+)
+def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
+    spots: Store, tmp_path: Path, world_size: int, changes: dict
+) -> None:
+    asked = recipe(train__epochs=4, resources__gpus_per_node=world_size, **changes)
+    undisturbed, plan = planned(tmp_path / "undisturbed", spots, asked)
+    disturbed, _ = planned(tmp_path / "disturbed", spots, asked)
+    name = plan.members[1].name
+    finish(start([undisturbed], 1, world_size))
+    for epoch in (1, 3):
+        kill_in_epoch(start([disturbed], 1, world_size), disturbed, name, epoch)
+    finish(start([disturbed], 1, world_size))
+
+    one, other = undisturbed.member(name), disturbed.member(name)
+    assert sha256(one.weights) == sha256(other.weights)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(one.predictions), pd.read_parquet(other.predictions), check_exact=True
+    )
+    assert _losses(one.metrics) == _losses(other.metrics)
+    assert is_done(other, plan.fingerprint(), verify=True)
+    assert sorted(path.name for path in other.root.iterdir()) == [
+        "done.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "predictions.parquet",
+        "progress.json",
+        "state.json",
+    ]
+
+
+def _losses(metrics: Path) -> list[tuple[float, float]]:
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return [(line["train_loss"], line["val_loss"]) for line in lines]

@@ -1,0 +1,177 @@
+"""Conversion: the store equals its source bit for bit, or nothing is left behind."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from source_sets import TINY, fill, tiny, write_yaml
+
+from lenshpc.errors import DataError
+from lenshpc.prep.convert import convert
+from lenshpc.prep.dataset import load_dataset
+from lenshpc.store import channel_statistics, open_store
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real images at {SHARED}")
+
+
+def files_of(store):
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_equals_source(store, root, read):
+    for row, (identifier, digest) in enumerate(zip(store.rows.id, store.rows.sha256, strict=True)):
+        source = read(root / identifier)
+        np.testing.assert_array_equal(store.images[row], source.reshape(store.image_shape))
+        assert digest == hashlib.sha256((root / identifier).read_bytes()).hexdigest()
+
+
+def test_store_holds_every_image_bit_for_bit(tmp_path):
+    images = fill(tmp_path / "source", num_images=30)
+    store = convert(tiny(), tmp_path / "source", tmp_path / "store")
+    assert sorted(store.rows.id) == sorted(images)
+    assert_equals_source(store, tmp_path / "source", np.load)
+    assert list(dict.fromkeys(store.rows.split)) == ["train", "val", "test"]
+    expected = store.rows.id.str.split("/").str[1].map({"no": 0, "yes": 1})
+    assert store.rows.label.tolist() == expected.tolist()
+    assert store.rows.group.tolist() == store.rows.id.tolist()
+
+
+def test_moments_and_statistics_are_those_of_the_pixels(tmp_path):
+    images = fill(tmp_path / "source")
+    store = convert(tiny(), tmp_path / "source", tmp_path / "store")
+    pixels = np.stack([images[name] for name in store.rows.id]).astype(float)
+    expected = np.stack([pixels.mean((2, 3)), np.square(pixels).mean((2, 3))], axis=-1)
+    np.testing.assert_allclose(store.moments, expected, rtol=1e-12)
+    train = pixels[store.rows.split == "train"]
+    np.testing.assert_allclose(store.attributes["train_mean"], train.mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(store.attributes["train_std"], train.std((0, 2, 3)), rtol=1e-12)
+    some = np.array([1, 5, 6])
+    mean, std = channel_statistics(store.moments[some])
+    np.testing.assert_allclose(mean, pixels[some].mean((0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(std, pixels[some].std((0, 2, 3)), rtol=1e-12)
+
+
+def test_grey_images_are_scaled_to_one(tmp_path):
+    image = {"format": "image", "shape": [1, 4, 4], "dtype": "uint8", "channels": ["i"]}
+    for name, level in (("no", 0), ("yes", 255)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.fromarray(np.full((4, 4), level, np.uint8)).save(tmp_path / f"train/{name}/1.png")
+    store = convert(tiny(image=image), tmp_path, tmp_path / "store.zarr")
+    values = dict(zip(store.rows.id, store.read(slice(None)).reshape(2, -1).tolist(), strict=True))
+    assert values == {"train/no/1.png": [0.0] * 16, "train/yes/1.png": [1.0] * 16}
+    assert sorted(store.moments.reshape(2, 2).tolist()) == [[0.0, 0.0], [1.0, 1.0]]
+
+
+def test_equal_seed_gives_equal_bytes_and_another_seed_another_order(tmp_path):
+    fill(tmp_path / "source")
+    stores = [
+        convert(tiny(), tmp_path / "source", tmp_path / f"store{i}", seed=seed)
+        for i, seed in enumerate((3, 3, 4))
+    ]
+    assert files_of(stores[0].path) == files_of(stores[1].path)
+    assert sorted(stores[0].rows.id) == sorted(stores[2].rows.id)
+    assert stores[0].rows.id.tolist() != stores[2].rows.id.tolist()
+    assert stores[0].content_hash != stores[2].content_hash
+    assert stores[0].attributes["manifest_hash"] == stores[2].attributes["manifest_hash"]
+
+
+def test_progress_counts_every_image(tmp_path):
+    fill(tmp_path / "source", splits=("train",))
+    seen = []
+    convert(
+        tiny(),
+        tmp_path / "source",
+        tmp_path / "store",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(done, 16) for done in range(1, 17)]
+
+
+def test_existing_store_is_never_overwritten(tmp_path):
+    fill(tmp_path / "source")
+    store = convert(tiny(), tmp_path / "source", tmp_path / "store")
+    before = files_of(store.path)
+    with pytest.raises(
+        DataError, match="store exists; give another name, or remove it with: rm -r"
+    ):
+        convert(tiny(), tmp_path / "source", tmp_path / "store")
+    assert files_of(store.path) == before
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
+def test_interrupted_conversion_leaves_nothing(failure, tmp_path):
+    fill(tmp_path / "source")
+
+    def fail(done, total):
+        if done == 20:
+            raise failure
+
+    with pytest.raises((DataError, KeyboardInterrupt, MemoryError)):
+        convert(tiny(), tmp_path / "source", tmp_path / "store", progress=fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    with pytest.raises(DataError, match="no store at"):
+        open_store(tmp_path / "store")
+
+
+def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
+    from click.testing import CliRunner
+
+    from lenshpc.cli.prepare import prepare
+
+    fill(tmp_path / "source")
+    (tmp_path / "source/val/no/3.npy").write_bytes(b"")
+    dataset = write_yaml(tmp_path / "tiny.yaml", TINY)
+    arguments = [str(dataset), str(tmp_path / "source"), str(tmp_path / "store")]
+    result = CliRunner().invoke(prepare, arguments)
+    assert isinstance(result.exception, DataError)
+    assert "val/no/3.npy is empty (0 bytes)" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "tiny.yaml"]
+
+
+def test_prepare_then_info_tells_what_is_inside(tmp_path):
+    import json
+
+    from click.testing import CliRunner
+
+    from lenshpc.cli.info import info
+    from lenshpc.cli.prepare import prepare
+
+    fill(tmp_path / "source", splits=("train",))
+    dataset = write_yaml(tmp_path / "tiny.yaml", TINY)
+    arguments = [str(dataset), str(tmp_path / "source"), str(tmp_path / "store")]
+    result = CliRunner().invoke(prepare, arguments, catch_exceptions=False)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "train      16: 8 no, 8 yes" in result.stderr
+    result = CliRunner().invoke(info, [str(tmp_path / "store"), "--json"], catch_exceptions=False)
+    found = json.loads(result.stdout)
+    assert found["counts"] == {"train": {"no": 8, "yes": 8}}
+    assert (found["image_shape"], found["dtype"], found["scale"]) == ([2, 6, 5], "float32", 1.0)
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["lens_finding", "multiclass"])
+def test_genuine_npy_samples_survive_bit_for_bit(name, tmp_path):
+    store = convert(load_dataset(name), SHARED / name, tmp_path / "store")
+    assert store.num_rows == {"lens_finding": 20, "multiclass": 15}[name]
+    assert_equals_source(store, SHARED / name, np.load)
+
+
+@needs_shared
+def test_genuine_slc_images_survive_bit_for_bit(tmp_path):
+    for name in ("no_sub", "sub"):
+        folder = tmp_path / "lenses" / name
+        folder.mkdir(parents=True)
+        for path in sorted((SHARED / "slc/lenses" / name).iterdir())[:60]:
+            shutil.copy(path, folder)
+    store = convert(load_dataset("slc"), tmp_path, tmp_path / "store")
+    assert_equals_source(store, tmp_path, lambda path: np.asarray(Image.open(path)))
+    assert (store.num_rows, store.dtype, store.scale) == (120, np.uint8, 1 / 255)
+    assert set(store.rows.split) == {"train", "test"}

@@ -1,0 +1,143 @@
+"""Reading one file: bit-exact pixels, or one error that names the file."""
+
+import hashlib
+import io
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+from source_sets import tiny
+
+from lenshpc.errors import DataError
+from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.read import read_source
+
+IMAGE = np.random.default_rng(1).normal(size=(2, 6, 5)).astype(np.float32)
+NPY = tiny().image
+GREY = ImageFormat(format="image", shape=(1, 8, 6), dtype="uint8", channels=("i",))
+
+
+def npy(array, **options):
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+def picture(array, kind, **options):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def with_value(value):
+    image = IMAGE.copy()
+    image[1, 2, 3] = value
+    return image
+
+
+def promising(num_rows):
+    """Return a header that promises far more than the file holds."""
+    return npy(IMAGE).replace(b"(2, 6, 5), }", f"({num_rows}, 6, 5), }}".encode(), 1)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        IMAGE,
+        np.asfortranarray(IMAGE),
+        IMAGE.astype(">f4"),
+        IMAGE.astype(np.float16),
+        np.arange(60, dtype=np.int16).reshape(2, 6, 5),
+    ],
+    ids=["plain", "fortran", "big-endian", "float16", "int16"],
+)
+def test_npy_gives_the_same_pixels_and_the_hash_of_its_bytes(array, tmp_path):
+    path = tmp_path / "1.npy"
+    path.write_bytes(npy(array))
+    image = read_source(path, NPY)
+    assert image.pixels.dtype == np.float32
+    np.testing.assert_array_equal(image.pixels, array)
+    assert image.sha256 == hashlib.sha256(npy(array)).digest()
+    assert image.num_bytes == len(npy(array))
+
+
+def test_picture_gives_its_grey_levels(tmp_path):
+    levels = np.arange(48, dtype=np.uint8).reshape(8, 6)
+    (tmp_path / "1.png").write_bytes(picture(levels, "PNG"))
+    np.testing.assert_array_equal(read_source(tmp_path / "1.png", GREY).pixels, levels[None])
+
+
+BROKEN_NPY = {
+    "zero bytes": (b"", "is empty (0 bytes)"),
+    "text": (b"hello, world", "is not .npy: starts b'hello,'"),
+    "raw pickle": (pickle.dumps(IMAGE), "is a Python pickle"),
+    "object array": (
+        npy(np.array([IMAGE, 1.0], object), allow_pickle=True),
+        "pickled object array",
+    ),
+    "cut in the pixels": (npy(IMAGE)[:-1], "is truncated: its header promises 240 bytes"),
+    "cut in the header": (npy(IMAGE)[:40], "is truncated within its header"),
+    "magic alone": (npy(IMAGE)[:6], "is truncated within its header"),
+    "too long": (npy(IMAGE) + b"x", "is too long: its header promises 240"),
+    "not a header": (npy(IMAGE).replace(b"{'descr'", b"['descr'"), "has a broken .npy header"),
+    "version": (npy(IMAGE).replace(b"\x93NUMPY\x01", b"\x93NUMPY\x07"), "truncated within"),
+    "huge promise": (promising(9), "has shape (9, 6, 5), expected (2, 6, 5)"),
+    "wrong shape": (npy(IMAGE[:1]), "has shape (1, 6, 5), expected (2, 6, 5)"),
+    "transposed": (npy(IMAGE.T), "has shape (5, 6, 2), expected (2, 6, 5)"),
+    "lossy dtype": (npy(IMAGE.astype(float)), "has dtype float64, which float32 cannot hold"),
+    "complex": (npy(IMAGE.astype(complex)), "is too long"),
+    "text array": (npy(np.full((2, 6, 5), "a")), "has dtype <U1"),
+    "NaN": (npy(with_value(np.nan)), "holds 1 pixels that are NaN, infinite"),
+    "infinity": (npy(with_value(-np.inf)), "holds 1 pixels that are NaN, infinite"),
+    "far too large": (npy(np.zeros((2, 600, 500))), "is too large for one (2, 6, 5) image"),
+}
+BROKEN_NPY["complex"] = (npy(IMAGE.astype(np.complex64)), "has dtype complex64, which float32")
+
+WHITE = np.full((8, 6), 255, np.uint8)
+BROKEN_PICTURE = {
+    "zero bytes": (b"", "is empty (0 bytes)"),
+    "text": (b"hello, world", "is no JPEG or PNG image"),
+    "gif": (picture(WHITE, "GIF"), "is no JPEG or PNG image"),
+    "truncated jpeg": (
+        picture(np.arange(48, dtype=np.uint8).reshape(8, 6), "JPEG")[:-12],
+        "damaged",
+    ),
+    "truncated png": (picture(WHITE, "PNG")[:-30], "damaged"),
+    "colour": (picture(np.zeros((8, 6, 3), np.uint8), "PNG"), "has mode RGB, 8 by 6 pixels"),
+    "wrong size": (picture(WHITE.T, "PNG"), "has mode L, 6 by 8 pixels, expected 1 channel(s), 8"),
+    "16 bits": (picture(WHITE.astype(np.uint16), "PNG"), "has dtype uint16, which uint8"),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint", "image"),
+    [pytest.param(*case, NPY, id=f"npy-{name}") for name, case in BROKEN_NPY.items()]
+    + [pytest.param(*case, GREY, id=f"picture-{name}") for name, case in BROKEN_PICTURE.items()],
+)
+def test_broken_file_is_one_line_that_names_it(content, complaint, image, tmp_path):
+    path = tmp_path / "broken file.npy"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as error:
+        read_source(path, image)
+    assert str(error.value).startswith(f"{path} ")
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_value_beyond_float32_is_refused(tmp_path):
+    np.save(tmp_path / "1.npy", with_value(0).astype(float) * 0 + 1e300)
+    wide = NPY.model_copy(update={"dtype": "float64"})
+    with pytest.raises(DataError, match="holds 60 pixels that are NaN, infinite or beyond float32"):
+        read_source(tmp_path / "1.npy", wide)
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder", "broken link"])
+def test_unreadable_file_is_named(kind, tmp_path):
+    path = tmp_path / "1.npy"
+    if kind == "folder":
+        path.mkdir()
+    if kind == "broken link":
+        path.symlink_to("nowhere.npy")
+    with pytest.raises(DataError, match=r"cannot read .*1\.npy: "):
+        read_source(path, NPY)

@@ -1,0 +1,115 @@
+"""Scanning: ids, labels and splits of a good layout; one clear error for each bad one."""
+
+import shutil
+
+import pytest
+from source_sets import fill, tiny
+
+from lenshpc.errors import DataError
+from lenshpc.prep.scan import Source, scan
+
+
+def test_scan_gives_sorted_ids_labels_and_splits(tmp_path):
+    fill(tmp_path, num_images=2, splits=("train",))
+    assert scan(tmp_path, tiny()) == [
+        Source(
+            id=f"train/{name}/{i}.npy", label=label, split="train", group=f"train/{name}/{i}.npy"
+        )
+        for label, name in enumerate(("no", "yes"))
+        for i in range(2)
+    ]
+
+
+def test_carving_depends_on_the_id_alone(tmp_path):
+    fill(tmp_path, num_images=40)
+    whole = {source.id: source.split for source in scan(tmp_path, tiny())}
+    for number in range(20, 40):
+        (tmp_path / f"val/no/{number}.npy").unlink()
+    part = {source.id: source.split for source in scan(tmp_path, tiny())}
+    assert part == {key: whole[key] for key in part}
+    halves = [split for split in whole.values() if split != "train"]
+    assert 25 < halves.count("test") < 55
+    assert halves.count("test") + halves.count("val") == 80
+
+
+def test_groups_never_part(tmp_path):
+    fill(tmp_path, num_images=40)
+    rows = scan(tmp_path, tiny(group=r"(\d)\.npy$"))
+    assert {row.group for row in rows} == set("0123456789")
+    for group in "0123456789":
+        assert len({row.split for row in rows if row.group == group} - {"train"}) == 1
+
+
+def test_hidden_files_and_a_table_beside_the_folders_do_not_count(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "train/no/.DS_Store").touch()
+    (tmp_path / "truth.csv").touch()
+    assert len(scan(tmp_path, tiny())) == 32
+
+
+def remove(*folders):
+    return lambda root: [shutil.rmtree(root / folder) for folder in folders]
+
+
+def touch(name):
+    def change(root):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+    return change
+
+
+def empty(root):
+    for path in (root / "train/yes").iterdir():
+        path.unlink()
+
+
+BROKEN = {
+    "no folder": (remove("."), "no source folder at"),
+    "unknown layout": (remove("train", "val"), "is not laid out as tiny: train/no/ is missing"),
+    "class missing in train": (remove("train/yes"), "train/yes/ is missing; expected train/no"),
+    "class missing in val": (remove("val/yes"), "val/yes/ is missing"),
+    "empty class": (empty, "train/yes holds no .npy files; every class needs images"),
+    "stray file": (touch("train/no/readme.txt"), "unexpected '"),
+    "stray folder": (touch("train/no/more/1.npy"), "unexpected '"),
+    "fourth class": (touch("train/maybe/1.npy"), "train/maybe is not part of tiny"),
+    "other split": (touch("validation/no/1.npy"), "validation is not part of tiny"),
+    "loose image": (touch("train/1.npy"), "train/1.npy is not part of tiny"),
+    "case duplicate": (touch("train/no/1.NPY"), "duplicated id: train/no/1.NPY and train/no/1.npy"),
+    "newline": (touch("train/no/a\nb.npy"), "cannot use the file name 'train/no/a\\nb.npy'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_layout_is_one_line_that_says_what_and_where(name, tmp_path):
+    root = tmp_path / "source"
+    fill(root)
+    change, complaint = BROKEN[name]
+    change(root)
+    with pytest.raises(DataError) as error:
+        scan(root, tiny())
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_two_suffixes_of_one_stem_are_one_id(tmp_path):
+    image = {"format": "image", "shape": [1, 4, 4], "dtype": "uint8", "channels": ["i"]}
+    for name in ("a.jpg", "a.jpeg"):
+        touch(f"train/no/{name}")(tmp_path)
+    (tmp_path / "train/yes").mkdir()
+    with pytest.raises(DataError, match=r"duplicated id: train/no/a.jpeg and train/no/a.jpg"):
+        scan(tmp_path, tiny(image=image))
+
+
+def test_a_link_to_itself_is_named(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "train/no/loop").symlink_to("loop")
+    with pytest.raises(DataError, match="train/no/loop"):
+        scan(tmp_path, tiny())
+
+
+def test_a_split_left_without_a_class_is_refused(tmp_path):
+    fill(tmp_path, num_images=1)
+    (tmp_path / "val/no/0.npy").rename(tmp_path / "val/no/2.npy")  # whose hash falls elsewhere
+    with pytest.raises(DataError, match=r"carving splits of tiny left no (no|yes) in (val|test)"):
+        scan(tmp_path, tiny())
