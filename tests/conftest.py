@@ -1,11 +1,15 @@
-"""What all tests share: a small store that can be learnt."""
+"""What all tests share: a small store that can be learnt, and a run without any training."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_run import SyntheticRun, make_run
 
+from lenshpc.paths import RunPaths
 from lenshpc.store import Store, StoreSpec, open_store, writing
 
 SIDE = 32
@@ -46,3 +50,20 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_store(
         tmp_path_factory.mktemp("stores") / "spots", labels, ["train"] * 96 + ["test"] * 24
     )
+
+
+@pytest.fixture(scope="session")
+def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> SyntheticRun:
+    """Return a run of two models and three folds, its members' files drawn at random."""
+    return make_run(tmp_path_factory.mktemp("pristine"))
+
+
+@pytest.fixture
+def run(
+    pristine_run: SyntheticRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SyntheticRun:
+    """Return a copy of it to damage at will, in ./runs."""
+    root = tmp_path / "runs" / pristine_run.paths.name
+    shutil.copytree(pristine_run.paths.root, root)
+    monkeypatch.chdir(tmp_path)
+    return replace(pristine_run, paths=RunPaths(root))

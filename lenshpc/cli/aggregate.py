@@ -17,13 +17,16 @@ def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:
       lenshpc aggregate lens_finding-9f2c51ab
     """
     from lenshpc.files import read_json
+    from lenshpc.launch.states import reasons
     from lenshpc.paths import find_run
     from lenshpc.plan import load_plan
     from lenshpc.report.markdown import models_table
     from lenshpc.report.write import write_report
 
     paths = find_run(run)
-    page = write_report(paths, load_plan(paths), reasons={}, allow_partial=allow_partial)
+    plan = load_plan(paths)
+    known = reasons(paths, plan)
+    page = write_report(paths, plan, reasons=known, allow_partial=allow_partial)
     content = page.with_name("report.json")
     if as_json:
         click.echo(content.read_text(encoding="utf-8"), nl=False)

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from safetensors.torch import save_file
 
 from lenshpc.config import Frozen, validate
@@ -29,6 +30,7 @@ class Progress(Frozen):
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int = -1
     best_metric: float | None = None
+    weights_sha256: str = Field(default="", description="of the best weights, once training ended")
 
     @property
     def epochs_done(self) -> int:
@@ -61,11 +63,11 @@ class Checkpoints:
         distributed.barrier()
         if distributed.rank() == 0:
             if weights:
-                _save_weights(weights, self._best(progress))
+                _save_weights(weights, self.best(progress))
             torch.save(schedule.state_dict(), draft / "schedule.pt")
             write_json(draft / "progress.json", progress.model_dump(mode="json"))
             _publish(draft, final)
-            self._remove_all_but(final, self._best(progress))
+            self._remove_all_but(final, self.best(progress))
         distributed.barrier()
 
     def load(self, strategy: Strategy, schedule: Schedule, start: Progress) -> Progress:
@@ -91,13 +93,14 @@ class Checkpoints:
         May be called again after it was cut short.
         """
         if distributed.rank() == 0:
-            if self._best(progress).is_file():
-                self._best(progress).replace(target)
+            if self.best(progress).is_file():
+                self.best(progress).replace(target)
                 flush_folder(target.parent)
             shutil.rmtree(self._folder, ignore_errors=True)
         distributed.barrier()
 
-    def _best(self, progress: Progress) -> Path:
+    def best(self, progress: Progress) -> Path:
+        """Return where the best epoch's weights lie until they are published."""
         return self._folder / f"best-{progress.best_epoch:04d}.safetensors"
 
     def _remove_all_but(self, *kept: Path) -> None:

@@ -70,6 +70,7 @@ class Loop:
     def run(self, start: Progress) -> Progress:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
         progress = self.checkpoints.load(self.strategy, self.schedule, start)
+        self.on_epoch(progress)
         while not self._finished(progress):
             progress = self._epoch(progress)
             self.checkpoints.save(self.strategy, self.schedule, progress)

@@ -24,7 +24,7 @@ from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Columns, FoldData, Loop, predict_rows
 from lenshpc.engine.schedule import Schedule
 from lenshpc.errors import DataError
-from lenshpc.files import read_json, replacing, write_json, write_text
+from lenshpc.files import read_json, replacing, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_plan, load_splits
 from lenshpc.store import Store, channel_statistics, open_store
@@ -41,7 +41,7 @@ def run_member(run: RunPaths, index: int) -> None:
     distributed.start(process, plan.recipe.resources.world_size)
     try:
         work = MemberWork(run, plan, plan.members[index], process)
-        if not is_done(work.paths, plan.fingerprint()):
+        if not is_done(work.paths, plan.fingerprint(), verify=True):
             work.complete()
         distributed.barrier()
     finally:
@@ -125,19 +125,33 @@ class MemberWork:
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
         checkpoints = Checkpoints(self.paths.checkpoint)
-        if not self.paths.progress.is_file():
+        if not self._is_trained(checkpoints):
             progress = self._loop(task, data, checkpoints).run(self._start())
             if self.process.is_main:
-                write_json(self.paths.progress, progress.model_dump(mode="json"))
+                digest = sha256(checkpoints.best(progress))
+                ended = progress.model_copy(update={"weights_sha256": digest})
+                write_json(self.paths.progress, ended.model_dump(mode="json"))
             distributed.barrier()
-        progress = Progress.model_validate(read_json(self.paths.progress))
+        progress = self._ended()
         checkpoints.publish_best(progress, self.paths.weights)
         return progress
 
+    def _ended(self) -> Progress:
+        return Progress.model_validate(read_json(self.paths.progress))
+
+    def _is_trained(self, checkpoints: Checkpoints) -> bool:
+        """Say whether training has ended and its weights are there, unaltered; rank 0 looks."""
+        trained = False
+        if self.process.is_main and self.paths.progress.is_file():
+            ended = self._ended()
+            there = [
+                path for path in (checkpoints.best(ended), self.paths.weights) if path.exists()
+            ]
+            trained = bool(there) and sha256(there[0]) == ended.weights_sha256
+        return distributed.broadcast_text(str(trained)) == "True"
+
     def _start(self) -> Progress:
-        start = Progress(fingerprint=self.plan.fingerprint(), world_size=self.process.world_size)
-        self._record(start)
-        return start
+        return Progress(fingerprint=self.plan.fingerprint(), world_size=self.process.world_size)
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
         train = self.plan.recipe.train

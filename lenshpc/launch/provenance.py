@@ -32,9 +32,9 @@ PACKAGES = [
 
 
 def append(run: RunPaths, command: Sequence[str]) -> None:
-    """Add a submission to the run's provenance."""
-    before = read_json(run.provenance) if run.provenance.is_file() else []
-    write_json(run.provenance, [*before, facts(command)])
+    """Add a submission to the run's provenance, numbered from 1."""
+    before = read_json(run.provenance) if run.provenance.is_file() else {}
+    write_json(run.provenance, {**before, f"submission {len(before) + 1}": facts(command)})
 
 
 def facts(command: Sequence[str]) -> dict[str, Any]:

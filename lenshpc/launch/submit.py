@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lenshpc.completion import missing_members
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, write_json
@@ -67,8 +68,9 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
     status = run_status(run, plan)
-    todo = tuple(line.index for line in status.members if line.state in ENDED - {"DONE"})
-    under_way = any(line.state not in ENDED for line in status.members)
+    ended = {line.index for line in status.members if line.state in ENDED}
+    missing = {member.index for member in missing_members(run, plan, verify=True)}
+    todo, under_way = tuple(sorted(ended & missing)), len(ended) < len(plan.members)
     report_is_due = status.report_is_due or (status.report == "DONE" and not under_way)
     if not todo and report_is_due:
         return Submission(members=())
