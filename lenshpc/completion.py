@@ -60,6 +60,14 @@ def describe(run: RunPaths, member: Member) -> str:
 
 
 def resume_command(run: RunPaths) -> str:
-    """Return the command that reruns what is not done; a run elsewhere is given by its path."""
+    """Return the command that reruns what is not done."""
+    return f"lenshpc resume {reference(run)}"
+
+
+def reference(run: RunPaths) -> str:
+    """Return how commands name a run: its name, or its path when it lies elsewhere than in runs/.
+
+    Quoted for the shell.
+    """
     here = (RUNS / run.name).resolve() == run.root.resolve()
-    return shlex.join(["lenshpc", "resume", run.name if here else str(run.root)])
+    return shlex.quote(run.name if here else str(run.root))

@@ -130,6 +130,8 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
     """Say what was sent and how to follow it."""
     import json
 
+    from lenshpc.completion import reference
+
     if as_json:
         jobs = {"members": list(sent.members), "job": sent.job_id, "report": sent.report_job_id}
         click.echo(json.dumps({"run": str(run.root), **jobs}))
@@ -140,4 +142,4 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
     )
     if done:
         click.echo(f"{done} members are done or under way", err=True)
-    click.echo(f"follow it with: lenshpc status {run.name} --watch", err=True)
+    click.echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)

@@ -1,5 +1,6 @@
 """Where every member of a run stands: the scheduler's word joined with the run's own marks."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,19 +125,20 @@ def _active(word: str) -> bool:
 
 
 def _reason(run: RunPaths, job: str, word: str) -> str:
-    """Return how a job ended and the last line of its log."""
+    """Return how a job ended and, unless it ended well, the last error in its logs."""
     how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
-    last = last_line(run, job)
+    last = last_line(run, job) if word != "COMPLETED" else ""
     return f"job {job} {how}" + (f": {last}" if last else "")
 
 
 def last_line(run: RunPaths, job: str) -> str:
-    """Return the last error that the logs of a job show, or their last line."""
+    """Return the last error that the logs of a job show, or else their last line."""
     lines: list[str] = []
     for path in executor.log_paths(run.slurm, job):
         lines += path.read_text(errors="replace").splitlines()[-40:]
-    told = [line.strip() for line in lines if line.strip()]
-    errors = [line for line in told if "Error: " in line and not line.startswith("submitit")]
+    told = [re.sub(r"^(\[rank\d+\]: ?)+", "", line).strip() for line in lines]
+    told = [line for line in told if line and not line.startswith("submitit ")]
+    errors = [line for line in told if "Error: " in line]
     return (errors or told or [""])[-1][:300]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lenshpc.completion import missing_members
+from lenshpc.completion import missing_members, reference
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, write_json
@@ -81,7 +81,8 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
 
 def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...], *, under_way: bool) -> Submission:
     if under_way:
-        raise ConfigError(f"run {run.name} is under way on this machine; see: lenshpc status")
+        where = f"lenshpc status {reference(run)} --watch"
+        raise ConfigError(f"run {run.name} is under way on this machine; follow it with: {where}")
     job_id = str(start_queue(run, todo))
     _record(run, site, job_id, todo)
     return Submission(members=todo, job_id=job_id, report_job_id=job_id)

@@ -1,0 +1,55 @@
+# lenshpc: `make` lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+DEMO := demo
+
+.PHONY: help setup check format test test-slurm demo clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --no-compile -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) --no-compile -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/installed-dev  ## make the environment .venv, test tools included
+
+check: setup  ## style, types, the floors' imports, sizes
+	$(BIN)/ruff check lenshpc tests
+	$(BIN)/ruff format --check lenshpc tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_house.py
+
+format: setup  ## rewrite the code in the house's style
+	$(BIN)/ruff check --fix lenshpc tests
+	$(BIN)/ruff format lenshpc tests
+
+test: check  ## all tests; as root on Debian those on a real SLURM cluster too
+	$(BIN)/pytest -q
+	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then $(MAKE) --no-print-directory test-slurm; \
+	else $(BIN)/pytest -q -rs -m slurm tests/slurm; fi
+
+test-slurm: setup  ## the tests marked slurm, on the cluster of slurm/cluster.sh
+	slurm/cluster.sh install
+	slurm/cluster.sh sandbox $(BIN)/pytest -q -rs -m slurm tests/slurm
+
+demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
+	rm -rf $(DEMO) && mkdir $(DEMO)
+	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --num-lenses 120 --num-nonlenses 360 \
+	  --num-test-lenses 60 --num-test-nonlenses 180 --seed 1
+	$(BIN)/lenshpc prepare lens_finding $(DEMO)/images $(DEMO)/store
+	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
+	  --folds 3 --models resnet18,resnet34 --set train.epochs=4 --set train.lr=1e-3 \
+	  --set train.batch_size=16 --wait
+
+clean:  ## remove the demo and what tools leave behind, not the environment
+	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find lenshpc tests -name __pycache__ -type d -exec rm -rf {} +

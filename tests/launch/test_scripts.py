@@ -1,0 +1,142 @@
+"""The exact text that sbatch gets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ranks import recipe
+
+from lenshpc.launch.executor import aggregate_request, member_request
+from lenshpc.launch.sites import Site
+from lenshpc.plan import Plan, expand
+
+FOLDER = Path("/scratch/runs/spots/slurm")
+SITE = Site(
+    name="big",
+    scheduler="slurm",
+    partition="gpu",
+    account="lens",
+    qos="long",
+    max_parallel=2,
+    setup=("module load cuda/12.4", "source /env/bin/activate"),
+    sbatch={"mail-type": "FAIL", "exclusive": True},
+    python="/env/bin/python",
+)
+HEAD = """\
+#!/bin/bash
+
+# Parameters
+#SBATCH --account=lens
+"""
+SETUP = """\
+
+# setup
+module load cuda/12.4
+source /env/bin/activate
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    plan: Plan
+
+    @property
+    def run(self):
+        return self.plan.run_name
+
+
+@pytest.fixture
+def case(spots):
+    size = {"nodes": 2, "gpus_per_node": 4, "cpus_per_gpu": 6, "mem_gb_per_gpu": 16, "time_min": 90}
+    return Case(expand(recipe(resources=size), spots)[0])
+
+
+def options(run, output):
+    return f"""\
+#SBATCH --comment='lenshpc {run}'
+#SBATCH --cpus-per-task=6
+#SBATCH --exclusive
+#SBATCH --gpus-per-node=4
+#SBATCH --job-name={run}
+#SBATCH --mail-type=FAIL
+#SBATCH --mem=65536M
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=4
+#SBATCH --open-mode=append
+#SBATCH --output=/scratch/runs/spots/slurm/{output}_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --qos=long
+#SBATCH --signal=USR2@90
+#SBATCH --time=90
+"""
+
+
+def srun(output, arguments):
+    return (
+        f"srun --unbuffered --output {FOLDER}/{output}_%t_log.out {arguments} "
+        f"/env/bin/python -u -m submitit.core._submit {FOLDER}\n"
+    )
+
+
+def test_members_are_one_array_of_one_task_a_gpu(case):
+    assert member_request(case.plan, SITE, FOLDER, 3).script() == (
+        HEAD
+        + "#SBATCH --array=0-2%2\n"
+        + options(case.run, "%A_%a")
+        + SETUP
+        + srun("%A_%a", "--kill-on-bad-exit=1 --cpus-per-task=6")
+    )
+
+
+def test_one_member_is_a_plain_job(case):
+    assert member_request(case.plan, SITE, FOLDER, 1).script() == (
+        HEAD
+        + options(case.run, "%j")
+        + SETUP
+        + srun("%j", "--kill-on-bad-exit=1 --cpus-per-task=6")
+    )
+
+
+def test_aggregation_is_one_task_after_any_end(case):
+    expected = f"""\
+#SBATCH --comment='lenshpc {case.run}'
+#SBATCH --cpus-per-task=1
+#SBATCH --dependency=afterany:12:13
+#SBATCH --exclusive
+#SBATCH --job-name={case.run}-report
+#SBATCH --mail-type=FAIL
+#SBATCH --mem=4096M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output={FOLDER}/%j_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --qos=long
+#SBATCH --signal=USR2@90
+#SBATCH --time=60
+"""
+    script = aggregate_request(case.plan, SITE, FOLDER, after="12:13").script()
+    assert script == HEAD + expected + SETUP + srun("%j", "--cpus-per-task=1")
+
+
+def test_aggregation_of_a_finished_run_waits_for_nothing(case):
+    script = aggregate_request(case.plan, SITE, FOLDER, after=None).script()
+    assert "dependency" not in script
+
+
+def test_bare_site_names_no_partition_account_or_key(case):
+    bare = Site(name="bare", scheduler="slurm")
+    script = member_request(case.plan, bare, FOLDER, 3).script()
+    for word in ("wckey", "--partition", "--account", "--qos", "--constraint", "# setup"):
+        assert word not in script
+
+
+def test_site_overrules_what_a_gpu_brings(case):
+    site = Site(name="big", scheduler="slurm", cpus_per_gpu=3, mem_gb_per_gpu=1.9)
+    lines = member_request(case.plan, site, FOLDER, 3).script().splitlines()
+    assert "#SBATCH --cpus-per-task=3" in lines
+    assert "#SBATCH --mem=7782M" in lines  # 4 x 1.9 GiB
+    assert lines[-1].count("--cpus-per-task=3") == 1

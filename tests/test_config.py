@@ -1,0 +1,163 @@
+"""Mistakes in YAML and in `--set` become one line with the key and the nearest known one."""
+
+import pytest
+
+from lenshpc.config import locate, override, parse_assignment, read_yaml, shipped
+from lenshpc.errors import ConfigError
+from lenshpc.launch.sites import Site, load_site
+from lenshpc.prep.dataset import Dataset, load_dataset
+from lenshpc.recipe import Recipe, load_recipe
+
+MINIMAL = "task: multiclass\nmodels: [resnet18]\n"
+
+
+def complaint(call, *arguments):
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def recipe_file(folder, text):
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
+    source = recipe_file(tmp_path, MINIMAL + "train:\n  epoch: 3\n")
+    assert complaint(load_recipe, source) == (
+        f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
+        "train.epochs, train.batch_size, train.loss, train.class_weights, train.lr, "
+        "train.weight_decay, train.scheduler, train.warmup_epochs, train.plateau_patience, "
+        "train.patience, train.monitor, train.clip_norm, train.precision, train.strategy, "
+        "train.zero_stage"
+    )
+
+
+def test_unknown_top_key_names_the_nearest(tmp_path):
+    source = recipe_file(tmp_path, MINIMAL + "fold: 3\n")
+    assert complaint(load_recipe, source) == (
+        f"recipe {source}: unknown key 'fold'; did you mean folds? known: "
+        "name, task, models, folds, seeds, split_seed, data, train, resources"
+    )
+
+
+def test_missing_key_is_named(tmp_path):
+    source = recipe_file(tmp_path, "models: [resnet18]\n")
+    assert complaint(load_recipe, source) == f"recipe {source}: key 'task' is missing"
+
+
+def test_wrong_value_is_shown_with_its_key(tmp_path):
+    source = recipe_file(tmp_path, MINIMAL + "train: {epochs: three}\n")
+    assert complaint(load_recipe, source) == (
+        f"recipe {source}: train.epochs: Input should be a valid integer, "
+        "unable to parse string as an integer (found 'three')"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("", "NoneType"), ("- a\n", "list"), ("word\n", "str")]
+)
+def test_file_that_is_no_mapping_is_refused(tmp_path, text, kind):
+    source = recipe_file(tmp_path, text)
+    assert complaint(load_recipe, source) == f"{source} holds {kind}; expected a mapping of keys"
+
+
+def test_file_that_is_no_yaml_is_refused_in_one_line(tmp_path):
+    source = recipe_file(tmp_path, "models: [a\ntask: b\n")
+    told = complaint(load_recipe, source)
+    assert told.startswith(f"{source} is not valid YAML: ")
+    assert "\n" not in told
+
+
+def test_missing_file_and_unknown_name_are_refused():
+    assert complaint(locate, "jobs", "absent.yaml") == "no such file: absent.yaml"
+    assert complaint(locate, "slurm", "locl") == (
+        "unknown slurm file 'locl'; did you mean local? "
+        "known: example, local, rehearsal; or give the path of a .yaml"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.epochs=3", ("train.epochs", 3)),
+        ("train.strategy=ddp", ("train.strategy", "ddp")),
+        ("train.patience=null", ("train.patience", None)),
+        ("train.lr=3.0e-4", ("train.lr", 3e-4)),
+        ("models=[resnet18, vit_tiny]", ("models", ["resnet18", "vit_tiny"])),
+        ("name=a=b", ("name", "a=b")),
+    ],
+)
+def test_assignment_is_a_key_and_a_yaml_value(text, expected):
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=3", ""])
+def test_assignment_without_key_or_equals_is_refused(text):
+    assert complaint(parse_assignment, text) == (
+        f"--set {text}: expected key=value, such as train.epochs=3"
+    )
+
+
+def test_assignment_of_bad_yaml_is_refused():
+    assert complaint(parse_assignment, "models=[a") == (
+        "--set models=[a: '[a' is not a YAML value"
+    )
+
+
+def test_override_of_nested_key_leaves_the_others_and_the_original():
+    value = {"name": "a", "train": {"epochs": 3, "lr": 1e-3}}
+    changed = override(value, "train.epochs", 5)
+    assert changed == {"name": "a", "train": {"epochs": 5, "lr": 1e-3}}
+    assert value == {"name": "a", "train": {"epochs": 3, "lr": 1e-3}}
+
+
+def test_override_makes_the_section_that_is_missing():
+    assert override({}, "resources.nodes", 2) == {"resources": {"nodes": 2}}
+
+
+def test_override_below_a_value_is_refused():
+    assert complaint(override, {"folds": 5}, "folds.deep", 1) == (
+        "cannot set folds.deep: folds holds a value, not further keys"
+    )
+
+
+def test_mistyped_set_names_the_nearest_key():
+    told = complaint(load_recipe, "multiclass", [("resources.node", 2)])
+    assert told == (
+        "recipe multiclass: unknown key 'resources.node'; did you mean resources.nodes? known: "
+        "resources.nodes, resources.gpus_per_node, resources.cpus_per_gpu, "
+        "resources.mem_gb_per_gpu, resources.time_min"
+    )
+
+
+def test_shipped_files_are_found():
+    assert {folder: sorted(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
+        "jobs": ["lens_finding", "multiclass"],
+        "slurm": ["example", "local", "rehearsal"],
+        "data_prep": ["lens_finding", "multiclass", "slc"],
+    }
+
+
+@pytest.mark.parametrize("name", sorted(shipped("jobs")))
+def test_shipped_recipe_is_valid_and_round_trips(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize("name", sorted(shipped("slurm")))
+def test_shipped_site_is_valid_and_round_trips(name):
+    site = load_site(name)
+    assert site.name == name
+    assert Site.model_validate_json(site.model_dump_json()) == site
+
+
+@pytest.mark.parametrize("name", sorted(shipped("data_prep")))
+def test_shipped_dataset_is_valid(name):
+    assert isinstance(load_dataset(name), Dataset)
+
+
+def test_read_yaml_of_a_folder_is_refused(tmp_path):
+    assert complaint(read_yaml, tmp_path) == f"cannot read {tmp_path}: Is a directory"

@@ -1,0 +1,170 @@
+"""The Plan: its members, its split manifest and what its fingerprint says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ranks import recipe
+
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan, expand, load_plan, load_splits, save_plan
+
+
+def altered(store, **columns):
+    """Return the store with other values in columns of its rows."""
+    return replace(store, rows=store.rows.assign(**columns))
+
+
+def test_members_go_through_models_then_folds_then_seeds(spots):
+    plan, _ = expand(recipe(models=["resnet18", "test_resnet"], folds=2, seeds=[0, 7]), spots)
+    assert [member.name for member in plan.members] == [
+        "000-resnet18-fold0-seed0",
+        "001-resnet18-fold0-seed7",
+        "002-resnet18-fold1-seed0",
+        "003-resnet18-fold1-seed7",
+        "004-test_resnet-fold0-seed0",
+        "005-test_resnet-fold0-seed7",
+        "006-test_resnet-fold1-seed0",
+        "007-test_resnet-fold1-seed7",
+    ]
+    assert plan.ensembles() == {"resnet18": plan.members[:4], "test_resnet": plan.members[4:]}
+
+
+def test_gpu_hours_are_those_of_all_members_at_their_limit(spots):
+    size = {"nodes": 2, "gpus_per_node": 4, "time_min": 90}
+    plan, _ = expand(recipe(folds=3, resources=size), spots)
+    assert plan.gpu_hours_ceiling == 3 * 8 * 1.5
+
+
+def test_manifest_has_each_training_row_in_one_fold_and_no_test_row(spots):
+    _, splits = expand(recipe(folds=3), spots)
+    assert splits.columns.tolist() == ["row", "id", "label", "split", "fold"]
+    assert splits["row"].tolist() == list(range(120))
+    assert splits["id"].tolist() == spots.rows["id"].tolist()
+    table = splits.groupby(["split", "fold", "label"]).size().to_dict()
+    dev = {("dev", fold, label): 16 for fold in range(3) for label in range(2)}
+    assert table == dev | {("test", -1, 0): 12, ("test", -1, 1): 12}
+
+
+def test_one_fold_holds_out_a_tenth(spots):
+    _, splits = expand(recipe(folds=1), spots)
+    table = splits.groupby(["split", "fold"]).size().to_dict()
+    assert table[("test", -1)] == 24
+    assert table[("dev", 0)] + table[("dev", -1)] == 96
+    assert 9 <= table[("dev", 0)] <= 10  # a tenth of 48 rows a class
+
+
+def with_val_split(store):
+    split = store.rows["split"].to_numpy(dtype=object).copy()
+    split[np.flatnonzero(split == "train")[:20]] = "val"
+    return altered(store, split=split), np.flatnonzero(split == "val")
+
+
+def test_one_fold_is_the_own_val_split(spots):
+    store, val_rows = with_val_split(spots)
+    _, splits = expand(recipe(folds=1), store)
+    assert np.flatnonzero(splits["fold"] == 0).tolist() == val_rows.tolist()
+    assert set(splits["split"]) == {"dev", "test"}
+
+
+def test_several_folds_are_cut_from_train_and_val_together(spots):
+    store, _ = with_val_split(spots)
+    _, splits = expand(recipe(folds=3), store)
+    pd.testing.assert_frame_equal(splits, expand(recipe(folds=3), spots)[1])
+
+
+def test_store_without_test_rows_is_refused(spots):
+    with pytest.raises(ConfigError, match="has no test rows"):
+        expand(recipe(), altered(spots, split="train"))
+
+
+def test_group_in_test_and_training_is_refused(spots):
+    first = {split: spots.rows.index[spots.rows["split"] == split][0] for split in spots.rows.split}
+    group = spots.rows["group"].to_numpy(dtype=object).copy()
+    group[[first["train"], first["test"]]] = "galaxy7"
+    with pytest.raises(DataError) as caught:
+        expand(recipe(), altered(spots, group=group))
+    assert str(caught.value) == (
+        "group 'galaxy7' lies in the test split and in training (1 such groups); "
+        "prepare the store with a split that keeps groups whole"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resources__time_min": 7},
+        {"resources__mem_gb_per_gpu": 99},
+        {"resources__cpus_per_gpu": 2},
+    ],
+)
+def test_fingerprint_does_not_depend_on_limits(spots, changes):
+    assert expand(recipe(**changes), spots)[0].fingerprint() == print_of(spots)
+
+
+def print_of(store, **changes):
+    return expand(recipe(**changes), store)[0].fingerprint()
+
+
+def test_fingerprint_does_not_depend_on_where_the_store_lies(spots):
+    moved = replace(spots, path=Path("/elsewhere/spots"))
+    assert print_of(moved) == print_of(spots)
+
+
+def test_fingerprint_is_that_of_an_equal_plan(spots):
+    assert print_of(spots) == print_of(spots)
+    assert len(print_of(spots)) == 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__epochs": 3},
+        {"train__lr": 2e-3},
+        {"seeds": [1]},
+        {"split_seed": 1},
+        {"folds": 2},
+        {"models": ["resnet18"]},
+        {"resources__nodes": 2},
+        {"resources__gpus_per_node": 2},
+        {"data__image_size": 16},
+    ],
+)
+def test_fingerprint_depends_on_what_changes_results(spots, changes):
+    assert print_of(spots, **changes) != print_of(spots)
+
+
+def test_fingerprint_depends_on_the_data(spots):
+    assert print_of(replace(spots, content_hash="0" * 64)) != print_of(spots)
+
+
+def test_plan_round_trips_through_its_file(spots, tmp_path):
+    plan, splits = expand(recipe(), spots)
+    run = RunPaths(tmp_path / plan.run_name)
+    save_plan(run, plan, splits)
+    loaded = load_plan(run)
+    assert loaded == plan
+    assert loaded.fingerprint() == plan.fingerprint()
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    pd.testing.assert_frame_equal(load_splits(run, loaded), splits)
+    assert run.name == f"spots-{plan.fingerprint()[:8]}"
+
+
+def test_altered_manifest_is_refused(spots, tmp_path):
+    plan, splits = expand(recipe(), spots)
+    run = RunPaths(tmp_path / plan.run_name)
+    save_plan(run, plan, splits)
+    swapped = splits.assign(fold=splits["fold"].replace({0: 1, 1: 0}))
+    swapped.to_parquet(run.splits, index=False)
+    with pytest.raises(DataError, match="is not the manifest of its Plan"):
+        load_splits(run, plan)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"recipe": {}}'])
+def test_damaged_plan_is_refused(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises((DataError, ConfigError), match="plan.json"):
+        load_plan(RunPaths(tmp_path))

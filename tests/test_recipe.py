@@ -1,0 +1,110 @@
+"""What a recipe refuses, and what it decides."""
+
+import pytest
+from ranks import recipe as make
+
+from lenshpc.config import validate
+from lenshpc.errors import ConfigError
+from lenshpc.recipe import Recipe, load_recipe, recipe_of_task
+
+
+def complaint(**changes):
+    value = make().model_dump(mode="json")
+    for key, change in changes.items():
+        section, _, leaf = key.partition("__")
+        value[section] = {**value[section], leaf: change} if leaf else change
+    with pytest.raises(ConfigError) as caught:
+        validate(Recipe, value, "recipe")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("batch", "gpus", "fix"), [(16, 3, 15), (2, 4, 4), (10, 8, 8), (31, 2, 32)]
+)
+def test_batch_that_gpus_cannot_share_names_one_that_they_can(batch, gpus, fix):
+    told = complaint(train__batch_size=batch, resources__gpus_per_node=gpus)
+    assert told == (
+        f"recipe: train.batch_size {batch} cannot be shared by {gpus} GPUs; "
+        f"use --set train.batch_size={fix}"
+    )
+    assert make(train__batch_size=fix, resources__gpus_per_node=gpus).train.batch_size == fix
+
+
+def test_gpus_of_all_nodes_share_the_batch():
+    size = {"nodes": 3, "gpus_per_node": 2}
+    assert complaint(resources=size).startswith(
+        "recipe: train.batch_size 16 cannot be shared by 6 GPUs"
+    )
+
+
+def test_single_on_two_gpus_is_refused():
+    assert complaint(train__strategy="single", resources__gpus_per_node=2) == (
+        "recipe: train.strategy single uses 1 GPU, but 2 are asked for; use ddp"
+    )
+
+
+@pytest.mark.parametrize("warmup", [2, 3])
+def test_warmup_that_fills_the_training_is_refused(warmup):
+    assert complaint(train__epochs=2, train__warmup_epochs=warmup) == (
+        "recipe: train.warmup_epochs must be fewer than train.epochs"
+    )
+
+
+def test_plateau_with_warmup_is_refused():
+    assert complaint(train__scheduler="plateau", train__warmup_epochs=1) == (
+        "recipe: train.scheduler plateau has no warm-up; use cosine or constant"
+    )
+
+
+def test_repeated_entries_are_refused():
+    assert complaint(models=["resnet18", "resnet18"]).startswith(
+        "recipe: models: an entry stands twice (found "
+    )
+    assert complaint(seeds=[1, 2, 1]).startswith("recipe: seeds: an entry stands twice (found ")
+
+
+@pytest.mark.parametrize("model", ["", "a b", "../x", "resnet18;rm", "hf-hub:timm/x", "a\n"])
+def test_model_that_is_no_name_is_refused(model):
+    assert complaint(models=[model]).startswith(f"recipe: models: {model!r} is no timm model name")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", ".hidden", "-x", "a\n", "x" * 65])
+def test_name_that_is_no_folder_name_is_refused(name):
+    assert complaint(name=name).startswith("recipe: name: ")
+
+
+@pytest.mark.parametrize("key", ["models", "seeds"])
+def test_empty_lists_are_refused(key):
+    assert complaint(**{key: []}).startswith(f"recipe: {key}: ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "nodes", "strategy"),
+    [
+        ("auto", 1, 1, "single"),
+        ("auto", 2, 1, "ddp"),
+        ("auto", 1, 2, "ddp"),
+        ("deepspeed", 1, 1, "deepspeed"),
+        ("ddp", 1, 1, "ddp"),
+    ],
+)
+def test_strategy_auto_is_decided_by_the_number_of_processes(asked, gpus, nodes, strategy):
+    size = {"nodes": nodes, "gpus_per_node": gpus}
+    recipe = make(train__strategy=asked, resources=size)
+    assert (recipe.strategy, recipe.resources.world_size) == (strategy, gpus * nodes)
+
+
+def test_recipe_is_immutable():
+    with pytest.raises(ValueError, match="frozen"):
+        make().folds = 7
+
+
+def test_changes_are_made_in_order():
+    recipe = load_recipe("multiclass", [("folds", 2), ("train.epochs", 4), ("folds", 3)])
+    assert (recipe.folds, recipe.train.epochs, recipe.train.batch_size) == (3, 4, 32)
+
+
+def test_task_has_the_recipe_of_its_name():
+    assert recipe_of_task("lens-finding") == "lens_finding"
+    with pytest.raises(ConfigError, match="did you mean lens-finding"):
+        recipe_of_task("lens-findng")

@@ -1,0 +1,65 @@
+"""Folds are stratified, keep groups whole and depend on nothing but the seed."""
+
+import numpy as np
+import pytest
+
+from lenshpc.errors import ConfigError
+from lenshpc.splits import assign_folds
+
+
+def alone(num_rows):
+    """Return groups of one row each."""
+    return np.array([f"row{row}" for row in range(num_rows)])
+
+
+def counts(labels, folds):
+    """Return fold → rows of each class."""
+    return {int(k): np.bincount(labels[folds == k]).tolist() for k in np.unique(folds)}
+
+
+LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
+
+
+def test_folds_have_equal_shares_of_each_class():
+    folds = assign_folds(LABELS, alone(100), 5, seed=3)
+    assert counts(LABELS, folds) == dict.fromkeys(range(5), [12, 6, 2])
+
+
+def test_groups_are_never_cut():
+    labels = np.repeat(np.arange(60) % 2, 4)  # 60 groups of 4 rows
+    groups = np.repeat([f"g{k}" for k in range(60)], 4)
+    shuffled = np.random.default_rng(1).permutation(240)
+    folds = assign_folds(labels[shuffled], groups[shuffled], 3, seed=0)
+    held = {group: set(folds[groups[shuffled] == group]) for group in groups}
+    assert {len(folds) for folds in held.values()} == {1}
+    assert counts(labels[shuffled], folds) == dict.fromkeys(range(3), [40, 40])
+
+
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_equal_seeds_give_equal_folds_and_others_do_not(group_size):
+    groups = np.repeat(alone(100 // group_size), group_size)
+    folds = [assign_folds(LABELS, groups, 5, seed=seed) for seed in (3, 3, 4)]
+    assert folds[0].tolist() == folds[1].tolist()
+    assert folds[0].tolist() != folds[2].tolist()
+
+
+def test_one_fold_holds_out_a_tenth_of_each_class():
+    folds = assign_folds(LABELS, alone(100), 1, seed=0)
+    assert counts(LABELS, folds) == {-1: [54, 27, 9], 0: [6, 3, 1]}
+
+
+def test_too_few_rows_of_a_class_are_refused():
+    labels = np.array([0] * 20 + [1] * 3)
+    with pytest.raises(ConfigError) as caught:
+        assign_folds(labels, alone(23), 4, seed=0)
+    assert str(caught.value) == (
+        "class 1 has 3 independent training rows, too few for 4 parts; "
+        "ask for fewer folds or add data"
+    )
+
+
+def test_rows_of_one_group_count_once():
+    labels = np.array([0] * 20 + [1] * 8)
+    groups = np.concatenate([alone(20), np.repeat(["a", "b"], 4)])
+    with pytest.raises(ConfigError, match="class 1 has 2 independent training rows"):
+        assign_folds(labels, groups, 3, seed=0)
