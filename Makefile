@@ -32,8 +32,8 @@ format: setup  ## rewrite the code in the house's style
 	$(BIN)/ruff check --fix lenshpc tests
 	$(BIN)/ruff format lenshpc tests
 
-test: check  ## all tests; as root on Debian those on a real SLURM cluster too
-	$(BIN)/pytest -q
+test: check  ## checks and all tests; as root on Debian on a real SLURM cluster too
+	$(BIN)/pytest -q -m 'not slurm'
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then $(MAKE) --no-print-directory test-slurm; \
 	else $(BIN)/pytest -q -rs -m slurm tests/slurm; fi
 

@@ -76,7 +76,13 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
+    if recipe.train.loss == "bce" and len(store.classes) != 2:
+        raise ConfigError(
+            f"train.loss bce is for two classes, {store.path} has {len(store.classes)} "
+            f"({', '.join(store.classes)}); use --set train.loss=cross_entropy"
+        )
     splits = split_manifest(recipe, store)
+    _check_batches(recipe, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -134,6 +140,23 @@ def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
             f"group {min(shared)!r} lies in the test split and in training "
             f"({len(shared)} such groups); prepare the store with a split that keeps groups whole"
         )
+
+
+def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
+    """Refuse a fold that trains on less than one batch, or validates on less than all classes."""
+    dev = splits[splits["split"] == "dev"]
+    for fold in range(recipe.folds):
+        num_training = int((dev["fold"] != fold).sum())
+        if num_training < recipe.train.batch_size:
+            raise ConfigError(
+                f"fold {fold} trains on {num_training} rows, fewer than train.batch_size "
+                f"{recipe.train.batch_size}; lower it with --set train.batch_size={num_training}"
+            )
+        absent = set(splits["label"]) - set(dev.loc[dev["fold"] == fold, "label"])
+        if absent:
+            raise ConfigError(
+                f"no row of class {min(absent)} validates fold {fold}; add data or use fewer folds"
+            )
 
 
 def splits_hash(splits: pd.DataFrame) -> str:

@@ -44,7 +44,8 @@ def submit(
 ) -> None:
     """Send one job for each model, fold and seed, and an aggregation that runs after them.
 
-    Sending the same again sends only what is not done.
+    Sending the same again sends only what is not done. Ctrl-C under --wait stops a run of this
+    machine; jobs of a cluster go on.
 
     \b
     Examples:
@@ -53,16 +54,21 @@ def submit(
           --nodes 2 --gpus-per-node 4 --set train.strategy=deepspeed --site ./mycluster.yaml
       lenshpc submit --recipe ./mine.yaml --data stores/slc --dry-run
     """
+    if dry_run and (wait or as_json):
+        raise click.UsageError("--dry-run goes with neither --wait nor --json")
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
     from lenshpc.launch.submit import run_paths
     from lenshpc.launch.submit import submit as send
+    from lenshpc.models.names import check_names
     from lenshpc.plan import expand
     from lenshpc.recipe import load_recipe
     from lenshpc.store import open_store
 
     changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
-    plan, splits = expand(load_recipe(chosen(task, recipe), changes), open_store(store))
+    asked = load_recipe(chosen(task, recipe), changes)
+    check_names(asked.models)
+    plan, splits = expand(asked, open_store(store))
     place = load_site(site)
     check_fits(place, plan.recipe)
     run = run_paths(plan, runs)

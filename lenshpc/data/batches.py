@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +55,13 @@ def load(
         batch_sampler=[batch.tolist() for batch in batches],
         num_workers=num_workers,
         pin_memory=pin_memory,
-        collate_fn=lambda batch: batch,
+        collate_fn=_as_it_is,
     )
     return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch  # the dataset has made a whole batch already
 
 
 def training_batches(

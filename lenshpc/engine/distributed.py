@@ -29,6 +29,7 @@ class Process:
     address: str = "127.0.0.1"
     port: int = FIRST_PORT
     job: str = "none"
+    num_cpus: int | None = None
 
     @property
     def is_main(self) -> bool:
@@ -69,6 +70,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Process:
         address=first_host(nodes),
         port=FIRST_PORT + number % NUM_PORTS,
         job=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else str(number),
+        num_cpus=int(environment.get("SLURM_CPUS_PER_TASK", 0)) or None,
     )
 
 
@@ -100,7 +102,7 @@ def start(process: Process, expected: int) -> None:
     os.environ.update(
         RANK=str(process.rank),
         WORLD_SIZE=str(process.world_size),
-        LOCAL_RANK=str(process.local_rank),
+        LOCAL_RANK=str(process.device.index or 0),  # DeepSpeed takes it for the GPU's number
         MASTER_ADDR=process.address,
         MASTER_PORT=str(process.port),
     )

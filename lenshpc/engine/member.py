@@ -96,6 +96,7 @@ class MemberWork:
             class_counts=tuple(counts.tolist()),
             image_shape=cache.decoded_shape(store, recipe.data.image_size),
         )
+        num_cpus = self.process.num_cpus or recipe.resources.cpus_per_gpu
         on_gpu, augment = self.process.device.type == "cuda", recipe.data.augment
         data = FoldData(
             source=self._source(store, training["row"].to_numpy()),
@@ -103,7 +104,7 @@ class MemberWork:
             val_rows=dev.loc[dev["fold"] == self.member.fold, "row"].to_numpy(),
             augmenter=Augmenter(augment, self.member.seed) if augment else None,
             seed=self.member.seed,
-            num_workers=recipe.resources.cpus_per_gpu - 1 if on_gpu else 0,
+            num_workers=num_cpus - 1 if on_gpu else 0,
         )
         return TASKS[recipe.task](spec), data
 

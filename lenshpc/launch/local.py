@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -32,12 +32,15 @@ POLL_S = 0.2
 
 
 class Queue(Frozen):
-    """What the queue process does and has done; `pid` is its process, 0 once it has ended."""
+    """What the queue does and has done; `pid` is its process, 0 once it has ended.
+
+    `states` has PENDING, RUNNING, COMPLETED, FAILED or CANCELLED a member, `jobs` the process of
+    each that was started.
+    """
 
     pid: int = 0
-    waiting: tuple[int, ...] = ()
-    running: dict[int, str] = Field(default={})
-    ended: dict[int, str] = Field(default={})
+    states: dict[int, str] = Field(default={})
+    jobs: dict[int, str] = Field(default={})
     report: str = ""
 
 
@@ -55,7 +58,9 @@ def read_queue(run: RunPaths) -> Queue:
         return Queue()
     queue = validate(Queue, read_json(queue_path(run)), str(queue_path(run)))
     if queue.pid and not _is_queue(queue.pid, run):
-        return queue.model_copy(update={"pid": 0, "waiting": (), "running": {}})
+        left = {"PENDING": "CANCELLED", "RUNNING": "CANCELLED"}
+        states = {member: left.get(state, state) for member, state in queue.states.items()}
+        return queue.model_copy(update={"pid": 0, "states": states})
     return queue
 
 
@@ -69,7 +74,8 @@ def _is_queue(pid: int, run: RunPaths) -> bool:
 
 def start_queue(run: RunPaths, members: Sequence[int]) -> int:
     """Start the queue of a run as a process of its own; return its number once it works."""
-    write_json(queue_path(run), Queue(waiting=tuple(members)).model_dump(mode="json"))
+    waiting = Queue(states=dict.fromkeys(members, "PENDING"))
+    write_json(queue_path(run), waiting.model_dump(mode="json"))
     log_path = run.slurm / "queue.log"
     with log_path.open("ab") as log:
         started = subprocess.Popen(
@@ -100,8 +106,7 @@ def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
     signal.signal(signal.SIGTERM, _raise_interrupt)
     plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
-    members = list(read_queue(run).waiting)
-    LocalQueue(run, plan, site, calls, members).drain()
+    LocalQueue(run, plan, site, calls, dict(read_queue(run).states)).drain()
 
 
 def _raise_interrupt(_signal: int, _frame: object) -> None:
@@ -116,24 +121,29 @@ class LocalQueue:
     plan: Plan
     site: Site
     calls: Any
-    waiting: list[int]
+    states: dict[int, str]
+    jobs: dict[int, str] = field(default_factory=dict)
     running: dict[int, Running] = field(default_factory=dict)
-    ended: dict[int, str] = field(default_factory=dict)
     report: str = ""
 
     def drain(self) -> None:
         """Run everything to its end."""
         self._write()
         try:
-            while self.waiting or self.running:
+            while self._waiting() or self.running:
                 self._collect()
                 self._start_next()
                 time.sleep(POLL_S)
             self._aggregate()
         finally:
-            for job, _ in self.running.values():
+            for member, (job, _) in self.running.items():
                 job.cancel()
+                self.states[member] = "CANCELLED"
+            self.states |= dict.fromkeys(self._waiting(), "CANCELLED")
             self._write(pid=0)
+
+    def _waiting(self) -> list[int]:
+        return [member for member, state in self.states.items() if state == "PENDING"]
 
     def _collect(self) -> None:
         for member, (job, slots) in list(self.running.items()):
@@ -141,20 +151,23 @@ class LocalQueue:
                 del self.running[member]
                 for slot in slots:
                     slot.close()
-                done = is_done(self._paths(member), self.plan.fingerprint())
-                self.ended[member] = "COMPLETED" if done else "FAILED"
-                self._write()
+                paths = self.run.member(self.plan.members[member].name)
+                done = is_done(paths, self.plan.fingerprint())
+                self._note(member, "COMPLETED" if done else "FAILED")
 
     def _start_next(self) -> None:
         size = self.plan.recipe.resources.gpus_per_node
-        while self.waiting and (slots := take_slots(self.site, size)):
-            member = self.waiting.pop(0)
+        for member in self._waiting():
+            slots = take_slots(self.site, size)
+            if not slots:
+                return
             gpus = sorted(slots) if local_gpus() else []
             job = executor.start_local(
                 self.run.slurm, gpus, size, self.calls.member, str(self.run.root), member
             )
             self.running[member] = (job, list(slots.values()))
-            self._write()
+            self.jobs[member] = str(job.job_id)
+            self._note(member, "RUNNING")
 
     def _aggregate(self) -> None:
         self.report = "RUNNING"
@@ -164,15 +177,15 @@ class LocalQueue:
             time.sleep(POLL_S)
         self.report = "FAILED" if job.exception() else "COMPLETED"
 
-    def _paths(self, member: int) -> Any:
-        return self.run.member(self.plan.members[member].name)
+    def _note(self, member: int, state: str) -> None:
+        self.states[member] = state
+        self._write()
 
     def _write(self, pid: int | None = None) -> None:
         queue = Queue(
             pid=os.getpid() if pid is None else pid,
-            waiting=tuple(self.waiting),
-            running={member: str(job.job_id) for member, (job, _) in self.running.items()},
-            ended=self.ended,
+            states=self.states,
+            jobs=self.jobs,
             report=self.report,
         )
         write_json(queue_path(self.run), queue.model_dump(mode="json"))
@@ -204,13 +217,3 @@ def _locked(slot: int) -> IO[bytes] | None:
         lock.close()
         return None
     return lock
-
-
-def follow(run: RunPaths) -> Iterator[Queue]:
-    """Yield the queue's state until its process has ended."""
-    while True:
-        queue = read_queue(run)
-        yield queue
-        if not queue.pid:
-            return
-        time.sleep(POLL_S)

@@ -114,10 +114,7 @@ def _scheduler_word(
         job_id = record.element(index)
         known = jobs.get(job_id)
         return job_id, known.state if known else "UNKNOWN"
-    if index in queue.running:
-        return queue.running[index], "RUNNING"
-    word = "PENDING" if index in queue.waiting else queue.ended.get(index, "CANCELLED")
-    return record.job_id, word
+    return queue.jobs.get(index, ""), queue.states.get(index, "CANCELLED")
 
 
 def _active(word: str) -> bool:
