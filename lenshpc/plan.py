@@ -143,7 +143,7 @@ def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
 
 
 def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
-    """Refuse a fold that trains on less than one batch, or validates on less than all classes."""
+    """Refuse a fold that trains on less than one batch, or lacks a class."""
     dev = splits[splits["split"] == "dev"]
     for fold in range(recipe.folds):
         num_training = int((dev["fold"] != fold).sum())
@@ -152,11 +152,13 @@ def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
                 f"fold {fold} trains on {num_training} rows, fewer than train.batch_size "
                 f"{recipe.train.batch_size}; lower it with --set train.batch_size={num_training}"
             )
-        absent = set(splits["label"]) - set(dev.loc[dev["fold"] == fold, "label"])
-        if absent:
-            raise ConfigError(
-                f"no row of class {min(absent)} validates fold {fold}; add data or use fewer folds"
-            )
+        for verb, part in (("trains", dev["fold"] != fold), ("validates", dev["fold"] == fold)):
+            absent = set(splits["label"]) - set(dev.loc[part, "label"])
+            if absent:
+                raise ConfigError(
+                    f"no row of class {min(absent)} {verb} fold {fold}; "
+                    "add data, use fewer folds, or prepare another split"
+                )
 
 
 def splits_hash(splits: pd.DataFrame) -> str:

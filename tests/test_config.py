@@ -55,9 +55,7 @@ def test_wrong_value_is_shown_with_its_key(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"), [("", "NoneType"), ("- a\n", "list"), ("word\n", "str")]
-)
+@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("- a\n", "list"), ("word\n", "str")])
 def test_file_that_is_no_mapping_is_refused(tmp_path, text, kind):
     source = recipe_file(tmp_path, text)
     assert complaint(load_recipe, source) == f"{source} holds {kind}; expected a mapping of keys"
@@ -101,9 +99,7 @@ def test_assignment_without_key_or_equals_is_refused(text):
 
 
 def test_assignment_of_bad_yaml_is_refused():
-    assert complaint(parse_assignment, "models=[a") == (
-        "--set models=[a: '[a' is not a YAML value"
-    )
+    assert complaint(parse_assignment, "models=[a") == ("--set models=[a: '[a' is not a YAML value")
 
 
 def test_override_of_nested_key_leaves_the_others_and_the_original():
@@ -161,3 +157,10 @@ def test_shipped_dataset_is_valid(name):
 
 def test_read_yaml_of_a_folder_is_refused(tmp_path):
     assert complaint(read_yaml, tmp_path) == f"cannot read {tmp_path}: Is a directory"
+
+
+def test_key_that_stands_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("folds: 3\ntask: x\nfolds: 4\n")
+    with pytest.raises(ConfigError, match=r"'folds' stands twice.*line 3"):
+        read_yaml(path)

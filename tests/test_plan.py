@@ -163,8 +163,19 @@ def test_altered_manifest_is_refused(spots, tmp_path):
         load_splits(run, plan)
 
 
+def test_binary_loss_on_three_classes_is_refused(spots):
+    three = replace(spots, classes=("no", "sphere", "vort"))
+    with pytest.raises(ConfigError, match=r"bce is for two classes, .* has 3"):
+        expand(recipe(train__loss="bce"), three)
+
+
+def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
+    with pytest.raises(ConfigError, match=r"trains on 64 rows, fewer than train\.batch_size 128"):
+        expand(recipe(train__batch_size=128), spots)
+
+
 @pytest.mark.parametrize("text", ["", "{", '{"recipe": {}}'])
 def test_damaged_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises((DataError, ConfigError), match="plan.json"):
+    with pytest.raises((DataError, ConfigError), match=r"plan\.json"):
         load_plan(RunPaths(tmp_path))

@@ -22,7 +22,7 @@ LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
 
 def test_folds_have_equal_shares_of_each_class():
     folds = assign_folds(LABELS, alone(100), 5, seed=3)
-    assert counts(LABELS, folds) == dict.fromkeys(range(5), [12, 6, 2])
+    assert counts(LABELS, folds) == {k: [12, 6, 2] for k in range(5)}
 
 
 def test_groups_are_never_cut():
@@ -32,7 +32,7 @@ def test_groups_are_never_cut():
     folds = assign_folds(labels[shuffled], groups[shuffled], 3, seed=0)
     held = {group: set(folds[groups[shuffled] == group]) for group in groups}
     assert {len(folds) for folds in held.values()} == {1}
-    assert counts(labels[shuffled], folds) == dict.fromkeys(range(3), [40, 40])
+    assert counts(labels[shuffled], folds) == {k: [40, 40] for k in range(3)}
 
 
 @pytest.mark.parametrize("group_size", [1, 2])

@@ -16,6 +16,8 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
     Example:
       lenshpc resume lens_finding-9f2c51ab
     """
+    if wait and as_json:
+        raise click.UsageError("give either --wait or --json")
     from lenshpc.cli.submit import report
     from lenshpc.launch.submit import resume as send
     from lenshpc.paths import find_run

@@ -56,6 +56,8 @@ def submit(
     """
     if dry_run and (wait or as_json):
         raise click.UsageError("--dry-run goes with neither --wait nor --json")
+    if wait and as_json:
+        raise click.UsageError("give either --wait or --json")
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
     from lenshpc.launch.submit import run_paths

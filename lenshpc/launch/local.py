@@ -173,8 +173,13 @@ class LocalQueue:
         self.report = "RUNNING"
         self._write()
         job = executor.start_local(self.run.slurm, [], 1, self.calls.aggregate, str(self.run.root))
-        while not job.done():
-            time.sleep(POLL_S)
+        try:
+            while not job.done():
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            job.cancel()
+            self.report = "CANCELLED"
+            raise
         self.report = "FAILED" if job.exception() else "COMPLETED"
 
     def _note(self, member: int, state: str) -> None:

@@ -3,9 +3,9 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, StrictInt, field_validator
 
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
@@ -18,6 +18,9 @@ def _single_line(text: str) -> str:
     return text
 
 
+RESERVED = {"account", "array", "comment", "constraint", "cpus-per-task", "dependency", "error"}
+RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"}
+RESERVED |= {"output", "partition", "qos", "signal", "time", "wckey", "wrap"}
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Line = Annotated[str, AfterValidator(_single_line)]
 
@@ -41,19 +44,21 @@ class Site(Frozen):
     setup: tuple[Line, ...] = Field(default=(), description="shell lines before srun")
     python: Word | None = Field(default=None, description="the interpreter on the nodes")
     srun_args: tuple[Word, ...] = ()
-    sbatch: dict[str, Word | int | bool] = Field(default={}, description="further sbatch options")
+    sbatch: dict[str, Word | StrictInt | Literal[True]] = Field(
+        default={}, description="further sbatch options; true gives one without a value"
+    )
     slots: PositiveInt | None = Field(default=None, description="local: members' GPUs at a time")
 
     @field_validator("sbatch")
     @classmethod
-    def _option_names(cls, options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    def _option_names(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name in options:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 raise ValueError(
                     f"{name!r} is no sbatch option; write it as in --{name}, no dashes"
                 )
-            if name in {"array", "dependency", "output", "error", "job-name"}:
-                raise ValueError(f"{name!r} is set by lenshpc")
+            if name in RESERVED:
+                raise ValueError(f"{name!r} is set by lenshpc, from the recipe or a key of its own")
         return options
 
 

@@ -122,9 +122,11 @@ def _active(word: str) -> bool:
 
 
 def _reason(run: RunPaths, job: str, word: str) -> str:
-    """Return how a job ended and, unless it ended well, the last error in its logs."""
+    """Return how a job ended, with the last error in its logs; nothing of one that ended well."""
+    if word == "COMPLETED":
+        return ""
     how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
-    last = last_line(run, job) if word != "COMPLETED" else ""
+    last = last_line(run, job)
     return f"job {job} {how}" + (f": {last}" if last else "")
 
 

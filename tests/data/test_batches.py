@@ -48,8 +48,7 @@ def test_every_row_trains_in_some_epoch():
 def test_evaluation_covers_all_rows_in_equal_shares(num_rows, world_size):
     rows = ROWS[:num_rows]
     shares = [
-        evaluation_batches(rows, 16, rank=rank, world_size=world_size)
-        for rank in range(world_size)
+        evaluation_batches(rows, 16, rank=rank, world_size=world_size) for rank in range(world_size)
     ]
     lengths = {tuple(len(batch) for batch in share) for share in shares}
     assert len(lengths) == 1

@@ -7,6 +7,8 @@ import pytest
 
 from lenshpc.data.cache import decoded_shape, open_images
 
+NAME = "abc-0"
+
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
@@ -15,7 +17,7 @@ def scratch(tmp_path, monkeypatch):
 
 
 def opened(store, size=None, barrier=lambda: None):
-    return open_images(store, size, token="abc-0", fills=True, barrier=barrier)
+    return open_images(store, size, token=NAME, fills=True, barrier=barrier)
 
 
 @pytest.mark.usefixtures("scratch")
@@ -56,8 +58,6 @@ def test_other_rank_maps_what_the_first_has_filled(spots, scratch):
     def join():
         if not others:
             others.append(None)  # the inner call has barriers of its own
-            others[0] = open_images(
-                spots, None, token="abc-0", fills=False, barrier=lambda: None
-            )
+            others[0] = open_images(spots, None, token=NAME, fills=False, barrier=lambda: None)
 
     assert np.array_equal(opened(spots, barrier=join), others[0])

@@ -14,8 +14,9 @@ LR = 0.1
 def made(**train: object) -> Schedule:
     changes = {f"train__{key}": value for key, value in {"lr": LR, **train}.items()}
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
-    optimizer.step()
-    return Schedule(optimizer, recipe(**changes).train, steps_per_epoch=4)
+    schedule = Schedule(optimizer, recipe(**changes).train, steps_per_epoch=4)
+    optimizer.step()  # without gradients; torch warns if a schedule goes first
+    return schedule
 
 
 def rates(schedule: Schedule, num_steps: int) -> list[float]:

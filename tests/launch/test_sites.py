@@ -3,13 +3,14 @@
 import pytest
 from ranks import recipe
 
+from lenshpc.config import validate
 from lenshpc.errors import ConfigError
 from lenshpc.launch.sites import Site, check_fits, load_site
 
 
-def complaint(tmp_path, text):
+def complaint(tmp_path, text, scheduler="slurm"):
     path = tmp_path / "mine.yaml"
-    path.write_text("scheduler: slurm\n" + text)
+    path.write_text(f"scheduler: {scheduler}\n{text}")
     with pytest.raises(ConfigError) as caught:
         load_site(str(path))
     told = str(caught.value)
@@ -27,7 +28,9 @@ def test_setup_that_could_become_an_option_is_refused(tmp_path, line):
 
 
 @pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "python"])
-@pytest.mark.parametrize("value", ['"gpu --uid=0"', '"gpu;rm"', '"gpu\\n"', '"$(id)"', '"`id`"', '""'])
+@pytest.mark.parametrize(
+    "value", ['"gpu --uid=0"', '"gpu;rm"', '"gpu\\n"', '"$(id)"', '"`id`"', '""']
+)
 def test_word_with_more_than_a_word_is_refused(tmp_path, key, value):
     assert complaint(tmp_path, f"{key}: {value}\n").startswith(f"{key}: String should match")
 
@@ -43,7 +46,7 @@ def test_unknown_key_names_the_nearest(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["array", "dependency", "output", "error", "job-name"])
+@pytest.mark.parametrize("name", ["array", "dependency", "output", "nodes", "time", "wckey"])
 def test_sbatch_option_that_lenshpc_sets_is_refused(tmp_path, name):
     assert complaint(tmp_path, f"sbatch: {{{name}: x}}\n").startswith(
         f"sbatch: {name!r} is set by lenshpc"
@@ -63,7 +66,7 @@ def test_sbatch_value_with_a_newline_is_refused(tmp_path):
 
 
 def test_scheduler_must_be_known(tmp_path):
-    told = complaint(tmp_path, "scheduler: pbs\n")
+    told = complaint(tmp_path, "", scheduler="pbs")
     assert told == "scheduler: Input should be 'local' or 'slurm' (found 'pbs')"
 
 
@@ -102,3 +105,11 @@ def test_recipe_that_asks_for_more_than_the_site_has_is_refused(site, size, told
 def test_recipe_fits_a_site_without_limits():
     size = {"nodes": 16, "gpus_per_node": 1}
     check_fits(Site(name="here", scheduler="slurm"), recipe(resources=size))
+
+
+def test_option_without_a_value_is_true_and_never_false():
+    site = {"name": "s", "scheduler": "slurm"}
+    options = validate(Site, {**site, "sbatch": {"exclusive": True, "nice": 5}}, "s").sbatch
+    assert options == {"exclusive": True, "nice": 5}
+    with pytest.raises(ConfigError, match="requeue"):
+        validate(Site, {**site, "sbatch": {"requeue": False}}, "s")

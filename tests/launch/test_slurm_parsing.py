@@ -1,4 +1,4 @@
-"""What sacct 22.05-24.05 and squeue print becomes values."""
+"""Lines in the documented formats of sacct and squeue become values."""
 
 import pytest
 
@@ -72,7 +72,11 @@ def test_last_line_of_a_requeued_job_counts():
 def test_squeue_prints_the_same_columns():
     text = "9_0|RUNNING|0:0|node[1-2]\n9_1|PENDING|0:0|\n10|PENDING|0:0|\n"
     assert parse_states(text) == dict(
-        [state("9_0", "RUNNING", nodes="node[1-2]"), state("9_1", "PENDING"), state("10", "PENDING")]
+        [
+            state("9_0", "RUNNING", nodes="node[1-2]"),
+            state("9_1", "PENDING"),
+            state("10", "PENDING"),
+        ]
     )
 
 

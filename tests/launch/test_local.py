@@ -1,0 +1,192 @@
+"""This machine's queue: slots are never shared, and a run is mended by what it lacks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from lenshpc.launch.local import take_slots
+from lenshpc.launch.sites import Site
+
+LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
+SITE = Site(name="here", scheduler="local", slots=3)
+OTHER = """
+import sys
+from lenshpc.launch.local import take_slots
+from lenshpc.launch.sites import Site
+slots = take_slots(Site(name="here", scheduler="local", slots=3), int(sys.argv[1]))
+print(sorted(slots), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def own_slots(tmp_path, monkeypatch):
+    """Keep the slots of this test apart from those of runs on this machine."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_slots")
+def test_slots_are_given_once_until_they_are_closed():
+    first, second = take_slots(SITE, 2), take_slots(SITE, 1)
+    assert (sorted(first), sorted(second)) == ([0, 1], [2])
+    assert take_slots(SITE, 1) == {}
+    first[0].close()
+    assert take_slots(SITE, 2) == {}  # one is not enough, and is not kept
+    again = take_slots(SITE, 1)
+    assert sorted(again) == [0]
+    for lock in (first[1], *second.values(), *again.values()):
+        lock.close()
+
+
+@pytest.mark.usefixtures("own_slots")
+def test_slots_of_another_process_are_taken_until_it_ends():
+    command = [sys.executable, "-c", OTHER, "2"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "[0, 1]\n"
+        assert take_slots(SITE, 2) == {}
+        mine = take_slots(SITE, 1)
+        assert sorted(mine) == [2]
+        other.kill()
+        other.wait()
+    freed = take_slots(SITE, 2)
+    assert sorted(freed) == [0, 1]
+    for lock in (*mine.values(), *freed.values()):
+        lock.close()
+
+
+def lenshpc(folder, *arguments, **options):
+    """Start a command in a folder whose runs have slots of their own."""
+    (folder / "tmp").mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [LENSHPC, *arguments],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder / "tmp"), "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finished(folder, *arguments):
+    """Return exit code, output and talk of a command."""
+    process = lenshpc(folder, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def submission(*more):
+    return (
+        *("submit", "--task", "multiclass", "--data", "store", "--folds", "2"),
+        *("--models", "test_resnet", "--set", "train.warmup_epochs=0", *more),
+    )
+
+
+@pytest.fixture
+def place(spots, tmp_path):
+    """Return a folder with a copy of the store."""
+    shutil.copytree(spots.path, tmp_path / "store")
+    return tmp_path
+
+
+def stamps(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_local_run_comes_to_a_report_and_is_mended_by_what_it_lacks(place):
+    submit = submission("--set", "train.epochs=1", "--wait")
+    code, out, err = finished(place, *submit)
+    assert code == 0, err
+    (run,) = (place / "runs").iterdir()
+    assert out == f"report: {run / 'report' / 'report.html'}\n"
+    report = {path.name for path in (run / "report").iterdir()}
+    assert {"report.html", "report.md", "report.json", "predictions.parquet"} <= report
+    first, second = sorted((run / "members").iterdir())
+    assert [first.name, second.name] == [
+        "000-test_resnet-fold0-seed0",
+        "001-test_resnet-fold1-seed0",
+    ]
+
+    before = stamps(first)
+    (second / "predictions.parquet").unlink()
+    shutil.rmtree(run / "report")
+    code, out, err = finished(place, "aggregate", run.name)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"lenshpc: member 1 (test_resnet fold 1 seed 0) of run {run.name} "
+        f"has lost its predictions.parquet{told_reason(err)}; "
+        f"rerun it with: lenshpc resume {run.name}\n"
+    )
+
+    code, _, err = finished(place, "resume", run.name, "--wait")
+    assert code == 0, err
+    assert "1 members sent" in err
+    assert stamps(first) == before
+    assert (second / "predictions.parquet").is_file()
+    assert (run / "report" / "report.html").is_file()
+
+    states = json.loads(finished(place, "status", run.name, "--json")[1])
+    assert [member["state"] for member in states["members"]] == ["DONE", "DONE"]
+    assert states["report"] == "DONE"
+
+    before = stamps(first), stamps(second), stamps(run / "report")
+    code, out, _ = finished(place, *submit[:-1], "--json")
+    assert (code, json.loads(out)) == (
+        0,
+        {"run": str(run), "members": [], "job": "", "report": ""},
+    )
+    assert (stamps(first), stamps(second), stamps(run / "report")) == before
+
+
+def told_reason(err):
+    """Return what the scheduler adds in brackets, if anything."""
+    rest = err.partition("predictions.parquet")[2]
+    return rest[: rest.index(";")] if rest.startswith(" (") else ""
+
+
+def processes_of(run):
+    """Return the command lines of living processes that name the run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(run) in line:
+            found.append(line)
+    return found
+
+
+def wait_until(claim, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_interrupt_while_waiting_leaves_no_process(place):
+    process = lenshpc(place, *submission("--set", "train.epochs=5000", "--wait"))
+    wait_until(lambda: any(place.glob("runs/*/members/000-*/metrics.jsonl")) or process.poll())
+    assert process.poll() is None, process.communicate()
+    (run,) = (place / "runs").iterdir()
+    assert len(processes_of(run)) >= 3  # the queue, the member and submitit above it
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert f"stopped; go on with: lenshpc resume {run.name}" in err
+    wait_until(lambda: not processes_of(run), seconds=15)
+    assert finished(place, "status", run.name, "--json")[0] == 0
