@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lenshpc.errors import ConfigError
 
+KINDS = {"jobs": "recipe", "slurm": "site", "data_prep": "dataset"}
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -63,9 +65,7 @@ def locate(folder: str, name: str) -> Path:
         return path
     known = shipped(folder)
     if name not in known:
-        raise ConfigError(
-            unknown(f"{folder} file", name, known, hint="or give the path of a .yaml")
-        )
+        raise ConfigError(unknown(KINDS[folder], name, known, hint="or give the path of a .yaml"))
     return known[name]
 
 

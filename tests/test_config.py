@@ -71,7 +71,7 @@ def test_file_that_is_no_yaml_is_refused_in_one_line(tmp_path):
 def test_missing_file_and_unknown_name_are_refused():
     assert complaint(locate, "jobs", "absent.yaml") == "no such file: absent.yaml"
     assert complaint(locate, "slurm", "locl") == (
-        "unknown slurm file 'locl'; did you mean local? "
+        "unknown site 'locl'; did you mean local? "
         "known: example, local, rehearsal; or give the path of a .yaml"
     )
 

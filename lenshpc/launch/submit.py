@@ -14,7 +14,7 @@ from lenshpc.files import read_json, write_json
 from lenshpc.launch import executor, provenance
 from lenshpc.launch.executor import JobRequest
 from lenshpc.launch.local import start_queue
-from lenshpc.launch.registry import JobRecord, now, record, records
+from lenshpc.launch.registry import JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.states import ENDED, run_status
 from lenshpc.paths import RunPaths
@@ -68,36 +68,38 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
     status = run_status(run, plan)
-    ended = {line.index for line in status.members if line.state in ENDED}
+    active = {line.index for line in status.members if line.state not in ENDED}
     missing = {member.index for member in missing_members(run, plan, verify=True)}
-    todo, under_way = tuple(sorted(ended & missing)), len(ended) < len(plan.members)
-    report_is_due = status.report_is_due or (status.report == "DONE" and not under_way)
-    if not todo and report_is_due:
+    todo = tuple(sorted(missing - active))
+    if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
         return Submission(members=())
-    if site.scheduler == "local":
-        return _send_local(run, site, todo, under_way=under_way)
-    return _send_slurm(run, plan, site, todo, calls)
-
-
-def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...], *, under_way: bool) -> Submission:
-    if under_way:
+    if site.scheduler == "slurm":
+        # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
+        jobs = [job for member, job in latest_of_members(run).items() if member in active]
+        after = {job.job_id for job in jobs if job.scheduler == "slurm"}
+        return _send_slurm(run, plan, site, todo, after, calls)
+    if active:
         where = f"lenshpc status {reference(run)} --watch"
-        raise ConfigError(f"run {run.name} is under way on this machine; follow it with: {where}")
+        raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
+    return _send_local(run, site, todo)
+
+
+def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...]) -> Submission:
     job_id = str(start_queue(run, todo))
     _record(run, site, job_id, todo)
     return Submission(members=todo, job_id=job_id, report_job_id=job_id)
 
 
 def _send_slurm(
-    run: RunPaths, plan: Plan, site: Site, todo: tuple[int, ...], calls: Calls
+    run: RunPaths, plan: Plan, site: Site, todo: tuple[int, ...], after: set[str], calls: Calls
 ) -> Submission:
     job_id = ""
     if todo:
         request = executor.member_request(plan, site, run.slurm, len(todo))
         job_id = executor.submit_array(request, calls.member, run.root, todo)
         _record(run, site, job_id, todo)
-    after = [job.job_id for job in records(run) if job.members and job.scheduler == "slurm"]
-    report = executor.aggregate_request(plan, site, run.slurm, after=":".join(after) or None)
+    waits_for = ":".join(sorted(after | {job_id} - {""})) or None
+    report = executor.aggregate_request(plan, site, run.slurm, after=waits_for)
     report_job_id = executor.submit_single(report, calls.aggregate, run.root)
     _record(run, site, report_job_id, ())
     return Submission(members=todo, job_id=job_id, report_job_id=report_job_id)

@@ -183,7 +183,7 @@ def test_unknown_site_names_the_nearest(spots):
     told = one_line(
         "submit", "--task", "multiclass", "--data", spots.path, "--site", "rehersal", "--dry-run"
     )
-    assert told.startswith("unknown slurm file 'rehersal'; did you mean rehearsal? known: ")
+    assert told.startswith("unknown site 'rehersal'; did you mean rehearsal? known: ")
 
 
 def test_bad_setting_is_one_line(spots):
