@@ -23,6 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_drafts(folder: Path) -> None:
+    """Remove the temporary files that a killed writer left in `folder`."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+
+
 def flush_folder(folder: Path) -> None:
     """Make the renames inside `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -24,7 +24,7 @@ from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Columns, FoldData, Loop, predict_rows
 from lenshpc.engine.schedule import Schedule
 from lenshpc.errors import DataError
-from lenshpc.files import read_json, replacing, sha256, write_json, write_text
+from lenshpc.files import read_json, remove_drafts, replacing, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_plan, load_splits
 from lenshpc.store import Store, channel_statistics, open_store
@@ -65,6 +65,8 @@ class MemberWork:
     def complete(self) -> None:
         """Train, predict and, last, write the mark of completeness."""
         self.paths.root.mkdir(parents=True, exist_ok=True)
+        if self.process.is_main:
+            remove_drafts(self.paths.root)
         splits = load_splits(self.run, self.plan)
         task, data = self._task_and_data(self._store(), splits)
         progress = self._trained(task, data)

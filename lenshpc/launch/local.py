@@ -29,6 +29,7 @@ from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan
 
 POLL_S = 0.2
+STOP_S = 15.0  # for the queue to cancel its members and note it
 
 
 class Queue(Frozen):
@@ -93,24 +94,25 @@ def start_queue(run: RunPaths, members: Sequence[int]) -> int:
 
 
 def stop_queue(run: RunPaths) -> None:
-    """Stop the queue of a run and the members that it has started."""
+    """Stop the queue of a run and all that it has started: its session's process group."""
     pid = read_queue(run).pid
-    if pid:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        while _is_queue(pid, run):
-            time.sleep(POLL_S)
+    if not pid:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while _is_queue(pid, run) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
-    signal.signal(signal.SIGTERM, _raise_interrupt)
     plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
-    LocalQueue(run, plan, site, calls, dict(read_queue(run).states)).drain()
-
-
-def _raise_interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    queue = LocalQueue(run, plan, site, calls, dict(read_queue(run).states))
+    signal.signal(signal.SIGTERM, queue.stop)
+    queue.drain()
 
 
 @dataclass
@@ -125,16 +127,22 @@ class LocalQueue:
     jobs: dict[int, str] = field(default_factory=dict)
     running: dict[int, Running] = field(default_factory=dict)
     report: str = ""
+    stopping: bool = False
+
+    def stop(self, _signal: int, _frame: object) -> None:
+        """Note that the queue has to end; an exception here might be lost in a destructor."""
+        self.stopping = True
 
     def drain(self) -> None:
-        """Run everything to its end."""
+        """Run everything to its end, or until it has to stop."""
         self._write()
         try:
-            while self._waiting() or self.running:
+            while (self._waiting() or self.running) and not self.stopping:
                 self._collect()
                 self._start_next()
                 time.sleep(POLL_S)
-            self._aggregate()
+            if not self.stopping:
+                self._aggregate()
         finally:
             for member, (job, _) in self.running.items():
                 job.cancel()
@@ -173,14 +181,13 @@ class LocalQueue:
         self.report = "RUNNING"
         self._write()
         job = executor.start_local(self.run.slurm, [], 1, self.calls.aggregate, str(self.run.root))
-        try:
-            while not job.done():
-                time.sleep(POLL_S)
-        except KeyboardInterrupt:
+        while not job.done() and not self.stopping:
+            time.sleep(POLL_S)
+        if self.stopping:
             job.cancel()
             self.report = "CANCELLED"
-            raise
-        self.report = "FAILED" if job.exception() else "COMPLETED"
+        else:
+            self.report = "FAILED" if job.exception() else "COMPLETED"
 
     def _note(self, member: int, state: str) -> None:
         self.states[member] = state
