@@ -112,6 +112,8 @@ def run_queue(run: RunPaths, calls: Any) -> None:
     plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
     queue = LocalQueue(run, plan, site, calls, dict(read_queue(run).states))
     signal.signal(signal.SIGTERM, queue.stop)
+    # submitit cancels by SIGINT, which a shell's background jobs ignore, and their children too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     queue.drain()
 
 

@@ -177,7 +177,16 @@ def wait_until(claim, seconds=60.0):
         time.sleep(0.1)
 
 
+@pytest.fixture
+def heard_interrupts():
+    """Let commands hear Ctrl-C even if these tests run as a shell's background job."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heard_interrupts")
 def test_interrupt_while_waiting_leaves_no_process(place):
     process = lenshpc(place, *submission("--set", "train.epochs=5000", "--wait"))
     wait_until(lambda: any(place.glob("runs/*/members/000-*/metrics.jsonl")) or process.poll())
