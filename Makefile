@@ -43,8 +43,8 @@ test-slurm: setup  ## the tests marked slurm, on the cluster of slurm/cluster.sh
 
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
-	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --num-lenses 100 --num-nonlenses 300 \
-	  --num-test-lenses 50 --num-test-nonlenses 150 --seed 1
+	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --train lens=100,nonlens=300 \
+	  --test lens=50,nonlens=150 --seed 1
 	$(BIN)/lenshpc prepare lens_finding $(DEMO)/images $(DEMO)/store
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
 	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \

@@ -15,8 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        flush_file(temporary)
         temporary.replace(path)
         flush_folder(path.parent)
     finally:
@@ -29,9 +28,24 @@ def remove_drafts(folder: Path) -> None:
         path.unlink()
 
 
+def flush_file(path: Path) -> None:
+    """Make what was written to a file survive a power cut."""
+    _flush(path)
+
+
 def flush_folder(folder: Path) -> None:
     """Make the renames inside `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _flush(folder)
+
+
+def flush_tree(root: Path) -> None:
+    """Make a folder and all that it holds survive a power cut."""
+    for path in [*root.rglob("*"), root]:
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

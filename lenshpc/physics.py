@@ -1,49 +1,60 @@
 """Lens models and galaxy profiles as pure functions of positions in arcsec.
 
-Positions x, y are relative to the centre of the lens or galaxy; arguments broadcast. Angles are in
-radians, counter-clockwise from +x. A deflection alpha turns an image position into its source
-position: beta = theta - alpha. Every deflection is the gradient of the potential beside it.
+They take floats, numpy arrays or torch tensors, broadcast, keep the dtype and, for tensors, the
+gradient; torch itself is not imported. Positions x, y are relative to the centre of the lens or
+galaxy. Angles are in radians, counter-clockwise from +x. A deflection alpha turns an image position
+into its source position: beta = theta - alpha. Every deflection is the gradient of the potential
+beside it.
+
+Masses are those within the Einstein radius, M = pi Sigma_cr theta_E^2. They add as theta_E^2.
 """
 
 import math
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from array_api_compat import array_namespace
+from scipy.special import gammaincinv
 
-Floats = NDArray[np.float64]
-Values = float | Floats
-Plane = tuple[Floats, Floats]
+Values: TypeAlias = Any  # float, numpy array or torch tensor
+Plane: TypeAlias = tuple[Values, Values]
 
-_TINY = 1e-30  # keeps 0/0 out of the exact centre, where every deflection is 0
-_ROUNDEST = 1 - 1e-9  # the SIE formulas divide by sqrt(1 - q^2); here they differ from SIS by 1e-9
+# Added to |theta|^2: values and float32 gradients stay finite at the centre, where alpha is 0.
+# The gradient of a singular lens is still steep there (1e9); fits give a softening.
+_TINY_SQUARED = 1e-18
+_ROUNDEST_SQUARED = 1e-12  # added to 1 - q^2, by whose root the SIE's formulas divide
 
 
 def rotate(x: Values, y: Values, angle: Values) -> Plane:
     """Return (x, y) in axes turned by `angle`."""
-    x, y, cos, sin = _floats(x), _floats(y), np.cos(angle), np.sin(angle)
+    functions = _functions(angle)
+    cos, sin = functions.cos(angle), functions.sin(angle)
     return x * cos + y * sin, y * cos - x * sin
 
 
-def deflect_sis(x: Values, y: Values, theta_e: Values, softening: float = 0) -> Plane:
+def share(theta_e: Values, fraction: Values) -> Values:
+    """Return the Einstein radius of a fraction of the mass that has `theta_e`."""
+    return theta_e * fraction**0.5
+
+
+def deflect_sis(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) -> Plane:
     """Return alpha of a singular isothermal sphere, alpha = theta_E theta/|theta|.
 
     Narayan & Bartelmann 1996 (astro-ph/9606001), section 3.1; a core radius s (`softening`)
     replaces |theta| by sqrt(|theta|^2 + s^2) + s, as in Keeton 2001 (astro-ph/0102341) at q = 1.
     """
-    x, y = _floats(x), _floats(y)
-    factor = theta_e / np.maximum(np.sqrt(x**2 + y**2 + softening**2) + softening, _TINY)
+    factor = theta_e / (_radius(x, y, softening) + softening)
     return factor * x, factor * y
 
 
-def potential_sis(x: Values, y: Values, theta_e: Values) -> Floats:
+def potential_sis(x: Values, y: Values, theta_e: Values) -> Values:
     """Return psi = theta_E |theta| of the singular isothermal sphere."""
-    return _floats(theta_e * np.hypot(x, y))
+    return theta_e * _radius(x, y)
 
 
-def convergence_sis(x: Values, y: Values, theta_e: Values) -> Floats:
+def convergence_sis(x: Values, y: Values, theta_e: Values) -> Values:
     """Return kappa = theta_E / (2 |theta|) of the singular isothermal sphere."""
-    return _floats(theta_e / (2 * np.maximum(np.hypot(x, y), _TINY)))
+    return theta_e / (2 * _radius(x, y))
 
 
 def deflect_sie(
@@ -52,9 +63,9 @@ def deflect_sie(
     theta_e: Values,
     axis_ratio: Values,
     angle: Values,
-    softening: float = 0,
+    softening: Values = 0.0,
 ) -> Plane:
-    """Return alpha of a singular isothermal ellipsoid with its major axis along `angle`.
+    """Return alpha of a singular isothermal ellipsoid (q <= 1) with major axis along `angle`.
 
     kappa = theta_E sqrt(q) / (2 psi) with psi^2 = q^2 (x^2 + s^2) + y^2: theta_E is that of the
     SIS with as much mass inside the critical curve, whatever q. Kormann, Schneider & Bartelmann
@@ -62,19 +73,22 @@ def deflect_sie(
     as in Keeton 2001 (astro-ph/0102341), softened isothermal ellipsoid.
     """
     x, y = rotate(x, y, angle)
-    psi, q, f = _elliptic(x, y, axis_ratio, softening)
-    strength = theta_e * np.sqrt(q) / f
-    alpha_x = strength * np.arctan(f * x / (psi + softening))
-    alpha_y = strength * np.arctanh(f * y / (psi + q**2 * softening))
-    return rotate(alpha_x, alpha_y, -_floats(angle))
+    q = axis_ratio
+    psi = _radius(q * x, y, q * softening)
+    f = ((1 - q) * (1 + q) + _ROUNDEST_SQUARED) ** 0.5
+    strength = theta_e * q**0.5 / f
+    functions = _functions(psi)
+    alpha_x = strength * functions.atan(f * x / (psi + softening))
+    alpha_y = strength * functions.atanh(f * y / (psi + q**2 * softening))
+    return rotate(alpha_x, alpha_y, -angle)
 
 
 def potential_sie(
     x: Values, y: Values, theta_e: Values, axis_ratio: Values, angle: Values
-) -> Floats:
+) -> Values:
     """Return psi = theta . alpha of the singular isothermal ellipsoid."""
     alpha_x, alpha_y = deflect_sie(x, y, theta_e, axis_ratio, angle)
-    return _floats(x * alpha_x + y * alpha_y)
+    return x * alpha_x + y * alpha_y
 
 
 def convergence_sie(
@@ -83,88 +97,106 @@ def convergence_sie(
     theta_e: Values,
     axis_ratio: Values,
     angle: Values,
-    softening: float = 0,
-) -> Floats:
+    softening: Values = 0.0,
+) -> Values:
     """Return kappa of the isothermal ellipsoid of `deflect_sie`."""
-    psi, q, _ = _elliptic(*rotate(x, y, angle), axis_ratio, softening)
-    return _floats(theta_e * np.sqrt(q) / (2 * psi))
+    x, y = rotate(x, y, angle)
+    psi = _radius(axis_ratio * x, y, axis_ratio * softening)
+    return theta_e * axis_ratio**0.5 / (2 * psi)
 
 
-def _elliptic(x: Floats, y: Floats, axis_ratio: Values, softening: float) -> tuple[Any, ...]:
-    """Return the elliptic radius psi, the axis ratio q and f = sqrt(1 - q^2)."""
-    q = np.minimum(axis_ratio, _ROUNDEST)
-    psi = np.sqrt(q**2 * (x**2 + softening**2) + y**2)
-    return np.maximum(psi, _TINY), q, np.sqrt(1 - q**2)
+def shear_components(strength: Values, angle: Values) -> Plane:
+    """Return (gamma1, gamma2) = |gamma| (cos 2 phi, sin 2 phi)."""
+    functions = _functions(angle)
+    return strength * functions.cos(2 * angle), strength * functions.sin(2 * angle)
 
 
 def deflect_shear(x: Values, y: Values, gamma1: Values, gamma2: Values) -> Plane:
     """Return alpha of external shear: psi = gamma1 (x^2 - y^2)/2 + gamma2 x y.
 
-    (gamma1, gamma2) = |gamma| (cos 2 phi, sin 2 phi); Narayan & Bartelmann 1996, section 3.2.
+    Narayan & Bartelmann 1996, section 3.2.
     """
-    x, y = _floats(x), _floats(y)
-    return _floats(gamma1 * x + gamma2 * y), _floats(gamma2 * x - gamma1 * y)
+    return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
-def potential_shear(x: Values, y: Values, gamma1: Values, gamma2: Values) -> Floats:
+def potential_shear(x: Values, y: Values, gamma1: Values, gamma2: Values) -> Values:
     """Return the potential of external shear."""
-    x, y = _floats(x), _floats(y)
-    return _floats(gamma1 * (x**2 - y**2) / 2 + gamma2 * x * y)
+    return gamma1 * (x**2 - y**2) / 2 + gamma2 * x * y
 
 
-def deflect_point(x: Values, y: Values, theta_e: Values, softening: float = 0) -> Plane:
+def deflect_point(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) -> Plane:
     """Return alpha = theta_E^2 theta/(|theta|^2 + s^2) of a point mass.
 
-    Narayan & Bartelmann 1996, section 2.2. Masses add as theta_E^2, so a fraction f of a halo's
-    mass in N equal points gives each theta_E sqrt(f/N). The core s makes it a Plummer sphere.
+    Narayan & Bartelmann 1996, section 2.2. The core s makes it a Plummer sphere.
     """
-    x, y = _floats(x), _floats(y)
-    factor = np.square(theta_e) / np.maximum(x**2 + y**2 + softening**2, _TINY)
+    factor = theta_e**2 / (x**2 + y**2 + (softening**2 + _TINY_SQUARED))
     return factor * x, factor * y
 
 
-def potential_point(x: Values, y: Values, theta_e: Values, softening: float = 0) -> Floats:
-    """Return psi = theta_E^2 ln sqrt(|theta|^2 + s^2) of a point mass."""
-    squared = np.square(x) + np.square(y) + softening**2
-    return _floats(np.square(theta_e) * np.log(np.maximum(squared, _TINY)) / 2)
+def deflect_points(
+    x: Values, y: Values, points: Values, theta_e: Values, softening: Values = 0.0
+) -> Plane:
+    """Return the summed alpha of K point masses at `points` (2, K) with `theta_e` (K,).
 
-
-def sersic_b(index: float) -> float:
-    """Return b_n, for which half the light lies within R_e.
-
-    Ciotti & Bertin 1999 (A&A 352, 447), eq. 18: off by 2e-4 at n = 0.6, 4e-5 at 1, 5e-7 at 4.
+    The sum of `deflect_point` over the grid (m, n) whose axes are x (1, n) and y (m, 1):
+    sum_k (x - x_k) w_k = x sum_k w_k - sum_k x_k w_k, whose sums are one matrix product.
     """
-    n = index
-    return (
-        2 * n
-        - 1 / 3
-        + 4 / (405 * n)
-        + 46 / (25515 * n**2)
-        + 131 / (1148175 * n**3)
-        - 2194697 / (30690717750 * n**4)
-    )
+    x_k, y_k = points[0][:, None, None], points[1][:, None, None]
+    inverse = 1 / ((x - x_k) ** 2 + (softening**2 + _TINY_SQUARED) + (y - y_k) ** 2)
+    masses = theta_e**2
+    moments = _functions(masses).stack([masses, masses * points[0], masses * points[1]])
+    num_points, *grid = inverse.shape
+    total, along_x, along_y = (moments @ inverse.reshape(num_points, -1)).reshape(3, *grid)
+    return x * total - along_x, y * total - along_y
+
+
+def potential_point(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) -> Values:
+    """Return psi = theta_E^2 ln sqrt(|theta|^2 + s^2) of a point mass."""
+    squared = x**2 + y**2 + (softening**2 + _TINY_SQUARED)
+    return theta_e**2 * _functions(squared).log(squared) / 2
+
+
+@lru_cache
+def sersic_b(index: float) -> float:
+    """Return b_n, for which half the light lies within R_e: P(2n, b_n) = 1/2.
+
+    Ciotti & Bertin 1999 (A&A 352, 447), eq. 4.
+    """
+    return float(gammaincinv(2 * index, 0.5))
+
+
+def sersic_flux(radius: Values, index: float) -> Values:
+    """Return the total flux of a profile of brightness 1 at R_e (Ciotti 1991, A&A 249, 99)."""
+    b = sersic_b(index)
+    return 2 * math.pi * index * math.gamma(2 * index) * math.exp(b) / b ** (2 * index) * radius**2
 
 
 def sersic(
     x: Values,
     y: Values,
-    radius: float,
+    radius: Values,
     index: float,
-    axis_ratio: Values = 1,
-    angle: Values = 0,
-    softening: float = 0,
-) -> Floats:
+    axis_ratio: Values = 1.0,
+    angle: Values = 0.0,
+    softening: Values = 0.0,
+) -> Values:
     """Return a Sersic brightness, flux per square arcsec, for a total flux of 1 (at s = 0).
 
     I = I_e exp(-b_n ((R/R_e)^(1/n) - 1)), R^2 = q x^2 + y^2/q + s^2, so that R_e is the geometric
-    mean of the half-light ellipse's axes. Profile and total flux: Ciotti 1991 (A&A 249, 99).
+    mean of the half-light ellipse's axes.
     """
-    x, y = rotate(x, y, angle)
     b = sersic_b(index)
-    squared = (axis_ratio * x**2 + y**2 / axis_ratio + softening**2) / radius**2
-    centre = b ** (2 * index) / (2 * math.pi * index * radius**2 * math.gamma(2 * index))
-    return _floats(centre * np.exp(-b * squared ** (0.5 / index)))
+    x, y = rotate(x / radius, y / radius, angle)
+    squared = axis_ratio * x**2 + y**2 / axis_ratio
+    squared = squared + (softening**2 + _TINY_SQUARED) / radius**2
+    profile = _functions(squared).exp(b - b * squared ** (0.5 / index))
+    return profile / sersic_flux(radius, index)
 
 
-def _floats(value: Values) -> Floats:
-    return np.asarray(value, dtype=np.float64)
+def _radius(x: Values, y: Values, softening: Values = 0.0) -> Values:
+    return (x**2 + y**2 + (softening**2 + _TINY_SQUARED)) ** 0.5
+
+
+def _functions(values: Values) -> Any:
+    """Return the module whose cos, exp … take `values`."""
+    return math if isinstance(values, float | int) else array_namespace(values)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
             f"train.loss bce is for two classes, {store.path} has {len(store.classes)} "
             f"({', '.join(store.classes)}); use --set train.loss=cross_entropy"
         )
+    _check_turns(recipe, store)
+    recipe = _with_loading(recipe, store)
     splits = split_manifest(recipe, store)
     _check_batches(recipe, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
@@ -100,6 +103,23 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         members=members,
     )
     return plan, splits
+
+
+def _with_loading(recipe: Recipe, store: Store) -> Recipe:
+    """Return the recipe with `data.loading` decided.
+
+    A stream has another order of rows, hence other weights, so the word is decided here and hashed,
+    by what the recipe asks for and not by what a node happens to have free: up to half of the
+    memory that it asks for a node is the images'.
+    """
+    if recipe.data.loading != "auto":
+        return recipe
+    shape, dtype = recipe.data.in_memory(store.image_shape, store.dtype.name)
+    num_bytes = store.num_rows * math.prod(shape) * np.dtype(dtype).itemsize
+    size = recipe.resources
+    fits = num_bytes <= size.mem_gb_per_gpu * size.gpus_per_node * 1e9 / 2
+    data = recipe.data.model_copy(update={"loading": "resident" if fits else "stream"})
+    return recipe.model_copy(update={"data": data})
 
 
 def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
@@ -131,6 +151,15 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
             "fold": folds,
         }
     )[SPLIT_COLUMNS]
+
+
+def _check_turns(recipe: Recipe, store: Store) -> None:
+    (_, height, width), _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
+    if height != width and any(step.kind == "d4" for step in recipe.data.augment):
+        raise ConfigError(
+            f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
+            f"use flips, or --set data.image_size={min(height, width)}"
+        )
 
 
 def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:

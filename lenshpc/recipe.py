@@ -1,10 +1,12 @@
 """The recipe: what a user asks to run, as one frozen, strictly validated value."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,7 +20,96 @@ from lenshpc.config import Frozen, locate, override, read_yaml, shipped, unknown
 from lenshpc.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
-Augmentation = Literal["d4", "affine"]
+Part = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Flips(Frozen):
+    """Mirror left-right and up-down, each with probability 1/2."""
+
+    kind: Literal["flips"] = "flips"
+
+
+class D4(Frozen):
+    """One of the eight flips and quarter turns."""
+
+    kind: Literal["d4"] = "d4"
+
+
+class Affine(Frozen):
+    """Turn, scale and shift about the centre; what comes in from outside is reflected."""
+
+    kind: Literal["affine"] = "affine"
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = Field(180.0, description="either way")
+    scale: Part = Field(0.1, description="0.1: by 0.9 to 1.1")
+    shift: Part = Field(0.05, description="along each axis, as a part of the side")
+
+
+class Crop(Frozen):
+    """Cut out a part of the same shape at a random place, enlarged to the whole."""
+
+    kind: Literal["crop"] = "crop"
+    min_side: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="of the whole side")
+
+
+class Noise(Frozen):
+    """Add Gaussian noise whose deviation is drawn between 0 and `std`."""
+
+    kind: Literal["noise"] = "noise"
+    std: PositiveFloat = Field(0.02, description="in the units of the pixels")
+
+
+class PsfJitter(Frozen):
+    """Blur by a Gaussian whose deviation is drawn between 0 and `sigma_px`."""
+
+    kind: Literal["psf_jitter"] = "psf_jitter"
+    sigma_px: Annotated[float, Field(gt=0, le=4)] = 0.5
+
+
+class Contrast(Frozen):
+    """Stretch pixels about the mean of their image and channel, and add a constant."""
+
+    kind: Literal["contrast"] = "contrast"
+    factor: Part = Field(0.1, description="0.1: by 0.9 to 1.1")
+    brightness: NonNegativeFloat = Field(0.0, description="either way, in the pixels' units")
+
+
+AUGMENTATIONS: Mapping[str, type[Frozen]] = MappingProxyType(
+    {
+        "flips": Flips,
+        "d4": D4,
+        "affine": Affine,
+        "crop": Crop,
+        "noise": Noise,
+        "psf_jitter": PsfJitter,
+        "contrast": Contrast,
+    }
+)
+
+
+def _spelt_out(step: Any) -> Any:
+    """Return `affine` or `{affine: {scale: 0.2}}` as the keys of its class."""
+    if isinstance(step, str):
+        step = {step: None}
+    if not isinstance(step, Mapping) or len(step) != 1 or "kind" in step:
+        return step
+    ((kind, values),) = step.items()
+    if kind not in AUGMENTATIONS:
+        raise ValueError(unknown("augmentation", str(kind), AUGMENTATIONS))
+    known = [key for key in AUGMENTATIONS[kind].model_fields if key != "kind"]
+    if not isinstance(values, Mapping | None):
+        keys = ", ".join(f"{key}: …" for key in known)
+        raise ValueError(f"{kind} takes a mapping of keys, {{{kind}: {{{keys}}}}}")  # noqa: TRY004
+    for key in values or {}:
+        if key not in known:
+            raise ValueError(unknown(f"key of {kind}", str(key), known))
+    return {"kind": kind, **(values or {})}
+
+
+Augmentation = Annotated[
+    Flips | D4 | Affine | Crop | Noise | PsfJitter | Contrast,
+    Field(discriminator="kind"),
+    BeforeValidator(_spelt_out),
+]
 
 
 class Data(Frozen):
@@ -30,7 +121,25 @@ class Data(Frozen):
     normalise: Literal["fold", "none"] = Field(
         default="fold", description="fold: mean and deviation of the fold's own training rows"
     )
-    augment: tuple[Augmentation, ...] = ("d4",)
+    augment: tuple[Augmentation, ...] = (D4(),)
+    loading: Literal["auto", "resident", "stream"] = Field(
+        default="auto", description="resident: held in RAM or on the GPU; stream: read in blocks"
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        default="natural", description="balanced: an epoch draws the classes equally often"
+    )
+
+    def in_memory(
+        self, image_shape: tuple[int, int, int], dtype: str
+    ) -> tuple[tuple[int, int, int], str]:
+        """Return the (C, H, W) and dtype in which a store's images are held.
+
+        Whole bytes stay bytes unless they are resized; all else is the float32 that models see.
+        """
+        channels, *sides = image_shape
+        wanted = [self.image_size] * 2 if self.image_size else sides
+        held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
+        return (channels, wanted[0], wanted[1]), held
 
 
 class Train(Frozen):
@@ -112,6 +221,15 @@ class Recipe(Frozen):
             raise ValueError("train.scheduler plateau has no warm-up; use cosine or constant")
         if self.train.warmup_epochs >= self.train.epochs:
             raise ValueError("train.warmup_epochs must be fewer than train.epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _balances_once(self) -> Self:
+        if self.data.sampling == "balanced" and self.train.class_weights == "balanced":
+            raise ValueError(
+                "data.sampling balanced and train.class_weights balanced count rare classes twice; "
+                "use --set train.class_weights=none"
+            )
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""What runs inside an allocation: a member, the aggregation, or this machine's queue of both.
+"""What runs inside an allocation: a member, the aggregation, a conversion, or this machine's queue.
 
 The scheduler's pickle holds a path and a number; all else is read from the run directory. torch is
 imported where a job runs, not where it is submitted.
@@ -7,6 +7,7 @@ imported where a job runs, not where it is submitted.
 import sys
 from pathlib import Path
 
+from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
 from lenshpc.paths import RunPaths
 
@@ -29,7 +30,25 @@ def run_aggregate(root: str) -> None:
     write_report(run, plan, reasons=reasons(run, plan))
 
 
+def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:
+    """Convert the task's share of the shards that a draft lacks."""
+    from lenshpc.prep.convert import convert_shards
+    from lenshpc.store import open_draft
+
+    draft = open_draft(Path(folder))
+    mine = [shard for shard in draft.missing() if shard % num_tasks == task]
+    convert_shards(draft, mine, jobs=jobs)
+
+
+def join_shards(folder: str) -> None:
+    """Finish the store whose shards an array has converted, or fail naming what is missing."""
+    from lenshpc.store import open_draft
+
+    open_draft(Path(folder)).finish()
+
+
 CALLS = Calls(member=run_member, aggregate=run_aggregate)
+PREPARE_CALLS = PrepareCalls(convert=convert_share, join=join_shards)
 
 
 def main() -> None:

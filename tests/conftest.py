@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from stores import write_rows
 from synthetic_run import SyntheticRun, make_run
 
 from lenshpc.paths import RunPaths
-from lenshpc.store import Store, StoreSpec, open_store, writing
+from lenshpc.store import Pixels, Store, StoreSpec, open_store
 
 SIDE = 32
 
@@ -30,16 +31,10 @@ def write_store(path: Path, labels: np.ndarray, splits: list[str], seed: int = 0
     spec = StoreSpec(
         dataset="spots",
         classes=tuple(f"class{label}" for label in range(labels.max() + 1)),
-        channels=("grey",),
-        image_shape=(1, SIDE, SIDE),
-        dtype="float32",
+        image=Pixels(shape=(1, SIDE, SIDE), dtype="float32", channels=("grey",)),
         seed=seed,
     )
-    with writing(path, spec, rows) as writer:
-        for block in writer.blocks:
-            part = images[block].astype(np.float32)
-            hashes = rng.integers(0, 256, (len(part), 32), dtype=np.uint8)
-            writer.write_block(block, part, hashes, np.full(len(part), part[0].nbytes))
+    write_rows(path, spec, rows, images.astype(np.float32))
     return open_store(path)
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from stores import write_rows
 
 from lenshpc.completion import mark_done
 from lenshpc.files import write_json
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan, expand, save_plan
 from lenshpc.recipe import Recipe
-from lenshpc.store import StoreSpec, open_store, writing
+from lenshpc.store import Pixels, StoreSpec, open_store
 
 
 @dataclass(frozen=True)
@@ -115,20 +116,9 @@ def _write_store(path: Path, classes: tuple[str, ...], num_train: int, num_test:
     spec = StoreSpec(
         dataset="lens_finding",
         classes=classes,
-        channels=("g",),
-        image_shape=(1, 4, 4),
-        dtype="float32",
-        seed=0,
+        image=Pixels(shape=(1, 4, 4), dtype="float32", channels=("g",)),
     )
     rng = np.random.default_rng(0)
     images = rng.normal(size=(num_rows, 1, 4, 4)) + 0.2 * labels[:, None, None, None]
-    with writing(path, spec, rows) as writer:
-        for block in writer.blocks:
-            count = len(labels[block])
-            writer.write_block(
-                block,
-                images[block].astype(np.float32),
-                rng.integers(256, size=(count, 32), dtype=np.uint8),
-                np.full(count, 64),
-            )
+    write_rows(path, spec, rows, images.astype(np.float32))
     return path

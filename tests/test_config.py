@@ -132,7 +132,15 @@ def test_shipped_files_are_found():
     assert {folder: sorted(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
         "jobs": ["lens_finding", "multiclass"],
         "slurm": ["example", "local", "rehearsal"],
-        "data_prep": ["lens_finding", "multiclass", "slc"],
+        "data_prep": [
+            "diffusion",
+            "foundation",
+            "lens_finding",
+            "multiclass",
+            "slc",
+            "super_resolution",
+            "super_resolution_hsc_hst",
+        ],
     }
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from lenshpc import physics
 
@@ -94,17 +95,109 @@ def test_deflection_at_the_centre_is_zero(deflect):
     assert [float(value) for value in deflect()] == [0.0, 0.0]
 
 
-def test_points_with_split_mass_deflect_as_one_far_away():
-    one, _ = physics.deflect_point(100.0, 0.0, 0.5)
-    parts = [physics.deflect_point(100.0, y, 0.5 * math.sqrt(1 / 4))[0] for y in (0, 0, 0, 0)]
-    assert sum(parts) == pytest.approx(float(one))
+def test_shares_of_a_mass_deflect_as_the_whole_far_away():
+    whole, _ = physics.deflect_point(100.0, 0.0, 0.5)
+    halo = physics.deflect_point(100.0, 0.0, physics.share(0.5, 0.9))[0]
+    points = np.zeros((2, 25)), np.full(25, physics.share(0.5, 0.1 / 25))
+    rest, _ = physics.deflect_points(np.array([100.0]), np.array([0.0]), *points)
+    assert halo + float(rest[0, 0]) == pytest.approx(whole, rel=1e-12)
 
 
-@pytest.mark.parametrize("index", [1.0, 2.5, 4.0, 10.0])
+@pytest.mark.parametrize("softening", [0.0, 0.1])
+def test_many_points_on_the_axes_of_a_grid_are_the_sum_of_single_ones(softening):
+    axis, (x_k, y_k) = np.linspace(-2, 2, 41), np.random.default_rng(1).normal(size=(2, 7))
+    theta_e = np.linspace(0.01, 0.1, 7)
+    x, y = np.meshgrid(axis, axis)
+    singles = [
+        physics.deflect_point(x - x_k[k], y - y_k[k], theta_e[k], softening) for k in range(7)
+    ]
+    many = physics.deflect_points(
+        axis[None], axis[:, None], np.stack([x_k, y_k]), theta_e, softening
+    )
+    np.testing.assert_allclose(many, np.sum(singles, axis=0), atol=1e-12)
+
+
+CENTRE = 0.3, -0.2
+CAUSTICS = {
+    "sis": ((1.3,), lambda x, y: physics.deflect_sis(x, y, 1.3)),
+    "sie": ((0.6, 0.7, 1.3), lambda x, y: physics.deflect_sie(x, y, 1.3, 0.6, 0.7)),
+    "sie, soft": (
+        (0.6, 0.7, 1.3),
+        lambda x, y: physics.deflect_sie(x, y, 1.3, 0.6, 0.7, 0.2),
+    ),
+    "sie, round": ((1.0, 0.7, 1.3), lambda x, y: physics.deflect_sie(x, y, 1.3, 1.0, 0.7)),
+    "point": ((0.4,), lambda x, y: physics.deflect_point(x, y, 0.4)),
+    "external_shear": ((0.05, -0.03), lambda x, y: physics.deflect_shear(x, y, 0.05, -0.03)),
+}
+
+
+@pytest.mark.parametrize("name", CAUSTICS)
+def test_deflection_agrees_with_caustics(name):
+    functions = pytest.importorskip(
+        "caustics.lenses.func", reason="caustics is not installed; see the extra dev"
+    )
+    theirs = getattr(functions, f"reduced_deflection_angle_{name.split(',')[0]}")
+    parameters, ours = CAUSTICS[name]
+    numbers = [torch.tensor(value, dtype=torch.float64) for value in (*CENTRE, *parameters)]
+    options = {"s": 0.2} if name.endswith("soft") else {}
+    expected = theirs(*numbers, torch.tensor(X), torch.tensor(Y), **options)
+    found = ours(X - CENTRE[0], Y - CENTRE[1])
+    np.testing.assert_allclose(found, np.stack(expected), atol=1e-6)
+
+
+EVERY = {
+    "sis": lambda x, y, t: physics.deflect_sis(x, y, t, 0.1)[0],
+    "sis, singular": lambda x, y, t: physics.deflect_sis(x, y, t)[1],
+    "sis potential": lambda x, y, t: physics.potential_sis(x, y, t),
+    "sis convergence": lambda x, y, t: physics.convergence_sis(x, y, t),
+    "sie": lambda x, y, t: physics.deflect_sie(x, y, 1.3, t, 2 * t)[0],
+    "sie potential": lambda x, y, t: physics.potential_sie(x, y, 1.3, t, 2 * t),
+    "sie convergence": lambda x, y, t: physics.convergence_sie(x, y, 1.3, t, t),
+    "shear": lambda x, y, t: physics.deflect_shear(x, y, *physics.shear_components(0.1, t))[1],
+    "shear potential": lambda x, y, t: physics.potential_shear(x, y, t, t),
+    "point": lambda x, y, t: physics.deflect_point(x, y, t)[0],
+    "points": lambda x, y, t: physics.deflect_points(
+        x[None], y[:, None], x[:6].reshape(2, 3), y[:3] * t, 0.1
+    )[0],
+    "point potential": lambda x, y, t: physics.potential_point(x, y, t),
+    "sersic": lambda x, y, t: physics.sersic(x, y, t, 2.5, t, t),
+    "share": lambda x, y, t: physics.share(t, 0.5) * x,
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_tensors_give_the_values_of_arrays_and_finite_gradients_also_at_the_centre(name):
+    x, y = np.append(X, 0.0), np.append(Y, 0.0)
+    expected = EVERY[name](x, y, np.array(0.6))
+    found = EVERY[name](torch.tensor(x), torch.tensor(y), torch.tensor(0.6, dtype=torch.float64))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+
+    inputs = [torch.tensor(v, dtype=torch.float32, requires_grad=True) for v in (x, y, 0.6)]
+    value = EVERY[name](*inputs)
+    assert value.dtype == torch.float32
+    gradients = torch.autograd.grad(value.sum(), inputs, allow_unused=True)
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient is not None for gradient in gradients)
+
+
+def test_gradient_of_the_einstein_radius_is_the_finite_difference():
+    x, y = torch.tensor(X), torch.tensor(Y)
+    theta_e = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    beta = x - physics.deflect_sis(x, y, theta_e)[0]
+    (slope,) = torch.autograd.grad(physics.sersic(beta, y, 0.5, 1.5).sum(), theta_e)
+
+    def total(value):
+        return physics.sersic(X - physics.deflect_sis(X, Y, value)[0], Y, 0.5, 1.5).sum()
+
+    expected = (total(1.3 + STEP) - total(1.3 - STEP)) / (2 * STEP)
+    assert slope.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("index", [0.6, 1.0, 2.5, 4.0, 10.0])
 def test_sersic_b_encloses_half_the_light(index):
-    from scipy.special import gammainc  # the exact definition: P(2n, b) = 1/2
+    from scipy.special import gammainc  # the definition: P(2n, b) = 1/2
 
-    assert gammainc(2 * index, physics.sersic_b(index)) == pytest.approx(0.5, abs=2e-5)
+    assert gammainc(2 * index, physics.sersic_b(index)) == pytest.approx(0.5, abs=1e-12)
 
 
 @pytest.mark.parametrize("index", [1.0, 4.0])

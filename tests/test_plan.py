@@ -137,6 +137,40 @@ def test_fingerprint_depends_on_what_changes_results(spots, changes):
     assert print_of(spots, **changes) != print_of(spots)
 
 
+@pytest.mark.parametrize(
+    ("changes", "loading"),
+    [
+        ({}, "resident"),  # 120 images of 4 KiB
+        ({"resources__mem_gb_per_gpu": 1e-3}, "resident"),  # half a megabyte for the images
+        ({"resources__mem_gb_per_gpu": 0.97e-3}, "stream"),
+        ({"resources": {"mem_gb_per_gpu": 0.5e-3, "gpus_per_node": 2}}, "resident"),
+        ({"resources": {"mem_gb_per_gpu": 0.5e-3, "nodes": 2}}, "stream"),
+        ({"resources__mem_gb_per_gpu": 1e-3, "data__image_size": 64}, "stream"),
+        ({"data__loading": "stream"}, "stream"),
+        ({"resources__mem_gb_per_gpu": 1e-3, "data__loading": "resident"}, "resident"),
+    ],
+)
+def test_loading_is_decided_by_the_images_and_half_of_a_nodes_memory(spots, changes, loading):
+    assert expand(recipe(**changes), spots)[0].recipe.data.loading == loading
+
+
+def test_fingerprint_depends_on_the_loading_that_was_decided(spots):
+    assert print_of(spots) == print_of(spots, data__loading="resident")
+    assert print_of(spots) != print_of(spots, data__loading="stream")
+
+
+def test_quarter_turns_of_oblong_images_are_refused(spots):
+    oblong = replace(spots, image_shape=(1, 32, 30))
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(), oblong)
+    assert str(caught.value) == (
+        "data.augment d4 turns images by quarters, and these have 32 by 30 pixels; "
+        "use flips, or --set data.image_size=30"
+    )
+    expand(recipe(data__augment=["flips"]), oblong)
+    expand(recipe(data__image_size=30), oblong)
+
+
 def test_fingerprint_depends_on_the_data(spots):
     assert print_of(replace(spots, content_hash="0" * 64)) != print_of(spots)
 

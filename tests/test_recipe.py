@@ -56,6 +56,61 @@ def test_plateau_with_warmup_is_refused():
     )
 
 
+def test_balanced_sampling_with_balanced_weights_is_refused():
+    assert complaint(data__sampling="balanced", train__class_weights="balanced") == (
+        "recipe: data.sampling balanced and train.class_weights balanced count rare classes twice; "
+        "use --set train.class_weights=none"
+    )
+
+
+def test_augmentation_is_named_alone_or_with_its_ranges():
+    recipe = make(data__augment=["d4", "affine", {"affine": {"scale": 0.3}}, {"crop": None}])
+    assert [step.model_dump() for step in recipe.data.augment] == [
+        {"kind": "d4"},
+        {"kind": "affine", "rotate_deg": 180.0, "scale": 0.1, "shift": 0.05},
+        {"kind": "affine", "rotate_deg": 180.0, "scale": 0.3, "shift": 0.05},
+        {"kind": "crop", "min_side": 0.8},
+    ]
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("step", "told"),
+    [
+        ("afine", "unknown augmentation 'afine'; did you mean affine? known: flips, d4, affine, "),
+        (
+            {"affine": {"scal": 0.1}},
+            "unknown key of affine 'scal'; did you mean scale? known: rotate_deg, scale, shift",
+        ),
+        ({"affine": {"scale": 1}}, "Input should be less than 1 (found 1)"),
+        (
+            {"affine": [1]},
+            "affine takes a mapping of keys, {affine: {rotate_deg: …, scale: …, shift: …}}",
+        ),
+        ({"noise": {"std": 0}}, "Input should be greater than 0 (found 0)"),
+        ({"psf_jitter": {"sigma_px": 9}}, "Input should be less than or equal to 4 (found 9)"),
+    ],
+)
+def test_augmentation_that_is_unknown_or_out_of_range_is_refused(step, told):
+    message = complaint(data__augment=[step])
+    assert message.startswith("recipe: data.augment.0")
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "held"),
+    [
+        (None, "uint8", ((3, 41, 40), "uint8")),
+        (None, "float32", ((3, 41, 40), "float32")),
+        (None, "float64", ((3, 41, 40), "float32")),
+        (20, "uint8", ((3, 20, 20), "float32")),
+        (20, "int16", ((3, 20, 20), "float32")),
+    ],
+)
+def test_images_are_held_as_bytes_only_if_not_resized(size, dtype, held):
+    assert make(data__image_size=size).data.in_memory((3, 41, 40), dtype) == held
+
+
 def test_repeated_entries_are_refused():
     assert complaint(models=["resnet18", "resnet18"]).startswith(
         "recipe: models: an entry stands twice (found "

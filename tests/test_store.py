@@ -2,24 +2,27 @@
 
 import json
 import shutil
+from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from stores import blocks_of, write_rows
 
-from lenshpc.errors import DataError
-from lenshpc.store import StoreSpec, open_store, shard_rows, writing
+from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.store import Pixels, StoreSpec, begin, open_store
 
 SPEC = StoreSpec(
     dataset="tiny",
     classes=("no", "yes"),
-    channels=("a",),
-    image_shape=(1, 4, 3),
-    dtype="float32",
+    image=Pixels(shape=(1, 4, 3), dtype="float32", channels=("a",)),
     seed=7,
 )
 NUM_ROWS = 70
+IMAGES = np.random.default_rng(0).normal(size=(NUM_ROWS, 1, 4, 3)).astype(np.float32)
+ROWS = 70
 IMAGES = np.random.default_rng(0).normal(size=(NUM_ROWS, 1, 4, 3)).astype(np.float32)
 HASHES = np.random.default_rng(1).integers(0, 256, size=(NUM_ROWS, 32), dtype=np.uint8)
 ROWS = pd.DataFrame(
@@ -32,23 +35,16 @@ ROWS = pd.DataFrame(
 )
 
 
-def fill(writer):
-    for block in writer.blocks:
-        sizes = np.full(block.stop - block.start, 176)
-        writer.write_block(block, IMAGES[block], HASHES[block], sizes)
-
-
 @pytest.fixture
 def path(tmp_path):
-    with writing(tmp_path / "store", SPEC, ROWS) as writer:
-        fill(writer)
+    write_rows(tmp_path / "store", SPEC, ROWS, IMAGES)
     return tmp_path / "store"
 
 
 def test_store_gives_back_what_was_written(path):
     store = open_store(path)
     np.testing.assert_array_equal(store.images[:], IMAGES)
-    expected = ROWS.assign(sha256=[row.tobytes().hex() for row in HASHES])
+    expected = ROWS.assign(sha256=[sha256(image.tobytes()).hexdigest() for image in IMAGES])
     assert store.rows.to_dict("list") == expected.to_dict("list")
     assert (store.dataset, store.classes, store.channels) == ("tiny", ("no", "yes"), ("a",))
     assert (store.image_shape, store.dtype, store.scale) == ((1, 4, 3), np.float32, 1.0)
@@ -75,16 +71,40 @@ def test_read_beyond_the_end_is_refused(path):
         open_store(path).read(np.array([70]))
 
 
-def test_content_hash_ignores_the_shards_and_sees_the_rows(path, tmp_path, monkeypatch):
-    monkeypatch.setattr("lenshpc.store.SHARD_ROWS", 32)
-    with writing(tmp_path / "small", SPEC, ROWS) as writer:
-        assert len(writer.blocks) == 3
-        fill(writer)
-    with writing(tmp_path / "other", SPEC, ROWS.assign(label=0)) as writer:
-        fill(writer)
-    hashes = [open_store(path.parent / name).content_hash for name in ("store", "small", "other")]
-    assert hashes[0] == hashes[1]
-    assert hashes[0] != hashes[2]
+def test_pairs_and_columns_are_given_back(tmp_path):
+    spec = replace(
+        SPEC,
+        target=Pixels(shape=(1, 8, 6), dtype="float64", channels=("a",)),
+        columns=("mass", "shear"),
+        chunk_rows=8,
+    )
+    targets = np.random.default_rng(1).normal(size=(NUM_ROWS, 1, 8, 6))
+    values = np.random.default_rng(2).normal(size=(NUM_ROWS, 2))
+    values[3, 0] = np.nan
+    write_rows(tmp_path / "pairs", spec, ROWS, IMAGES, targets, values)
+    store = open_store(tmp_path / "pairs")
+    np.testing.assert_array_equal(store.read_raw_targets(slice(5, 50)), targets[5:50])
+    np.testing.assert_array_equal(store.rows[["mass", "shear"]], values)
+
+
+def test_targets_of_a_store_without_pairs_are_refused(path):
+    with pytest.raises(DataError, match="holds no pairs; prepare a dataset that has a target"):
+        open_store(path).read_raw_targets(slice(0, 1))
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+def test_content_hash_ignores_codec_and_shards(codec, path, tmp_path):
+    spec = replace(SPEC, codec=codec, chunk_rows=4, shard_rows=16)
+    write_rows(tmp_path / "small", spec, ROWS, IMAGES)
+    small = open_store(tmp_path / "small")
+    assert (small.chunk_rows, small.shard_rows, small.num_shards) == (4, 16, 5)
+    np.testing.assert_array_equal(small.read_raw(slice(None)), IMAGES)
+    assert small.content_hash == open_store(path).content_hash
+
+
+def test_content_hash_sees_the_rows(path, tmp_path):
+    write_rows(tmp_path / "other", SPEC, ROWS.assign(label=0), IMAGES)
+    assert open_store(tmp_path / "other").content_hash != open_store(path).content_hash
 
 
 @pytest.mark.parametrize(
@@ -92,13 +112,75 @@ def test_content_hash_ignores_the_shards_and_sees_the_rows(path, tmp_path, monke
     [
         (1, (3, 64, 64), "float32", 32),
         (33, (3, 64, 64), "float32", 64),
-        (10**6, (3, 64, 64), "float32", 2048),
-        (10**6, (1, 150, 150), "float64", 1472),
+        (10**6, (3, 64, 64), "float32", 1344),
+        (10**6, (1, 64, 64), "uint8", 2048),
+        (10**6, (1, 150, 150), "float64", 352),
         (10**6, (3, 9000, 9000), "float64", 32),
     ],
 )
 def test_shard_is_short_for_few_rows_and_large_images(num_rows, shape, dtype, expected):
-    assert shard_rows(num_rows, shape, dtype) == expected
+    channels = tuple("abc"[: shape[0]])
+    spec = replace(SPEC, image=Pixels(shape=shape, dtype=dtype, channels=channels))
+    assert spec.rows_a_shard(num_rows) == expected
+
+
+def test_shard_that_is_no_whole_number_of_chunks_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a shard of 40 rows is no whole number of chunks of 32"):
+        begin(tmp_path / "store", replace(SPEC, shard_rows=40), ROWS, settings={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def small_draft(path):
+    return begin(path, replace(SPEC, shard_rows=32), ROWS, settings={"root": "x"})
+
+
+def files_of(path):
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+def test_draft_goes_on_where_it_was_left_and_ends_in_equal_bytes(tmp_path):
+    first = small_draft(tmp_path / "store")
+    blocks = blocks_of(first, IMAGES)
+    first.write(1, blocks[1])
+    second = small_draft(tmp_path / "store")
+    assert (second.folder, second.missing()) == (first.folder, [0, 2])
+    assert second.rows(2)["id"].tolist() == ROWS["id"].tolist()[64:]
+    for shard in (2, 0, 1):  # writing one again does no harm
+        second.write(shard, blocks[shard])
+    second.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    straight = begin(tmp_path / "straight", replace(SPEC, shard_rows=32), ROWS, settings={})
+    for shard, block in enumerate(blocks):
+        straight.write(shard, block)
+    straight.finish()
+    assert files_of(tmp_path / "store") == files_of(tmp_path / "straight")
+
+
+def test_draft_that_lacks_a_shard_does_not_finish(tmp_path):
+    draft = small_draft(tmp_path / "store")
+    draft.write(1, blocks_of(draft, IMAGES)[1])
+    with pytest.raises(IncompleteError, match=r"2 of 3 shards of .*store are not converted; go on"):
+        draft.finish()
+    with pytest.raises(DataError, match="no store at"):
+        open_store(tmp_path / "store")
+    with pytest.raises(DataError, match="is zarr but no lenshpc store"):
+        open_store(draft.store)
+
+
+def test_draft_of_other_rows_or_settings_lies_elsewhere(tmp_path):
+    spec = replace(SPEC, shard_rows=32)
+    drafts = [
+        small_draft(tmp_path / "store"),
+        begin(tmp_path / "store", spec, ROWS.assign(label=0), settings={"root": "x"}),
+        begin(tmp_path / "store", spec, ROWS, settings={"root": "y"}),
+        begin(tmp_path / "store", replace(spec, seed=8), ROWS, settings={"root": "x"}),
+        begin(tmp_path / "other", spec, ROWS, settings={"root": "x"}),
+    ]
+    assert len({draft.folder for draft in drafts}) == 5
+    assert drafts[3].spec.seed == 8
+    assert drafts[2].settings == {"root": "y"}
 
 
 def set_attribute(path, name, value):
@@ -116,7 +198,7 @@ BROKEN = {
         "is no store: zarr.json is missing",
     ),
     "incomplete": (lambda path: set_attribute(path, "complete", False), "is not complete"),
-    "other layout": (lambda path: set_attribute(path, "lenshpc_store", 99), "has layout 99, not 1"),
+    "other layout": (lambda path: set_attribute(path, "lenshpc_store", 99), "has layout 99, not 2"),
     "metadata": (lambda path: truncate(path / "zarr.json"), "is damaged: zarr.json"),
     "array": (lambda path: shutil.rmtree(path / "moments"), "is damaged: 'moments'"),
     "labels": (
@@ -150,14 +232,41 @@ def test_foreign_zarr_does_not_open(tmp_path):
         open_store(tmp_path / "foreign")
 
 
-def test_flipped_bit_in_a_shard_is_found_on_reading(path):
-    shard = path / "images/c/0/0/0/0"
+def flip_a_bit(shard):
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    store = open_store(path)
-    with pytest.raises(DataError, match="is damaged: shard images/c/0/0/0/0: "):
-        store.read(slice(0, 32))
+
+
+@pytest.mark.parametrize("pipeline", ["zarrs", "zarr-python"])
+@pytest.mark.parametrize("shard_rows", [32, 64])
+@pytest.mark.parametrize("first", [0, 64])
+def test_flipped_bit_is_found_on_reading_any_part_of_a_shard(
+    first, shard_rows, pipeline, tmp_path, monkeypatch
+):
+    if pipeline == "zarr-python":
+        monkeypatch.setattr("lenshpc.store.read.find_spec", lambda name: None)
+    else:
+        pytest.importorskip("zarrs")
+    write_rows(tmp_path / "store", replace(SPEC, shard_rows=shard_rows), ROWS, IMAGES)
+    name = f"images/c/{first // shard_rows}/0/0/0"
+    flip_a_bit(tmp_path / "store" / name)
+    store = open_store(tmp_path / "store")
+    for rows in (slice(first, first + 1), slice(first, first + 64), np.array([first]), slice(None)):
+        with pytest.raises(DataError, match=f"is damaged: shard.* {name}.*: "):
+            store.read(rows)
+
+
+def test_flipped_bit_is_found_by_the_hash_of_its_shard(tmp_path):
+    draft = small_draft(tmp_path / "store")
+    for shard, block in enumerate(blocks_of(draft, IMAGES)):
+        draft.write(shard, block)
+    draft.finish()
+    flip_a_bit(tmp_path / "store/images/c/1/0/0/0")
+    store = open_store(tmp_path / "store")
+    store.check_shard(0)
+    with pytest.raises(DataError, match="damaged: shard images/c/1/0/0/0 does not match its hash"):
+        store.check_shard(1)
 
 
 def test_complete_is_the_last_attribute(path):

@@ -15,17 +15,44 @@ if TYPE_CHECKING:  # zarr and pandas cost 0.5 s, which `lenshpc --help` need not
 @click.command(short_help="Show what a store holds.")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def info(store: Path, as_json: bool) -> None:
+@click.option(
+    "--report",
+    is_flag=False,
+    flag_value="",
+    metavar="[PAGE.html]",
+    help="Read every image and write a quality report; beside STORE if no name follows.",
+)
+def info(store: Path, as_json: bool, report: str | None) -> None:
     """Show what STORE holds: rows by split and class, pixels, statistics, hash, size.
 
     \b
-    Example:
+    Examples:
       lenshpc info stores/slc --json
+      lenshpc info stores/slc --report
     """
     from lenshpc.store import open_store
 
     opened = open_store(store)
-    click.echo(json.dumps(contents(opened), indent=1) if as_json else summary(opened))
+    found = contents(opened)
+    if report is not None:
+        page = Path(report) if report else store.with_name(f"{store.resolve().name}-quality.html")
+        found |= {"report": str(page), "quality": _quality(opened, page)}
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(summary(opened))
+    if report is not None:
+        for one in found["quality"]["findings"]:
+            click.echo(f"{one['gravity']:<8} {one['title']}")
+        click.echo(f"report: {found['report']}")
+
+
+def _quality(store: Store, page: Path) -> dict[str, Any]:
+    from lenshpc.cli.progress import progress_bar
+    from lenshpc.report.quality import write_quality_report
+
+    with progress_bar("surveying") as progress:
+        return write_quality_report(store, page, progress)
 
 
 def contents(store: Store) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from lenshpc.cli.resume import resume
 from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
+from lenshpc.cli.verify import verify
 from lenshpc.errors import LensHpcError
 
 
@@ -47,5 +48,5 @@ def main() -> None:
     """
 
 
-for verb in (simulate, prepare, info, submit, status, resume, aggregate):
+for verb in (simulate, prepare, verify, info, submit, status, resume, aggregate):
     main.add_command(verb)

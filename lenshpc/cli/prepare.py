@@ -1,10 +1,17 @@
 """`lenshpc prepare`: a folder of images becomes a store."""
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lenshpc.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from lenshpc.store import Draft
 
 
 @click.command(short_help="Turn a folder of images into a store.")
@@ -12,21 +19,76 @@ from lenshpc.cli.progress import progress_bar
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Fixes the order of the rows.")
-def prepare(dataset: str, source: Path, store: Path, seed: int) -> None:
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--site", help="Convert as a job array of this SLURM site: a name, or your .yaml.")
+@click.option(
+    "--tasks", type=click.IntRange(min=1), help="Jobs in the array, each of --jobs processes."
+)
+@click.option(
+    "--codec", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True
+)
+@click.option(
+    "--chunk-rows",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Images that are decoded together.",
+)
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    help="Images in one file.  [default: 64 MiB, at most 2048]",
+)
+@click.option(
+    "--allow-pickle", is_flag=True, help="Read pickled [image, mass] files; arrays only, no code."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the store, or the jobs, as JSON.")
+def prepare(
+    dataset: str,
+    source: Path,
+    store: Path,
+    as_json: bool,
+    jobs: int | None,
+    site: str | None,
+    tasks: int | None,
+    **options: Any,
+) -> None:
     """Turn the images under SOURCE into a new STORE, laid out as DATASET says.
 
-    DATASET is lens_finding, multiclass, slc, or the path of a .yaml of your own. Pixels are kept
-    bit for bit. If anything is wrong with a file, the error names it and no store is made.
+    DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution, diffusion,
+    foundation) or the path of a .yaml of your own. Pixels are kept bit for bit. If anything is
+    wrong with a file, the error names it and no store is made. Stopped at any moment, the same
+    command goes on where it was; the store is then the same, byte for byte.
 
     \b
-    Example:
+    Examples:
       lenshpc prepare slc downloads/SLC_Data stores/slc
+      lenshpc prepare ./survey.yaml cutouts/ stores/survey --site ./mycluster.yaml --tasks 64
     """
-    from lenshpc.cli.info import summary
-    from lenshpc.prep.convert import convert
+    if (site is None) != (tasks is None):
+        raise click.UsageError("--site and --tasks go together")
+    from lenshpc.cli.info import contents, summary
+    from lenshpc.launch.prepare import load_cluster, send_conversion
+    from lenshpc.prep.convert import Options, convert, draft_store
     from lenshpc.prep.dataset import load_dataset
+    from lenshpc.prep.parallel import num_cores
+    from lenshpc.worker import PREPARE_CALLS
 
-    loaded = load_dataset(dataset)
+    loaded, layout = load_dataset(dataset), Options(**options)
+    if site and tasks:
+        cluster = load_cluster(site)
+        draft = draft_store(loaded, source, store, layout)
+        sent = send_conversion(draft, cluster, num_tasks=tasks, jobs=jobs or 1, calls=PREPARE_CALLS)
+        click.echo(json.dumps(sent, indent=1) if as_json else _advice(draft, sent), err=not as_json)
+        return
     with progress_bar("converting") as progress:
-        made = convert(loaded, source, store, seed=seed, progress=progress)
-    click.echo(summary(made), err=True)
+        made = convert(loaded, source, store, layout, jobs=jobs or num_cores(), progress=progress)
+    click.echo(json.dumps(contents(made), indent=1) if as_json else summary(made), err=not as_json)
+
+
+def _advice(draft: Draft, sent: dict[str, Any]) -> str:
+    return (
+        f"{draft.num_rows} images in {len(draft.blocks)} shards: array {sent['job'] or 'none'} of "
+        f"{len(sent['tasks'])} jobs, then job {sent['join']}, which makes {draft.path}; logs in "
+        f"{sent['logs']}. If a job fails, repeat the command: it sends what is missing"
+    )

@@ -10,42 +10,42 @@ from lenshpc.cli.progress import progress_bar
 @click.command(short_help="Make images that stand in for a survey's.")
 @click.argument("dataset")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--num-lenses", type=int, required=True, help="Training lenses.")
-@click.option("--num-nonlenses", type=int, required=True, help="Training non-lenses.")
-@click.option("--num-test-lenses", default=0, show_default=True, help="Test lenses.")
-@click.option("--num-test-nonlenses", default=0, show_default=True, help="Test non-lenses.")
+@click.option("--train", metavar="N", required=True, help="Training images of each class.")
+@click.option("--val", metavar="N", help="Validation images of each class.")
+@click.option("--test", metavar="N", help="Test images of each class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 def simulate(
     dataset: str,
     out: Path,
-    num_lenses: int,
-    num_nonlenses: int,
-    num_test_lenses: int,
-    num_test_nonlenses: int,
+    train: str,
+    val: str | None,
+    test: str | None,
     seed: int,
+    jobs: int | None,
 ) -> None:
-    """Make images of DATASET (lens_finding) in the new folder OUT, in the original layout.
+    """Make images of DATASET in the new folder OUT, in the original layout.
 
-    The truth (theta_E, shear, source) goes to OUT/truth.csv. Equal seeds give equal images, and
-    asking for more leaves the first ones as they are.
+    N is a number for each class, or CLASS=N,CLASS=N. The truth (theta_E, shear, source, subhalos)
+    goes to OUT/truth.csv and OUT/subhalos.parquet. Equal seeds give equal images, and asking for
+    more leaves the first ones as they are.
 
     \b
-    Example:
-      lenshpc simulate lens_finding images --num-lenses 500 --num-nonlenses 500 --seed 1
+    Examples:
+      lenshpc simulate multiclass images --train 1000 --val 200
+      lenshpc simulate lens_finding images --train lens=500,nonlens=2000 --test 200 --seed 1
     """
     from lenshpc.prep.dataset import load_dataset
-    from lenshpc.prep.simulate import Counts
-    from lenshpc.prep.simulate import simulate as make_images
+    from lenshpc.prep.parallel import num_cores
+    from lenshpc.prep.simulation.counts import parse_counts
+    from lenshpc.prep.simulation.simulate import simulate as make_images
 
-    counts = Counts(
-        lenses=num_lenses,
-        nonlenses=num_nonlenses,
-        test_lenses=num_test_lenses,
-        test_nonlenses=num_test_nonlenses,
-    )
     loaded = load_dataset(dataset)
+    counts = parse_counts(loaded, {"train": train, "val": val, "test": test})
     with progress_bar("simulating") as progress:
-        num_images = make_images(loaded, out, counts, seed=seed, progress=progress)
+        num_images = make_images(
+            loaded, out, counts, seed=seed, jobs=jobs or num_cores(), progress=progress
+        )
     click.echo(
         f"{num_images} images in {out}; next: lenshpc prepare {dataset} {out} STORE", err=True
     )

@@ -1,86 +1,59 @@
-"""Batches of rows for one rank: which rows, in which order, as tensors."""
+"""Batches as the network sees them: read, augmented, normalised, on the device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.cache import Images
+from lenshpc.data.order import Visits
+from lenshpc.data.readers import Reader
 
-Rows = npt.NDArray[np.int64]
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """Images with labels, and the per-channel normalisation that training rows gave."""
 
-    images: Images
+    reader: Reader
+    scale: float
     labels: npt.NDArray[np.int64]
     mean: npt.NDArray[np.float32]
     deviation: npt.NDArray[np.float32]
+    device: torch.device
 
+    def batches(
+        self, batches: Sequence[Visits], augmenter: Augmenter | None = None, epoch: int = 0
+    ) -> Iterator[Batch]:
+        """Yield images (B, C, H, W), labels (B,) and rows (B,) of each batch, in order."""
+        rows = [visits % len(self.labels) for visits in batches]
+        for visits, rows_B, pixels in zip(batches, rows, self.reader.read(rows), strict=True):
+            images, scale = pixels.float(), self.scale
+            if augmenter is not None and augmenter.steps:
+                images, scale = augmenter(images.mul_(scale), epoch, visits), 1.0
+            yield {
+                "image": self._normalised(images, scale),
+                "label": torch.from_numpy(self.labels[rows_B]).to(self.device),
+                "row": torch.from_numpy(rows_B).to(self.device),
+            }
 
-class ImageRows(Dataset[Batch]):
-    """The dataset behind the loader: a list of row numbers becomes one batch."""
+    def _normalised(self, images: Tensor, scale: float) -> Tensor:
+        """Overwrite pixels by (pixels * scale - mean) / deviation, in two passes or none."""
+        mean, deviation = self._constants
+        if scale == 1 and self._is_plain:
+            return images
+        return images.sub_(mean / scale).div_(deviation / scale)
 
-    def __init__(self, source: Source, augmenter: Augmenter | None = None, epoch: int = 0) -> None:
-        self._source, self._augmenter, self._epoch = source, augmenter, epoch
+    @cached_property
+    def _is_plain(self) -> bool:
+        return not self.mean.any() and bool((self.deviation == 1).all())
 
-    def __getitems__(self, rows: Sequence[int]) -> Batch:
-        """Return images (B, C, H, W), labels (B,) and rows (B,)."""
-        images = self._source.images[list(rows)]
-        if self._augmenter is not None:
-            pairs = zip(images, rows, strict=True)
-            images = np.stack([self._augmenter(image, self._epoch, row) for image, row in pairs])
-        mean, deviation = self._source.mean, self._source.deviation
-        return {
-            "image": torch.from_numpy((images - mean[:, None, None]) / deviation[:, None, None]),
-            "label": torch.from_numpy(self._source.labels[list(rows)]),
-            "row": torch.tensor(rows),
-        }
-
-
-def load(
-    dataset: ImageRows, batches: Sequence[Rows], *, num_workers: int, pin_memory: bool
-) -> Iterator[Batch]:
-    """Yield the batches in order."""
-    loader: DataLoader[Batch] = DataLoader(
-        dataset,
-        batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        collate_fn=_as_it_is,
-    )
-    return iter(loader)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch  # the dataset has made a whole batch already
-
-
-def training_batches(
-    rows: Rows, batch_size: int, *, seed: int, epoch: int, rank: int, world_size: int
-) -> list[Rows]:
-    """Return this rank's share of each step of an epoch; the rest below a full step is left out.
-
-    The order belongs to (seed, epoch): the ranks together see the same steps whatever their number.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
-    num_steps = len(order) // batch_size
-    steps = order[: num_steps * batch_size].reshape(num_steps, batch_size)
-    return [step[rank::world_size] for step in steps]
-
-
-def evaluation_batches(rows: Rows, batch_size: int, *, rank: int, world_size: int) -> list[Rows]:
-    """Return this rank's batches; every rank gets equally many rows, the first ones repeated.
-
-    Equal numbers matter: under ZeRO-3 a forward pass is collective.
-    """
-    share = np.resize(rows, -(-len(rows) // world_size) * world_size)[rank::world_size]
-    return np.split(share, range(batch_size, len(share), batch_size))
+    @cached_property
+    def _constants(self) -> tuple[Tensor, Tensor]:
+        mean, deviation = (torch.from_numpy(x).to(self.device) for x in (self.mean, self.deviation))
+        return mean[:, None, None], deviation[:, None, None]

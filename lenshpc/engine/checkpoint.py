@@ -6,7 +6,6 @@ best epoch; that epoch's weights lie beside it. The order of rows and the augmen
 state: they are functions of (seed, epoch, row).
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from lenshpc.engine import distributed
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError
-from lenshpc.files import flush_folder, read_json, replacing, write_json
+from lenshpc.files import flush_folder, flush_tree, read_json, replacing, write_json
 
 
 class Progress(Frozen):
@@ -122,11 +121,7 @@ def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _publish(draft: Path, final: Path) -> None:
-    for path in sorted(draft.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as written:
-                os.fsync(written.fileno())
-    flush_folder(draft)
+    flush_tree(draft)
     draft.rename(final)
     flush_folder(final.parent)
 

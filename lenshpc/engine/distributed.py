@@ -25,11 +25,9 @@ class Process:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    node: int = 0
     address: str = "127.0.0.1"
     port: int = FIRST_PORT
     job: str = "none"
-    num_cpus: int | None = None
 
     @property
     def is_main(self) -> bool:
@@ -66,11 +64,9 @@ def _from_slurm(environment: Mapping[str, str]) -> Process:
         rank=int(environment["SLURM_PROCID"]),
         world_size=int(environment["SLURM_NTASKS"]),
         local_rank=int(environment["SLURM_LOCALID"]),
-        node=int(environment["SLURM_NODEID"]),
         address=first_host(nodes),
         port=FIRST_PORT + number % NUM_PORTS,
         job=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else str(number),
-        num_cpus=int(environment.get("SLURM_CPUS_PER_TASK", 0)) or None,
     )
 
 

@@ -7,7 +7,7 @@ take the same decisions.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import (
-    Batch,
-    ImageRows,
-    Rows,
-    Source,
-    evaluation_batches,
-    load,
-    training_batches,
-)
+from lenshpc.data.batches import Batch, Source
+from lenshpc.data.order import Rows, TrainingOrder, evaluation_batches
 from lenshpc.engine import distributed
 from lenshpc.engine.checkpoint import Checkpoints, Progress
 from lenshpc.engine.distributed import Process
@@ -42,16 +35,9 @@ class FoldData:
     """The rows of one member, and how to read them."""
 
     source: Source
-    train_rows: Rows
+    training: TrainingOrder
     val_rows: Rows
-    augmenter: Augmenter | None
-    seed: int
-    num_workers: int
-
-    def batches(self, dataset: ImageRows, rows: list[Rows], process: Process) -> Iterable[Batch]:
-        """Return the loader of a list of batches."""
-        on_gpu = process.device.type == "cuda"
-        return load(dataset, rows, num_workers=self.num_workers, pin_memory=on_gpu)
+    augmenter: Augmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +75,7 @@ class Loop:
         distributed.broadcast_buffers(self.strategy.module)
         metrics = self._validate()
         self.schedule.after_epoch(metrics["loss"])
-        num_images = len(self.data.train_rows) // self.train.batch_size * self.train.batch_size
+        num_images = self.data.training.num_steps * self.train.batch_size
         line = {
             "epoch": epoch,
             "lr": lr,
@@ -102,17 +88,11 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> float:
         """Return the mean loss of the epoch over all ranks."""
-        batches = training_batches(
-            self.data.train_rows,
-            self.train.batch_size,
-            seed=self.data.seed,
-            epoch=epoch,
-            rank=self.process.rank,
-            world_size=self.process.world_size,
+        batches = self.data.training.batches(
+            epoch, rank=self.process.rank, world_size=self.process.world_size
         )
-        dataset = ImageRows(self.data.source, self.data.augmenter, epoch)
         total = torch.zeros((), dtype=torch.float64, device=self.process.device)
-        for batch in self.data.batches(dataset, batches, self.process):
+        for batch in self.data.source.batches(batches, self.data.augmenter, epoch):
             total += self.strategy.step(batch)
             self.schedule.after_step()
         loss = distributed.mean_over_ranks(total / len(batches))
@@ -136,10 +116,7 @@ def predict_rows(
     batches = evaluation_batches(
         rows, EVALUATION_BATCH, rank=process.rank, world_size=process.world_size
     )
-    parts = [
-        {"row": batch["row"].to(process.device), **predict(batch)}
-        for batch in data.batches(ImageRows(data.source), batches, process)
-    ]
+    parts = [{"row": batch["row"], **predict(batch)} for batch in data.source.batches(batches)]
     return distributed.gather_rows({key: torch.cat([p[key] for p in parts]) for key in parts[0]})
 
 

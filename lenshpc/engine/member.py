@@ -4,8 +4,10 @@ Completing a member again goes on from where it stopped, and does nothing when i
 """
 
 import json
+import logging
 import time
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from lenshpc.completion import is_done, mark_done
-from lenshpc.data import cache
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Batch, Rows, Source
+from lenshpc.data.batches import Batch, Source
+from lenshpc.data.decoded import Decoded
+from lenshpc.data.order import Labels, Rows, TrainingOrder, window_rows
+from lenshpc.data.readers import opened
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
 from lenshpc.engine.distributed import Process
@@ -38,6 +42,8 @@ def run_member(run: RunPaths, index: int) -> None:
     """Train, predict and mark as done the member `index` of a run, as the rank that this is."""
     plan = load_plan(run)
     process = distributed.from_environment()
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size)
     try:
         work = MemberWork(run, plan, plan.members[index], process)
@@ -68,13 +74,15 @@ class MemberWork:
         if self.process.is_main:
             remove_drafts(self.paths.root)
         splits = load_splits(self.run, self.plan)
-        task, data = self._task_and_data(self._store(), splits)
-        progress = self._trained(task, data)
-        rows = {
-            "oof": data.val_rows,
-            "test": splits.loc[splits["split"] == "test", "row"].to_numpy(),
-        }
-        predictions = self._predictions(task, data, rows)
+        decoded = Decoded(self._store(), self.plan.recipe.data)
+        with self._data(decoded, splits) as data:
+            task = self._task(data.training.labels[data.training.rows], decoded)
+            progress = self._trained(task, data)
+            rows = {
+                "oof": data.val_rows,
+                "test": splits.loc[splits["split"] == "test", "row"].to_numpy(),
+            }
+            predictions = self._predictions(task, data, rows)
         if self.process.is_main:
             _write_predictions(self.paths, splits, predictions)
             self._mark_done(progress)
@@ -88,42 +96,45 @@ class MemberWork:
             )
         return store
 
-    def _task_and_data(self, store: Store, splits: pd.DataFrame) -> tuple[Task, FoldData]:
-        recipe, dev = self.plan.recipe, splits[splits["split"] == "dev"]
-        training = dev[dev["fold"] != self.member.fold]
-        counts = np.bincount(training["label"], minlength=len(self.plan.classes))
+    def _task(self, training_labels: Labels, decoded: Decoded) -> Task:
+        recipe = self.plan.recipe
+        counts = np.bincount(training_labels, minlength=len(self.plan.classes))
         spec = TaskSpec(
             train=recipe.train,
             classes=self.plan.classes,
             class_counts=tuple(counts.tolist()),
-            image_shape=cache.decoded_shape(store, recipe.data.image_size),
+            image_shape=decoded.shape,
         )
-        num_cpus = self.process.num_cpus or recipe.resources.cpus_per_gpu
-        on_gpu, augment = self.process.device.type == "cuda", recipe.data.augment
-        data = FoldData(
-            source=self._source(store, training["row"].to_numpy()),
-            train_rows=training["row"].to_numpy(),
-            val_rows=dev.loc[dev["fold"] == self.member.fold, "row"].to_numpy(),
-            augmenter=Augmenter(augment, self.member.seed) if augment else None,
-            seed=self.member.seed,
-            num_workers=num_cpus - 1 if on_gpu else 0,
-        )
-        return TASKS[recipe.task](spec), data
+        return TASKS[recipe.task](spec)
 
-    def _source(self, store: Store, training_rows: Rows) -> Source:
-        """Return the images, normalised by what the member's own training rows say."""
-        token = distributed.broadcast_text(uuid.uuid4().hex)
-        settings = self.plan.recipe.data
-        images = cache.open_images(
-            store,
-            settings.image_size,
-            token=f"{token}-{self.process.node}",
-            fills=self.process.local_rank == 0,
-            barrier=distributed.barrier,
+    @contextmanager
+    def _data(self, decoded: Decoded, splits: pd.DataFrame) -> Iterator[FoldData]:
+        """Yield the rows of the member's fold; the node's copy of the images is held meanwhile."""
+        dev, settings = splits[splits["split"] == "dev"], self.plan.recipe.data
+        training = TrainingOrder(
+            rows=dev.loc[dev["fold"] != self.member.fold, "row"].to_numpy(),
+            labels=decoded.store.rows["label"].to_numpy(np.int64),
+            batch_size=self.plan.recipe.train.batch_size,
+            seed=self.member.seed,
+            sampling=settings.sampling,
+            window=window_rows(decoded.image_bytes) if settings.loading == "stream" else None,
         )
-        mean, deviation = _normalisation(store, training_rows, settings.normalise)
-        labels = store.rows["label"].to_numpy(np.int64)
-        return Source(images=images, labels=labels, mean=mean, deviation=deviation)
+        mean, deviation = _normalisation(decoded.store, training.rows, settings.normalise)
+        with opened(decoded, self.process.device) as reader:
+            source = Source(
+                reader=reader,
+                scale=decoded.scale,
+                labels=training.labels,
+                mean=mean,
+                deviation=deviation,
+                device=self.process.device,
+            )
+            yield FoldData(
+                source=source,
+                training=training,
+                val_rows=dev.loc[dev["fold"] == self.member.fold, "row"].to_numpy(),
+                augmenter=Augmenter(settings.augment, self.member.seed),
+            )
 
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
@@ -166,7 +177,7 @@ class MemberWork:
             task=task,
             train=train,
             strategy=chosen,
-            schedule=Schedule(chosen.optimizer, train, len(data.train_rows) // train.batch_size),
+            schedule=Schedule(chosen.optimizer, train, data.training.num_steps),
             data=data,
             process=self.process,
             checkpoints=checkpoints,

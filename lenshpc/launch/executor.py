@@ -15,6 +15,8 @@ Call = Callable[..., None]  # a module-level function of the installed package
 
 AGGREGATE_TIME_MIN = 60
 AGGREGATE_MEM_GB = 4
+CONVERT_TIME_MIN = 240
+CONVERT_MEM_GB = 2  # a process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +46,7 @@ def member_request(plan: Plan, site: Site, folder: Path, num_elements: int) -> J
     size = plan.recipe.resources
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = (site.mem_gb_per_gpu or size.mem_gb_per_gpu) * size.gpus_per_node
-    parameters = _common(plan, site, mem_gb, size.time_min) | {
-        "job_name": plan.run_name,
+    parameters = _common(plan.run_name, site, mem_gb, size.time_min) | {
         "nodes": size.nodes,
         "ntasks_per_node": size.gpus_per_node,
         "gpus_per_node": size.gpus_per_node,
@@ -59,21 +60,44 @@ def member_request(plan: Plan, site: Site, folder: Path, num_elements: int) -> J
 
 def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -> JobRequest:
     """Return the request of the aggregation: one process, no GPU, after all members have ended."""
-    parameters = _common(plan, site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN) | {
-        "job_name": f"{plan.run_name}-report",
+    parameters = _common(
+        f"{plan.run_name}-report", site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN
+    ) | _one_task(site, cpus=1)
+    return _request(site, folder, 1, parameters | _after(after))
+
+
+def conversion_request(
+    name: str, site: Site, folder: Path, num_tasks: int, cpus: int
+) -> JobRequest:
+    """Return the request of an array that converts images: a task a node, no GPU."""
+    parameters = _common(name, site, CONVERT_MEM_GB * cpus, CONVERT_TIME_MIN)
+    parallel = {"array_parallelism": site.max_parallel}
+    return _request(site, folder, num_tasks, parameters | _one_task(site, cpus) | parallel)
+
+
+def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
+    """Return the request of the job that joins what an array has converted."""
+    parameters = _common(f"{name}-join", site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN)
+    return _request(site, folder, 1, parameters | _one_task(site, cpus=1) | _after(after))
+
+
+def _one_task(site: Site, cpus: int) -> dict[str, Any]:
+    return {
         "nodes": 1,
         "ntasks_per_node": 1,
-        "cpus_per_task": 1,
-        "srun_args": ["--cpus-per-task=1", *site.srun_args],
+        "cpus_per_task": cpus,
+        "srun_args": [f"--cpus-per-task={cpus}", *site.srun_args],
     }
-    if after is not None:
-        # not afterok: that never fires once an element has failed, even if it succeeds later
-        parameters["dependency"] = f"afterany:{after}"
-    return _request(site, folder, 1, parameters)
 
 
-def _common(plan: Plan, site: Site, mem_gb: float, time_min: int) -> dict[str, Any]:
+def _after(job_ids: str | None) -> dict[str, Any]:
+    # not afterok: that never fires once an element has failed, even if it succeeds later
+    return {"dependency": f"afterany:{job_ids}"} if job_ids else {}
+
+
+def _common(name: str, site: Site, mem_gb: float, time_min: int) -> dict[str, Any]:
     return {
+        "job_name": name,
         "time": time_min,
         "partition": site.partition,
         "account": site.account,
@@ -82,7 +106,7 @@ def _common(plan: Plan, site: Site, mem_gb: float, time_min: int) -> dict[str, A
         "wckey": None,  # submitit's default key is refused where keys are enforced
         "stderr_to_stdout": True,
         "setup": list(site.setup) or None,
-        "comment": f"lenshpc {plan.run_name}",
+        "comment": f"lenshpc {name}",
         "additional_parameters": {"mem": f"{round(mem_gb * 1024)}M", **site.sbatch},
     }
 
@@ -97,10 +121,13 @@ def _request(site: Site, folder: Path, num_elements: int, parameters: dict[str, 
     )
 
 
-def submit_array(request: JobRequest, call: Call, root: Path, indices: Sequence[int]) -> str:
-    """Submit `call(root, index)` for every index as one array; return its job id."""
+def submit_array(
+    request: JobRequest, call: Call, root: Path, indices: Sequence[int], *more: int
+) -> str:
+    """Submit `call(root, index, *more)` for every index as one array; return its job id."""
     executor = _slurm_executor(request)
-    jobs = _submitted(executor.map_array, call, [str(root)] * len(indices), indices)
+    same = ([value] * len(indices) for value in more)
+    jobs = _submitted(executor.map_array, call, [str(root)] * len(indices), indices, *same)
     return str(jobs[0].job_id).partition("_")[0]
 
 

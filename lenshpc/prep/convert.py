@@ -1,41 +1,96 @@
-"""Convert a source folder to a store: scan, order, then read and write shard by shard."""
+"""Convert a source folder to a store: scan and order, then read and write shard by shard.
+
+A conversion that was cut short goes on when the same one is started again; the store is then equal,
+byte for byte, to one that was never disturbed.
+"""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.read import read_source
+from lenshpc.errors import DataError
+from lenshpc.prep.dataset import Dataset, ImageFormat
+from lenshpc.prep.parallel import Count, Progress, share
+from lenshpc.prep.read import Reader
 from lenshpc.prep.scan import Source, scan
 from lenshpc.store import (
-    SPLITS,
+    Draft,
+    Pixels,
     Store,
     StoreSpec,
-    StoreWriter,
+    WrittenBlock,
+    begin,
+    open_draft,
     open_store,
     refuse_existing,
-    writing,
 )
+from lenshpc.store.layout import CHUNK_ROWS, SPLITS, Codec
 
-Progress = Callable[[int, int], None]
+_COUNT_EVERY = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the store is laid out; `shard_rows` of None fits the shards to the images' size."""
+
+    seed: int = 0
+    codec: Codec = "lz4"
+    chunk_rows: int = CHUNK_ROWS
+    shard_rows: int | None = None
+    allow_pickle: bool = False
 
 
 def convert(
-    dataset: Dataset, root: Path, target: Path, *, seed: int = 0, progress: Progress | None = None
+    dataset: Dataset,
+    root: Path,
+    target: Path,
+    options: Options | None = None,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
 ) -> Store:
     """Return the store made at `target` from the images under `root`.
 
-    `progress` is called with the number of images done and the number of all.
+    `progress` is called with the number of images done and the number of all that were left to do.
     """
-    refuse_existing(target)
-    sources = ordered(scan(root, dataset), seed)
-    with writing(target, _spec(dataset, seed), _rows(sources)) as writer:
-        for block in writer.blocks:
-            _convert_block(writer, block, dataset, root, sources, progress)
+    try:
+        draft = draft_store(dataset, root, target, options or Options())
+        try:
+            convert_shards(draft, draft.missing(), jobs=jobs, progress=progress)
+            draft.finish()
+        finally:
+            if draft.folder.exists() and len(draft.missing()) == len(draft.blocks):
+                draft.remove()  # nothing was won yet
+    except OSError as error:
+        raise DataError(
+            f"cannot write {target}: {error}; mend it and repeat the command, "
+            "which goes on where it stopped"
+        ) from error
     return open_store(target)
+
+
+def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) -> Draft:
+    """Return the draft of the store to be made, begun now or by an equal command before."""
+    refuse_existing(target)
+    sources = ordered(scan(root, dataset), options.seed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"root": str(root.resolve()), "allow_pickle": options.allow_pickle}
+    return begin(target, _spec(dataset, options), _rows(sources), settings)
+
+
+def convert_shards(
+    draft: Draft, shards: Sequence[int], *, jobs: int, progress: Progress | None = None
+) -> None:
+    """Read the sources of some shards and write them."""
+    num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
+    share(_Conversion(draft.folder), shards, jobs=jobs, num_rows=num_rows, progress=progress)
 
 
 def ordered(sources: Sequence[Source], seed: int) -> list[Source]:
@@ -51,38 +106,92 @@ def ordered(sources: Sequence[Source], seed: int) -> list[Source]:
     return sorted(sources, key=key)
 
 
-def _spec(dataset: Dataset, seed: int) -> StoreSpec:
+@dataclass(frozen=True)
+class _Conversion:
+    """The work of one process: it keeps the draft and the reader open from shard to shard."""
+
+    folder: Path
+
+    def __call__(self, shard: int, count: Count) -> None:
+        spec, rows = self._draft.spec, self._draft.rows(shard)
+        arrays = {name: buffer[: len(rows)] for name, buffer in self._buffers.items()}
+        values = np.empty((len(rows), len(spec.columns)))
+        hashes = np.empty((len(rows), 32), dtype=np.uint8)
+        sizes = np.empty(len(rows), dtype=np.int64)
+        for row, planned in enumerate(rows.itertuples()):
+            image = self._reader.read(_source(planned))
+            arrays["images"][row], sizes[row] = image.pixels, image.num_bytes
+            if image.target is not None:
+                arrays["targets"][row] = image.target
+            values[row] = [image.values[name] for name in spec.columns]
+            hashes[row] = np.frombuffer(image.sha256, dtype=np.uint8)
+            if (row + 1) % _COUNT_EVERY == 0:
+                count(_COUNT_EVERY)
+        block = WrittenBlock(pixels=arrays, sha256=hashes, size=sizes, values=values)
+        self._draft.write(shard, block)
+        count(len(rows) % _COUNT_EVERY)
+
+    @cached_property
+    def _draft(self) -> Draft:
+        return open_draft(self.folder)
+
+    @cached_property
+    def _buffers(self) -> dict[str, NDArray[Any]]:
+        """Return room for a shard of each pixel array: fresh memory each time would cost time."""
+        spec, num_rows = self._draft.spec, self._draft.num_rows
+        return {
+            name: np.empty((spec.rows_a_shard(num_rows), *pixels.shape), dtype=pixels.dtype)
+            for name, pixels in spec.arrays.items()
+        }
+
+    @cached_property
+    def _reader(self) -> Reader:
+        settings = self._draft.settings
+        return Reader(
+            Dataset.model_validate(self._draft.spec.source),
+            Path(settings["root"]),
+            allow_pickle=settings["allow_pickle"],
+            scratch=self.folder,
+        )
+
+
+def _spec(dataset: Dataset, options: Options) -> StoreSpec:
     return StoreSpec(
         dataset=dataset.name,
         classes=tuple(entry.name for entry in dataset.classes),
-        channels=dataset.image.channels,
-        image_shape=dataset.image.shape,
-        dtype=dataset.image.dtype,
-        seed=seed,
+        image=_pixels(dataset.image),
+        target=_pixels(dataset.target) if dataset.target else None,
+        columns=dataset.columns,
+        seed=options.seed,
+        source=dataset.model_dump(mode="json", by_alias=True, exclude={"simulate"}),
+        codec=options.codec,
+        chunk_rows=options.chunk_rows,
+        shard_rows=options.shard_rows,
     )
 
 
+def _pixels(image: ImageFormat) -> Pixels:
+    return Pixels(shape=image.shape, dtype=image.dtype, channels=image.channels)
+
+
 def _rows(sources: Sequence[Source]) -> pd.DataFrame:
-    columns = ("id", "label", "split", "group")
-    return pd.DataFrame({name: [getattr(row, name) for row in sources] for name in columns})
+    columns: dict[str, Any] = {
+        name: [getattr(source, name) for source in sources]
+        for name in ("id", "label", "split", "group", "file")
+    }
+    columns["at"] = [-1 if source.index is None else source.index for source in sources]
+    columns["partner"] = [source.partner or "" for source in sources]
+    return pd.DataFrame(columns)
 
 
-def _convert_block(
-    writer: StoreWriter,
-    block: slice,
-    dataset: Dataset,
-    root: Path,
-    sources: Sequence[Source],
-    progress: Progress | None,
-) -> None:
-    chosen = sources[block]
-    images = np.empty((len(chosen), *dataset.image.shape), dtype=dataset.image.dtype)
-    hashes = np.empty((len(chosen), 32), dtype=np.uint8)
-    sizes = np.empty(len(chosen), dtype=np.int64)
-    for row, source in enumerate(chosen):
-        image = read_source(root / source.id, dataset.image)
-        images[row], sizes[row] = image.pixels, image.num_bytes
-        hashes[row] = np.frombuffer(image.sha256, dtype=np.uint8)
-        if progress:
-            progress(block.start + row + 1, len(sources))
-    writer.write_block(block, images, hashes, sizes)
+def _source(row: Any) -> Source:
+    """Return the source that `_rows` made this row of."""
+    return Source(
+        id=row.id,
+        label=row.label,
+        split=row.split,
+        group=row.group,
+        file=row.file,
+        index=None if row.at < 0 else row.at,
+        partner=row.partner or None,
+    )

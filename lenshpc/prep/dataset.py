@@ -10,16 +10,25 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import DataError
-from lenshpc.prep.survey import Survey
+from lenshpc.prep.simulation.settings import Simulation
 
 SplitName = Literal["train", "val", "test"]
-SUFFIXES = {"npy": (".npy",), "image": (".jpg", ".jpeg", ".png")}
+SUFFIXES = {
+    "npy": (".npy",),
+    "image": (".jpg", ".jpeg", ".png"),
+    "fits": (".fits", ".fit", ".fts"),
+    "npz": (".npz",),
+    "hdf5": (".h5", ".hdf5"),
+}
+STACKS = ("npz", "hdf5")
 
 
 def _inner_folder(folder: str) -> str:
     path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts or str(path) in {"", "."}:
-        raise ValueError("expected a folder inside SOURCE, such as train/no")
+    if path.is_absolute() or ".." in path.parts or not folder:
+        raise ValueError(
+            "expected a folder inside SOURCE, such as train/no, or . for SOURCE itself"
+        )
     return str(path)
 
 
@@ -47,27 +56,59 @@ def _group_rule(rule: str) -> str:
 
 Folder = Annotated[str, AfterValidator(_inner_folder)]
 Length = Annotated[int, Field(ge=1)]
+Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class ImageFormat(Frozen):
-    """What every source file holds; `dtype` is also how the store keeps it."""
+    """What every source file holds, or every row of a stack; the store keeps shape and `dtype`.
 
-    format: Literal["npy", "image"]
+    `shape` is (C,H,W); `axes` the order in the file. `key` names the array in a stack, `hdu` the
+    image in a FITS file, whose first image it is by default.
+    """
+
+    format: Literal["npy", "image", "fits", "npz", "hdf5"]
     shape: tuple[Length, Length, Length]
     dtype: Annotated[str, AfterValidator(_pixel_dtype)]
     channels: tuple[str, ...]
+    axes: Literal["chw", "hwc", "hw"] = "chw"
+    key: Annotated[str, Field(min_length=1)] | None = None
+    hdu: Annotated[int, Field(ge=0)] | str | None = None
 
     @model_validator(mode="after")
-    def _channels_fit(self) -> Self:
+    def _keys_fit(self) -> Self:
         if len(self.channels) != self.shape[0]:
             raise ValueError(f"{len(self.channels)} channel names for shape {list(self.shape)}")
+        if self.axes == "hw" and self.shape[0] != 1:
+            raise ValueError(f"axes hw is one channel, shape {list(self.shape)} has more")
+        if self.format == "image" and self.axes != "chw":
+            raise ValueError("axes are fixed by JPEG and PNG; leave the key out")
+        if (self.key is not None) != self.is_stack:
+            raise ValueError(f"key names the array of {' or '.join(STACKS)}, and only of these")
+        if self.hdu is not None and self.format != "fits":
+            raise ValueError("hdu belongs to format fits")
         return self
 
+    @property
+    def is_stack(self) -> bool:
+        """Tell whether a file holds many images."""
+        return self.format in STACKS
 
-class ClassFolders(Frozen):
-    """One class and its folder in each split that the set has."""
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Return the shape of an image in the file."""
+        channels, height, width = self.shape
+        orders = {"chw": self.shape, "hwc": (height, width, channels), "hw": (height, width)}
+        return orders[self.axes]
 
-    name: Annotated[str, Field(min_length=1)]
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the file endings that count as images, in lower case."""
+        return SUFFIXES[self.format]
+
+
+class SplitFolders(Frozen):
+    """The folder of each split that the set has."""
+
     train: Folder
     val: Folder | None = None
     test: Folder | None = None
@@ -81,6 +122,17 @@ class ClassFolders(Frozen):
             "test": self.test,
         }
         return {split: folder for split, folder in pairs.items() if folder}
+
+
+class ClassFolders(SplitFolders):
+    """One class; `pickled` names the column for the number in files that pickle [image, number]."""
+
+    name: Annotated[str, Field(min_length=1)]
+    pickled: Column | None = None
+
+
+class Target(ImageFormat, SplitFolders):
+    """The images to be predicted from images; a pair is two files of one name."""
 
 
 class Carve(Frozen):
@@ -103,22 +155,39 @@ class Dataset(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     image: ImageFormat
-    classes: Annotated[tuple[ClassFolders, ...], Field(min_length=2)]
+    classes: Annotated[tuple[ClassFolders, ...], Field(min_length=1)]
+    target: Target | None = None
     carve: Carve | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"
-    simulate: Survey | None = None
+    simulate: Simulation | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [entry.name for entry in self.classes]
-        folders = [folder for entry in self.classes for folder in entry.folders.values()]
+        folders = [folder for split in self.splits for folder in self.folders(split)]
         for what, values in (("class", names), ("folder", folders)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(f"{what} {twice[0]!r} stands twice")
+        if "." in folders and len(folders) > 1:
+            raise ValueError("the folder . (SOURCE itself) must be the only one")
         if len({tuple(entry.folders) for entry in self.classes}) > 1:
             raise ValueError("every class needs a folder for the same splits")
+        if self.columns and self.image.format != "npy":
+            raise ValueError("pickled belongs to format npy")
         return self._carve_fits()
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        if self.target is None:
+            return self
+        if len(self.classes) != 1:
+            raise ValueError(f"pairs of image and target have one class, not {len(self.classes)}")
+        if tuple(self.target.folders) != self.splits:
+            raise ValueError("target needs a folder for the same splits as the class")
+        if self.target.is_stack != self.image.is_stack:
+            raise ValueError("image and target must both be stacks, or both be single files")
+        return self
 
     def _carve_fits(self) -> Self:
         splits = self.classes[0].folders
@@ -128,10 +197,15 @@ class Dataset(Frozen):
 
     @model_validator(mode="after")
     def _simulator_fits(self) -> Self:
-        image, names = self.image, {entry.name for entry in self.classes}
-        square = image.shape[0] == 3 and image.shape[1] == image.shape[2]
-        if self.simulate and not (names == {"lens", "nonlens"} and square):
-            raise ValueError("simulate makes 3-band square images of the classes lens and nonlens")
+        if self.simulate is None:
+            return self
+        self.simulate.check(self.image.shape, {entry.name for entry in self.classes})
+        made = self.target or self.image
+        (_, height, width), (_, made_height, made_width) = self.image.shape, made.shape
+        if height != width or made_height != made_width or made_height % height:
+            raise ValueError("simulate makes square images, and targets a multiple of their size")
+        if not {self.image.format, made.format} <= {"npy", "image"}:
+            raise ValueError("simulate writes formats npy and image")
         return self
 
     @property
@@ -140,9 +214,14 @@ class Dataset(Frozen):
         return tuple(self.classes[0].folders)
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the file endings that count as images, in lower case."""
-        return SUFFIXES[self.image.format]
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the numbers that come with images."""
+        return tuple(dict.fromkeys(entry.pickled for entry in self.classes if entry.pickled))
+
+    def folders(self, split: SplitName) -> list[str]:
+        """Return the folders of a split: one a class, in the order of labels, then the target's."""
+        parts = (*self.classes, self.target) if self.target else self.classes
+        return [part.folders[split] for part in parts if split in part.folders]
 
     def group_of(self, identifier: str) -> str:
         """Return the group of a row: rows of one group never part over splits or folds."""

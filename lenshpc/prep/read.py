@@ -1,152 +1,158 @@
-"""Read one source file to pixels and hash; every defect is one error that names the file."""
+"""Read one source to pixels and hash; every defect is one error that names the file."""
 
 import hashlib
-import io
+import math
+import os
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lenshpc.errors import DataError
-from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.dataset import Dataset, ImageFormat
+from lenshpc.prep.fits import fits_pixels
+from lenshpc.prep.npy import npy_header, npy_pixels
+from lenshpc.prep.picture import picture_pixels
+from lenshpc.prep.pixels import check_dtype, check_shape, check_values, oriented, shown_shape
+from lenshpc.prep.scan import Source
+from lenshpc.prep.stacks import Rows, open_rows
+from lenshpc.prep.unpickle import unwrap
 
-# Pillow modes that np.asarray gives without loss, by (channels, dtype).
-_MODES = {"L": (1, "uint8"), "I;16": (1, "uint16"), "RGB": (3, "uint8")}
-_HEADER_BYTES = 2**16
+# A file may be this much larger than its pixels as float128: headers, tables, other images.
+_MARGIN_BYTES = 2**20
+_MAX_OPEN_STACKS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceImage:
-    """The pixels (C,H,W) in the store's dtype, and the file they came from."""
+    """The pixels (C,H,W) in the store's dtype, and the bytes that they came from.
+
+    `sha256` is of the file's bytes, of image then target, or of a row's pixels as stored; `values`
+    has one number for each of the dataset's columns, NaN where the source has none.
+    """
 
     pixels: NDArray[Any]
+    target: NDArray[Any] | None
+    values: Mapping[str, float]
     sha256: bytes
     num_bytes: int
 
 
-def read_source(path: Path, image: ImageFormat) -> SourceImage:
-    """Return the image in the file at `path`."""
-    content = _content(path, image)
-    pixels = (_npy_pixels if image.format == "npy" else _picture_pixels)(path, content, image)
-    _check_pixels(path, pixels, image)
-    return SourceImage(
-        pixels=pixels.astype(image.dtype, copy=False),
-        sha256=hashlib.sha256(content).digest(),
-        num_bytes=len(content),
-    )
+class Reader:
+    """Reads the sources of a dataset; picklable, for use in worker processes."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        root: Path,
+        *,
+        allow_pickle: bool = False,
+        scratch: Path | None = None,
+    ) -> None:
+        self._dataset, self._root = dataset, str(root)
+        self._allow_pickle, self._scratch = allow_pickle, scratch
+        self._blank = dict.fromkeys(dataset.columns, math.nan)
+        self._stacks: dict[tuple[str, str | None], Rows] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the open files, which stay in their process."""
+        return {**self.__dict__, "_stacks": {}}
+
+    def read(self, source: Source) -> SourceImage:
+        """Return the image of a source, and its target where the dataset has pairs."""
+        column = self._dataset.classes[source.label].pickled
+        pixels, stored, number = self._part(source.file, source.index, self._dataset.image, column)
+        digest, num_bytes, target = hashlib.sha256(stored), len(stored), None
+        if source.partner is not None and self._dataset.target is not None:
+            target, stored, _ = self._part(source.partner, source.index, self._dataset.target, None)
+            digest.update(stored)
+            num_bytes += len(stored)
+        return SourceImage(
+            pixels=pixels,
+            target=target,
+            values={**self._blank, column: number} if column else self._blank,
+            sha256=digest.digest(),
+            num_bytes=num_bytes,
+        )
+
+    def _part(
+        self, file: str, row: int | None, image: ImageFormat, column: str | None
+    ) -> tuple[NDArray[Any], bytes, float]:
+        """Return checked pixels (C,H,W), the bytes that they came from, and the pickled number."""
+        path, number = f"{self._root}/{file}", math.nan
+        if row is None:
+            stored = _content(path, image)
+            pixels, number = self._decoded(path, stored, image, column)
+        else:
+            pixels = self._rows(path, image)[row]
+            path, stored = f"{path}#{row}", pixels.tobytes()
+        check_dtype(path, pixels.dtype, image.dtype)
+        check_values(path, pixels)
+        return oriented(pixels, image), stored, number
+
+    def _decoded(
+        self, path: str, content: bytes, image: ImageFormat, column: str | None
+    ) -> tuple[NDArray[Any], float]:
+        """Return the pixels of a single file in the order of its axes, and the pickled number."""
+        if image.format == "image":
+            return picture_pixels(path, content, image), math.nan
+        if image.format == "fits":
+            return fits_pixels(path, content, image), math.nan
+        header = npy_header(path, content)
+        if header.dtype.hasobject:
+            self._refuse_pickle(path, column)
+            pixels, number = unwrap(path, content[header.start :])
+            check_shape(path, pixels.shape, image.stored_shape)
+            return pixels, number
+        check_shape(path, header.shape, image.stored_shape)
+        return npy_pixels(path, content, header), math.nan
+
+    def _refuse_pickle(self, path: str, column: str | None) -> None:
+        """Raise unless the class is declared to pickle a number and the user has allowed it."""
+        found = f"{path} is a pickled object array; pickles can run code and are refused"
+        if column is None:
+            raise DataError(f"{found}: save it again as a plain array with np.save")
+        if not self._allow_pickle:
+            raise DataError(f"{found}; to unwrap [image, {column}] from them add --allow-pickle")
+
+    def _rows(self, path: str, image: ImageFormat) -> Rows:
+        """Return an open stack; the one opened first is closed when there are too many."""
+        key = (path, image.key)
+        if key not in self._stacks:
+            if len(self._stacks) == _MAX_OPEN_STACKS:
+                self._stacks.pop(next(iter(self._stacks)))
+            self._stacks[key] = open_rows(path, image, self._scratch)
+        return self._stacks[key]
 
 
-def _content(path: Path, image: ImageFormat) -> bytes:
+def _content(path: str, image: ImageFormat) -> bytes:
     """Return the bytes; a file far larger than its image is refused before it fills the memory."""
-    most = 16 * int(np.prod(image.shape)) + _HEADER_BYTES
+    most = 16 * math.prod(image.shape) + _MARGIN_BYTES
     try:
-        with path.open("rb") as stream:
-            content = stream.read(most + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):  # a pipe would never end
+                raise DataError(f"{path} is not a regular file; remove it")
+            content = _bytes_of(descriptor, min(status.st_size, most) + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; mend or remove it") from error
     if not content:
         raise DataError(f"{path} is empty (0 bytes); copy it again or remove it")
     if len(content) > most:
-        raise DataError(f"{path} is too large for one {_shape(image.shape)} image; check DATASET")
+        shape = shown_shape(image.shape)
+        raise DataError(f"{path} is too large for one {shape} image; remove it or check DATASET")
     return content
 
 
-def _npy_pixels(path: Path, content: bytes, image: ImageFormat) -> NDArray[Any]:
-    start, shape, fortran_order, dtype = _npy_header(path, content)
-    if dtype.hasobject:
-        raise DataError(
-            f"{path} is a pickled object array; pickles can run code and are refused: "
-            "save it again as a plain array with np.save"
-        )
-    if shape != image.shape:
-        raise DataError(
-            f"{path} has shape {_shape(shape)}, expected {_shape(image.shape)}; "
-            "remove it or check DATASET"
-        )
-    promised, held = int(np.prod(shape)) * dtype.itemsize, len(content) - start
-    if promised != held:
-        raise DataError(
-            f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes of pixels, it holds {held}; copy it again or remove it"
-        )
-    flat = np.frombuffer(content, dtype, offset=start)
-    return flat.reshape(shape, order="F" if fortran_order else "C")
-
-
-def _npy_header(path: Path, content: bytes) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
-    """Return where the pixels start, their shape, whether in Fortran order, and their dtype."""
-    if content[:6] != npy.MAGIC_PREFIX:
-        kind = "a Python pickle" if content[:1] == b"\x80" else f"not .npy: starts {content[:6]!r}"
-        raise DataError(f"{path} is {kind}; save it again with np.save, or remove it")
-    width = 2 if content[6:7] == b"\x01" else 4
-    start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
-    if start > len(content):
-        raise DataError(f"{path} is truncated within its header; copy it again or remove it")
-    try:
-        return (start, *_parsed_header(content[:start]))
-    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} has a broken .npy header: {reason}; remove it") from error
-
-
-@lru_cache(maxsize=64)  # all files of a set share their header, whose parsing costs most of a read
-def _parsed_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    stream = io.BytesIO(header)
-    version = npy.read_magic(stream)
-    if version == (1, 0):
-        return npy.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(stream)
-    raise ValueError(f"version {version}, expected (1, 0) or (2, 0)")
-
-
-def _picture_pixels(path: Path, content: bytes, image: ImageFormat) -> NDArray[Any]:
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
-            _check_picture(path, picture, image)
-            pixels = np.asarray(picture)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no JPEG or PNG image; copy it again or remove it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is damaged: {error}; copy it again or remove it") from error
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-
-
-def _check_picture(path: Path, picture: Image.Image, image: ImageFormat) -> None:
-    """Raise on size and mode, which the header tells, before any pixel is decoded."""
-    found = (_MODES.get(picture.mode, (0, ""))[0], picture.height, picture.width)
-    if found != image.shape:
-        raise DataError(
-            f"{path} has mode {picture.mode}, {picture.height} by {picture.width} pixels, expected "
-            f"{image.shape[0]} channel(s), {image.shape[1]} by {image.shape[2]}; "
-            "remove it or check DATASET"
-        )
-
-
-def _check_pixels(path: Path, pixels: NDArray[Any], image: ImageFormat) -> None:
-    if not np.can_cast(pixels.dtype, image.dtype, "safe"):
-        raise DataError(
-            f"{path} has dtype {pixels.dtype}, which {image.dtype} cannot hold without loss; "
-            "save it in that dtype, or change `image.dtype` in the dataset file"
-        )
-    if pixels.dtype.kind != "f":
-        return
-    # Models see float32: 1e300 would pass a test for infinity here and be infinite there.
-    with np.errstate(over="ignore"):
-        broken = int(np.count_nonzero(~np.isfinite(pixels.astype(np.float32, copy=False))))
-    if broken:
-        raise DataError(
-            f"{path} holds {broken} pixels that are NaN, infinite or beyond float32; "
-            "mend or remove it"
-        )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"
+def _bytes_of(descriptor: int, most: int) -> bytes:
+    """Return at most that many bytes; network file systems give a file in several pieces."""
+    content = os.read(descriptor, most)
+    while 0 < len(content) < most and (more := os.read(descriptor, most - len(content))):
+        content += more
+    return content

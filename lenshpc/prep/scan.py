@@ -1,65 +1,145 @@
 """List the source files of a dataset, sorted; refuse a layout that is not the declared one."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 from lenshpc.errors import DataError
-from lenshpc.prep.dataset import Dataset, SplitName
+from lenshpc.prep.dataset import Dataset, ImageFormat, SplitName
+from lenshpc.prep.stacks import count_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """One image file and the row that it becomes; `id` is its path relative to the root."""
+    """One image and the row that it becomes.
+
+    `file` and `partner`, the target's file, are paths relative to the root; `index` is the row in a
+    stack. `id` is the file, in a stack `file#index`.
+    """
 
     id: str
     label: int
     split: SplitName
     group: str
+    file: str
+    index: int | None = None
+    partner: str | None = None
 
 
 def scan(root: Path, dataset: Dataset) -> list[Source]:
-    """Return every source under `root`, sorted by id."""
+    """Return every source under `root`, sorted by id; of stacks, only headers are read."""
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
     splits = _present_splits(root, dataset)
     _refuse_strangers(root, dataset)
     found = [
-        _source(dataset, label, split, f"{folder}/{name}")
+        source
         for split in splits
-        for label, folder in enumerate(_folders(dataset, split))
-        for name in _image_names(root, folder, dataset)
+        for label in range(len(dataset.classes))
+        for source in _sources(root, dataset, split, label)
     ]
     _refuse_missing_classes(found, dataset)
-    return sorted(found, key=lambda source: source.id)
+    found.sort(key=attrgetter("id"))
+    return found
 
 
-def _source(dataset: Dataset, label: int, split: SplitName, identifier: str) -> Source:
-    group = dataset.group_of(identifier)
-    split = dataset.carve.applied(split, group) if dataset.carve else split
-    return Source(id=identifier, label=label, split=split, group=group)
+def _sources(root: Path, dataset: Dataset, split: SplitName, label: int) -> Iterator[Source]:
+    """Yield the sources in the folder of one class."""
+    folder = dataset.classes[label].folders[split]
+    names = _image_names(root, folder, dataset.image)
+    partners = _partners(root, dataset, split, folder, names)
+    for name in names:
+        file = _inside(folder, name)
+        for index in _indices(root, file, partners.get(name), dataset):
+            identifier = file if index is None else f"{file}#{index}"
+            group = dataset.group_of(identifier)
+            yield Source(
+                id=identifier,
+                label=label,
+                split=dataset.carve.applied(split, group) if dataset.carve else split,
+                group=group,
+                file=file,
+                index=index,
+                partner=partners.get(name),
+            )
 
 
-def _folders(dataset: Dataset, split: SplitName) -> list[str]:
-    return [entry.folders[split] for entry in dataset.classes]
+def _indices(
+    root: Path, file: str, partner: str | None, dataset: Dataset
+) -> Collection[int] | tuple[None]:
+    """Return the rows of a stack, or None for a file that is one image."""
+    if not dataset.image.is_stack:
+        return (None,)
+    num_rows = count_rows(f"{root}/{file}", dataset.image)
+    if partner and dataset.target:
+        num_targets = count_rows(f"{root}/{partner}", dataset.target)
+        if num_targets != num_rows:
+            raise DataError(
+                f"{root}/{file} has {num_rows} rows, {partner} has {num_targets}; a pair needs "
+                "equal numbers: correct one of them"
+            )
+    return range(num_rows)
+
+
+def _partners(
+    root: Path, dataset: Dataset, split: SplitName, folder: str, names: list[str]
+) -> dict[str, str]:
+    """Return image name → the target's file; each image has one, and each target its image."""
+    if dataset.target is None:
+        return {}
+    target = dataset.target.folders[split]
+    images = _by_pair_name(folder, names)
+    targets = _by_pair_name(target, _image_names(root, target, dataset.target))
+    for here, there, found, other in (
+        (folder, target, images, targets),
+        (target, folder, targets, images),
+    ):
+        alone = min(found.keys() - other.keys(), default=None)
+        if alone is not None:
+            raise DataError(
+                f"{root / here / found[alone]} has no partner in {there}/; pairs are files of one "
+                "name: add the other, or remove it"
+            )
+    return {name: _inside(target, targets[pair]) for pair, name in images.items()}
+
+
+def _by_pair_name(folder: str, names: list[str]) -> dict[str, str]:
+    """Return the name that the files of a pair share → file: 7 for LR/LR_7.npy and HR/7.npy."""
+    prefix = f"{PurePosixPath(folder).name}_"
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(_stem(name).removeprefix(prefix), name)
+        if other != name:
+            raise _twins(folder, other, name)
+    return found
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _inside(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
 
 
 def _present_splits(root: Path, dataset: Dataset) -> list[SplitName]:
     """Return the splits that are there; one may be absent as a whole, train may not."""
     present = []
     for split in dataset.splits:
-        missing = [name for name in _folders(dataset, split) if not (root / name).is_dir()]
+        folders = dataset.folders(split)
+        missing = [name for name in folders if not (root / name).is_dir()]
         if not missing:
             present.append(split)
-        elif split == "train" or len(missing) < len(dataset.classes):
+        elif split == "train" or len(missing) < len(folders):
             raise _unknown_layout(root, dataset, missing)
     return present
 
 
 def _unknown_layout(root: Path, dataset: Dataset, missing: list[str]) -> DataError:
-    expected = [folder for split in dataset.splits for folder in _folders(dataset, split)]
-    found = sorted(entry.name for entry in _entries(root)) or ["nothing"]
+    expected = [folder for split in dataset.splits for folder in dataset.folders(split)]
+    found = sorted(shown(entry.name) for entry in _entries(root)) or ["nothing"]
     more = ", …" if len(found) > 8 else ""
     return DataError(
         f"{root} is not laid out as {dataset.name}: {missing[0]}/ is missing; expected "
@@ -70,27 +150,26 @@ def _unknown_layout(root: Path, dataset: Dataset, missing: list[str]) -> DataErr
 
 def _refuse_strangers(root: Path, dataset: Dataset) -> None:
     """Raise on a folder or image beside the class folders: it would be left out in silence."""
-    known = {folder for entry in dataset.classes for folder in entry.folders.values()}
+    known = {folder for split in dataset.splits for folder in dataset.folders(split)}
     parents = {str(parent) for folder in known for parent in PurePosixPath(folder).parents}
     for level in sorted(level for level in parents if (root / level).is_dir()):
-        for entry in _entries(root / level):
+        for entry in sorted(_entries(root / level), key=attrgetter("name")):
             inner = str(PurePosixPath(level) / entry.name)
-            if inner in known | parents or not (_is_folder(entry) or _is_image(entry, dataset)):
-                continue
-            raise DataError(
-                f"{root / inner} is not part of {dataset.name} "
-                f"({', '.join(sorted(known))}); move it away, or declare it in the dataset file"
-            )
+            is_image = entry.name.lower().endswith(dataset.image.suffixes)
+            if inner not in known | parents and (_is_folder(entry) or is_image):
+                raise DataError(
+                    f"{shown(f'{root}/{inner}')} is not part of {dataset.name} "
+                    f"({', '.join(sorted(known))}); move it away, or declare it in the dataset file"
+                )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return what `folder` holds, sorted; hidden files (.DS_Store, ._1.npy) do not count."""
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield what `folder` holds; hidden files (.DS_Store, ._1.npy) do not count."""
     try:
         with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
+            yield from (entry for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error.strerror}; mend it and retry") from error
-    return sorted(visible, key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -98,49 +177,66 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
-def _is_image(entry: os.DirEntry[str], dataset: Dataset) -> bool:
-    return entry.name.lower().endswith(dataset.suffixes)
-
-
-def _image_names(root: Path, folder: str, dataset: Dataset) -> list[str]:
-    entries = _entries(root / folder)
-    for entry in entries:
-        if _is_folder(entry) or not _is_image(entry, dataset):
+def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
+    suffixes, names = image.suffixes, []
+    for entry in _entries(root / folder):
+        is_image = entry.name.lower().endswith(suffixes)
+        if folder == "." and not is_image and _is_file(entry):
+            continue  # beside images as beside folders: truth.csv, a readme
+        if not (is_image and _is_file(entry)):
             raise DataError(
-                f"unexpected {entry.path!r}; {folder}/ may hold only "
-                f"{' '.join(dataset.suffixes)} files; move it away"
+                f"unexpected {shown(entry.path)}; {folder}/ may hold only {' '.join(suffixes)} "
+                "files; move it away"
             )
-    if not entries:
+        names.append(entry.name)
+    if not names:
         raise DataError(
-            f"{root / folder} holds no {' '.join(dataset.suffixes)} files; "
+            f"{root / folder} holds no {' '.join(suffixes)} files; "
             "every class needs images: put them there, or remove the whole split"
         )
-    names = [entry.name for entry in entries]
+    names.sort()
     _refuse_odd_names(folder, names)
     return names
 
 
-def _refuse_odd_names(folder: str, names: Iterable[str]) -> None:
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def shown(name: str) -> str:
+    """Return a name as it is, or escaped where it would break the line."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _refuse_odd_names(folder: str, names: list[str]) -> None:
     """Raise on names that are one row to a reader: 1.npy, 1.NPY, or 1.jpg beside 1.jpeg."""
+    odd = next((name for name in names if not name.isprintable()), None)
+    if odd is not None:  # newlines, and bytes that are not UTF-8
+        raise DataError(f"cannot use the file name {f'{folder}/{odd}'!a}; rename it")
+    if len({_stem(name).casefold() for name in names}) == len(names):
+        return
     seen: dict[str, str] = {}
     for name in names:
-        if not name.isprintable():  # newlines, and bytes that are not UTF-8
-            raise DataError(f"cannot use the file name {f'{folder}/{name}'!a}; rename it")
-        stem = PurePosixPath(name).stem.casefold()
-        if stem in seen:
-            raise DataError(
-                f"duplicated id: {folder}/{seen[stem]} and {folder}/{name}; "
-                "remove or rename one of them"
-            )
-        seen[stem] = name
+        other = seen.setdefault(_stem(name).casefold(), name)
+        if other != name:
+            raise _twins(folder, other, name)
+
+
+def _twins(folder: str, name: str, other: str) -> DataError:
+    return DataError(
+        f"duplicated id: {folder}/{name} and {folder}/{other}; remove or rename one of them"
+    )
 
 
 def _refuse_missing_classes(sources: list[Source], dataset: Dataset) -> None:
     """Raise if carving left a split without one of its classes, as it may in a tiny set."""
+    present = {(source.split, source.label) for source in sources}
     for split in ("train", "val", "test"):
-        labels = {source.label for source in sources if source.split == split}
-        missing = [entry.name for i, entry in enumerate(dataset.classes) if i not in labels]
-        if missing and (labels or split == "train"):
+        missing = [c.name for i, c in enumerate(dataset.classes) if (split, i) not in present]
+        if missing and (split == "train" or len(missing) < len(dataset.classes)):
             raise DataError(
                 f"carving splits of {dataset.name} left no {missing[0]} in {split}; "
                 "the set is too small: add images, or drop `carve` from the dataset file"

@@ -13,7 +13,7 @@ from lenshpc import __version__
 from lenshpc.cli.main import main
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
-VERBS = ["simulate", "prepare", "info", "submit", "status", "resume", "aggregate"]
+VERBS = ["simulate", "prepare", "verify", "info", "submit", "status", "resume", "aggregate"]
 SPAWNED = """
 import json, sys
 from lenshpc.cli.main import main
@@ -64,10 +64,8 @@ def test_help_imports_nothing_heavy(tmp_path):
 
 
 def test_prepare_imports_neither_torch_nor_submitit(tmp_path):
-    counts = ("--num-lenses", "4", "--num-nonlenses", "4")
-    tests = ("--num-test-lenses", "2", "--num-test-nonlenses", "2")
     _, code, modules = spawn(
-        ["simulate", "lens_finding", "images", *counts, *tests],
+        ["simulate", "lens_finding", "images", "--train", "4", "--test", "2"],
         ["prepare", "lens_finding", "images", "store"],
         cwd=tmp_path,
     )

@@ -1,74 +1,60 @@
-"""Which rows a rank sees, and in which order."""
+"""Batches as the network sees them."""
 
 import numpy as np
 import pytest
 import torch
 
-from lenshpc.data.batches import ImageRows, Source, evaluation_batches, load, training_batches
+from lenshpc.data.augment import Augmenter
+from lenshpc.data.batches import Source
+from lenshpc.data.readers import InMemory
+from lenshpc.recipe import Data
 
-ROWS = np.arange(1000, 1103)  # 103 rows: 6 steps of 16, and 7 over
-
-
-def steps(world_size, epoch=0, seed=0):
-    """Return each step's rows over all ranks, sorted, and check that no rank shares a row."""
-    shares = [
-        training_batches(ROWS, 16, seed=seed, epoch=epoch, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
-    merged = [np.concatenate(step) for step in zip(*shares, strict=True)]
-    assert {len(batch) for share in shares for batch in share} == {16 // world_size}
-    return [sorted(step.tolist()) for step in merged]
+CPU = torch.device("cpu")
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_training_row_comes_at_most_once_an_epoch(world_size):
-    seen = [row for step in steps(world_size) for row in step]
-    assert len(seen) == len(set(seen)) == 96
-    assert set(seen) <= set(ROWS.tolist())
-
-
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_take_the_steps_of_one(world_size):
-    assert steps(world_size) == steps(1)
-
-
-def test_order_belongs_to_seed_and_epoch():
-    assert steps(1, epoch=3) == steps(1, epoch=3)
-    assert steps(1, epoch=3) != steps(1, epoch=4)
-    assert steps(1, seed=1) != steps(1, seed=2)
-
-
-def test_every_row_trains_in_some_epoch():
-    seen = {row for epoch in range(6) for step in steps(1, epoch) for row in step}
-    assert seen == set(ROWS.tolist())
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-@pytest.mark.parametrize("num_rows", [1, 3, 16, 64, 103])
-def test_evaluation_covers_all_rows_in_equal_shares(num_rows, world_size):
-    rows = ROWS[:num_rows]
-    shares = [
-        evaluation_batches(rows, 16, rank=rank, world_size=world_size) for rank in range(world_size)
-    ]
-    lengths = {tuple(len(batch) for batch in share) for share in shares}
-    assert len(lengths) == 1
-    assert all(0 < length <= 16 for length in lengths.pop())
-    seen = np.concatenate([batch for share in shares for batch in share])
-    assert set(seen.tolist()) == set(rows.tolist())
-    assert len(seen) - num_rows < world_size
+def source(images, scale, mean, deviation):
+    return Source(
+        reader=InMemory(images, CPU),
+        scale=scale,
+        labels=np.arange(100, 100 + len(images)),
+        mean=np.array(mean, dtype=np.float32),
+        deviation=np.array(deviation, dtype=np.float32),
+        device=CPU,
+    )
 
 
 def test_batch_holds_normalised_images_labels_and_rows():
-    images = np.arange(3 * 2 * 4, dtype=np.float32).reshape(3, 2, 2, 2)
-    source = Source(
-        images=images,
-        labels=np.array([5, 6, 7]),
-        mean=np.array([1.0, 2.0], dtype=np.float32),
-        deviation=np.array([2.0, 4.0], dtype=np.float32),
-    )
-    loaded = load(ImageRows(source), [np.array([2, 0])], num_workers=0, pin_memory=False)
-    (batch,) = list(loaded)
+    images = IMAGES.astype(np.float32)
+    (batch,) = source(images, 1.0, [1, 2], [2, 4]).batches([np.array([2, 0])])
     expected = (images[[2, 0]] - np.array([[[1]], [[2]]])) / np.array([[[2]], [[4]]])
     assert torch.equal(batch["image"], torch.from_numpy(expected.astype(np.float32)))
     assert batch["image"].dtype == torch.float32
-    assert (batch["label"].tolist(), batch["row"].tolist()) == ([7, 5], [2, 0])
+    assert (batch["label"].tolist(), batch["row"].tolist()) == ([102, 100], [2, 0])
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [([0, 0], [1, 1]), ([0.5, 0.4], [0.2, 0.3])])
+@pytest.mark.parametrize("augment", [(), ("contrast",)])
+def test_bytes_are_scaled_before_all_else(mean, deviation, augment):
+    rows = [np.array([3, 1]), np.array([5])]
+    augmenter = Augmenter(Data(augment=augment).augment, 0) if augment else None
+    found = source(IMAGES, 1 / 255, mean, deviation).batches(rows, augmenter)
+    floats = IMAGES.astype(np.float32) / np.float32(255)
+    expected = source(floats, 1.0, mean, deviation).batches(rows, augmenter)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=2e-6)
+
+
+def test_images_of_the_store_stay_as_they_are():
+    images = IMAGES.astype(np.float32)
+    before = images.copy()
+    list(source(images, 1.0, [1, 2], [2, 4]).batches([np.arange(12)]))
+    assert np.array_equal(images, before)
+
+
+def test_row_that_comes_again_is_augmented_anew():
+    augmenter = Augmenter(Data(augment=["affine"]).augment, 0)
+    visits = np.array([4, 4 + 12, 4 + 24])  # of 12 rows: row 4 for the first, second, third time
+    (batch,) = source(IMAGES, 1 / 255, [0, 0], [1, 1]).batches([visits], augmenter)
+    assert batch["row"].tolist() == [4, 4, 4]
+    assert len({image.numpy().tobytes() for image in batch["image"]}) == 3

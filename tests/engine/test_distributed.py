@@ -14,7 +14,6 @@ SLURM = {
     "SLURM_PROCID": "5",
     "SLURM_NTASKS": "8",
     "SLURM_LOCALID": "1",
-    "SLURM_NODEID": "1",
 }
 
 
@@ -40,7 +39,6 @@ def test_plain_slurm_job() -> None:
         rank=5,
         world_size=8,
         local_rank=1,
-        node=1,
         address="gpu003",
         port=20_000 + 81237 % 12_000,
         job="81237",

@@ -15,8 +15,12 @@ from lenshpc.store import Store
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("world_size", "changes"),
-    [(1, {}), (2, {"train__strategy": "deepspeed", "train__zero_stage": 2})],
-    ids=["single", "zero2"],
+    [
+        (1, {}),
+        (2, {"train__strategy": "deepspeed", "train__zero_stage": 2}),
+        (2, {"data": {"loading": "stream", "sampling": "balanced", "augment": ["d4", "noise"]}}),
+    ],
+    ids=["single", "zero2", "stream"],
 )
 def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
     spots: Store, tmp_path: Path, world_size: int, changes: dict

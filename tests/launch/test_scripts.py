@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 from ranks import recipe
 
-from lenshpc.launch.executor import aggregate_request, member_request
+from lenshpc.launch.executor import (
+    aggregate_request,
+    conversion_request,
+    joining_request,
+    member_request,
+)
 from lenshpc.launch.sites import Site
 from lenshpc.plan import Plan, expand
 
@@ -102,7 +107,7 @@ def test_one_member_is_a_plain_job(case):
 
 def test_aggregation_is_one_task_after_any_end(case):
     expected = f"""\
-#SBATCH --comment='lenshpc {case.run}'
+#SBATCH --comment='lenshpc {case.run}-report'
 #SBATCH --cpus-per-task=1
 #SBATCH --dependency=afterany:12:13
 #SBATCH --exclusive
@@ -140,3 +145,42 @@ def test_site_overrules_what_a_gpu_brings(case):
     assert "#SBATCH --cpus-per-task=3" in lines
     assert "#SBATCH --mem=7782M" in lines  # 4 x 1.9 GiB
     assert lines[-1].count("--cpus-per-task=3") == 1
+
+
+def conversion_options(name, output, cpus, mem_mb, minutes, more=""):
+    return f"""\
+#SBATCH --comment='lenshpc {name}'
+#SBATCH --cpus-per-task={cpus}
+{more}#SBATCH --exclusive
+#SBATCH --job-name={name}
+#SBATCH --mail-type=FAIL
+#SBATCH --mem={mem_mb}M
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output={FOLDER}/{output}_0_log.out
+#SBATCH --partition=gpu
+#SBATCH --qos=long
+#SBATCH --signal=USR2@90
+#SBATCH --time={minutes}
+"""
+
+
+def test_conversion_is_an_array_of_single_tasks_without_gpus():
+    assert conversion_request("prepare-slc", SITE, FOLDER, 64, cpus=4).script() == (
+        HEAD
+        + "#SBATCH --array=0-63%2\n"
+        + conversion_options("prepare-slc", "%A_%a", 4, 8192, 240)
+        + SETUP
+        + srun("%A_%a", "--cpus-per-task=4")
+    )
+
+
+def test_joining_waits_for_any_end_of_the_conversion():
+    dependency = "#SBATCH --dependency=afterany:12\n"
+    assert joining_request("prepare-slc", SITE, FOLDER, after="12").script() == (
+        HEAD
+        + conversion_options("prepare-slc-join", "%j", 1, 4096, 60, dependency)
+        + SETUP
+        + srun("%j", "--cpus-per-task=1")
+    )

@@ -10,7 +10,7 @@ from PIL import Image
 from source_sets import TINY, fill, tiny, write_yaml
 
 from lenshpc.errors import DataError
-from lenshpc.prep.convert import convert
+from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import load_dataset
 from lenshpc.store import channel_statistics, open_store
 
@@ -73,7 +73,7 @@ def test_grey_images_are_scaled_to_one(tmp_path):
 def test_equal_seed_gives_equal_bytes_and_another_seed_another_order(tmp_path):
     fill(tmp_path / "source")
     stores = [
-        convert(tiny(), tmp_path / "source", tmp_path / f"store{i}", seed=seed)
+        convert(tiny(), tmp_path / "source", tmp_path / f"store{i}", Options(seed=seed))
         for i, seed in enumerate((3, 3, 4))
     ]
     assert files_of(stores[0].path) == files_of(stores[1].path)
@@ -83,16 +83,21 @@ def test_equal_seed_gives_equal_bytes_and_another_seed_another_order(tmp_path):
     assert stores[0].attributes["manifest_hash"] == stores[2].attributes["manifest_hash"]
 
 
-def test_progress_counts_every_image(tmp_path):
-    fill(tmp_path / "source", splits=("train",))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_progress_counts_every_image(jobs, tmp_path):
+    fill(tmp_path / "source", num_images=36, splits=("train",))
     seen = []
+    options = Options(shard_rows=64)
     convert(
         tiny(),
         tmp_path / "source",
         tmp_path / "store",
+        options,
+        jobs=jobs,
         progress=lambda done, total: seen.append((done, total)),
     )
-    assert seen == [(done, 16) for done in range(1, 17)]
+    assert seen == sorted(seen)
+    assert (seen[-1], {total for _, total in seen}) == ((72, 72), {72})
 
 
 def test_existing_store_is_never_overwritten(tmp_path):
@@ -106,19 +111,39 @@ def test_existing_store_is_never_overwritten(tmp_path):
     assert files_of(store.path) == before
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
-def test_interrupted_conversion_leaves_nothing(failure, tmp_path):
-    fill(tmp_path / "source")
-
+def failing_at(number, failure):
     def fail(done, total):
-        if done == 20:
+        if done >= number:
             raise failure
 
+    return fail
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
+def test_conversion_interrupted_in_its_first_shard_leaves_nothing(failure, tmp_path):
+    fill(tmp_path / "source", num_images=20)
     with pytest.raises((DataError, KeyboardInterrupt, MemoryError)):
-        convert(tiny(), tmp_path / "source", tmp_path / "store", progress=fail)
+        convert(tiny(), tmp_path / "source", tmp_path / "store", progress=failing_at(20, failure))
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     with pytest.raises(DataError, match="no store at"):
         open_store(tmp_path / "store")
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(jobs, failure, tmp_path):
+    fill(tmp_path / "source", num_images=40)
+    options = Options(shard_rows=32)
+    arguments = (tiny(), tmp_path / "source", tmp_path / "store", options)
+    with pytest.raises((DataError, KeyboardInterrupt, MemoryError)):
+        convert(*arguments, progress=failing_at(100, failure))
+    assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["source"]
+    totals = set()
+    store = convert(*arguments, jobs=jobs, progress=lambda done, total: totals.add(total))
+    assert totals == {64}  # of 160 images, 96 were converted
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
+    straight = convert(tiny(), tmp_path / "source", tmp_path / "straight", options)
+    assert files_of(store.path) == files_of(straight.path)
 
 
 def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
@@ -133,6 +158,30 @@ def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
     result = CliRunner().invoke(prepare, arguments)
     assert isinstance(result.exception, DataError)
     assert "val/no/3.npy is empty (0 bytes)" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "tiny.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--tasks 4", "--site and --tasks go together"),
+        ("--site rehearsal", "--site and --tasks go together"),
+        ("--site local --tasks 4", "site local has no scheduler; leave out --site to convert here"),
+        ("--shard-rows 40", "a shard of 40 rows is no whole number of chunks of 32"),
+        ("--site nowhere --tasks 2", "nowhere"),
+    ],
+)
+def test_prepare_refuses_options_that_do_not_fit(words, complaint, tmp_path):
+    from click.testing import CliRunner
+
+    from lenshpc.cli.main import main
+
+    fill(tmp_path / "source", splits=("train",))
+    dataset = write_yaml(tmp_path / "tiny.yaml", TINY)
+    arguments = ["prepare", str(dataset), str(tmp_path / "source"), str(tmp_path / "store")]
+    result = CliRunner().invoke(main, arguments + words.split())
+    assert result.exit_code == 2
+    assert complaint in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "tiny.yaml"]
 
 

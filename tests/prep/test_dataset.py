@@ -35,7 +35,7 @@ BROKEN = {
         "carve must go from a split that has folders to one that has none",
     ),
     "group": ({"group": "no capture"}, "expected id, or an expression with one"),
-    "simulate": ({"simulate": {"pixel_scale_arcsec": -1}}, "greater than 0"),
+    "simulate": ({"simulate": {"model": "survey", "pixel_scale_arcsec": -1}}, "greater than 0"),
 }
 
 
@@ -55,6 +55,10 @@ def test_dataset_file_with_a_mistake_is_refused(name, tmp_path):
         ("lens_finding", ["nonlens", "lens"], ("train", "test")),
         ("multiclass", ["no", "sphere", "vort"], ("train", "val")),
         ("slc", ["no_sub", "sub"], ("train",)),
+        ("super_resolution", ["lens"], ("train",)),
+        ("super_resolution_hsc_hst", ["lens"], ("train",)),
+        ("diffusion", ["lens"], ("train",)),
+        ("foundation", ["no_sub", "cdm", "axion"], ("train",)),
     ],
 )
 def test_shipped_dataset_loads(name, classes, splits):

@@ -13,7 +13,11 @@ def test_scan_gives_sorted_ids_labels_and_splits(tmp_path):
     fill(tmp_path, num_images=2, splits=("train",))
     assert scan(tmp_path, tiny()) == [
         Source(
-            id=f"train/{name}/{i}.npy", label=label, split="train", group=f"train/{name}/{i}.npy"
+            id=f"train/{name}/{i}.npy",
+            label=label,
+            split="train",
+            group=f"train/{name}/{i}.npy",
+            file=f"train/{name}/{i}.npy",
         )
         for label, name in enumerate(("no", "yes"))
         for i in range(2)
@@ -70,8 +74,8 @@ BROKEN = {
     "class missing in train": (remove("train/yes"), "train/yes/ is missing; expected train/no"),
     "class missing in val": (remove("val/yes"), "val/yes/ is missing"),
     "empty class": (empty, "train/yes holds no .npy files; every class needs images"),
-    "stray file": (touch("train/no/readme.txt"), "unexpected '"),
-    "stray folder": (touch("train/no/more/1.npy"), "unexpected '"),
+    "stray file": (touch("train/no/readme.txt"), "unexpected "),
+    "stray folder": (touch("train/no/more/1.npy"), "unexpected "),
     "fourth class": (touch("train/maybe/1.npy"), "train/maybe is not part of tiny"),
     "other split": (touch("validation/no/1.npy"), "validation is not part of tiny"),
     "loose image": (touch("train/1.npy"), "train/1.npy is not part of tiny"),

@@ -1,35 +1,31 @@
-"""The simulator: deterministic, in the original layout, with lenses that obey the lens equation."""
+"""`lenshpc simulate`: every layout, deterministic, with the truth beside the images."""
 
-import csv
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from PIL import Image
 from source_sets import tiny
 
 from lenshpc.cli.simulate import simulate as command
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.prep.convert import convert
-from lenshpc.prep.dataset import load_dataset
-from lenshpc.prep.render import Camera, trace
-from lenshpc.prep.scene import Lens, draw_lens
-from lenshpc.prep.simulate import Counts, simulate
+from lenshpc.prep.dataset import Dataset, load_dataset
+from lenshpc.prep.simulation.counts import parse_counts
+from lenshpc.prep.simulation.simulate import simulate
 
 DATASET = load_dataset("lens_finding")
-COUNTS = Counts(lenses=3, nonlenses=4, test_lenses=1, test_nonlenses=2)
+COUNTS = {"train": {"nonlens": 4, "lens": 3}, "test": {"nonlens": 2, "lens": 1}}
 
 
 def hashes(root):
-    files = sorted(path for path in root.rglob("*.npy"))
+    files = sorted(path for path in root.rglob("*") if path.suffix in {".npy", ".jpg"})
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def test_images_have_the_original_layout_and_range(tmp_path):
+def test_lens_finding_has_the_original_layout_and_range(tmp_path):
     assert simulate(DATASET, tmp_path / "out", COUNTS) == 10
     assert list(hashes(tmp_path / "out")) == [
         *(f"test_lenses/{i}.npy" for i in (1,)),
@@ -42,87 +38,141 @@ def test_images_have_the_original_layout_and_range(tmp_path):
         assert (image.shape, image.dtype) == ((3, 64, 64), np.float32)
         assert image.min((1, 2)).tolist() == [0, 0, 0]
         assert image.max((1, 2)).tolist() == [1, 1, 1]
-    store = convert(DATASET, tmp_path / "out", tmp_path / "store")
-    assert store.attributes["counts"] == {
-        "train": {"nonlens": 4, "lens": 3},
-        "test": {"nonlens": 2, "lens": 1},
-    }
 
 
-def test_equal_seed_gives_equal_images_and_more_leave_the_first(tmp_path):
-    for name, counts, seed in (
-        ("a", COUNTS, 5),
-        ("b", COUNTS, 5),
-        ("more", Counts(lenses=6, nonlenses=5, test_lenses=2, test_nonlenses=3), 5),
-        ("other", COUNTS, 6),
+LAYOUTS = {
+    "lens_finding": (["train_lenses/2.npy", "test_nonlenses/1.npy"], (3, 64, 64), np.float32),
+    "multiclass": (["train/no/2.npy", "val/vort/1.npy"], (1, 150, 150), np.float64),
+    "slc": (["lenses/no_sub/image_2.jpg", "lenses/sub/image_40.jpg"], (150, 150), np.uint8),
+    "foundation": (["no_sub/2.npy", "axion/1.npy"], (64, 64), np.float64),
+    "diffusion": (["sample2.npy"], (1, 150, 150), np.float64),
+    "super_resolution": (["LR/sample2.npy"], (1, 75, 75), np.float64),
+}
+
+
+def load(path):
+    return np.load(path) if path.suffix == ".npy" else np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_is_that_of_the_original_and_can_be_prepared(name, tmp_path):
+    dataset = load_dataset(name)
+    counts = {split: {c.name: 40 for c in dataset.classes} for split in dataset.splits}
+    num_images = simulate(dataset, tmp_path / "out", counts, seed=3)
+    identifiers, shape, dtype = LAYOUTS[name]
+    for identifier in identifiers:
+        image = load(tmp_path / "out" / identifier)
+        assert (image.shape, image.dtype) == (shape, dtype)
+    truth = pd.read_csv(tmp_path / "out/truth.csv")
+    store = convert(dataset, tmp_path / "out", tmp_path / "store")
+    assert sorted(truth["id"]) == sorted(store.rows["id"])
+    assert num_images == len(truth)
+
+
+def test_low_resolution_is_the_mean_of_four_pixels_of_its_pair(tmp_path):
+    simulate(load_dataset("super_resolution"), tmp_path / "out", {"train": {"lens": 1}})
+    high = np.load(tmp_path / "out/HR/sample1.npy")
+    low = np.load(tmp_path / "out/LR/sample1.npy")
+    assert (high.shape, high.min(), high.max()) == ((1, 150, 150), 0, 1)
+    four = [high[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    np.testing.assert_allclose(low, np.mean(four, axis=0), atol=1e-6)
+
+
+def test_equal_seed_gives_equal_images_with_any_number_of_jobs_and_more_leave_the_first(tmp_path):
+    more = {"train": {"lens": 70, "nonlens": 65}, "test": {"lens": 2, "nonlens": 3}}
+    for name, counts, seed, jobs in (
+        ("a", COUNTS, 5, 1),
+        ("b", COUNTS, 5, 2),
+        ("more", more, 5, 2),
+        ("other", COUNTS, 6, 1),
     ):
-        simulate(DATASET, tmp_path / name, counts, seed=seed)
+        simulate(DATASET, tmp_path / name, counts, seed=seed, jobs=jobs)
     first = hashes(tmp_path / "a")
     assert hashes(tmp_path / "b") == first
     assert (tmp_path / "a/truth.csv").read_bytes() == (tmp_path / "b/truth.csv").read_bytes()
     assert hashes(tmp_path / "more").items() >= first.items()
     assert not set(hashes(tmp_path / "other").values()) & set(first.values())
     assert len(set(first.values())) == 10
+    truth = pd.read_csv(tmp_path / "more/truth.csv")
+    expected = [f"train_lenses/{i + 1}.npy" for i in range(70)]
+    assert list(truth["id"])[:70] == expected
 
 
-def test_truth_lies_beside_the_images(tmp_path):
+def test_truth_of_lens_finding_lies_beside_the_images(tmp_path):
     simulate(DATASET, tmp_path / "out", COUNTS)
-    with (tmp_path / "out/truth.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert {row["id"] for row in rows} == set(hashes(tmp_path / "out"))
-    for row in rows:
-        is_lens = row["id"].startswith(("train_lenses", "test_lenses"))
-        assert (row["kind"] == "lens") == is_lens == bool(row["theta_e_arcsec"])
-        assert not is_lens or 0.7 <= float(row["theta_e_arcsec"]) <= 2.5
+    truth = pd.read_csv(tmp_path / "out/truth.csv")
+    assert set(truth["id"]) == set(hashes(tmp_path / "out"))
+    is_lens = truth["id"].str.startswith(("train_lenses", "test_lenses"))
+    assert list(truth["kind"] == "lens") == list(is_lens) == list(truth["theta_e_arcsec"].notna())
+    assert truth["theta_e_arcsec"].dropna().between(0.7, 2.5).all()
+    assert not (tmp_path / "out/subhalos.parquet").exists()
 
 
-def test_ring_of_a_centred_source_has_the_einstein_radius():
-    camera = Camera(survey=DATASET.simulate, num_pixels=64)
-    source = draw_lens(DATASET.simulate, np.random.default_rng(0)).lens.source
-    lens = Lens(x=0, y=0, theta_e=1.5, axis_ratio=1, angle=0, gamma1=0, gamma2=0, source=source)
-    angle = np.linspace(0, 6, 50)
-    beta = trace(lens, 1.5 * np.cos(angle), 1.5 * np.sin(angle))
-    np.testing.assert_allclose(beta, 0, atol=1e-8)
-    assert camera.num_pixels == 64
+def test_subhalos_of_every_image_add_up_to_the_truth(tmp_path):
+    dataset = load_dataset("multiclass")
+    simulate(dataset, tmp_path / "out", {"train": {"no": 2, "sphere": 70, "vort": 3}})
+    truth = pd.read_csv(tmp_path / "out/truth.csv", index_col="id")
+    subhalos = pd.read_parquet(tmp_path / "out/subhalos.parquet")
+    found = subhalos.groupby("id").agg(
+        number=("mass_fraction", "size"), fraction=("mass_fraction", "sum")
+    )
+    assert not set(found.index) & {"train/no/1.npy", "train/no/2.npy"}
+    expected = truth.loc[found.index]
+    np.testing.assert_array_equal(found["number"], expected["num_subhalos"])
+    np.testing.assert_allclose(found["fraction"], expected["subhalo_mass_fraction"], rtol=1e-5)
+    radii = 1.2815 * np.sqrt(subhalos["mass_fraction"])
+    np.testing.assert_allclose(subhalos["theta_e_arcsec"], radii, rtol=1e-5)
 
 
-def test_blurring_keeps_flux_and_a_single_pixel_gets_the_declared_width():
-    camera = Camera(survey=DATASET.simulate, num_pixels=64)
-    image = np.zeros((3, 64, 64))
-    image[:, 32, 32] = 1
-    blurred = camera.blurred(image)
-    np.testing.assert_allclose(blurred.sum((1, 2)), 1, rtol=1e-3)
-    offsets = (np.arange(64) - 32) * 0.168
-    width = np.sqrt((blurred.sum(1) * offsets**2).sum(1)) * 2.3548
-    np.testing.assert_allclose(width, DATASET.simulate.psf_fwhm_arcsec, rtol=1e-2)
-
-
-def test_orientations_are_uniform():
-    angles = [
-        draw_lens(DATASET.simulate, np.random.default_rng(seed)).galaxies[0].angle
-        for seed in range(2000)
-    ]
-    counts, _ = np.histogram(angles, bins=8, range=(0, np.pi))
-    assert counts.sum() == 2000
-    assert np.abs(counts - 250).max() < 4 * np.sqrt(250)
+def test_counts_are_one_number_or_one_for_each_class():
+    wanted = {"train": "lens=100,nonlens=300", "val": None, "test": "5"}
+    assert parse_counts(DATASET, wanted) == {
+        "train": {"nonlens": 300, "lens": 100},
+        "test": {"nonlens": 5, "lens": 5},
+    }
 
 
 @pytest.mark.parametrize(
-    ("counts", "complaint"),
+    ("split", "text", "complaint"),
     [
-        (Counts(lenses=0, nonlenses=3), "at least one lens and one nonlens"),
-        (Counts(lenses=1, nonlenses=1, test_lenses=1), "or neither"),
+        ("train", "0", "--train 0: expected a number above 0, or nonlens=100,lens=100"),
+        ("train", "many", "--train many: expected a number above 0"),
+        ("train", "lens=3", "expected a number above 0, or nonlens=100,lens=100"),
+        ("train", "lens=3,nonlens=-1", "expected a number above 0"),
+        ("train", "lens=3,lens=4", "expected a number above 0"),
+        ("train", "lens=3,ring=4", "unknown class 'ring'"),
+        ("val", "3", "--val: lens_finding has no folders for val; give images for train, test"),
     ],
 )
-def test_counts_that_leave_a_class_empty_are_refused(counts, complaint, tmp_path):
-    with pytest.raises(ConfigError, match=complaint):
-        simulate(DATASET, tmp_path / "out", counts)
-    assert list(tmp_path.iterdir()) == []
+def test_counts_that_make_no_sense_are_refused(split, text, complaint):
+    with pytest.raises(ConfigError) as error:
+        parse_counts(DATASET, {split: text})
+    assert complaint in str(error.value)
 
 
 def test_dataset_without_a_simulator_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="tiny has no simulator; known: lens_finding"):
-        simulate(tiny(), tmp_path / "out", COUNTS)
+    with pytest.raises(ConfigError, match="tiny has no simulator; its file lacks the key simulate"):
+        simulate(tiny(), tmp_path / "out", {"train": {"no": 1, "yes": 1}})
+
+
+def changed(name, **image):
+    value = load_dataset(name).model_dump(by_alias=True, exclude_none=True)
+    return Dataset.model_validate(value | {"image": value["image"] | image})
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "complaint"),
+    [
+        ("lens_finding", {"shape": [1, 64, 64], "channels": ["g"]}, "makes 3-band images"),
+        ("multiclass", {"shape": [2, 64, 64], "channels": ["g", "r"]}, "makes 1-band images"),
+        ("multiclass", {"shape": [1, 64, 32]}, "makes square images"),
+        ("multiclass", {"format": "fits"}, "writes formats npy and image"),
+        ("super_resolution", {"shape": [1, 64, 64]}, "targets a multiple of their size"),
+    ],
+)
+def test_images_that_no_simulator_makes_are_refused(name, image, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        changed(name, **image)
 
 
 def test_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
@@ -142,35 +192,8 @@ def test_interruption_leaves_nothing(tmp_path):
 
 
 def test_command_writes_the_images(tmp_path):
-    arguments = ["lens_finding", str(tmp_path / "out"), "--num-lenses", "2"]
-    result = CliRunner().invoke(command, [*arguments, "--num-nonlenses", "1"])
+    arguments = ["lens_finding", str(tmp_path / "out"), "--train", "lens=2,nonlens=1"]
+    result = CliRunner().invoke(command, [*arguments, "--jobs", "1"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "3 images in" in result.stderr
     assert len(hashes(tmp_path / "out")) == 3
-
-
-def radial_features(images):
-    y, x = np.mgrid[:64, :64] - 31.5
-    radius = np.hypot(x, y).astype(int).ravel()
-    counts = np.bincount(radius)[:20]
-    flat = np.sqrt(images).reshape(-1, 64 * 64)
-    means = np.stack([np.bincount(radius, image)[:20] / counts for image in flat])
-    return means.reshape(len(images), -1)
-
-
-def test_lenses_are_learnable_from_500_images_but_not_by_the_median(tmp_path):
-    counts = Counts(lenses=250, nonlenses=250, test_lenses=100, test_nonlenses=100)
-    simulate(DATASET, tmp_path / "out", counts)
-
-    def load(folder, number):
-        return np.stack(
-            [np.load(tmp_path / "out" / folder / f"{i + 1}.npy") for i in range(number)]
-        )
-
-    train = np.concatenate([load("train_lenses", 250), load("train_nonlenses", 250)])
-    test = np.concatenate([load("test_lenses", 100), load("test_nonlenses", 100)])
-    labels = np.repeat([1, 0], 100)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    model.fit(radial_features(train), np.repeat([1, 0], 250))
-    assert roc_auc_score(labels, model.decision_function(radial_features(test))) > 0.8
-    assert 0.3 < roc_auc_score(labels, -np.median(test, axis=(1, 2, 3))) < 0.75

@@ -1,24 +1,22 @@
 """The numbers of the lens-finding simulator, read from a dataset file and validated once."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import model_validator
 
 from lenshpc.config import Frozen
+from lenshpc.prep.simulation.ranges import (
+    AxisRatioRange,
+    CountRange,
+    Fraction,
+    NonNegativeRange,
+    Positive,
+    PositiveRange,
+    Range,
+    SersicIndex,
+)
 
-
-def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] > limits[1]:
-        raise ValueError("expected [low, high]")
-    return limits
-
-
-NonlensKind = Literal["elliptical", "spiral", "edge_on", "group", "faint"]
-Positive = Annotated[float, Field(gt=0)]
-Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
-PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-Count = Annotated[int, Field(ge=0)]
-CountRange = Annotated[tuple[Count, Count], AfterValidator(_ascending)]
+NonlensKind = Literal["elliptical", "spiral", "edge_on", "merger", "group", "artefact", "faint"]
 Band = tuple[Positive, Positive, Positive]
 
 
@@ -29,8 +27,8 @@ class GalaxyRanges(Frozen):
     g_r: Range
     r_i: Range
     radius_arcsec: PositiveRange
-    axis_ratio: PositiveRange
-    sersic_index: Annotated[float, Field(gt=0.5, le=10)]
+    axis_ratio: AxisRatioRange
+    sersic_index: SersicIndex
 
 
 class Galaxies(Frozen):
@@ -53,22 +51,34 @@ class ArmRanges(Frozen):
     winding: Range
 
 
+class StripRanges(Frozen):
+    """Satellite trails, and bleeding columns of bright stars, which are in one band."""
+
+    surface_mag_i: Range
+    width_arcsec: PositiveRange
+    bleed_probability: Fraction
+
+
 class Survey(Frozen):
     """Instrument, lenses and galaxies; the bands are g, r, i."""
 
+    model: Literal["survey"]
+    file_prefix: str = ""
     pixel_scale_arcsec: Positive
     zero_point_mag: float
     psf_fwhm_arcsec: Band
     sky_rms: Band
     electrons_per_flux: Band
     theta_e_arcsec: PositiveRange
-    shear: Range
-    source_offset: Range
+    shear: NonNegativeRange
+    source_offset: NonNegativeRange
     num_companions: CountRange
     companion_distance_arcsec: PositiveRange
     nonlens_kinds: dict[NonlensKind, Positive]
     num_group_members: CountRange
+    merger_distance_arcsec: PositiveRange
     arms: ArmRanges
+    strips: StripRanges
     galaxies: Galaxies
 
     @model_validator(mode="after")
@@ -77,3 +87,8 @@ class Survey(Frozen):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"nonlens_kinds sum to {total:g}, expected 1")
         return self
+
+    def check(self, image_shape: tuple[int, int, int], classes: set[str]) -> None:
+        """Raise ValueError unless images and classes are what this simulator makes."""
+        if image_shape[0] != 3 or classes != {"lens", "nonlens"}:
+            raise ValueError("model survey makes 3-band images of the classes lens and nonlens")

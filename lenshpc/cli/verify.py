@@ -1,0 +1,42 @@
+"""`lenshpc verify`: is a store what was written, and what was read?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lenshpc.cli.progress import progress_bar
+
+
+@click.command(short_help="Check every hash of a store, and its pixels against the source.")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="The source folder; compare every pixel."
+)
+@click.option("--allow-pickle", is_flag=True, help="As in lenshpc prepare.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+def verify(store: Path, against: Path | None, allow_pickle: bool, jobs: int | None) -> None:
+    """Check every hash of STORE; with --against, prove its pixels equal the source's, bit for bit.
+
+    Exit 0 if all is well, 2 if not; the message names the shard or the file.
+
+    \b
+    Example:
+      lenshpc verify stores/slc --against downloads/SLC_Data
+    """
+    from lenshpc.prep.parallel import num_cores
+    from lenshpc.prep.verify import verify as check
+
+    with progress_bar("verifying") as progress:
+        whole = check(
+            store,
+            against=against,
+            allow_pickle=allow_pickle,
+            jobs=jobs or num_cores(),
+            progress=progress,
+        )
+    equal = f"; every pixel equals {against}, bit for bit" if against else ""
+    click.echo(
+        f"{store} is whole: {whole.num_rows} images in {whole.num_shards} shards{equal}", err=True
+    )

@@ -1,0 +1,82 @@
+"""A store's images as they are held in memory: whole bytes or float32, resized if so asked."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from lenshpc.data.chunks import Chunks
+from lenshpc.recipe import Data
+from lenshpc.store import Store
+
+Images = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What all ways of loading agree on: shape, dtype and pixels of every row."""
+
+    store: Store
+    settings: Data
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return one image's (C, H, W)."""
+        return self.settings.in_memory(self.store.image_shape, self.store.dtype.name)[0]
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Return uint8, or float32."""
+        return np.dtype(self.settings.in_memory(self.store.image_shape, self.store.dtype.name)[1])
+
+    @property
+    def scale(self) -> float:
+        """Return the factor that turns the pixels into the floats that models see."""
+        return self.store.scale if self.dtype == np.uint8 else 1.0
+
+    @property
+    def image_bytes(self) -> int:
+        """Return the bytes of one image."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes of all images."""
+        return self.store.num_rows * self.image_bytes
+
+    @property
+    def num_chunks(self) -> int:
+        """Return how many chunks hold the images."""
+        return -(-self.store.num_rows // self.store.chunk_rows)
+
+    def read_chunks(self, chunks: Iterable[int]) -> Iterator[Images]:
+        """Yield the images (n, C, H, W) of each chunk, to be used before the next is asked for."""
+        scratch = self._chunks.scratch()
+        for chunk in chunks:
+            yield self._held(self._chunks.read(chunk, scratch))
+
+    def _held(self, stored: npt.NDArray[Any]) -> Images:
+        if self.dtype == np.uint8:
+            return stored
+        pixels = stored.astype(np.float32, copy=False)
+        if self.store.scale != 1:
+            pixels = pixels * np.float32(self.store.scale)
+        return _resized(pixels, self.shape[1:])
+
+    @cached_property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.store)
+
+
+def _resized(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return (n, C, *sides) images: area means down, cubic splines up."""
+    if block.shape[2:] == sides:
+        return block
+    height, width = sides
+    how = cv2.INTER_AREA if height < block.shape[2] else cv2.INTER_CUBIC
+    planes = [cv2.resize(p, (width, height), interpolation=how) for p in np.concatenate(block)]
+    return np.stack(planes).reshape(*block.shape[:2], height, width)

@@ -1,0 +1,182 @@
+"""What chance does to each image: parameters as a function of (seed, epoch, visit), no state.
+
+Both back ends apply what is drawn here, so they see the same augmentation, and it depends neither
+on the number of ranks nor on an interruption. The random numbers are those of SplitMix64 (Steele,
+Lea and Flood 2014, doi:10.1145/2660193.2660195): its output at any place is a few multiplications,
+done for all images of a batch at once, in numpy or torch alike, on int64 that wrap around.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lenshpc.data.order import Visits
+from lenshpc.recipe import D4, Affine, Augmentation, Contrast, Crop, Flips, Noise, PsfJitter
+
+Keys = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Integers = TypeVar("Integers", Keys, Tensor)
+
+# The constants of SplitMix64 as signed numbers.
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Quarter turns (B,), counterclockwise, then mirrored (B,) left-right or not."""
+
+    quarters: npt.NDArray[np.int64]
+    mirrored: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Warps:
+    """Matrices (B, 2, 3): which point (x, y, 1) of the old image comes to a point of the new."""
+
+    matrices: Floats
+
+
+@dataclass(frozen=True)
+class AddedNoise:
+    """A key (B,) of each image's noise, and its deviation (B,)."""
+
+    keys: Keys
+    stds: Floats
+
+
+@dataclass(frozen=True)
+class Blurs:
+    """Kernels (B, K) along either axis, K odd; each adds up to 1."""
+
+    kernels: Floats
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Factors (B,) about the mean of image and channel, and what is added (B,)."""
+
+    factors: Floats
+    added: Floats
+
+
+Drawn = Turns | Warps | AddedNoise | Blurs | Stretches
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The random numbers of one augmentation of a batch."""
+
+    keys: Keys
+    sides: tuple[int, int]
+
+    def uniform(self, number: int, low: float = 0.0, high: float = 1.0) -> Floats:
+        """Return the `number`th draw (B,) of each image from [low, high)."""
+        part = _shifted(_joined(self.keys, number), 11) / 2**53
+        return low + (high - low) * part
+
+    def integers(self, number: int, end: int) -> npt.NDArray[np.int64]:
+        """Return the `number`th draw (B,) of each image from 0 to end - 1."""
+        return (self.uniform(number) * end).astype(np.int64)
+
+
+def draw(
+    steps: Sequence[Augmentation], seed: int, epoch: int, visits: Visits, sides: tuple[int, int]
+) -> list[Drawn]:
+    """Return what each step does to each visit's image of (height, width)."""
+    keys = _joined(_joined(_joined(np.zeros(1, np.int64), seed), epoch), visits)
+    return [_drawn(step, Chance(_joined(keys, place), sides)) for place, step in enumerate(steps)]
+
+
+def standard_normal(keys: Keys, num: int, device: torch.device) -> Tensor:
+    """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device."""
+    places = _mixed(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
+    bits = _mixed(torch.from_numpy(keys).to(device)[:, None] ^ places)
+    radius = torch.sqrt(-2 * torch.log(((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24))
+    angle = (bits & 0xFFFFFF).float() * (2 * torch.pi / 2**24)
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :num]
+
+
+def _shifted(values: Integers, num_bits: int) -> Integers:
+    """Shift right without copying the sign."""
+    return values >> num_bits & ((1 << 64 - num_bits) - 1)
+
+
+def _mixed(values: Integers) -> Integers:
+    values = (values ^ _shifted(values, 30)) * _MIX_1
+    values = (values ^ _shifted(values, 27)) * _MIX_2
+    return values ^ _shifted(values, 31)
+
+
+def _joined(keys: Keys, value: int | Keys) -> Keys:
+    return _mixed(keys + (np.atleast_1d(np.asarray(value, np.int64)) + 1) * _GOLDEN)
+
+
+def _drawn(step: Augmentation, chance: Chance) -> Drawn:
+    match step:
+        case Flips():
+            return _flips(chance)
+        case D4():
+            return _d4(chance)
+        case Affine():
+            return _affine(step, chance)
+        case Crop():
+            return _crop(step, chance)
+        case Noise():
+            return AddedNoise(_joined(chance.keys, 1), chance.uniform(0, 0, step.std))
+        case PsfJitter():
+            return _psf_jitter(step, chance)
+        case Contrast():
+            factors = chance.uniform(0, 1 - step.factor, 1 + step.factor)
+            return Stretches(factors, chance.uniform(1, -step.brightness, step.brightness))
+
+
+def _flips(chance: Chance) -> Turns:
+    """An up-down flip is half a turn and a left-right flip."""
+    left_right, up_down = chance.integers(0, 2), chance.integers(1, 2)
+    return Turns(2 * up_down, left_right != up_down)
+
+
+def _d4(chance: Chance) -> Turns:
+    element = chance.integers(0, 8)
+    return Turns(element % 4, element >= 4)
+
+
+def _affine(step: Affine, chance: Chance) -> Warps:
+    limit = np.deg2rad(step.rotate_deg)
+    angle = chance.uniform(0, -limit, limit)
+    zoom = chance.uniform(1, 1 - step.scale, 1 + step.scale)
+    shifts = [chance.uniform(number, -step.shift, step.shift) for number in (2, 3)]
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    return Warps(_about_centre(np.array([[cos, -sin], [sin, cos]]), shifts, chance.sides))
+
+
+def _crop(step: Crop, chance: Chance) -> Warps:
+    side = chance.uniform(0, step.min_side, 1)
+    room = (1 - side) / 2
+    # Seen from the enlarged image, the cut-out's centre lies the other way and farther.
+    shifts = [-room * chance.uniform(number, -1, 1) / side for number in (1, 2)]
+    zero = np.zeros_like(side)
+    return Warps(_about_centre(np.array([[side, zero], [zero, side]]), shifts, chance.sides))
+
+
+def _about_centre(linear: Floats, shifts: Sequence[Floats], sides: tuple[int, int]) -> Floats:
+    """Return (B, 2, 3) of old = linear (new - centre - shift) + centre, linear being (2, 2, B)."""
+    height, width = sides
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])[:, None]
+    moved = centre + np.array([shifts[0] * width, shifts[1] * height])
+    constant = centre - np.einsum("ijb,jb->ib", linear, moved)
+    return np.concatenate([linear, constant[:, None]], axis=1).transpose(2, 0, 1)
+
+
+def _psf_jitter(step: PsfJitter, chance: Chance) -> Blurs:
+    sigma = np.maximum(chance.uniform(0, 0, step.sigma_px), 1e-3)[:, None]
+    reach = int(np.ceil(3 * step.sigma_px))
+    kernels = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    return Blurs(kernels / kernels.sum(axis=1, keepdims=True))

@@ -1,0 +1,97 @@
+"""Which rows each rank takes at each step: a function of (seed, epoch), never a state.
+
+A visit is a row and how often the epoch drew it before: of N rows, visit v is row v % N for the
+(v // N + 1)th time. Only balanced sampling draws a row twice; a list of rows is one of visits.
+All batches of an epoch are computed at once, so going on at any step means slicing the list.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+Visits = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64]
+
+CHUNK_ROWS = 32  # fixed: the order must not depend on how a store was cut into chunks
+WINDOW_BLOCKS = 16
+WINDOW_ROWS, WINDOW_BYTES = 2048, 2**28
+
+
+def window_rows(image_bytes: int) -> int:
+    """Return how many rows a stream mixes: 2048, fewer of large images, never below 16 chunks."""
+    smallest = WINDOW_BLOCKS * CHUNK_ROWS
+    return max(1, min(WINDOW_ROWS, WINDOW_BYTES // image_bytes) // smallest) * smallest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOrder:
+    """The order in which the rows of a fold train; `labels` are of all N rows of the store.
+
+    `window` is the number of rows that a stream mixes; without one, all rows are mixed.
+    """
+
+    rows: Rows
+    labels: Labels
+    batch_size: int
+    seed: int
+    sampling: Literal["natural", "balanced"] = "natural"
+    window: int | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """Return the number of whole steps in an epoch."""
+        return len(self.rows) // self.batch_size
+
+    def batches(self, epoch: int, *, rank: int, world_size: int) -> list[Visits]:
+        """Return this rank's share of each step; the rest below a full step is left out."""
+        visits = self.rows if self.sampling == "natural" else self._balanced(epoch)
+        kept, share = self.num_steps * self.batch_size, self.batch_size // world_size
+        if self.window is None:
+            # The ranks together see the same steps whatever their number.
+            mixed = np.random.default_rng([self.seed, epoch]).permutation(visits)[:kept]
+            return list(mixed.reshape(-1, self.batch_size)[:, rank::world_size])
+        dealt = self._in_blocks(visits, epoch, self.window // WINDOW_BLOCKS)[:kept]
+        mine = dealt.reshape(world_size, -1)[rank]
+        window = max(1, self.window // share) * share
+        generator = np.random.default_rng([self.seed, epoch, rank])
+        windows = np.split(mine, range(window, len(mine), window))
+        return list(np.concatenate([*map(generator.permutation, windows)]).reshape(-1, share))
+
+    def _in_blocks(self, visits: Visits, epoch: int, block_rows: int) -> Visits:
+        """Return the visits with blocks of neighbouring rows in random order."""
+        blocks = visits % len(self.labels) // block_rows
+        places = np.random.default_rng([self.seed, epoch]).permutation(blocks.max() + 1)
+        return visits[np.argsort(places[blocks], kind="stable")]
+
+    def _balanced(self, epoch: int) -> Visits:
+        """Draw as many visits as there are rows, the classes equally often (to one).
+
+        No row comes again before all of its class have come.
+        """
+        generator = np.random.default_rng([self.seed, epoch, 0, 0])
+        classes = generator.permutation(np.unique(self.labels[self.rows]))
+        quotas = [len(part) for part in np.array_split(self.rows, len(classes))]
+        return np.concatenate(
+            [
+                self._drawn(self.rows[self.labels[self.rows] == label], quota, generator)
+                for label, quota in zip(classes, quotas, strict=True)
+            ]
+        )
+
+    def _drawn(self, rows: Rows, quota: int, generator: np.random.Generator) -> Visits:
+        times = -(-quota // len(rows))
+        rounds = [generator.permutation(rows) + n * len(self.labels) for n in range(times)]
+        return np.concatenate(rounds)[:quota]
+
+
+def evaluation_batches(rows: Rows, batch_size: int, *, rank: int, world_size: int) -> list[Rows]:
+    """Return this rank's batches of neighbouring rows, the last one shorter.
+
+    Every rank gets equally many rows, the first ones repeated: under ZeRO-3 a forward pass is
+    collective. Merging drops the repetitions.
+    """
+    share = np.resize(rows, -(-len(rows) // world_size) * world_size).reshape(world_size, -1)[rank]
+    return np.split(share, range(batch_size, len(share), batch_size))

@@ -1,0 +1,54 @@
+"""Send a conversion to a cluster: an array that shares out the shards, then a job that joins."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lenshpc.errors import ConfigError
+from lenshpc.launch import executor
+from lenshpc.launch.sites import Site, load_site
+from lenshpc.store import Draft
+
+
+@dataclass(frozen=True)
+class PrepareCalls:
+    """The functions that the jobs run; they live above this floor and are handed down."""
+
+    convert: Callable[[str, int, int, int], None]
+    join: Callable[[str], None]
+
+
+def load_cluster(name: str) -> Site:
+    """Return a site profile that has a scheduler."""
+    site = load_site(name)
+    if site.scheduler != "slurm":
+        raise ConfigError(f"site {site.name} has no scheduler; leave out --site to convert here")
+    return site
+
+
+def send_conversion(
+    draft: Draft, site: Site, *, num_tasks: int, jobs: int, calls: PrepareCalls
+) -> dict[str, Any]:
+    """Send what is not converted yet, `jobs` processes a task; safe to repeat.
+
+    Task t of T converts the shards t, t + T, …: no two tasks ever write the same one. Returns the
+    tasks sent, the id of their job (empty where there are none) and that of the joining job.
+    """
+    # beside the draft, since the last job removes that
+    folder = draft.path.with_name(f".{draft.path.name}.slurm")
+    folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
+    name = f"prepare-{draft.spec.dataset}"
+    tasks = sorted({shard % num_tasks for shard in draft.missing()})
+    job = ""
+    if tasks:
+        request = executor.conversion_request(name, site, folder, len(tasks), jobs)
+        job = executor.submit_array(request, calls.convert, draft.folder, tasks, num_tasks, jobs)
+    request = executor.joining_request(name, site, folder, after=job)
+    join = executor.submit_single(request, calls.join, draft.folder)
+    return {
+        "tasks": tasks,
+        "job": job,
+        "join": join,
+        "store": str(draft.path),
+        "logs": str(folder),
+    }

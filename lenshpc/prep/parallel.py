@@ -1,0 +1,94 @@
+"""Share work among processes of this machine, with progress; the first failure ends all."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from typing import Any
+
+from lenshpc.errors import LensHpcError
+
+Count = Callable[[int], None]  # called with the number of rows done since it was called last
+Progress = Callable[[int, int], None]  # called with the number of rows done and of all
+Work = Callable[[Any, Count], None]
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def share(
+    work: Work, items: Sequence[Any], *, jobs: int, num_rows: int, progress: Progress | None
+) -> None:
+    """Call `work(item, count)` for every item, on at most `jobs` processes.
+
+    `work` and the items are pickled; `progress` hears of `num_rows` rows in all.
+    """
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress:
+            progress(done, num_rows)
+
+    if min(jobs, len(items)) > 1:
+        _share(work, [items[first::jobs] for first in range(min(jobs, len(items)))], count)
+    else:
+        for item in items:
+            work(item, count)
+
+
+def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
+    # spawn: zarr keeps threads, which a forked process would lack
+    context = get_context("spawn")
+    running: dict[Any, Any] = {}
+    try:
+        for items in shares:
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_serve, args=(work, items, sender), daemon=True)
+            process.start()
+            sender.close()  # so that the end of the process is the end of the pipe
+            running[receiver] = process
+        while running:
+            for heard in wait(list(running)):
+                if not _hear(heard, running[heard], count):
+                    del running[heard]
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+def _hear(receiver: Any, process: Any, count: Count) -> bool:
+    """Pass on one message; say whether more may come."""
+    try:
+        message = receiver.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode:
+            raise LensHpcError(
+                f"a process ended with code {process.exitcode}, perhaps for want of memory; "
+                "repeat the command with fewer --jobs"
+            ) from None
+        return False
+    if isinstance(message, BaseException):
+        raise message
+    count(message)
+    return True
+
+
+def _serve(work: Work, items: Sequence[Any], sender: Any) -> None:
+    """Do one share; a parent that is gone closes the pipe, which ends this process too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent tells
+    with suppress(BrokenPipeError):
+        try:
+            for item in items:
+                work(item, sender.send)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again in the parent
+            sender.send(error)

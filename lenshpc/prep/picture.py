@@ -1,0 +1,61 @@
+"""Read the grey levels or colours of a JPEG or PNG image, bit for bit."""
+
+import io
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from lenshpc.errors import DataError
+from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.pixels import first_line
+
+# The number of channels of the Pillow modes that np.asarray gives without loss.
+_NUM_CHANNELS = {"L": 1, "I;16": 1, "RGB": 3}
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    struct.error,
+)
+
+
+def picture_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
+    """Return the pixels (C,H,W) of the image in the bytes of a file."""
+    try:
+        pixels = _decoded(path, content, image)
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is no JPEG or PNG image; copy it again or remove it") from error
+    except (*_DAMAGE, zlib.error, Image.DecompressionBombError, RuntimeWarning) as error:
+        reason = first_line(error)
+        raise DataError(f"{path} is damaged: {reason}; copy it again or remove it") from error
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _decoded(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
+            _check_header(path, picture, image)
+            return np.asarray(picture)
+
+
+def _check_header(path: str, picture: Image.Image, image: ImageFormat) -> None:
+    """Raise on size and mode, which the header tells, before any pixel is decoded."""
+    found = (_NUM_CHANNELS.get(picture.mode, 0), picture.height, picture.width)
+    if found != image.shape:
+        raise DataError(
+            f"{path} has mode {picture.mode}, {picture.height} by {picture.width} pixels, expected "
+            f"{image.shape[0]} channel(s), {image.shape[1]} by {image.shape[2]}; "
+            "remove it or check `image` in DATASET"
+        )

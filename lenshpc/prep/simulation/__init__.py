@@ -1,0 +1,1 @@
+"""Images that stand in for a survey's: numbers → scene → pixels → files."""

@@ -1,0 +1,38 @@
+"""Read how many images of each split and class are wanted."""
+
+from collections.abc import Mapping
+
+from lenshpc.config import unknown
+from lenshpc.errors import ConfigError
+from lenshpc.prep.dataset import Dataset, SplitName
+
+Counts = Mapping[SplitName, Mapping[str, int]]  # split → class → number of images
+
+
+def parse_counts(dataset: Dataset, wanted: Mapping[SplitName, str | None]) -> Counts:
+    """Return the numbers from split → "N" for each class, or "CLASS=N,CLASS=N"."""
+    counts = {split: _parse(dataset, split, text) for split, text in wanted.items() if text}
+    for split in counts:
+        if split not in dataset.splits:
+            raise ConfigError(
+                f"--{split}: {dataset.name} has no folders for {split}; "
+                f"give images for {', '.join(dataset.splits)} only"
+            )
+    return counts
+
+
+def _parse(dataset: Dataset, split: SplitName, text: str) -> dict[str, int]:
+    names = [entry.name for entry in dataset.classes]
+    pairs = [part.partition("=")[::2] for part in text.split(",")] if "=" in text else []
+    for name, _ in pairs:
+        if name not in names:
+            raise ConfigError(f"--{split} {text}: {unknown('class', name, names)}")
+    numbers = dict(pairs) or dict.fromkeys(names, text)
+    if len(numbers) != max(len(names), len(pairs)) or not all(map(_is_count, numbers.values())):
+        example = ",".join(f"{name}=100" for name in names)
+        raise ConfigError(f"--{split} {text}: expected a number above 0, or {example}")
+    return {name: int(numbers[name]) for name in names}
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0

@@ -1,0 +1,19 @@
+"""The one folder that knows the zarr layout: drafted shard by shard, opened only when whole."""
+
+from lenshpc.store.draft import Draft, WrittenBlock, begin, open_draft, refuse_existing
+from lenshpc.store.layout import SPLITS, Pixels, StoreSpec, channel_statistics
+from lenshpc.store.read import Store, open_store
+
+__all__ = [
+    "SPLITS",
+    "Draft",
+    "Pixels",
+    "Store",
+    "StoreSpec",
+    "WrittenBlock",
+    "begin",
+    "channel_statistics",
+    "open_draft",
+    "open_store",
+    "refuse_existing",
+]

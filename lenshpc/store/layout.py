@@ -1,0 +1,177 @@
+"""The layout of a store: its arrays, how long chunks and shards are, and what its hashes cover.
+
+A store is a zarr v3 group of arrays with one row an image (N rows, C channels, H by W pixels, S
+shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `label`, `split`, `id`,
+`group`, one float column for each of `columns`; `sha256` (N,32) and `size` of the source file;
+`moments` (N,C,2) of the images; `shard_sha256` (A,S,32) and `shard_bytes` (A,S). Rows of a split
+are contiguous, in the order of `SPLITS`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from lenshpc.errors import ConfigError, DataError
+
+Floats = NDArray[np.float64]
+Codec = Literal["lz4", "zstd", "none"]
+
+LAYOUT_VERSION = 2
+SPLITS = ("train", "val", "test")
+CHUNK_ROWS = 32
+SHARD_ROWS = 2048
+SHARD_BYTES = 2**26  # a writer holds some three shards in memory: one as pixels, two as bytes
+TEXT_ROWS = 65536
+# What zarr, numcodecs and json raise when the bytes on the disk are not what was written.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What one array of pixels holds: its rows' shape (C,H,W), dtype and channels."""
+
+    shape: tuple[int, int, int]
+    dtype: str
+    channels: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        """Return the factor that turns stored pixels into the floats that models see."""
+        return 1 / 255 if self.dtype == "uint8" else 1.0
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes of one row."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What is fixed before the first image is written.
+
+    `columns` are names of numbers a row beside its label; `source` is the dataset file that the
+    rows were read by, kept to verify them; `shard_rows` of None fits shards to the images' size.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    image: Pixels
+    target: Pixels | None = None
+    columns: tuple[str, ...] = ()
+    seed: int = 0
+    source: Mapping[str, Any] = field(default_factory=dict)
+    codec: Codec = "lz4"
+    chunk_rows: int = CHUNK_ROWS
+    shard_rows: int | None = None
+
+    @property
+    def arrays(self) -> dict[str, Pixels]:
+        """Return the pixel arrays by name: images, and the targets of pairs."""
+        return {"images": self.image} | ({"targets": self.target} if self.target else {})
+
+    def rows_a_shard(self, num_rows: int) -> int:
+        """Return how many rows a shard holds, a multiple of a chunk's: few for large images."""
+        if self.shard_rows is not None and self.shard_rows % self.chunk_rows:
+            raise ConfigError(
+                f"a shard of {self.shard_rows} rows is no whole number of chunks of "
+                f"{self.chunk_rows}; give a multiple"
+            )
+        row_bytes = sum(pixels.num_bytes for pixels in self.arrays.values())
+        most = self.shard_rows or min(SHARD_ROWS, SHARD_BYTES // row_bytes)
+        chunks = min(most // self.chunk_rows, -(-num_rows // self.chunk_rows))
+        return self.chunk_rows * max(1, chunks)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the store says of itself; chunks and codec, zarr's metadata tell."""
+        image, target = self.image, self.target
+        paired = {
+            "target_shape": list(target.shape) if target else None,
+            "target_channels": list(target.channels) if target else None,
+        }
+        return {
+            "lenshpc_store": LAYOUT_VERSION,
+            "dataset": self.dataset,
+            "classes": list(self.classes),
+            "channels": list(image.channels),
+            "image_shape": list(image.shape),
+            "dtype": image.dtype,
+            "scale": image.scale,
+            **paired,
+            "columns": list(self.columns),
+            "seed": self.seed,
+            "source": dict(self.source),
+        }
+
+
+def compressors(codec: Codec) -> list[BloscCodec | Crc32cCodec]:
+    """Return how a chunk becomes bytes.
+
+    Neither Blosc nor plain bytes have a checksum: without crc32c a flipped bit would pass unseen.
+    """
+    blosc = [] if codec == "none" else [BloscCodec(cname=codec, clevel=5, shuffle="bitshuffle")]
+    return [*blosc, Crc32cCodec()]
+
+
+def channel_statistics(moments: Floats) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation (C,) of all pixels of the rows in `moments` (n,C,2)."""
+    mean, mean_square = np.moveaxis(moments.mean(axis=0), -1, 0)
+    return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+
+
+def pixel_moments(images: NDArray[Any], scale: float) -> Floats:
+    """Return the mean and mean square of the scaled pixels of each image and channel: (n,C,2)."""
+    moments = np.empty((*images.shape[:2], 2))
+    for row, image in enumerate(images):  # one at a time: the float64 copy stays in the cache
+        pixels = image.reshape(len(image), -1) * np.float64(scale)
+        moments[row, :, 0] = pixels.mean(axis=1)
+        moments[row, :, 1] = np.square(pixels).mean(axis=1)
+    return moments
+
+
+def shard_file(path: Path, array: str, shard: int) -> Path:
+    """Return the file of one shard of a store's pixel array."""
+    return path / array / "c" / str(shard) / "0" / "0" / "0"
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return an array of the group."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is a group, expected an array")
+    return array
+
+
+def damaged(path: Path, reason: str) -> DataError:
+    """Return the error of a store that is not what was written."""
+    reason = " ".join(reason.split())
+    return DataError(f"{path} is damaged: {reason}; remove it and prepare it again")
+
+
+def content_hash(attributes: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """Return the hash of what the store holds, whatever its chunks and codec."""
+    keys = ("dataset", "classes", "image_shape", "dtype", "scale", "target_shape", "columns")
+    header = [attributes[key] for key in keys]
+    columns = ("id", "label", "split", "group", "sha256")
+    return _hash_lines([header], zip(*(rows[name].tolist() for name in columns), strict=True))
+
+
+def manifest_hash(rows: pd.DataFrame, sizes: Sequence[int]) -> str:
+    """Return the hash of the source files' names, sizes and hashes, whatever their order."""
+    return _hash_lines(sorted(zip(rows["id"], sizes, rows["sha256"], strict=True)))
+
+
+def _hash_lines(*parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for line in part:
+            digest.update(json.dumps(line).encode() + b"\n")
+    return digest.hexdigest()

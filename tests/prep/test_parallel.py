@@ -1,0 +1,105 @@
+"""Sharing work among processes: all is done once, failures are heard, nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lenshpc.errors import DataError, LensHpcError
+from lenshpc.prep.parallel import share
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Make a file for each item; some items fail."""
+
+    folder: Path
+
+    def __call__(self, item, count):
+        if item == "broken":
+            raise DataError("item is broken; mend it")
+        if item == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / str(item)).write_text(str(os.getpid()))
+        count(1)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_all_items_are_done_by_as_many_processes_as_asked(jobs, tmp_path):
+    seen = []
+    share(
+        Touch(tmp_path),
+        range(7),
+        jobs=jobs,
+        num_rows=7,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    workers = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(workers) == [str(item) for item in range(7)]
+    assert len(set(workers.values())) == jobs
+    assert (str(os.getpid()) in workers.values()) == (jobs == 1)
+    assert seen == [(done, 7) for done in range(1, 8)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_error_of_a_process_is_raised_here(jobs, tmp_path):
+    with pytest.raises(DataError, match="item is broken; mend it"):
+        share(Touch(tmp_path), ["a", "b", "broken"], jobs=jobs, num_rows=3, progress=None)
+
+
+def test_death_of_a_process_is_told(tmp_path):
+    with pytest.raises(LensHpcError, match="ended with code -9, perhaps for want of memory"):
+        share(Touch(tmp_path), ["a", "killed"], jobs=2, num_rows=2, progress=None)
+
+
+PARENT = """
+from pathlib import Path
+import sys, time
+from test_parallel import Slow
+from lenshpc.prep.parallel import share
+if __name__ == "__main__":
+    share(Slow(Path(sys.argv[1])), range(10000), jobs=2, num_rows=10000, progress=None)
+"""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Note the process and take a while."""
+
+    folder: Path
+
+    def __call__(self, item, count):
+        (self.folder / str(os.getpid())).touch()
+        time.sleep(0.02)
+        count(1)
+
+
+def is_alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_processes_of_a_killed_parent_end(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    (tmp_path / "workers").mkdir()
+    path = os.pathsep.join(sys.path)
+    parent = subprocess.Popen(
+        [sys.executable, script, tmp_path / "workers"], env={**os.environ, "PYTHONPATH": path}
+    )
+    deadline = time.monotonic() + 30
+    while len(workers := [int(p.name) for p in (tmp_path / "workers").iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    while any(is_alive(pid) for pid in workers):
+        assert time.monotonic() < deadline, "processes outlive their parent"
+        time.sleep(0.05)

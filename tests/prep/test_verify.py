@@ -1,0 +1,98 @@
+"""Verification: it passes what is equal and names what is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from source_sets import fill, tiny
+
+from lenshpc.cli.verify import verify as command
+from lenshpc.errors import DataError
+from lenshpc.prep.convert import Options, convert
+from lenshpc.prep.read import Reader
+from lenshpc.prep.verify import verify
+
+OPTIONS = Options(shard_rows=32)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    fill(tmp_path / "source", num_images=20)
+    convert(tiny(), tmp_path / "source", tmp_path / "store", OPTIONS)
+    return tmp_path / "source", tmp_path / "store"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_whole_store_equals_its_source(jobs, folders):
+    source, store = folders
+    seen = []
+    found = verify(
+        store, against=source, jobs=jobs, progress=lambda done, total: seen.append((done, total))
+    )
+    assert (found.num_rows, found.num_shards, seen[-1]) == (80, 3, (80, 80))
+
+
+def test_command_says_what_it_has_proved(folders):
+    source, store = folders
+    result = CliRunner().invoke(command, [str(store), "--jobs", "1"], catch_exceptions=False)
+    assert result.stderr.endswith(f"{store} is whole: 80 images in 3 shards\n")
+    result = CliRunner().invoke(
+        command, [str(store), "--against", str(source), "--jobs", "1"], catch_exceptions=False
+    )
+    assert result.stderr.endswith(f"; every pixel equals {source}, bit for bit\n")
+
+
+def test_flipped_bit_in_a_shard_is_named(folders):
+    _, store = folders
+    shard = store / "images/c/1/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(DataError, match="damaged: shard images/c/1/0/0/0 does not match its hash"):
+        verify(store)
+
+
+CHANGES = {
+    "another pixel": (
+        lambda source: np.save(source / "train/no/3.npy", np.zeros((2, 6, 5), np.float32)),
+        "train/no/3.npy is not the file that was prepared; prepare it again",
+    ),
+    "a file less": (
+        lambda source: (source / "train/no/3.npy").unlink(),
+        "train/no/3.npy is only in one of .* as are 0 more; prepare it again",
+    ),
+    "a file more": (
+        lambda source: np.save(source / "val/no/x.npy", np.zeros((2, 6, 5), np.float32)),
+        "val/no/x.npy is only in one of .* as are 0 more; prepare it again",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_source_is_named(name, folders):
+    source, store = folders
+    change, complaint = CHANGES[name]
+    change(source)
+    with pytest.raises(DataError, match=complaint):
+        verify(store, against=source)
+
+
+def test_wrong_pixel_in_a_store_is_found_by_comparing_bits(folders, monkeypatch):
+    """Hashes of sources and shards all hold: only the pixels tell -0.0 from 0.0."""
+    source, _ = folders
+    for path in source.rglob("*.npy"):
+        np.save(path, np.zeros((2, 6, 5), np.float32))
+    convert(tiny(), source, source.parent / "zeros", OPTIONS)
+    verify(source.parent / "zeros", against=source)
+    read = Reader.read
+
+    def read_wrongly(self, planned):
+        image = read(self, planned)
+        return replace(image, pixels=-image.pixels) if planned.id.endswith("7.npy") else image
+
+    monkeypatch.setattr(Reader, "read", read_wrongly)
+    convert(tiny(), source, source.parent / "wrong", OPTIONS)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match=r"7.npy in .*wrong differs from its source; prepare it"):
+        verify(source.parent / "wrong", against=source)
