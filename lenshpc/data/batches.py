@@ -47,7 +47,7 @@ class Source:
         mean, deviation = self._constants
         if scale == 1 and self._is_plain:
             return images
-        return images.sub_(mean / scale).div_(deviation / scale)
+        return images.sub_(mean / scale).mul_(scale / deviation)
 
     @cached_property
     def _is_plain(self) -> bool:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.data.chunks import Chunks
 from lenshpc.recipe import Data
 from lenshpc.store import Store
 
@@ -55,9 +53,10 @@ class Decoded:
 
     def read_chunks(self, chunks: Iterable[int]) -> Iterator[Images]:
         """Yield the images (n, C, H, W) of each chunk, to be used before the next is asked for."""
-        scratch = self._chunks.scratch()
+        stored = self.store.chunks["images"]
+        scratch = stored.scratch()
         for chunk in chunks:
-            yield self._held(self._chunks.read(chunk, scratch))
+            yield self._held(stored.read(chunk, scratch))
 
     def _held(self, stored: npt.NDArray[Any]) -> Images:
         if self.dtype == np.uint8:
@@ -66,10 +65,6 @@ class Decoded:
         if self.store.scale != 1:
             pixels = pixels * np.float32(self.store.scale)
         return _resized(pixels, self.shape[1:])
-
-    @cached_property
-    def _chunks(self) -> Chunks:
-        return Chunks(self.store)
 
 
 def _resized(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:

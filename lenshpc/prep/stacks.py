@@ -126,14 +126,19 @@ def _unpack(path: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, target
     if member.file_size > free:
         raise DataError(
             f"{path} unpacks to {member.file_size / 1e9:.1f} GB, {target.parent} has "
-            f"{free / 1e9:.1f} GB free; make room, or set TMPDIR to a larger disk"
+            f"{free / 1e9:.1f} GB free; make room there"
         )
-    with (
-        replacing(target) as temporary,
-        archive.open(member) as packed,
-        temporary.open("wb") as stream,
-    ):
-        shutil.copyfileobj(packed, stream, 2**20)
+    try:
+        with (
+            replacing(target) as temporary,
+            archive.open(member) as packed,
+            temporary.open("wb") as stream,
+        ):
+            shutil.copyfileobj(packed, stream, 2**20)
+    except OSError as error:
+        raise DataError(
+            f"cannot unpack {path} to {target.parent}: {error.strerror}; make room there"
+        ) from error
 
 
 class _Hdf5Rows:

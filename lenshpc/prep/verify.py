@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ def verify(
     items = [
         (shard, sources[shard * size : (shard + 1) * size]) for shard in range(store.num_shards)
     ]
-    work = _Verification(path, against, allow_pickle)
-    share(work, items, jobs=jobs, num_rows=store.num_rows, progress=progress)
+    with TemporaryDirectory(prefix="lenshpc-verify-") as scratch:
+        work = _Verification(path, against, allow_pickle, Path(scratch))
+        share(work, items, jobs=jobs, num_rows=store.num_rows, progress=progress)
     return store
 
 
@@ -67,6 +69,7 @@ class _Verification:
     path: Path
     root: Path | None
     allow_pickle: bool
+    scratch: Path
 
     def __call__(self, item: tuple[int, Sequence[Source]], count: Count) -> None:
         shard, sources = item
@@ -105,7 +108,12 @@ class _Verification:
     @cached_property
     def _reader(self) -> Reader:
         assert self.root is not None  # noqa: S101 - for mypy: there are sources
-        return Reader(_dataset(self._store), self.root, allow_pickle=self.allow_pickle)
+        return Reader(
+            _dataset(self._store),
+            self.root,
+            allow_pickle=self.allow_pickle,
+            scratch=self.scratch,
+        )
 
 
 def _bits(pixels: Any) -> bytes:

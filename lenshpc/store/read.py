@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
+from lenshpc.store.chunks import Chunks
 from lenshpc.store.layout import (
     DAMAGE,
     LAYOUT_VERSION,
@@ -62,17 +61,27 @@ class Store:
     @property
     def chunk_rows(self) -> int:
         """Return how many rows are decoded together."""
-        return int(self.images.chunks[0])
+        return self.chunks["images"].num_rows
 
     @property
     def shard_rows(self) -> int:
         """Return how many rows lie in one file."""
-        return int((self.images.shards or self.images.chunks)[0])
+        return self.chunks["images"].shard_rows
 
     @property
     def num_shards(self) -> int:
         """Return the number of files that each pixel array has."""
-        return -(-self.num_rows // self.shard_rows)
+        return self.chunks["images"].num_shards
+
+    @cached_property
+    def chunks(self) -> dict[str, Chunks]:
+        """Return the images and, in a store of pairs, the targets, for reading chunk by chunk."""
+        arrays = {"images": self.images, "targets": self.targets}
+        return {
+            name: Chunks(self.path, name, array)
+            for name, array in arrays.items()
+            if array is not None
+        }
 
     def read(self, rows: Rows) -> NDArray[np.float32]:
         """Return scaled float32 (n,C,H,W); whole chunks are decoded, so ask for blocks of rows."""
@@ -91,50 +100,20 @@ class Store:
 
     def check_shard(self, shard: int) -> None:
         """Raise if any byte of one shard of the pixel arrays is not what was written."""
-        for array, expected in zip(self.pixel_arrays, self.shard_sha256[:, shard], strict=True):
+        for array, expected in zip(self.chunks, self.shard_sha256[:, shard], strict=True):
             file = shard_file(self.path, array, shard)
             if sha256(file) != expected.tobytes().hex():
                 name = file.relative_to(self.path)
                 raise damaged(self.path, f"shard {name} does not match its hash")
 
-    @property
-    def pixel_arrays(self) -> dict[str, zarr.Array[Any]]:
-        """Return the images and, in a store of pairs, the targets, by name."""
-        return {"images": self.images} | ({} if self.targets is None else {"targets": self.targets})
-
     def _read(self, array: str, rows: Rows) -> NDArray[Any]:
-        arrays = self._fast_arrays if self._are_whole_shards(rows) else self.pixel_arrays
-        try:
-            return np.asarray(arrays[array].oindex[rows, :, :, :])
-        except IndexError as error:
-            raise DataError(f"{self.path} has {self.num_rows} rows: {error}") from error
-        except DAMAGE as error:
-            raise damaged(self.path, f"shard {self._shards_of(array, rows)}: {error}") from error
-
-    @cached_property
-    def _fast_arrays(self) -> dict[str, zarr.Array[Any]]:
-        """Return the pixel arrays for reading whole shards: where zarrs is installed, through it.
-
-        It decodes twice as fast. In part of a shard, zarrs 0.2.3 leaves out the checksums; and it
-        never writes, since the order of the chunks in its shards differs from time to time.
-        """
-        if not find_spec("zarrs"):
-            return self.pixel_arrays
-        import_module("zarrs")  # registers the pipeline
-        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-            return {name: zarr.open_array(self.path / name, mode="r") for name in self.pixel_arrays}
-
-    def _are_whole_shards(self, rows: Rows) -> bool:
-        """Say whether the rows are a slice of full shards."""
-        if not isinstance(rows, slice):
-            return False
-        start, stop, step = rows.indices(self.num_rows)
-        return step == 1 and start % self.shard_rows == stop % self.shard_rows == 0
-
-    def _shards_of(self, array: str, rows: Rows) -> str:
-        touched = np.unique(np.arange(self.num_rows)[rows] // self.shard_rows)
-        files = (shard_file(self.path, array, int(shard)) for shard in touched)
-        return ", ".join(str(file.relative_to(self.path)) for file in files)
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.num_rows))
+        elif rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.num_rows:
+            raise DataError(f"{self.path} has {self.num_rows} rows, not {rows.max() + 1}")
+        return self.chunks[array].take(rows)
 
 
 def open_store(path: Path) -> Store:
@@ -216,13 +195,13 @@ def _read_rows(group: zarr.Group, columns: Sequence[str]) -> pd.DataFrame:
 def _check_whole(store: Store, shard_bytes: NDArray[np.int64]) -> None:
     if store.content_hash != content_hash(store.attributes, store.rows):
         raise damaged(store.path, "the rows do not match the content hash")
-    arrays = store.pixel_arrays
-    if any(array.shape[0] != store.num_rows for array in arrays.values()) or (
-        shard_bytes.shape != (len(arrays), store.num_shards)
+    names = list(store.chunks)
+    if any(chunks.array.shape[0] != store.num_rows for chunks in store.chunks.values()) or (
+        shard_bytes.shape != (len(names), store.num_shards)
     ):
         raise damaged(store.path, "the arrays differ in their number of rows")
     for (index, shard), num_bytes in np.ndenumerate(shard_bytes):
-        file = shard_file(store.path, list(arrays)[index], shard)
+        file = shard_file(store.path, names[index], shard)
         found = file.stat().st_size if file.is_file() else 0
         if found != num_bytes:
             name = file.relative_to(store.path)
