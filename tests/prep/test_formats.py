@@ -10,9 +10,12 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
+from lenshpc.errors import DataError
+from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import Dataset, load_dataset
 from lenshpc.prep.read import Reader
 from lenshpc.prep.scan import scan
+from lenshpc.prep.verify import verify
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 RANDOM = np.random.default_rng(5)
@@ -108,3 +111,69 @@ def test_genuine_samples_read_bit_for_bit(name):
         path = root / source.file
         expected = np.asarray(Image.open(path))[None] if name == "slc" else np.load(path)
         np.testing.assert_array_equal(reader.read(source).pixels, expected, strict=True)
+
+
+def _write_npz(folder):
+    np.savez_compressed(folder / "s.npz", images=ROWS)
+    return dataset("npz", key="images")
+
+
+def _write_hdf5(folder):
+    with h5py.File(folder / "s.h5", "w") as file:
+        file["images"] = ROWS
+    return dataset("hdf5", key="images")
+
+
+def _write_fits(folder):
+    for row, pixels in enumerate(ROWS):
+        fits.PrimaryHDU(pixels).writeto(folder / f"{row}.fits")
+    return dataset("fits")
+
+
+def _write_pickled(folder):
+    for row, pixels in enumerate(ROWS):
+        wrapped = np.empty(2, object)
+        wrapped[:] = [pixels, -20.0 - row]
+        np.save(folder / f"{row}.npy", wrapped)
+    return dataset("npy", pickled="axion_mass")
+
+
+def _write_pairs(folder):
+    for row, pixels in enumerate(ROWS):
+        np.save(folder / f"{row}.npy", pixels)
+        (folder.parent / "b").mkdir(exist_ok=True)
+        np.save(folder.parent / f"b/{row}.npy", pixels.repeat(2, axis=2).astype(float))
+    target = {"format": "npy", "shape": (2, 6, 10), "dtype": "float64", "train": "b"}
+    given = dataset("npy").model_dump(by_alias=True) | {"target": target | {"channels": ["c", "d"]}}
+    return Dataset.model_validate(given)
+
+
+@pytest.fixture
+def stores(tmp_path_factory):
+    """Return a folder outside the source."""
+    return tmp_path_factory.mktemp("stores")
+
+
+WRITERS = [_write_npz, _write_hdf5, _write_fits, _write_pickled, _write_pairs]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_every_format_is_prepared_and_verified_bit_for_bit(write, folder, tmp_path, stores):
+    given = write(folder)
+    options = Options(shard_rows=4, chunk_rows=2, allow_pickle=True)
+    store = convert(given, tmp_path, stores / "one", options, jobs=2)
+    assert verify(store.path, against=tmp_path, allow_pickle=True, jobs=2).num_rows == 7
+    rows = [int(Path(name.replace("#", "/")).stem.removeprefix("s.")) for name in store.rows["id"]]
+    np.testing.assert_array_equal(store.read_raw(slice(None)), ROWS[rows], strict=True)
+    if given.columns:
+        assert store.rows["axion_mass"].tolist() == [-20.0 - row for row in rows]
+    if given.target:
+        expected = ROWS[rows].repeat(2, axis=3).astype(float)
+        np.testing.assert_array_equal(store.read_raw_targets(slice(None)), expected, strict=True)
+
+
+def test_pickles_stay_refused_when_a_store_is_verified(folder, tmp_path, stores):
+    options = Options(allow_pickle=True)
+    store = convert(_write_pickled(folder), tmp_path, stores / "one", options)
+    with pytest.raises(DataError, match="pickles can run code and are refused; to unwrap"):
+        verify(store.path, against=tmp_path)
