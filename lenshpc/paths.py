@@ -91,6 +91,10 @@ class RunPaths:
         """JSON lines, one a job that was submitted."""
         return self.slurm / "jobs.jsonl"
 
+    def attempts(self, job: str) -> Path:
+        """JSON lines, one an event of a member's job (`123_4`, `123` or a local process)."""
+        return self.slurm / f"{job}_attempts.jsonl"
+
     @property
     def report(self) -> Path:
         """Folder of the report."""

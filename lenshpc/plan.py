@@ -1,14 +1,13 @@
 """The Plan: a recipe and a store expanded into every member that must exist, as a hashed value."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
@@ -16,8 +15,12 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe
-from lenshpc.splits import assign_folds
-from lenshpc.store import Store
+
+if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
+    import numpy as np
+    import pandas as pd
+
+    from lenshpc.store import Store
 
 SPLIT_COLUMNS = ["row", "id", "label", "split", "fold"]
 
@@ -112,6 +115,8 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
     by what the recipe asks for and not by what a node happens to have free: up to half of the
     memory that it asks for a node is the images'.
     """
+    import numpy as np
+
     if recipe.data.loading != "auto":
         return recipe
     shape, dtype = recipe.data.in_memory(store.image_shape, store.dtype.name)
@@ -128,6 +133,11 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
     own `val` split where it has one. Rows with fold -1 always train; test rows never do.
     """
+    import numpy as np
+    import pandas as pd
+
+    from lenshpc.splits import assign_folds
+
     rows = store.rows
     testing = (rows["split"] == "test").to_numpy()
     if not testing.any():
@@ -216,6 +226,8 @@ def load_plan(paths: RunPaths) -> Plan:
 
 def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     """Return the split manifest, checked against the hash in the Plan."""
+    import pandas as pd
+
     splits = pd.read_parquet(paths.splits)
     if splits_hash(splits) != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")

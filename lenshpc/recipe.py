@@ -162,6 +162,14 @@ class Train(Frozen):
     zero_stage: Literal[1, 2, 3] = 2
 
 
+class Requeues(Frozen):
+    """How often a member's job is sent again by itself, by what ended it."""
+
+    timeout: NonNegativeInt = 20
+    preemption: NonNegativeInt = 100
+    crash: NonNegativeInt = 2
+
+
 class Resources(Frozen):
     """What one member asks of the cluster."""
 
@@ -170,6 +178,12 @@ class Resources(Frozen):
     cpus_per_gpu: PositiveInt = 4
     mem_gb_per_gpu: PositiveFloat = 16.0
     time_min: PositiveInt = 240
+    max_requeues: Requeues = Requeues()
+
+    @property
+    def signal_delay_s(self) -> int:
+        """Return how long before its time limit a member is told to save."""
+        return min(90, 15 * self.time_min)
 
     @property
     def world_size(self) -> int:

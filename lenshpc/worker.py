@@ -4,6 +4,7 @@ The scheduler's pickle holds a path and a number; all else is read from the run 
 imported where a job runs, not where it is submitted.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,10 +14,16 @@ from lenshpc.paths import RunPaths
 
 
 def run_member(root: str, index: int) -> None:
-    """Complete the member `index` of the run at `root`."""
+    """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where a signal came."""
+    from lenshpc.engine.signals import Signals, Stopped
+
+    signals = Signals()
     from lenshpc.engine.member import run_member as complete
 
-    complete(RunPaths(Path(root)), index)
+    try:
+        complete(RunPaths(Path(root)), index, signals)
+    except Stopped as stopped:
+        raise SystemExit(os.EX_TEMPFAIL) from stopped
 
 
 def run_aggregate(root: str) -> None:

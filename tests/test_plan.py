@@ -99,6 +99,7 @@ def test_group_in_test_and_training_is_refused(spots):
         {"resources__time_min": 7},
         {"resources__mem_gb_per_gpu": 99},
         {"resources__cpus_per_gpu": 2},
+        {"resources__max_requeues": {"crash": 9}},
     ],
 )
 def test_fingerprint_does_not_depend_on_limits(spots, changes):

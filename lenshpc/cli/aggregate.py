@@ -2,9 +2,11 @@
 
 import click
 
+from lenshpc.cli.completing import runs
+
 
 @click.command(short_help="Merge a run's predictions and write its report.")
-@click.argument("run")
+@click.argument("run", shell_complete=runs)
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
 def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:

@@ -7,7 +7,12 @@ import click
 
 from lenshpc import __version__
 from lenshpc.cli.aggregate import aggregate
+from lenshpc.cli.cancel import cancel
+from lenshpc.cli.clean import clean
+from lenshpc.cli.doctor import doctor
 from lenshpc.cli.info import info
+from lenshpc.cli.list import list_runs
+from lenshpc.cli.logs import logs
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
 from lenshpc.cli.simulate import simulate
@@ -48,5 +53,7 @@ def main() -> None:
     """
 
 
-for verb in (simulate, prepare, verify, info, submit, status, resume, aggregate):
+PREPARING = (simulate, prepare, verify, info)
+RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, list_runs, clean)
+for verb in (*PREPARING, *RUNNING):
     main.add_command(verb)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.cli.completing import datasets, sites
 from lenshpc.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Turn a folder of images into a store.")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=datasets)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Fixes the order of the rows.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
-@click.option("--site", help="Convert as a job array of this SLURM site: a name, or your .yaml.")
+@click.option(
+    "--site",
+    shell_complete=sites,
+    help="Convert as a job array of this SLURM site: a name, or your .yaml.",
+)
 @click.option(
     "--tasks", type=click.IntRange(min=1), help="Jobs in the array, each of --jobs processes."
 )

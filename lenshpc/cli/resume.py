@@ -2,9 +2,11 @@
 
 import click
 
+from lenshpc.cli.completing import runs
+
 
 @click.command(short_help="Send again the members that are not done.")
-@click.argument("run")
+@click.argument("run", shell_complete=runs)
 @click.option("--wait", is_flag=True, help="Show progress until the report is written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
 def resume(run: str, wait: bool, as_json: bool) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
+from lenshpc.cli.completing import datasets
 from lenshpc.cli.progress import progress_bar
 
 
 @click.command(short_help="Make images that stand in for a survey's.")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=datasets)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--train", metavar="N", required=True, help="Training images of each class.")
 @click.option("--val", metavar="N", help="Validation images of each class.")

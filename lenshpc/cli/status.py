@@ -4,9 +4,11 @@ import json
 
 import click
 
+from lenshpc.cli.completing import runs
+
 
 @click.command(short_help="Show where a run's members stand.")
-@click.argument("run")
+@click.argument("run", shell_complete=runs)
 @click.option("--watch", "follow", is_flag=True, help="Go on until nothing waits or runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the states for programs.")
 def status(run: str, follow: bool, as_json: bool) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.cli.completing import recipes, sites, tasks
+
 if TYPE_CHECKING:
     from lenshpc.launch.sites import Site
     from lenshpc.launch.submit import Submission
@@ -15,8 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
-@click.option("--task", help="Use the recipe that ships for a task: lens-finding or multiclass.")
-@click.option("--recipe", help="Use a shipped recipe by name, or your own .yaml.")
+@click.option(
+    "--task",
+    shell_complete=tasks,
+    help="Use the recipe that ships for a task: lens-finding or multiclass.",
+)
+@click.option(
+    "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
+)
 @click.option("--data", "store", required=True, type=click.Path(path_type=Path), help="The store.")
 @click.option("--name", help="Begin the run's name with this.  [default: the recipe's]")
 @click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
@@ -25,7 +33,13 @@ if TYPE_CHECKING:
 @click.option("--nodes", type=int, help="Nodes for one member.")
 @click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
-@click.option("--site", default="local", show_default=True, help="A site by name, or your .yaml.")
+@click.option(
+    "--site",
+    default="local",
+    show_default=True,
+    shell_complete=sites,
+    help="A site by name, or your .yaml.",
+)
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Show all that would be sent; write nothing.")
 @click.option("--wait", is_flag=True, help="Show progress until the report is written.")
@@ -128,8 +142,10 @@ def preview(run: RunPaths, plan: Plan, site: Site) -> str:
         *(f"{member.index:>7}  {member.name}" for member in plan.members),
     ]
     if site.scheduler == "slurm":
-        members, aggregate = requests(plan, site, run, len(plan.members))
-        lines += ["", "--- sbatch: the members", members.script()]
+        parts, aggregate = requests(plan, site, run)
+        for number, part in enumerate(parts, 1):
+            which = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
+            lines += ["", f"--- sbatch: the members{which}", part.script()]
         lines += ["", "--- sbatch: the report", aggregate.script()]
     return "\n".join(lines)
 
@@ -140,14 +156,13 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
 
     from lenshpc.completion import reference
 
+    jobs = ",".join(sent.job_ids)
     if as_json:
-        jobs = {"members": list(sent.members), "job": sent.job_id, "report": sent.report_job_id}
-        click.echo(json.dumps({"run": str(run.root), **jobs}))
+        told = {"members": list(sent.members), "job": jobs, "report": sent.report_job_id}
+        click.echo(json.dumps({"run": str(run.root), **told}))
         return
     done = len(plan.members) - len(sent.members)
-    click.echo(
-        f"run {run.name}: {len(sent.members)} members sent as job {sent.job_id or '-'}", err=True
-    )
+    click.echo(f"run {run.name}: {len(sent.members)} members sent as job {jobs or '-'}", err=True)
     if done:
         click.echo(f"{done} members are done or under way", err=True)
     click.echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)

@@ -2,10 +2,12 @@
 
 import sys
 import time
+from datetime import datetime
 
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from lenshpc.completion import resume_command
@@ -15,6 +17,7 @@ from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan
 
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
+HEADINGS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends", "reason")
 COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
 
 
@@ -59,18 +62,29 @@ def _interrupted(run: RunPaths, *, local: bool) -> None:
 def table(status: RunStatus) -> Table:
     """Return the status as a table."""
     drawn = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
-    for heading in ("member", "state", "epoch", "best", "job", "node", "reason"):
+    longest = max(len(line.name) for line in status.members)
+    drawn.add_column("member", min_width=longest)
+    for heading in HEADINGS[1:]:
         drawn.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
     for line in status.members:
         drawn.add_row(*_cells(line))
-    drawn.add_row("report", _coloured(status.report))
+    cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _coloured(status.report)}
+    drawn.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
     return drawn
 
 
 def _cells(line: MemberStatus) -> tuple[str, ...]:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
     state, epoch = _coloured(line.state), f"{line.epoch}/{line.epochs}"
-    return line.name, state, epoch, best, line.job, line.host, line.reason.replace("[", r"\[")
+    spent = f"{line.gpu_hours:.2f}"
+    ends = _local_time(line.estimated_end)
+    node, reason = escape(line.node), escape(line.reason)
+    return line.name, state, epoch, best, spent, line.job, node, ends, reason
+
+
+def _local_time(text: str) -> str:
+    """Return a moment as people here say it: `Tue 14:05`."""
+    return datetime.fromisoformat(text).astimezone().strftime("%a %H:%M") if text else ""
 
 
 def _coloured(state: str) -> str:

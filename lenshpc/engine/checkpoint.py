@@ -1,17 +1,20 @@
-"""Checkpoints that a killed run goes on from: whole or absent, one folder an epoch.
+"""Checkpoints that a killed run goes on from: whole or absent, a folder each.
 
-A checkpoint is written under a temporary name by all ranks, flushed, and renamed by rank 0. It
-holds the model, optimiser, schedule, every rank's random state and the history, which names the
-best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
+There is one after every epoch, and one where a run was told to stop. It is written under a
+temporary name by all ranks, flushed, and renamed by rank 0. It holds the model, optimiser,
+schedule, what differs by rank (random state, buffers, sum of losses) and the history, which names
+the best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
 state: they are functions of (seed, epoch, row).
 """
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
 from safetensors.torch import save_file
+from torch import Tensor
 
 from lenshpc.config import Frozen, validate
 from lenshpc.engine import distributed
@@ -19,6 +22,14 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError
 from lenshpc.files import flush_folder, flush_tree, read_json, replacing, write_json
+
+
+class Begun(Frozen):
+    """An epoch that was left: its steps taken, its first learning rate, its seconds of training."""
+
+    steps: int = 0
+    lr: float
+    seconds: float = 0.0
 
 
 class Progress(Frozen):
@@ -29,6 +40,7 @@ class Progress(Frozen):
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int = -1
     best_metric: float | None = None
+    begun: Begun | None = None
     weights_sha256: str = Field(default="", description="of the best weights, once training ended")
 
     @property
@@ -37,28 +49,39 @@ class Progress(Frozen):
         return len(self.history)
 
     @property
+    def place(self) -> tuple[int, int]:
+        """Return the number of finished epochs, and of steps after them."""
+        return self.epochs_done, self.begun.steps if self.begun else 0
+
+    @property
     def epochs_since_best(self) -> int:
         """Return the number of epochs without an improvement."""
         return self.epochs_done - 1 - self.best_epoch
 
 
 class Checkpoints:
-    """The checkpoint folder of one member; every method is a collective call."""
+    """The checkpoint folder of one member; `save`, `load` and `publish_best` are collective."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._newest: Path | None = None
 
-    def save(self, strategy: Strategy, schedule: Schedule, progress: Progress) -> None:
-        """Write the state after an epoch, and its weights if it is the best; remove older ones."""
-        final = self._folder / f"epoch-{progress.epochs_done:04d}"
+    def save(
+        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: Progress
+    ) -> None:
+        """Write the state, and the weights after an epoch that is the best; remove older ones."""
+        final = self._folder / _name(progress)
+        if final == self._newest:  # nothing was done since
+            return
         draft = final.with_name(f".{final.name}")
         if distributed.rank() == 0:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         distributed.barrier()
         strategy.save(draft)
-        torch.save(_random_state(), draft / f"rank-{distributed.rank():04d}.pt")
-        weights = strategy.weights() if progress.epochs_since_best == 0 else {}
+        torch.save(_rank_state(strategy, loss_sum), draft / _rank_file())
+        is_best = progress.epochs_since_best == 0 and progress.begun is None
+        weights = strategy.weights() if is_best else {}
         distributed.barrier()
         if distributed.rank() == 0:
             if weights:
@@ -67,9 +90,12 @@ class Checkpoints:
             write_json(draft / "progress.json", progress.model_dump(mode="json"))
             _publish(draft, final)
             self._remove_all_but(final, self.best(progress))
+        self._newest = final
         distributed.barrier()
 
-    def load(self, strategy: Strategy, schedule: Schedule, start: Progress) -> Progress:
+    def load(
+        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, start: Progress
+    ) -> Progress:
         """Return the progress of the newest checkpoint, restored; `start` where there is none."""
         latest = self._latest()
         if latest is None:
@@ -81,9 +107,10 @@ class Checkpoints:
                 f"{latest} belongs to Plan {progress.fingerprint[:8]} on {progress.world_size} "
                 f"processes, not to {start.fingerprint[:8]} on {start.world_size}; remove it"
             )
+        self._newest = latest
         strategy.load(latest)
         schedule.load_state_dict(torch.load(latest / "schedule.pt", weights_only=True))
-        _restore_random_state(latest / f"rank-{distributed.rank():04d}.pt")
+        _restore_rank_state(latest / _rank_file(), strategy, loss_sum)
         return progress
 
     def publish_best(self, progress: Progress, target: Path) -> None:
@@ -115,7 +142,7 @@ class Checkpoints:
         return Path(agreed) if agreed else None
 
 
-def _save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
     with replacing(path) as temporary:
         save_file(weights, temporary)
 
@@ -126,15 +153,33 @@ def _publish(draft: Path, final: Path) -> None:
     flush_folder(final.parent)
 
 
-def _random_state() -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
+def _name(progress: Progress) -> str:
+    """Return the folder's name; names sort as training goes."""
+    epoch, step = progress.place
+    return f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if step else "")
+
+
+def _rank_file() -> str:
+    return f"rank-{distributed.rank():04d}.pt"
+
+
+def _rank_state(strategy: Strategy, loss_sum: Tensor) -> dict[str, Any]:
+    # batch-norm statistics differ by rank within an epoch
+    state = {
+        "cpu": torch.get_rng_state(),
+        "buffers": dict(strategy.module.named_buffers()),
+        "loss_sum": loss_sum,
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
-def _restore_random_state(path: Path) -> None:
-    state = torch.load(path, weights_only=True)
+def _restore_rank_state(path: Path, strategy: Strategy, loss_sum: Tensor) -> None:
+    state = torch.load(path, map_location="cpu", weights_only=True)
     torch.set_rng_state(state["cpu"])
+    for name, buffer in strategy.module.named_buffers():
+        buffer.copy_(state["buffers"][name])
+    loss_sum.copy_(state["loss_sum"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])

@@ -28,6 +28,7 @@ class Process:
     address: str = "127.0.0.1"
     port: int = FIRST_PORT
     job: str = "none"
+    restart: int = 0
 
     @property
     def is_main(self) -> bool:
@@ -67,6 +68,7 @@ def _from_slurm(environment: Mapping[str, str]) -> Process:
         address=first_host(nodes),
         port=FIRST_PORT + number % NUM_PORTS,
         job=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else str(number),
+        restart=int(environment.get("SLURM_RESTART_COUNT", 0)),
     )
 
 
@@ -88,7 +90,7 @@ def first_host(nodelist: str) -> str:
 
 
 def start(process: Process, expected: int) -> None:
-    """Join the process group: NCCL on GPUs, gloo on CPUs, where each process gets one thread."""
+    """Join the process group: NCCL on GPUs, gloo on CPUs; without GPUs one thread a process."""
     if process.world_size != expected:
         raise ConfigError(
             f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
@@ -107,7 +109,8 @@ def start(process: Process, expected: int) -> None:
         dist.init_process_group("gloo")
     else:
         torch.cuda.set_device(process.device)
-        dist.init_process_group("nccl", device_id=process.device)
+        # gloo carries what the CPUs agree upon while the GPUs compute
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=process.device)
 
 
 def stop() -> None:
@@ -140,6 +143,38 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
     if dist.is_initialized():
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
+
+
+class Agreement:
+    """The largest of the ranks' numbers, told to all of them at the same call.
+
+    A call returns the answer to the call before: it travels while a step is computed, and no rank
+    waits. The ranks must call it equally often.
+    """
+
+    def __init__(self) -> None:
+        self._asked: tuple[dist.Work, torch.Tensor] | None = None
+
+    def largest(self, number: int) -> int:
+        """Return the largest number of the call before; this call's on a lone process."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return number
+        before, self._asked = self._asked, _asked_of_all(number)
+        answer = _answer(before) if before else 0
+        if answer:
+            _answer(self._asked)  # nothing may be under way when the group ends
+        return answer
+
+
+def _asked_of_all(number: int) -> tuple[dist.Work, torch.Tensor]:
+    asked = torch.tensor(number)  # on the CPU: a GPU would have to be waited for
+    return dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True), asked
+
+
+def _answer(asked: tuple[dist.Work, torch.Tensor]) -> int:
+    work, number = asked
+    work.wait()
+    return int(number)
 
 
 def mean_over_ranks(value: torch.Tensor) -> float:

@@ -2,13 +2,14 @@
 
 An epoch: train on this rank's share of every step, predict the validation rows, merge the ranks'
 predictions, measure, save. All ranks compute the same metrics from the same merged rows, so all
-take the same decisions.
+take the same decisions. A signal stops all of them after the same step, with a checkpoint there.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from lenshpc.data.augment import Augmenter
 from lenshpc.data.batches import Batch, Source
 from lenshpc.data.order import Rows, TrainingOrder, evaluation_batches
 from lenshpc.engine import distributed
-from lenshpc.engine.checkpoint import Checkpoints, Progress
-from lenshpc.engine.distributed import Process
+from lenshpc.engine.checkpoint import Begun, Checkpoints, Progress
+from lenshpc.engine.distributed import Agreement, Process
 from lenshpc.engine.schedule import Schedule
+from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import LensHpcError
 from lenshpc.recipe import Train
@@ -41,8 +43,23 @@ class FoldData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stop:
+    """The signal at which all ranks stop at the same place."""
+
+    signals: Signals
+    agreement: Agreement = field(default_factory=Agreement)
+
+    def check(self, save: Callable[[], None] = lambda: None) -> None:
+        """Save and stop if a rank was signalled; a collective call."""
+        number = self.agreement.largest(self.signals.received)
+        if number:
+            save()
+            raise Stopped(number)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One member's training."""
+    """One member's training; `on_save` is told of every checkpoint, also the one at the start."""
 
     task: Task
     train: Train
@@ -51,17 +68,27 @@ class Loop:
     data: FoldData
     process: Process
     checkpoints: Checkpoints
-    on_epoch: Callable[[Progress], None]
+    stop: Stop
+    on_save: Callable[[Progress], None]
 
     def run(self, start: Progress) -> Progress:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
-        progress = self.checkpoints.load(self.strategy, self.schedule, start)
-        self.on_epoch(progress)
+        progress = self.checkpoints.load(self.strategy, self.schedule, self._loss_sum, start)
+        self.on_save(progress)
         while not self._finished(progress):
             progress = self._epoch(progress)
-            self.checkpoints.save(self.strategy, self.schedule, progress)
-            self.on_epoch(progress)
+            self._save(progress)
+            self.stop.check()
         return progress
+
+    @cached_property
+    def _loss_sum(self) -> Tensor:
+        """Return the sum of this rank's losses over the steps of the epoch."""
+        return torch.zeros((), dtype=torch.float64, device=self.process.device)
+
+    def _save(self, progress: Progress) -> None:
+        self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
+        self.on_save(progress)
 
     def _finished(self, progress: Progress) -> bool:
         patience = self.train.patience
@@ -69,33 +96,43 @@ class Loop:
         return progress.epochs_done >= self.train.epochs or (progress.epochs_done > 0 and stale)
 
     def _epoch(self, progress: Progress) -> Progress:
-        began, epoch, lr = time.monotonic(), progress.epochs_done, self.schedule.lr
-        train_loss = self._train_epoch(epoch)
-        trained = time.monotonic()
+        """Train one epoch, or what is left of it, and measure."""
+        epoch, began = progress.epochs_done, time.monotonic()
+        begun = progress.begun or Begun(lr=self.schedule.lr)
+
+        def save(steps: int) -> None:
+            seconds = begun.seconds + time.monotonic() - began
+            place = Begun(steps=steps, lr=begun.lr, seconds=seconds)
+            self._save(progress.model_copy(update={"begun": place}))
+
+        train_loss = self._train_epoch(epoch, begun.steps, save)
+        trained_s = begun.seconds + time.monotonic() - began
         distributed.broadcast_buffers(self.strategy.module)
-        metrics = self._validate()
+        metrics = self._validate(lambda: save(self.data.training.num_steps))
         self.schedule.after_epoch(metrics["loss"])
-        num_images = self.data.training.num_steps * self.train.batch_size
         line = {
             "epoch": epoch,
-            "lr": lr,
+            "lr": begun.lr,
             "train_loss": train_loss,
             **{f"val_{name}": value for name, value in metrics.items()},
-            "seconds": time.monotonic() - began,
-            "images_per_s": num_images / (trained - began),
+            "seconds": begun.seconds + time.monotonic() - began,
+            "images_per_s": self.data.training.num_steps * self.train.batch_size / trained_s,
         }
         return _extended(progress, line, self.train.monitor)
 
-    def _train_epoch(self, epoch: int) -> float:
-        """Return the mean loss of the epoch over all ranks."""
+    def _train_epoch(self, epoch: int, done: int, save: Callable[[int], None]) -> float:
+        """Take the steps after the first `done`; return the epoch's mean loss over all ranks."""
         batches = self.data.training.batches(
             epoch, rank=self.process.rank, world_size=self.process.world_size
         )
-        total = torch.zeros((), dtype=torch.float64, device=self.process.device)
-        for batch in self.data.source.batches(batches, self.data.augmenter, epoch):
-            total += self.strategy.step(batch)
+        if done == 0:
+            self._loss_sum.zero_()
+        left = self.data.source.batches(batches[done:], self.data.augmenter, epoch)
+        for steps, batch in enumerate(left, start=done + 1):
+            self._loss_sum.add_(self.strategy.step(batch))
             self.schedule.after_step()
-        loss = distributed.mean_over_ranks(total / len(batches))
+            self.stop.check(partial(save, steps))
+        loss = distributed.mean_over_ranks(self._loss_sum / len(batches))
         if not math.isfinite(loss):
             raise LensHpcError(
                 f"the training loss became {loss} in epoch {epoch}; "
@@ -103,8 +140,12 @@ class Loop:
             )
         return loss
 
-    def _validate(self) -> dict[str, float]:
-        columns = predict_rows(self.strategy.predict, self.data, self.data.val_rows, self.process)
+    def _validate(self, save: Callable[[], None]) -> dict[str, float]:
+        def predict(batch: Batch) -> dict[str, Tensor]:
+            self.stop.check(save)
+            return self.strategy.predict(batch)
+
+        columns = predict_rows(predict, self.data, self.data.val_rows, self.process)
         labels = self.data.source.labels[columns.pop("row")]
         return self.task.summarise(labels, columns)
 
@@ -130,4 +171,4 @@ def _extended(progress: Progress, line: dict[str, float], monitor: str) -> Progr
     best = progress.best_metric
     better = best is None or sign * metric > sign * best
     mark = {"best_epoch": progress.epochs_done, "best_metric": metric} if better else {}
-    return progress.model_copy(update={"history": (*progress.history, line), **mark})
+    return progress.model_copy(update={"history": (*progress.history, line), "begun": None, **mark})

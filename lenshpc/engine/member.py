@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from lenshpc.attempts import Attempts, What
 from lenshpc.completion import is_done, mark_done
 from lenshpc.data.augment import Augmenter
 from lenshpc.data.batches import Batch, Source
@@ -25,9 +27,10 @@ from lenshpc.data.readers import opened
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.loop import Columns, FoldData, Loop, predict_rows
+from lenshpc.engine.loop import Columns, FoldData, Loop, Stop, predict_rows
 from lenshpc.engine.schedule import Schedule
-from lenshpc.errors import DataError
+from lenshpc.engine.signals import Signals, Stopped, cause
+from lenshpc.errors import DataError, LensHpcError
 from lenshpc.files import read_json, remove_drafts, replacing, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_plan, load_splits
@@ -38,17 +41,21 @@ from lenshpc.tasks.table import TASKS
 Floats = npt.NDArray[np.float32]
 
 
-def run_member(run: RunPaths, index: int) -> None:
-    """Train, predict and mark as done the member `index` of a run, as the rank that this is."""
+def run_member(run: RunPaths, index: int, signals: Signals) -> None:
+    """Train, predict and mark as done the member `index` of a run, as the rank that this is.
+
+    Raises Stopped, with all that was done saved, where a signal asks for it.
+    """
     plan = load_plan(run)
     process = distributed.from_environment()
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size)
     try:
-        work = MemberWork(run, plan, plan.members[index], process)
+        work = MemberWork(run, plan, plan.members[index], process, signals)
         if not is_done(work.paths, plan.fingerprint(), verify=True):
-            work.complete()
+            with work.noted():
+                work.complete()
         distributed.barrier()
     finally:
         distributed.stop()
@@ -62,11 +69,32 @@ class MemberWork:
     plan: Plan
     member: Member
     process: Process
+    signals: Signals
 
     @property
     def paths(self) -> MemberPaths:
         """Return the member's files."""
         return self.run.member(self.member.name)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Record the beginning of this attempt, and its end unless it is sudden."""
+        self._note("started")
+        try:
+            yield
+        except Stopped as stopped:
+            running_s, resources = self.signals.running_s, self.plan.recipe.resources
+            why = cause(stopped.number, running_s, resources)
+            self._note("stopped", cause=why, reason=str(stopped))
+            raise
+        except LensHpcError as error:
+            self._note("failed", cause="error", reason=str(error))
+            raise
+
+    def _note(self, what: What, **facts: Any) -> None:
+        if self.process.is_main:
+            path = self.run.attempts(self.process.job)
+            Attempts(path, self.process.restart).append(what, **facts)
 
     def complete(self) -> None:
         """Train, predict and, last, write the mark of completeness."""
@@ -181,7 +209,8 @@ class MemberWork:
             data=data,
             process=self.process,
             checkpoints=checkpoints,
-            on_epoch=self._record,
+            stop=Stop(signals=self.signals),
+            on_save=self._record,
         )
 
     def _record(self, progress: Progress) -> None:
@@ -192,6 +221,7 @@ class MemberWork:
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
         state = {
             "epoch": progress.epochs_done,
+            "step": progress.place[1],
             "epochs": self.plan.recipe.train.epochs,
             "best_metric": progress.best_metric,
             "best_epoch": progress.best_epoch,
@@ -200,6 +230,7 @@ class MemberWork:
             "updated": time.time(),
         }
         write_json(self.paths.state, state)
+        self._note("saved", place=progress.place)
 
     def _predictions(self, task: Task, data: FoldData, rows: dict[str, Rows]) -> dict[str, Columns]:
         """Predict with the best weights in a plain model, whatever strategy trained them."""
@@ -207,7 +238,10 @@ class MemberWork:
         model.load_state_dict(load_file(self.paths.weights))
         model.to(self.process.device).eval()
 
+        stop = Stop(signals=self.signals)
+
         def predict(batch: Batch) -> dict[str, torch.Tensor]:
+            stop.check()
             on_device = strategy.on_device(batch, self.process.device)
             with torch.no_grad(), strategy.autocast(self.plan.recipe.train, self.process.device):
                 return task.predict(model, on_device)

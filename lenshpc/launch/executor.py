@@ -1,17 +1,36 @@
 """The one file that knows submitit: sbatch text, job arrays, single jobs, local processes."""
 
+import itertools
+import os
 import shlex
+import signal
 import sys
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lenshpc.errors import LaunchError
+from lenshpc.launch import slurm
 from lenshpc.launch.sites import Site
 from lenshpc.plan import Plan
 
 Call = Callable[..., None]  # a module-level function of the installed package
+
+# the scripts' argument is the pickle; submitit looks for it under the name of the job
+LINK = (
+    'ln -sfn "$1" {folder}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
+    '${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
+)
+
+# a failed srun asks, in the member's own container, whether its job is sent again
+REQUEUE = """\
+rc=$?
+job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
+if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc; then
+  scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume {root}"
+fi
+exit $rc"""
 
 AGGREGATE_TIME_MIN = 60
 AGGREGATE_MEM_GB = 4
@@ -41,21 +60,38 @@ class JobRequest:
         return text
 
 
-def member_request(plan: Plan, site: Site, folder: Path, num_elements: int) -> JobRequest:
-    """Return the request of the members' array: one srun task a GPU."""
+@dataclass(frozen=True, kw_only=True)
+class Sending:
+    """One call of sbatch: its name, by which SLURM can be asked for the job it made.
+
+    The open files `inherited` stay open in sbatch, so that a lock on them outlives us.
+    """
+
+    token: str = field(default_factory=lambda: f"lenshpc-{uuid.uuid4().hex}")
+    inherited: tuple[int, ...] = ()
+
+
+def member_request(
+    plan: Plan, site: Site, folder: Path, num_elements: int, after: str | None = None
+) -> JobRequest:
+    """Return the request of an array of members: one srun task a GPU."""
     size = plan.recipe.resources
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = (site.mem_gb_per_gpu or size.mem_gb_per_gpu) * size.gpus_per_node
-    parameters = _common(plan.run_name, site, mem_gb, size.time_min) | {
+    common = _common(plan.run_name, site, mem_gb, size.time_min)
+    parameters = common | {
         "nodes": size.nodes,
         "ntasks_per_node": size.gpus_per_node,
         "gpus_per_node": size.gpus_per_node,
         "cpus_per_task": cpus,
         "array_parallelism": site.max_parallel,
         # a dead rank ends the step; srun of SLURM 22.05-23.02 does not inherit --cpus-per-task
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *site.srun_args],
+        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *site.step_args],
+        "signal_delay_s": size.signal_delay_s,
+        "additional_parameters": {**common["additional_parameters"], "requeue": True},
+        "teardown": _teardown(site, folder.parent),
     }
-    return _request(site, folder, num_elements, parameters)
+    return _request(site, folder, num_elements, parameters | _after(after))
 
 
 def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -> JobRequest:
@@ -86,8 +122,19 @@ def _one_task(site: Site, cpus: int) -> dict[str, Any]:
         "nodes": 1,
         "ntasks_per_node": 1,
         "cpus_per_task": cpus,
-        "srun_args": [f"--cpus-per-task={cpus}", *site.srun_args],
+        "srun_args": [f"--cpus-per-task={cpus}", *site.step_args],
     }
+
+
+def _teardown(site: Site, root: Path) -> list[str]:
+    one = ["--overlap", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--cpus-per-task=1"]
+    srun = shlex.join(["srun", *one, *site.step_args])
+    ask = f"{srun} {_python(site)} -m lenshpc.launch.requeue"
+    return REQUEUE.format(ask=ask, root=shlex.quote(str(root))).splitlines()
+
+
+def _python(site: Site) -> str:
+    return site.interpreter or shlex.quote(sys.executable)
 
 
 def _after(job_ids: str | None) -> dict[str, Any]:
@@ -105,58 +152,60 @@ def _common(name: str, site: Site, mem_gb: float, time_min: int) -> dict[str, An
         "constraint": site.constraint,
         "wckey": None,  # submitit's default key is refused where keys are enforced
         "stderr_to_stdout": True,
-        "setup": list(site.setup) or None,
         "comment": f"lenshpc {name}",
-        "additional_parameters": {"mem": f"{round(mem_gb * 1024)}M", **site.sbatch},
+        "additional_parameters": {"mem": f"{round(mem_gb * 1024)}M", **site.options},
     }
 
 
 def _request(site: Site, folder: Path, num_elements: int, parameters: dict[str, Any]) -> JobRequest:
+    setup = [LINK.format(folder=shlex.quote(str(folder))), *site.setup]
     given = {key: value for key, value in parameters.items() if value is not None}
     return JobRequest(
         folder=folder,
-        python=site.python or shlex.quote(sys.executable),
+        python=_python(site),
         num_elements=num_elements,
-        parameters={**given, "wckey": None},
+        parameters={**given, "setup": setup, "wckey": None},
     )
 
 
 def submit_array(
-    request: JobRequest, call: Call, root: Path, indices: Sequence[int], *more: int
+    request: JobRequest,
+    sending: Sending,
+    call: Call,
+    root: Path,
+    indices: Sequence[int],
+    *more: int,
 ) -> str:
     """Submit `call(root, index, *more)` for every index as one array; return its job id."""
-    executor = _slurm_executor(request)
-    same = ([value] * len(indices) for value in more)
-    jobs = _submitted(executor.map_array, call, [str(root)] * len(indices), indices, *same)
-    return str(jobs[0].job_id).partition("_")[0]
+    return _submit(request, sending, call_element, call, str(root), tuple(indices), *more)
 
 
-def submit_single(request: JobRequest, call: Call, root: Path) -> str:
+def submit_single(request: JobRequest, sending: Sending, call: Call, root: Path) -> str:
     """Submit `call(root)`; return its job id."""
-    return str(_submitted(_slurm_executor(request).submit, call, str(root)).job_id)
+    return _submit(request, sending, call, str(root))
 
 
-def _submitted(submit: Any, *arguments: Any) -> Any:
-    from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-    try:
-        return submit(*arguments)
-    except (FailedJobError, FailedSubmissionError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise LaunchError(f"sbatch refused: {reason}; look at the script with --dry-run") from error
+def call_element(call: Call, root: str, indices: tuple[int, ...], *more: int) -> None:
+    """Run a call for the element of the array that this process belongs to."""
+    place = int(os.environ["SLURM_ARRAY_TASK_ID"]) if len(indices) > 1 else 0
+    call(root, indices[place], *more)
 
 
-def _slurm_executor(request: JobRequest) -> Any:
-    from submitit.slurm.slurm import SlurmExecutor
+def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) -> str:
+    """Submit a script and one pickle for all its elements, which the script links to their names.
 
-    try:
-        executor = SlurmExecutor(request.folder, python=request.python)
-    except RuntimeError as error:
-        raise LaunchError(
-            "there is no srun here; submit from a login node of the cluster, or use --site local"
-        ) from error
-    executor.update_parameters(**request.parameters)
-    return executor
+    Nothing remains to be done once sbatch has taken the job: if we are stopped then, it still runs.
+    """
+    from submitit.core.utils import DelayedSubmission
+
+    script, pickled = (request.folder / f"{sending.token}.{end}" for end in ("sh", "pkl"))
+    submission = DelayedSubmission(call, *arguments)
+    submission.set_timeout(request.parameters["time"], max_num_timeout=3)
+    submission.dump(pickled)
+    script.write_text(request.script(), encoding="utf-8")
+    job_id = slurm.sbatch(script, pickled.name, sending.inherited)
+    script.rename(request.folder / f"{job_id}_submission.sh")
+    return job_id
 
 
 def start_local(
@@ -179,6 +228,13 @@ def start_local(
     return executor.submit(call, *arguments)
 
 
+def terminate_local(job: Any) -> None:
+    """Have a local job's processes save and end; submitit's `cancel` kills them after a second."""
+    job._process.send_signal(signal.SIGTERM)  # its controller passes it on
+
+
 def log_paths(folder: Path, job_id: str) -> list[Path]:
-    """Return the logs of a job (`123`, `123_4` or a local process), one a task."""
-    return sorted(folder.glob(f"{job_id}_*_log.out"))
+    """Return the logs of a job (`123`, `123_4` or a local process), one a task, by rank."""
+    # no glob: a folder holds the files of thousands of members
+    ranks = (folder / f"{job_id}_{rank}_log.out" for rank in itertools.count())
+    return list(itertools.takewhile(Path.is_file, ranks))

@@ -29,6 +29,7 @@ from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan
 
 POLL_S = 0.2
+SAVE_S = 10.0  # for members that are told to end
 STOP_S = 15.0  # for the queue to cancel its members and note it
 
 
@@ -107,6 +108,25 @@ def stop_queue(run: RunPaths) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def stop_members(run: RunPaths, members: Sequence[int]) -> None:
+    """Have the queue of a run cancel members that wait or run; return when it has."""
+    marks = [_cancel_mark(run, member) for member in members]
+    for mark in marks:
+        mark.touch()
+    deadline = time.monotonic() + STOP_S
+    while any(mark.exists() for mark in marks) and read_queue(run).pid:
+        if time.monotonic() > deadline:
+            raise LaunchError(f"the local queue does not answer; see {run.slurm / 'queue.log'}")
+        time.sleep(POLL_S)
+    for mark in marks:
+        mark.unlink(missing_ok=True)
+
+
+def _cancel_mark(run: RunPaths, member: int) -> Path:
+    """Return the file that asks the queue to cancel a member; it removes it when that is done."""
+    return run.slurm / f"cancel-{member}"
+
+
 def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
     plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
@@ -141,19 +161,41 @@ class LocalQueue:
         try:
             while (self._waiting() or self.running) and not self.stopping:
                 self._collect()
+                self._cancel_marked()
                 self._start_next()
                 time.sleep(POLL_S)
             if not self.stopping:
                 self._aggregate()
         finally:
-            for member, (job, _) in self.running.items():
-                job.cancel()
-                self.states[member] = "CANCELLED"
-            self.states |= dict.fromkeys(self._waiting(), "CANCELLED")
+            self._end_running()
+            self.states |= dict.fromkeys([*self.running, *self._waiting()], "CANCELLED")
             self._write(pid=0)
+
+    def _end_running(self) -> None:
+        """Have the running members save and end."""
+        jobs = [job for job, _ in self.running.values()]
+        for job in jobs:
+            executor.terminate_local(job)
+        deadline = time.monotonic() + SAVE_S
+        while not all(job.done() for job in jobs) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        for job in jobs:
+            job.cancel()
 
     def _waiting(self) -> list[int]:
         return [member for member, state in self.states.items() if state == "PENDING"]
+
+    def _cancel_marked(self) -> None:
+        for mark in self.run.slurm.glob("cancel-*"):
+            member = int(mark.name.removeprefix("cancel-"))
+            if member in self.running:
+                job, slots = self.running.pop(member)
+                job.cancel()
+                for slot in slots:
+                    slot.close()
+            if self.states.get(member) in {"PENDING", "RUNNING"}:
+                self._note(member, "CANCELLED")
+            mark.unlink()
 
     def _collect(self) -> None:
         for member, (job, slots) in list(self.running.items()):

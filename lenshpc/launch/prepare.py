@@ -6,6 +6,7 @@ from typing import Any
 
 from lenshpc.errors import ConfigError
 from lenshpc.launch import executor
+from lenshpc.launch.executor import Sending
 from lenshpc.launch.sites import Site, load_site
 from lenshpc.store import Draft
 
@@ -42,9 +43,11 @@ def send_conversion(
     job = ""
     if tasks:
         request = executor.conversion_request(name, site, folder, len(tasks), jobs)
-        job = executor.submit_array(request, calls.convert, draft.folder, tasks, num_tasks, jobs)
+        job = executor.submit_array(
+            request, Sending(), calls.convert, draft.folder, tasks, num_tasks, jobs
+        )
     request = executor.joining_request(name, site, folder, after=job)
-    join = executor.submit_single(request, calls.join, draft.folder)
+    join = executor.submit_single(request, Sending(), calls.join, draft.folder)
     return {
         "tasks": tasks,
         "job": job,

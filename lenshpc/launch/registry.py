@@ -1,48 +1,74 @@
 """The run's own record of the jobs that were submitted for it."""
 
-import json
+import contextlib
 import os
 from datetime import UTC, datetime
 from typing import Literal
 
+from pydantic import ValidationError
+
 from lenshpc.config import Frozen
 from lenshpc.paths import RunPaths
 
+NEVER_SENT = "never sent"
+
 
 class JobRecord(Frozen):
-    """One submitted job: an array of members, or an aggregation (`members` is empty)."""
+    """One submitted job: an array of members, or an aggregation (`members` is empty).
 
-    job_id: str
+    It is written before sbatch is called, with an empty `job_id`, and again when the id is known;
+    `token` names both lines, and the batch script, by which SLURM can be asked for the id.
+    """
+
+    token: str = ""
+    job_id: str = ""
     scheduler: Literal["local", "slurm"]
     site: str
     members: tuple[int, ...]
     submitted: str
 
-    def element(self, member: int) -> str:
-        """Return the scheduler's name of a member's job: `123_4`, or `123` when it is alone."""
-        alone = len(self.members) == 1
-        return self.job_id if alone else f"{self.job_id}_{self.members.index(member)}"
+    def elements(self) -> dict[int, str]:
+        """Return member → the scheduler's name of its job: `123_4`, or `123` when it is alone."""
+        if len(self.members) == 1:
+            return {self.members[0]: self.job_id}
+        return {member: f"{self.job_id}_{place}" for place, member in enumerate(self.members)}
 
 
 def record(run: RunPaths, job: JobRecord) -> None:
     """Append a job to the record."""
     with run.jobs.open("a", encoding="utf-8") as stream:
-        stream.write(job.model_dump_json() + "\n")
+        # the line before may be half written, by a command that was killed
+        stream.write(f"\n{job.model_dump_json()}\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def records(run: RunPaths) -> list[JobRecord]:
-    """Return the jobs of a run, oldest first."""
+    """Return the jobs of a run that have an id, oldest first."""
+    return [job for job in _latest(run) if job.job_id not in {"", NEVER_SENT}]
+
+
+def intents(run: RunPaths) -> list[JobRecord]:
+    """Return what was about to be submitted when the command that did it was stopped."""
+    return [job for job in _latest(run) if not job.job_id]
+
+
+def _latest(run: RunPaths) -> list[JobRecord]:
     if not run.jobs.is_file():
         return []
-    lines = run.jobs.read_text(encoding="utf-8").splitlines()
-    return [JobRecord.model_validate(json.loads(line)) for line in lines]
+    jobs: dict[str, JobRecord] = {}
+    for number, line in enumerate(run.jobs.read_text(encoding="utf-8").splitlines()):
+        with contextlib.suppress(ValidationError):  # half written: sbatch was not called yet
+            job = JobRecord.model_validate_json(line)
+            jobs[job.token or str(number)] = job
+    return list(jobs.values())
 
 
-def latest_of_members(run: RunPaths) -> dict[int, JobRecord]:
-    """Return member index → the job that has it last."""
-    return {member: job for job in records(run) for member in job.members}
+def latest_of_members(run: RunPaths) -> dict[int, tuple[JobRecord, str]]:
+    """Return member index → the record that has it last, and the scheduler's name of its job."""
+    return {
+        member: (job, job_id) for job in records(run) for member, job_id in job.elements().items()
+    }
 
 
 def now() -> str:

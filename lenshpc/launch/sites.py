@@ -20,7 +20,7 @@ def _single_line(text: str) -> str:
 
 RESERVED = {"account", "array", "comment", "constraint", "cpus-per-task", "dependency", "error"}
 RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"}
-RESERVED |= {"output", "partition", "qos", "signal", "time", "wckey", "wrap"}
+RESERVED |= {"output", "partition", "qos", "reservation", "signal", "time", "wckey", "wrap"}
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Line = Annotated[str, AfterValidator(_single_line)]
 
@@ -34,6 +34,7 @@ class Site(Frozen):
     account: Word | None = None
     qos: Word | None = None
     constraint: Word | None = None
+    reservation: Word | None = None
     max_nodes: PositiveInt | None = Field(default=None, description="nodes that a member may ask")
     gpus_per_node: PositiveInt | None = Field(default=None, description="GPUs that a node has")
     cpus_per_gpu: PositiveInt | None = Field(default=None, description="instead of the recipe's")
@@ -41,13 +42,38 @@ class Site(Frozen):
         default=None, description="instead of the recipe's"
     )
     max_parallel: PositiveInt = Field(default=256, description="members that run at the same time")
+    max_array_size: PositiveInt | None = Field(
+        default=None, description="elements of one array; asked of the cluster if absent"
+    )
     setup: tuple[Line, ...] = Field(default=(), description="shell lines before srun")
     python: Word | None = Field(default=None, description="the interpreter on the nodes")
+    container: Word | None = Field(
+        default=None, description="an Apptainer image (.sif), or an image for srun's pyxis"
+    )
     srun_args: tuple[Word, ...] = ()
     sbatch: dict[str, Word | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
     )
     slots: PositiveInt | None = Field(default=None, description="local: members' GPUs at a time")
+
+    @property
+    def interpreter(self) -> str | None:
+        """Return the command that starts Python on the nodes, if the profile says one."""
+        if self.container is None or not self.container.endswith(".sif"):
+            return self.python
+        return f"apptainer exec --nv {self.container} {self.python or 'python3'}"
+
+    @property
+    def step_args(self) -> tuple[str, ...]:
+        """Return the further options of every srun."""
+        if self.container is None or self.container.endswith(".sif"):
+            return self.srun_args
+        return (f"--container-image={self.container}", *self.srun_args)
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """Return the further options of sbatch."""
+        return {**({"reservation": self.reservation} if self.reservation else {}), **self.sbatch}
 
     @field_validator("sbatch")
     @classmethod

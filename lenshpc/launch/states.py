@@ -1,27 +1,33 @@
 """Where every member of a run stands: the scheduler's word joined with the run's own marks."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from lenshpc.completion import is_done
-from lenshpc.files import read_json
 from lenshpc.launch import executor
+from lenshpc.launch.healing import heal
 from lenshpc.launch.local import Queue, read_queue
-from lenshpc.launch.registry import JobRecord, latest_of_members, records
-from lenshpc.launch.slurm import JobState, query
+from lenshpc.launch.marks import Marks, read_marks
+from lenshpc.launch.registry import JobRecord, intents, latest_of_members, records
+from lenshpc.launch.slurm import JobState, Known, query
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
 
 ENDED = frozenset({"DONE", "FAILED", "NOT SUBMITTED"})
+SECONDS_AN_HOUR = 3600
+TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemberStatus:
     """One line of `lenshpc status`.
 
-    `state` is DONE, NOT SUBMITTED, FAILED (ended without being done) or SLURM's own word for a job
-    that waits or runs; `reason` says how a failed job ended.
+    `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), UNKNOWN (the scheduler does
+    not answer) or SLURM's own word for a job that waits or runs; `reason` says how a failed job
+    ended or why another one waits; `estimated_end` is ISO 8601 in UTC, of one that trains.
     """
 
     index: int
@@ -31,17 +37,21 @@ class MemberStatus:
     epoch: int = 0
     epochs: int = 0
     best_metric: float | None = None
-    host: str = ""
+    gpu_hours: float = 0.0
+    node: str = ""
     reason: str = ""
+    estimated_end: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """What `lenshpc status` shows."""
+    """What `lenshpc status` shows; `silence` says why the scheduler did not answer, if so."""
 
     run: str
     members: tuple[MemberStatus, ...]
     report: str
+    report_job: str = ""
+    silence: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -50,7 +60,8 @@ class RunStatus:
     @property
     def has_ended(self) -> bool:
         """Return whether nothing waits or runs any more."""
-        return not self.report_is_due and all(line.state in ENDED for line in self.members)
+        ended = all(line.state in ENDED for line in self.members)
+        return ended and not self.report_is_due and not self.silence
 
     @property
     def report_is_due(self) -> bool:
@@ -58,16 +69,45 @@ class RunStatus:
         return self.report in {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """All that is known of a run, each read once."""
+
+    run: RunPaths
+    plan: Plan
+    latest: Mapping[int, tuple[JobRecord, str]]
+    spent_s: Mapping[int, int]
+    known: Known
+    queue: Queue
+    marks: Mapping[int, Marks]
+    unsettled: frozenset[int]
+
+
 def run_status(run: RunPaths, plan: Plan) -> RunStatus:
     """Return the status of a run; one query for all its jobs."""
-    latest = latest_of_members(run)
-    jobs = query(job.job_id for job in records(run) if job.scheduler == "slurm")
-    queue = read_queue(run)
-    members = tuple(
-        _member_status(run, plan, member, latest.get(member.index), jobs, queue)
-        for member in plan.members
+    unsettled = heal(run)
+    jobs = records(run)
+    known = query(job.job_id for job in jobs if job.scheduler == "slurm")
+    known = Known(jobs=known.jobs, silence=known.silence or unsettled)
+    sources = Sources(
+        run=run,
+        plan=plan,
+        latest=latest_of_members(run),
+        spent_s=_spent(jobs, known),
+        known=known,
+        queue=read_queue(run),
+        marks=read_marks(run, plan),
+        unsettled=frozenset(member for job in intents(run) for member in job.members),
     )
-    return RunStatus(run=run.name, members=members, report=_report_state(run, jobs, queue))
+    members = tuple(_member_status(sources, member) for member in plan.members)
+    report_job, report = _report(sources, jobs)
+    return RunStatus(
+        run=run.name,
+        members=members,
+        report=report,
+        report_job=report_job,
+        silence=known.silence,
+    )
 
 
 def reasons(run: RunPaths, plan: Plan) -> dict[int, str]:
@@ -75,50 +115,73 @@ def reasons(run: RunPaths, plan: Plan) -> dict[int, str]:
     return {line.index: line.reason for line in run_status(run, plan).members if line.reason}
 
 
-def _member_status(
-    run: RunPaths,
-    plan: Plan,
-    member: Member,
-    record: JobRecord | None,
-    jobs: dict[str, JobState],
-    queue: Queue,
-) -> MemberStatus:
-    paths = run.member(member.name)
-    job, word = _scheduler_word(member.index, record, jobs, queue)
-    state, reason = word, ""
-    if is_done(paths, plan.fingerprint()):
-        state = "DONE"
-    elif record is not None and word not in {"PENDING", "RUNNING"} and not _active(word):
-        state, reason = "FAILED", _reason(run, job, word)
-    marks = read_json(paths.state) if paths.state.is_file() else {}
+def _spent(jobs: list[JobRecord], known: Known) -> dict[int, int]:
+    """Return member → seconds of all its jobs, by SLURM's accounting; nothing without one."""
+    spent: dict[int, int] = {}
+    for job in jobs:
+        for member, job_id in job.elements().items():
+            state = known.jobs.get(job_id)
+            spent[member] = spent.get(member, 0) + (state.elapsed_s if state else 0)
+    return spent
+
+
+def _member_status(sources: Sources, member: Member) -> MemberStatus:
+    marks = sources.marks.get(member.index, Marks())
+    job, word = _scheduler_word(sources, member.index)
+    state, reason = _judged(sources, job, word, is_done=marks.is_done)
+    known = sources.known.jobs.get(job)
+    epochs = sources.plan.recipe.train.epochs
+    size = sources.plan.recipe.resources.world_size
+    spent_s = sources.spent_s.get(member.index) or marks.seconds
     return MemberStatus(
         index=member.index,
         name=member.name,
         state=state,
         job=job,
-        epoch=marks.get("epoch", 0),
-        epochs=plan.recipe.train.epochs,
-        best_metric=marks.get("best_metric"),
-        host=marks.get("host", ""),
+        epoch=marks.epoch,
+        epochs=epochs,
+        best_metric=marks.best_metric,
+        gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
+        node=known.nodes if known and known.nodes else marks.node,
         reason=reason,
+        estimated_end=_estimated_end(marks, epochs) if state == "RUNNING" else "",
     )
 
 
-def _scheduler_word(
-    index: int, record: JobRecord | None, jobs: dict[str, JobState], queue: Queue
-) -> tuple[str, str]:
+def _estimated_end(marks: Marks, epochs: int) -> str:
+    """Return when training ends if its epochs go on as long as they did."""
+    if not (marks.updated and marks.seconds_per_epoch):
+        return ""
+    end = marks.updated + (epochs - marks.epoch) * marks.seconds_per_epoch
+    return datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
+
+
+def _scheduler_word(sources: Sources, index: int) -> tuple[str, str]:
     """Return the job of a member and what its scheduler calls its state."""
-    if record is None:
+    if index in sources.unsettled:
+        return "", "UNKNOWN"
+    if index not in sources.latest:
         return "", "NOT SUBMITTED"
-    if record.scheduler == "slurm":
-        job_id = record.element(index)
-        known = jobs.get(job_id)
+    job, job_id = sources.latest[index]
+    if job.scheduler == "slurm":
+        known = sources.known.jobs.get(job_id)
         return job_id, known.state if known else "UNKNOWN"
+    queue = sources.queue
     return queue.jobs.get(index, ""), queue.states.get(index, "CANCELLED")
 
 
-def _active(word: str) -> bool:
-    return JobState(job_id="", state=word).is_active
+def _judged(sources: Sources, job: str, word: str, *, is_done: bool) -> tuple[str, str]:
+    """Return the state of a member and its reason."""
+    if is_done:
+        return "DONE", ""
+    if word == "NOT SUBMITTED":
+        return word, ""
+    if word == "UNKNOWN" and sources.known.silence:
+        return word, sources.known.silence
+    known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
+    if known.is_active:
+        return word, known.reason
+    return "FAILED", _reason(sources.run, job, word)
 
 
 def _reason(run: RunPaths, job: str, word: str) -> str:
@@ -134,22 +197,30 @@ def last_line(run: RunPaths, job: str) -> str:
     """Return the last error that the logs of a job show, or else their last line."""
     lines: list[str] = []
     for path in executor.log_paths(run.slurm, job):
-        lines += path.read_text(errors="replace").splitlines()[-40:]
+        lines += _tail(path).splitlines()[-40:]
     told = [re.sub(r"^(\[rank\d+\]: ?)+", "", line).strip() for line in lines]
     told = [line for line in told if line and not line.startswith("submitit ")]
     errors = [line for line in told if "Error: " in line]
     return (errors or told or [""])[-1][:300]
 
 
-def _report_state(run: RunPaths, jobs: dict[str, JobState], queue: Queue) -> str:
-    """Return DONE, or what the scheduler says of the latest aggregation."""
-    aggregations = [job for job in records(run) if not job.members]
-    word = queue.report
+def _tail(path: Path) -> str:
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return stream.read().decode(errors="replace")
+
+
+def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:
+    """Return the latest aggregation's job, and DONE or what the scheduler says of it."""
+    aggregations = [job for job in jobs if not job.members]
+    job_id, word = "", sources.queue.report
     if aggregations and aggregations[-1].scheduler == "slurm":
-        known = jobs.get(aggregations[-1].job_id)
+        job_id = aggregations[-1].job_id
+        known = sources.known.jobs.get(job_id)
         word = known.state if known else "UNKNOWN"
-    elif queue.pid and not word:
+    elif sources.queue.pid and not word:
         word = "PENDING"
     if word in {"", "COMPLETED", "UNKNOWN"}:
-        return "DONE" if (run.report / "report.html").is_file() else word or "NOT SUBMITTED"
-    return word
+        is_there = (sources.run.report / "report.html").is_file()
+        return job_id, "DONE" if is_there else word or "NOT SUBMITTED"
+    return job_id, word

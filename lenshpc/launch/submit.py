@@ -1,24 +1,30 @@
 """Submit what a Plan lacks: the members that are neither done nor under way, then the report."""
 
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from __future__ import annotations
 
-import pandas as pd
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lenshpc.completion import missing_members, reference
 from lenshpc.config import validate
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_json
-from lenshpc.launch import executor, provenance
-from lenshpc.launch.executor import JobRequest
+from lenshpc.launch import executor, provenance, slurm
+from lenshpc.launch.executor import JobRequest, Sending
+from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import start_queue
-from lenshpc.launch.registry import JobRecord, latest_of_members, now, record
+from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
-from lenshpc.launch.states import ENDED, run_status
+from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan, save_plan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -31,17 +37,53 @@ class Calls:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What was sent: the members, and the scheduler's names of their job and the report's."""
+    """What was sent: the members, and the scheduler's names of their jobs and the report's."""
 
     members: tuple[int, ...]
-    job_id: str = ""
+    job_ids: tuple[str, ...] = ()
     report_job_id: str = ""
 
 
-def requests(plan: Plan, site: Site, run: RunPaths, count: int) -> tuple[JobRequest, JobRequest]:
-    """Return what would be asked of SLURM for `count` members, and for the report after them."""
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one array gets: members, how many of them run at a time, and the part it waits for."""
+
+    members: tuple[int, ...]
+    parallel: int
+    follows: int | None
+
+    def request(self, plan: Plan, site: Site, folder: Path, job_ids: Sequence[str]) -> JobRequest:
+        """Return what is asked of SLURM, given the jobs of the parts before this one."""
+        after = None if self.follows is None else job_ids[self.follows]
+        throttled = site.model_copy(update={"max_parallel": self.parallel})
+        return executor.member_request(plan, throttled, folder, len(self.members), after)
+
+
+def shares(members: tuple[int, ...], site: Site) -> list[Share]:
+    """Cut members into arrays that the cluster takes, with equal lengths but for one.
+
+    `site.max_parallel` is dealt out among them. Where it is less than the number of arrays, each
+    has one member at a time and begins when the one `max_parallel` places before it has ended.
+    """
+    largest = site.max_array_size or slurm.max_array_size()
+    num_parts = -(-len(members) // largest)
+    bounds = [len(members) * part // max(num_parts, 1) for part in range(num_parts + 1)]
+    return [
+        Share(
+            members=members[start:end],
+            parallel=max(1, (site.max_parallel + part) // num_parts),
+            follows=part - site.max_parallel if part >= site.max_parallel else None,
+        )
+        for part, (start, end) in enumerate(pairwise(bounds))
+    ]
+
+
+def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], JobRequest]:
+    """Return what would be asked of SLURM for all members, and for the report after them."""
+    parts = shares(tuple(range(len(plan.members))), site)
+    unknown = [f"<JOB ID OF PART {part + 1}>" for part in range(len(parts))]
     return (
-        executor.member_request(plan, site, run.slurm, count),
+        [part.request(plan, site, run.slurm, unknown) for part in parts],
         executor.aggregate_request(plan, site, run.slurm, after="<JOB ID OF THE MEMBERS>"),
     )
 
@@ -67,53 +109,81 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 
 
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
-    status = run_status(run, plan)
-    active = {line.index for line in status.members if line.state not in ENDED}
-    missing = {member.index for member in missing_members(run, plan, verify=True)}
-    todo = tuple(sorted(missing - active))
-    if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
-        return Submission(members=())
-    if site.scheduler == "slurm":
-        # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
-        jobs = [job for member, job in latest_of_members(run).items() if member in active]
-        after = {job.job_id for job in jobs if job.scheduler == "slurm"}
-        return _send_slurm(run, plan, site, todo, after, calls)
-    if active:
-        where = f"lenshpc status {reference(run)} --watch"
-        raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
-    return _send_local(run, site, todo)
+    with sole_sender(run) as lock:
+        status = run_status(run, plan)
+        if status.silence:
+            raise LaunchError(f"nothing was sent: {status.silence}; try again")
+        active = {line.index for line in status.members if line.state not in ENDED}
+        missing = {member.index for member in missing_members(run, plan, verify=True)}
+        todo = tuple(sorted(missing - active))
+        if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
+            return Submission(members=())
+        if site.scheduler == "slurm":
+            # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
+            latest = latest_of_members(run)
+            jobs = [latest[member][0] for member in active]
+            after = {job.job_id for job in jobs if job.scheduler == "slurm"}
+            return SlurmSender(run, plan, site, calls, lock).send(todo, after, status)
+        if active:
+            where = f"lenshpc status {reference(run)} --watch"
+            raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
+        return _send_local(run, site, todo)
 
 
 def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...]) -> Submission:
     job_id = str(start_queue(run, todo))
-    _record(run, site, job_id, todo)
-    return Submission(members=todo, job_id=job_id, report_job_id=job_id)
-
-
-def _send_slurm(
-    run: RunPaths, plan: Plan, site: Site, todo: tuple[int, ...], after: set[str], calls: Calls
-) -> Submission:
-    job_id = ""
-    if todo:
-        request = executor.member_request(plan, site, run.slurm, len(todo))
-        job_id = executor.submit_array(request, calls.member, run.root, todo)
-        _record(run, site, job_id, todo)
-    waits_for = ":".join(sorted(after | {job_id} - {""})) or None
-    report = executor.aggregate_request(plan, site, run.slurm, after=waits_for)
-    report_job_id = executor.submit_single(report, calls.aggregate, run.root)
-    _record(run, site, report_job_id, ())
-    return Submission(members=todo, job_id=job_id, report_job_id=report_job_id)
-
-
-def _record(run: RunPaths, site: Site, job_id: str, members: tuple[int, ...]) -> None:
-    job = JobRecord(
-        job_id=job_id,
-        scheduler=site.scheduler,
-        site=site.name,
-        members=members,
-        submitted=now(),
-    )
+    job = JobRecord(job_id=job_id, scheduler="local", site=site.name, members=todo, submitted=now())
     record(run, job)
+    return Submission(members=todo, job_ids=(job_id,), report_job_id=job_id)
+
+
+@dataclass(frozen=True)
+class SlurmSender:
+    """Sends arrays and the report's job, each noted before and after; holds the run's lock."""
+
+    run: RunPaths
+    plan: Plan
+    site: Site
+    calls: Calls
+    lock: int
+
+    def send(self, todo: tuple[int, ...], after: set[str], status: RunStatus) -> Submission:
+        """Send the members and, in place of one that waits, the report after all of them."""
+        parts = shares(todo, self.site)
+        job_ids: list[str] = []
+        for part in parts:
+            request = part.request(self.plan, self.site, self.run.slurm, job_ids)
+            job_ids.append(self._sent(request, part.members))
+        if status.report_is_due:
+            slurm.order(["scancel", status.report_job])
+        waits_for = ":".join(sorted(after | set(job_ids))) or None
+        report = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
+        return Submission(
+            members=todo, job_ids=tuple(job_ids), report_job_id=self._sent(report, ())
+        )
+
+    def _sent(self, request: JobRequest, members: tuple[int, ...]) -> str:
+        sending = Sending(inherited=(self.lock,))
+        intent = JobRecord(
+            token=sending.token,
+            scheduler="slurm",
+            site=self.site.name,
+            members=members,
+            submitted=now(),
+        )
+        record(self.run, intent)
+        root, calls = self.run.root, self.calls
+        try:
+            if members:
+                job_id = executor.submit_array(request, sending, calls.member, root, members)
+            else:
+                job_id = executor.submit_single(request, sending, calls.aggregate, root)
+        except LaunchError as error:
+            if not slurm.is_busy(error):
+                record(self.run, intent.model_copy(update={"job_id": NEVER_SENT}))
+            raise
+        record(self.run, intent.model_copy(update={"job_id": job_id}))
+        return job_id
 
 
 def run_paths(plan: Plan, runs: Path) -> RunPaths:

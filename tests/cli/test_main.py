@@ -13,7 +13,8 @@ from lenshpc import __version__
 from lenshpc.cli.main import main
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
-VERBS = ["simulate", "prepare", "verify", "info", "submit", "status", "resume", "aggregate"]
+VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
+VERBS += ["resume", "aggregate", "list", "clean"]
 SPAWNED = """
 import json, sys
 from lenshpc.cli.main import main
@@ -73,9 +74,9 @@ def test_prepare_imports_neither_torch_nor_submitit(tmp_path):
     assert (tmp_path / "store" / "zarr.json").is_file()
 
 
-def test_status_imports_no_torch(run, tmp_path):
+def test_status_imports_neither_torch_nor_pandas_nor_zarr(run, tmp_path):
     out, code, modules = spawn(["status", run.paths.name], cwd=tmp_path)
-    assert (code, "torch" in modules) == (0, False)
+    assert (code, [name for name in ("torch", "pandas", "zarr") if name in modules]) == (0, [])
     assert "000-resnet18-fold0-seed0" in out
 
 
@@ -193,7 +194,7 @@ def test_bad_setting_is_one_line(spots):
     )
 
 
-@pytest.mark.parametrize("verb", ["status", "resume", "aggregate"])
+@pytest.mark.parametrize("verb", ["status", "logs", "cancel", "resume", "aggregate", "clean"])
 def test_unknown_run_lists_those_there_are(verb, run):
     known = run.paths.name
     assert one_line(verb, "lenses") == (

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lenshpc.attempts import read_events
 from lenshpc.launch.local import take_slots
 from lenshpc.launch.sites import Site
 
@@ -198,4 +199,25 @@ def test_interrupt_while_waiting_leaves_no_process(place):
     assert process.returncode == 130, err
     assert f"stopped; go on with: lenshpc resume {run.name}" in err
     wait_until(lambda: not processes_of(run), seconds=15)
+    ends = [read_events(path)[-1].what for path in run.glob("slurm/*_attempts.jsonl")]
+    assert "stopped" in ends, "it saved what it had"
     assert finished(place, "status", run.name, "--json")[0] == 0
+
+
+@pytest.mark.slow
+def test_cancel_ends_one_member_then_all(place):
+    code, out, err = finished(place, *submission("--set", "train.epochs=5000", "--json"))
+    assert code == 0, err
+    run = Path(json.loads(out)["run"])
+
+    def states():
+        lines = json.loads(finished(place, "status", run.name, "--json")[1])["members"]
+        return [line["state"] for line in lines]
+
+    wait_until(lambda: states()[1] == "RUNNING")
+    assert finished(place, "cancel", run.name, "--member", "1")[0] == 0
+    assert states()[1] == "FAILED"
+    assert states()[0] in {"PENDING", "RUNNING"}
+    assert finished(place, "cancel", run.name)[0] == 0
+    wait_until(lambda: not processes_of(run), seconds=15)
+    assert states() == ["FAILED", "FAILED"]

@@ -23,6 +23,7 @@ SITE = Site(
     account="lens",
     qos="long",
     max_parallel=2,
+    max_array_size=1001,
     setup=("module load cuda/12.4", "source /env/bin/activate"),
     sbatch={"mail-type": "FAIL", "exclusive": True},
     python="/env/bin/python",
@@ -33,9 +34,12 @@ HEAD = """\
 # Parameters
 #SBATCH --account=lens
 """
-SETUP = """\
+JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
+LINK = f'ln -sfn "$1" {FOLDER}/"{JOB}_submitted.pkl"'
+SETUP = f"""\
 
 # setup
+{LINK}
 module load cuda/12.4
 source /env/bin/activate
 
@@ -74,9 +78,23 @@ def options(run, output):
 #SBATCH --output=/scratch/runs/spots/slurm/{output}_0_log.out
 #SBATCH --partition=gpu
 #SBATCH --qos=long
+#SBATCH --requeue
 #SBATCH --signal=USR2@90
 #SBATCH --time=90
 """
+
+
+TEARDOWN = """
+
+# teardown
+rc=$?
+job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+if [ $rc != 0 ] && srun --overlap --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 \
+/env/bin/python -m lenshpc.launch.requeue /scratch/runs/spots "$job" "${SLURM_RESTART_COUNT:-0}" \
+$rc; then
+  scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume /scratch/runs/spots"
+fi
+exit $rc"""
 
 
 def srun(output, arguments):
@@ -93,6 +111,7 @@ def test_members_are_one_array_of_one_task_a_gpu(case):
         + options(case.run, "%A_%a")
         + SETUP
         + srun("%A_%a", "--kill-on-bad-exit=1 --cpus-per-task=6")
+        + TEARDOWN
     )
 
 
@@ -102,6 +121,7 @@ def test_one_member_is_a_plain_job(case):
         + options(case.run, "%j")
         + SETUP
         + srun("%j", "--kill-on-bad-exit=1 --cpus-per-task=6")
+        + TEARDOWN
     )
 
 
@@ -135,7 +155,7 @@ def test_aggregation_of_a_finished_run_waits_for_nothing(case):
 def test_bare_site_names_no_partition_account_or_key(case):
     bare = Site(name="bare", scheduler="slurm")
     script = member_request(case.plan, bare, FOLDER, 3).script()
-    for word in ("wckey", "--partition", "--account", "--qos", "--constraint", "# setup"):
+    for word in ("wckey", "--partition", "--account", "--qos", "--constraint"):
         assert word not in script
 
 
@@ -144,7 +164,7 @@ def test_site_overrules_what_a_gpu_brings(case):
     lines = member_request(case.plan, site, FOLDER, 3).script().splitlines()
     assert "#SBATCH --cpus-per-task=3" in lines
     assert "#SBATCH --mem=7782M" in lines  # 4 x 1.9 GiB
-    assert lines[-1].count("--cpus-per-task=3") == 1
+    assert sum(line.count("--kill-on-bad-exit=1 --cpus-per-task=3") for line in lines) == 1
 
 
 def conversion_options(name, output, cpus, mem_mb, minutes, more=""):

@@ -27,7 +27,9 @@ def test_setup_that_could_become_an_option_is_refused(tmp_path, line):
     assert told.startswith("setup.0: must be one line that does not begin with '#'")
 
 
-@pytest.mark.parametrize("key", ["partition", "account", "qos", "constraint", "python"])
+@pytest.mark.parametrize(
+    "key", ["partition", "account", "qos", "constraint", "reservation", "container", "python"]
+)
 @pytest.mark.parametrize(
     "value", ['"gpu --uid=0"', '"gpu;rm"', '"gpu\\n"', '"$(id)"', '"`id`"', '""']
 )
@@ -46,7 +48,9 @@ def test_unknown_key_names_the_nearest(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["array", "dependency", "output", "nodes", "time", "wckey"])
+@pytest.mark.parametrize(
+    "name", ["array", "dependency", "output", "nodes", "reservation", "time", "wckey"]
+)
 def test_sbatch_option_that_lenshpc_sets_is_refused(tmp_path, name):
     assert complaint(tmp_path, f"sbatch: {{{name}: x}}\n").startswith(
         f"sbatch: {name!r} is set by lenshpc"
@@ -113,3 +117,34 @@ def test_option_without_a_value_is_true_and_never_false():
     assert options == {"exclusive": True, "nice": 5}
     with pytest.raises(ConfigError, match="requeue"):
         validate(Site, {**site, "sbatch": {"requeue": False}}, "s")
+
+
+@pytest.mark.parametrize(
+    ("keys", "interpreter", "step_args"),
+    [
+        ({"python": "/env/bin/python", "srun_args": ["-v"]}, "/env/bin/python", ("-v",)),
+        ({}, None, ()),
+        (
+            {"container": "/shared/lens.sif", "srun_args": ["-v"]},
+            "apptainer exec --nv /shared/lens.sif python3",
+            ("-v",),
+        ),
+        (
+            {"container": "/shared/lens.sqsh", "srun_args": ["-v"], "python": "python3"},
+            "python3",
+            ("--container-image=/shared/lens.sqsh", "-v"),
+        ),
+    ],
+)
+def test_container_is_apptainers_or_pyxis(keys, interpreter, step_args):
+    site = validate(Site, {"name": "s", "scheduler": "slurm", **keys}, "s")
+    assert (site.interpreter, site.step_args) == (interpreter, step_args)
+
+
+def test_reservation_is_an_option_of_sbatch():
+    site = {"name": "s", "scheduler": "slurm", "sbatch": {"nice": 5}}
+    assert validate(Site, site, "s").options == {"nice": 5}
+    assert validate(Site, {**site, "reservation": "school"}, "s").options == {
+        "reservation": "school",
+        "nice": 5,
+    }

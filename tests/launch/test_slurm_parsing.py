@@ -1,37 +1,109 @@
-"""Lines in the documented formats of sacct and squeue become values."""
+"""Output of sacct, squeue and scontrol, of SLURM 22.05 to 25.05, becomes values."""
+
+from pathlib import Path
 
 import pytest
 
-from lenshpc.launch.slurm import JobState, parse_states
+from lenshpc.errors import LaunchError
+from lenshpc.launch.slurm import (
+    JobState,
+    is_busy,
+    parse_max_array_size,
+    parse_sacct,
+    parse_squeue,
+)
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
-def state(job_id, word, exit_code="0:0", nodes=""):
-    return job_id, JobState(job_id=job_id, state=word, exit_code=exit_code, nodes=nodes)
+def text_of(name):
+    return (FIXTURES / f"{name}.txt").read_text()
+
+
+def states(*rows):
+    """Return the value of (id, state, what differs from a waiting job) rows."""
+    return {
+        job_id: JobState(job_id=job_id, state=word, **(more[0] if more else {}))
+        for job_id, word, *more in rows
+    }
 
 
 def test_no_lines_are_no_jobs():
-    assert parse_states("") == {}
+    assert (parse_sacct(""), parse_squeue("")) == ({}, {})
 
 
-def test_array_elements_have_entries_of_their_own():
-    text = (
-        "81234_0|COMPLETED|0:0|gpu003\n"
-        "81234_1|FAILED|1:0|gpu[003-004]\n"
-        "81234_2|OUT_OF_MEMORY|0:125|gpu005\n"
-        "81234_3|TIMEOUT|0:0|gpu005\n"
-        "81234_4|RUNNING|0:0|gpu[001,007]\n"
-        "81240|NODE_FAIL|1:0|cpu1\n"
+def test_squeue_of_22_05():
+    waiting = [(f"4990502_{at}", "PENDING", {"reason": "JobArrayTaskLimit"}) for at in range(2, 7)]
+    thirds = [0, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 50]
+    held = [(f"4990503_{at}", "PENDING", {"reason": "JobHeldUser"}) for at in thirds]
+    assert parse_squeue(text_of("22.05-squeue")) == states(
+        *waiting,
+        *held,
+        ("4990502_0", "RUNNING", {"nodes": "node1"}),
+        ("4990502_1", "CANCELLED", {"nodes": "node1"}),
+        ("4990501", "COMPLETED", {"nodes": "node1"}),
     )
-    assert parse_states(text) == dict(
-        [
-            state("81234_0", "COMPLETED", nodes="gpu003"),
-            state("81234_1", "FAILED", "1:0", "gpu[003-004]"),
-            state("81234_2", "OUT_OF_MEMORY", "0:125", "gpu005"),
-            state("81234_3", "TIMEOUT", nodes="gpu005"),
-            state("81234_4", "RUNNING", nodes="gpu[001,007]"),
-            state("81240", "NODE_FAIL", "1:0", "cpu1"),
-        ]
+
+
+def test_sacct_of_22_05():
+    run = {"nodes": "node1", "elapsed_s": 2}
+    cancelled = [(f"4990503_{at}", "CANCELLED") for at in (0, 6, 9, 12, 13, 14)]
+    assert parse_sacct(text_of("22.05-sacct")) == states(
+        ("4990502_0", "CANCELLED", run),
+        ("4990502_1", "COMPLETED", run),
+        ("4990502_2", "COMPLETED", run),
+        *cancelled,
     )
+
+
+def test_sacct_of_23_11_adds_up_the_attempts_and_the_last_one_counts():
+    waiting = [(f"81234_{at}", "PENDING") for at in (4, 5, 6, 9)]
+    assert parse_sacct(text_of("23.11-sacct")) == states(
+        ("81234_0", "RUNNING", {"nodes": "gpu[001,007]", "elapsed_s": 942}),
+        (
+            "81234_1",
+            "OUT_OF_MEMORY",
+            {"exit_code": "0:125", "nodes": "gpu005", "elapsed_s": 77},
+        ),
+        ("81234_2", "TIMEOUT", {"nodes": "gpu005", "elapsed_s": 3600}),
+        ("81234_3", "DEADLINE"),
+        *waiting,
+        ("81240", "CANCELLED", {"exit_code": "0:15", "nodes": "cpu1", "elapsed_s": 5}),
+    )
+
+
+def test_squeue_of_24_05():
+    down = (
+        "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority "
+        "partitions"
+    )
+    waiting = [(f"900_{at}", "PENDING", {"reason": "Dependency"}) for at in (0, 1, 2, 7)]
+    assert parse_squeue(text_of("24.05-squeue")) == states(
+        *waiting,
+        ("901", "PENDING", {"reason": "launch failed requeued held"}),
+        ("902", "REQUEUE_HOLD", {"reason": "job requeued in held state"}),
+        ("903_4", "CONFIGURING", {"nodes": "gpu[1-2]"}),
+        ("904", "PENDING", {"reason": down}),
+        ("905_1", "COMPLETING", {"nodes": "gpu1"}),
+    )
+
+
+def test_sacct_of_25_05():
+    assert parse_sacct(text_of("25.05-sacct")) == states(
+        ("77_0", "BOOT_FAIL", {"nodes": "gpu9", "elapsed_s": 1}),
+        ("77_1", "LAUNCH_FAILED", {"nodes": "gpu9", "elapsed_s": 1}),
+        ("77_2", "PENDING", {"elapsed_s": 30}),
+        ("77_3", "SUSPENDED", {"nodes": "gpu8", "elapsed_s": 30}),
+    )
+
+
+@pytest.mark.parametrize(("version", "size"), [("22.05", 10001), ("25.05", 1001)])
+def test_scontrol_tells_the_largest_array(version, size):
+    assert parse_max_array_size(text_of(f"{version}-config")) == size
+
+
+def test_largest_array_is_slurms_default_where_it_is_not_told():
+    assert parse_max_array_size("") == 1001
 
 
 @pytest.mark.parametrize(
@@ -45,39 +117,8 @@ def test_array_elements_have_entries_of_their_own():
     ],
 )
 def test_waiting_elements_are_told_apart(identity, elements):
-    text = f"{identity}|PENDING|0:0|None assigned\n"
-    assert parse_states(text) == dict(state(f"123_{at}", "PENDING") for at in elements)
-
-
-def test_cancelled_by_somebody_is_cancelled():
-    text = "12|CANCELLED by 1000|0:15|node1\n13|CANCELLED+|0:0|\n"
-    assert parse_states(text) == dict(
-        [state("12", "CANCELLED", "0:15", "node1"), state("13", "CANCELLED")]
-    )
-
-
-def test_last_line_of_a_requeued_job_counts():
-    text = (
-        "55_1|NODE_FAIL|1:0|node2\n"
-        "55_1|PREEMPTED|0:0|node3\n"
-        "55_1|COMPLETED|0:0|node4\n"
-        "55_2|NODE_FAIL|1:0|node2\n"
-        "55_2|PENDING|0:0|None assigned\n"
-    )
-    assert parse_states(text) == dict(
-        [state("55_1", "COMPLETED", nodes="node4"), state("55_2", "PENDING")]
-    )
-
-
-def test_squeue_prints_the_same_columns():
-    text = "9_0|RUNNING|0:0|node[1-2]\n9_1|PENDING|0:0|\n10|PENDING|0:0|\n"
-    assert parse_states(text) == dict(
-        [
-            state("9_0", "RUNNING", nodes="node[1-2]"),
-            state("9_1", "PENDING"),
-            state("10", "PENDING"),
-        ]
-    )
+    expected = states(*((f"123_{at}", "PENDING") for at in elements))
+    assert parse_squeue(f"{identity}|PENDING||None\n") == expected
 
 
 @pytest.mark.parametrize(
@@ -96,3 +137,20 @@ def test_squeue_prints_the_same_columns():
 )
 def test_job_that_waits_or_runs_is_active(word, active):
     assert JobState(job_id="1", state=word).is_active is active
+
+
+@pytest.mark.parametrize(
+    ("told", "busy"),
+    [
+        ("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", True),
+        (
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            True,
+        ),
+        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", True),
+        ("sbatch: error: Batch job submission failed: Invalid partition name specified", False),
+        ("slurm_load_jobs error: Invalid job id specified", False),
+    ],
+)
+def test_busy_controller_is_told_from_a_refusal(told, busy):
+    assert is_busy(LaunchError(told)) is busy

@@ -1,0 +1,83 @@
+"""What happened to a job of a member, over all its attempts: one JSON line an event.
+
+Written by the member's first process and by the batch script, one after the other; read to decide
+whether the job is requeued, and by whoever accounts for its time.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeInt
+
+from lenshpc.config import Frozen
+
+What = Literal["started", "saved", "stopped", "failed", "requeued", "ended"]
+Cause = Literal["timeout", "preemption", "crash", "error"]
+
+
+class Event(Frozen):
+    """One event of an attempt; `restart` is 0 for the first attempt.
+
+    `started`: the first process began. `saved`: there is a checkpoint, `step` steps into `epoch`;
+    the first of an attempt is the one that it goes on from. `stopped`: it was told to, and saved.
+    `failed`: an error that would come again. `requeued`, `ended`: the decision after the attempt.
+    """
+
+    what: What
+    restart: NonNegativeInt
+    time: float
+    epoch: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    cause: Cause | None = None
+    reason: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return how far training had come."""
+        return self.epoch, self.step
+
+
+class Attempts:
+    """The events of one job, under the number of the attempt that this is."""
+
+    def __init__(self, path: Path, restart: int) -> None:
+        self._path, self.restart = path, restart
+
+    def append(
+        self,
+        what: What,
+        *,
+        place: tuple[int, int] = (0, 0),
+        cause: Cause | None = None,
+        reason: str = "",
+    ) -> None:
+        """Add an event, on disk when this returns."""
+        epoch, step = place
+        event = Event(
+            what=what,
+            restart=self.restart,
+            time=time.time(),
+            epoch=epoch,
+            step=step,
+            cause=cause,
+            reason=reason,
+        )
+        self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(event.model_dump_json(exclude_defaults=True) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def events(self) -> list[Event]:
+        """Return all events of the job, oldest first."""
+        return read_events(self._path)
+
+
+def read_events(path: Path) -> list[Event]:
+    """Return the events in a file, oldest first; none where there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what a killed writer left has no end of line
+    return [Event.model_validate_json(line) for line in lines]

@@ -1,0 +1,31 @@
+"""`lenshpc cancel`: stop what waits or runs."""
+
+import click
+
+from lenshpc.cli.completing import runs
+
+
+@click.command(short_help="Cancel a run's jobs, or one member's.")
+@click.argument("run", shell_complete=runs)
+@click.option("--member", type=click.IntRange(min=0), help="Cancel this member alone.")
+def cancel(run: str, member: int | None) -> None:
+    """Cancel the members of RUN that wait or run, and its report; wait until they are gone.
+
+    What is done stays, and `lenshpc resume` goes on from there.
+
+    \b
+    Examples:
+      lenshpc cancel lens_finding-9f2c51ab
+      lenshpc cancel lens_finding-9f2c51ab --member 3
+    """
+    from lenshpc.completion import resume_command
+    from lenshpc.launch.cancel import cancel as stop
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+
+    paths = find_run(run)
+    stopped = stop(paths, load_plan(paths), member)
+    report = " and the report" if stopped.report else ""
+    click.echo(f"{len(stopped.members)} members{report} cancelled", err=True)
+    if stopped.members or stopped.report:
+        click.echo(f"go on with: {resume_command(paths)}", err=True)

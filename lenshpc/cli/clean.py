@@ -1,0 +1,68 @@
+"""`lenshpc clean`: throw away what ended runs no longer need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lenshpc.cli.completing import runs
+from lenshpc.errors import ConfigError
+from lenshpc.paths import RUNS
+
+if TYPE_CHECKING:
+    from lenshpc.paths import RunPaths
+
+
+@click.command(short_help="Remove what ended runs no longer need.")
+@click.argument("run", required=False, shell_complete=runs)
+@click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
+@click.option("--all", "whole", is_flag=True, help="Remove all of RUN, results too.")
+@click.option("--yes", is_flag=True, help="Remove; without it, only list.")
+def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
+    """Remove checkpoints of done members, job pickles and half-written files, of RUN or all runs.
+
+    Without --yes nothing is removed but listed. A run that waits or runs is left alone. Results,
+    logs and weights stay, unless --all is given for a RUN.
+
+    \b
+    Examples:
+      lenshpc clean
+      lenshpc clean lens_finding-9f2c51ab --yes
+      lenshpc clean lens_finding-9f2c51ab --all --yes
+    """
+    if whole and run is None:
+        raise click.UsageError("--all needs a RUN")
+    from lenshpc.launch.runs import find_runs
+    from lenshpc.paths import find_run
+
+    chosen = [find_run(run, folder)] if run else find_runs(folder)
+    num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)
+    click.echo(f"{size_text(num_bytes)} {'removed' if yes else 'to remove, with --yes'}", err=True)
+
+
+def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
+    """Remove or list what a run can spare; return its bytes. `skip` passes over one under way."""
+    from lenshpc.launch.runs import removable, remove, size_of
+
+    try:
+        paths = removable(run, whole=whole)
+    except ConfigError as error:
+        if not skip:
+            raise
+        click.echo(f"left alone: {error}", err=True)
+        return 0
+    num_bytes = 0
+    for path in paths:
+        size = size_of(path)
+        num_bytes += size
+        click.echo(f"{size_text(size):>9}  {path}")
+        if yes:
+            remove(path)
+    return num_bytes
+
+
+def size_text(num_bytes: int) -> str:
+    """Say how many bytes, to people."""
+    return f"{num_bytes / 1e6:.1f} MB"

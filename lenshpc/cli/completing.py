@@ -1,0 +1,54 @@
+"""What a shell completes: runs, tasks, recipes, sites, datasets; imports nothing heavy."""
+
+from importlib import resources
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from lenshpc.paths import RUNS
+
+
+def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the runs in `--runs` or ./runs, and folders for a path."""
+    del param
+    folder = Path(ctx.params.get("folder") or RUNS)
+    names = [path.parent.name for path in sorted(folder.glob("*/plan.json"))]
+    return _begun(names, incomplete) or [CompletionItem(incomplete, type="dir")]
+
+
+def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the recipes that ship, and files for one's own."""
+    del ctx, param
+    return _shipped("jobs", incomplete)
+
+
+def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the tasks that have a recipe: `lens-finding` has `lens_finding`."""
+    del ctx, param
+    return _begun([name.replace("_", "-") for name in _names("jobs")], incomplete)
+
+
+def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the sites that ship, and files for one's own."""
+    del ctx, param
+    return _shipped("slurm", incomplete)
+
+
+def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the datasets that ship, and files for one's own."""
+    del ctx, param
+    return _shipped("data_prep", incomplete)
+
+
+def _names(folder: str) -> list[str]:
+    names = (Path(entry.name) for entry in resources.files(f"lenshpc.{folder}").iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".yaml")
+
+
+def _shipped(folder: str, incomplete: str) -> list[CompletionItem]:
+    return _begun(_names(folder), incomplete) or [CompletionItem(incomplete, type="file")]
+
+
+def _begun(names: list[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

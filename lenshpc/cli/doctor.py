@@ -1,0 +1,134 @@
+"""`lenshpc doctor`: examine a cluster and write its site profile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from lenshpc.launch.doctor import Finding
+    from lenshpc.launch.facts import Facts
+    from lenshpc.launch.sites import Site
+
+
+@click.command(short_help="Examine a cluster and write its site profile.")
+@click.option("--site", required=True, help="The profile's name or .yaml.")
+@click.option("--partition", help="Examine this partition.  [default: the cluster's default]")
+@click.option("--account", help="Charge the doctor's jobs, and the profile's, to this.")
+@click.option("--qos", help="Quality of service of the doctor's jobs, and the profile's.")
+@click.option("--preflight", is_flag=True, help="Measure every node; exclude the lame.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
+def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> None:
+    """Examine the cluster that this machine is a login node of, and write slurm/SITE.yaml.
+
+    Sends a short job to every node of the partition that takes jobs. Run it in a folder that all
+    nodes share. A profile that exists is used, and left as it is.
+
+    \b
+    Examples:
+      lenshpc doctor --site mycluster --partition gpu --account my-project
+      lenshpc doctor --site mycluster --preflight
+    """
+    from lenshpc.launch.doctor import findings, profile
+
+    path = profile_path(site)
+    exists = path.is_file()
+    keys = {key: value for key, value in given.items() if value is not None}
+    place, chosen = _site(path, keys)
+    facts = _facts(place, preflight=preflight)
+    found = findings(facts)
+    seen = profile(facts, found, chosen)
+    if not exists:
+        _write(path, seen, found, facts.config.get("ClusterName", ""))
+    if as_json:
+        told = {"findings": [asdict(one) for one in found], "profile": seen, **_speeds(facts)}
+        click.echo(json.dumps({**told, "written": None if exists else str(path)}, indent=1))
+        return
+    click.echo(_text(facts, found))
+    if not exists:
+        click.echo(f"profile: {path}; use it with: --site {path}")
+        return
+    new = {key: value for key, value in seen.items() if chosen.get(key) != value}
+    click.echo(f"{path} exists and was left as it is; it could say:\n{_yaml(new)}")
+
+
+def profile_path(site: str) -> Path:
+    """Return where the profile of that name, or at that path, lies."""
+    if site.endswith((".yaml", ".yml")):
+        return Path(site)
+    return Path("slurm") / f"{site}.yaml"
+
+
+def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
+    """Return the site to examine, and the keys that the user has chosen for it."""
+    from lenshpc.config import read_yaml, validate
+    from lenshpc.errors import ConfigError
+    from lenshpc.launch.sites import Site
+
+    if path.is_file() and keys:
+        raise ConfigError(f"{path} exists; set {', '.join(keys)} in it, or name another --site")
+    chosen = read_yaml(path) if path.is_file() else {"scheduler": "slurm", **keys}
+    site = validate(Site, {"name": path.stem, **chosen}, f"site {path}")
+    if site.scheduler != "slurm":
+        raise ConfigError(f"{path} is no profile of a cluster: its scheduler is {site.scheduler}")
+    return site, chosen
+
+
+def _facts(site: Site, *, preflight: bool) -> Facts:
+    from lenshpc.cli.progress import progress_bar
+    from lenshpc.launch.examine import cluster, measure, probe_nodes, shared_folder
+
+    with shared_folder(Path()) as folder:
+        facts = cluster(site)
+        with progress_bar("examining", unit="nodes") as progress:
+            facts = probe_nodes(facts, site, folder, progress)
+        if preflight:
+            with progress_bar("measuring", unit="jobs") as progress:
+                facts = measure(facts, site, folder, progress)
+    return facts
+
+
+def _write(path: Path, keys: dict[str, Any], found: tuple[Finding, ...], cluster: str) -> None:
+    from lenshpc.files import write_text
+
+    lines = [f"# Written by lenshpc doctor on cluster {cluster}. Edit it as you like."]
+    lines += [f"# {one.level}: {_printable(one.what)}" for one in found]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join([*lines, _yaml(keys)]))
+
+
+def _printable(text: str) -> str:
+    """Return a node's words without what YAML forbids even in a comment."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _yaml(keys: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(keys, sort_keys=False))
+
+
+def _speeds(facts: Facts) -> dict[str, Any]:
+    return {
+        "product_tflops": facts.product_tflops,
+        "all_reduce_gb_per_s": facts.all_reduce_gb_per_s,
+    }
+
+
+def _text(facts: Facts, found: tuple[Finding, ...]) -> str:
+    name, num = facts.partition["PartitionName"], len(facts.reports)
+    version = facts.config.get("SLURM_VERSION", "?")
+    lines = [f"SLURM {version}, partition {name}: {num} nodes examined"]
+    for kind, speeds in _speeds(facts).items():
+        lines += [
+            f"{kind}: {', '.join(f'{node} {speed:.3g}' for node, speed in speeds.items())}"
+        ] * bool(speeds)
+    for one in found:
+        lines.append(f"{one.level:<8} {one.what}")
+        lines += [f"{'':<8} means: {one.meaning}"] * bool(one.meaning)
+        lines += [f"{'':<8} do: {one.advice}"] * bool(one.advice)
+    return "\n".join(lines if found else [*lines, "nothing unusual"])

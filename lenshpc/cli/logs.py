@@ -1,0 +1,42 @@
+"""`lenshpc logs`: what a member's job has written."""
+
+import sys
+
+import click
+
+from lenshpc.cli.completing import runs
+
+
+@click.command(short_help="Show the log of a member.")
+@click.argument("run", shell_complete=runs)
+@click.option(
+    "--member",
+    type=click.IntRange(min=0),
+    help="Of this member.  [default: the first that failed, else that runs, else that has a job]",
+)
+@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until the member has ended.")
+def logs(run: str, member: int | None, follows: bool) -> None:
+    """Show what the newest job of a member of RUN has written: its process of rank 0.
+
+    \b
+    Examples:
+      lenshpc logs lens_finding-9f2c51ab
+      lenshpc logs lens_finding-9f2c51ab --member 3 -f
+    """
+    from lenshpc.launch.logs import ended_member, find_log, follow
+    from lenshpc.launch.states import run_status
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+
+    paths = find_run(run)
+    plan = load_plan(paths)
+    line, path = find_log(paths, run_status(paths, plan), member)
+    click.echo(f"{line.name}, {line.state}: {path}", err=True)
+    if not follows:
+        click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
+        return
+    try:
+        for text in follow(path, ended_member(paths, plan, line.index)):
+            click.echo(text, nl=False)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,54 @@
+"""One command at a time sends jobs of a run; what a stopped one left open, the next one settles."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lenshpc.errors import LaunchError
+from lenshpc.launch.registry import NEVER_SENT, intents, record
+from lenshpc.launch.slurm import find_jobs
+from lenshpc.paths import RunPaths
+
+
+@contextmanager
+def sole_sender(run: RunPaths) -> Iterator[int]:
+    """Hold the run's lock, with nothing left open; yield the lock's file for sbatch to inherit."""
+    with (run.slurm / "lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settle(run)
+        yield lock.fileno()
+
+
+def heal(run: RunPaths) -> str:
+    """Settle what a stopped command left open; return why that was not possible, or nothing."""
+    if not intents(run):
+        return ""
+    with (run.slurm / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            settle(run)
+        except BlockingIOError:
+            return "another command is sending"
+        except LaunchError as error:
+            return str(error)
+    return ""
+
+
+def settle(run: RunPaths) -> None:
+    """Record the ids of jobs whose submission was interrupted, or that they were never sent.
+
+    The caller holds the lock, so no sbatch is under way. Raises LaunchError if the controller
+    does not answer.
+    """
+    left = intents(run)
+    if not left:
+        return
+    found = find_jobs([job.token for job in left]) | _linked(run)
+    for job in left:
+        record(run, job.model_copy(update={"job_id": found.get(job.token, NEVER_SENT)}))
+
+
+def _linked(run: RunPaths) -> dict[str, str]:
+    """Return token → job id of the jobs that began: each element links its name to the pickle."""
+    links = (path for path in run.slurm.glob("*_submitted.pkl") if path.is_symlink())
+    return {path.readlink().stem: path.name.partition("_")[0] for path in links}

@@ -1,0 +1,273 @@
+"""The ledger of a run: GPU-hours a member and attempt, useful and wasted, against the estimate.
+
+An attempt is useful until the last checkpoint that was saved in it, and to its end where the member
+was completed by it; what comes after is wasted. Pure functions make it from SLURM's accounting, or
+from the members' own records where there is none; `run_ledger` reads both.
+"""
+
+import re
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from lenshpc.attempts import Event, read_events
+from lenshpc.completion import is_done
+from lenshpc.errors import LaunchError
+from lenshpc.files import read_json
+from lenshpc.launch import registry, slurm
+from lenshpc.launch.local import read_queue
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan
+
+# not REQUEUED: in sacct that is an attempt that has ended
+RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED"})
+FIELDS = "JobID,State,Start,ElapsedRaw,AllocTRES,NodeList"
+SACCT = ("sacct", "-X", "-D", "-n", "-P", f"--format={FIELDS}")  # -D: every attempt of a job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allocation:
+    """One line of `sacct -D`: what a job, or one attempt of a requeued one, was given.
+
+    `start` is in seconds since 1970.
+    """
+
+    job_id: str
+    state: str
+    start: float
+    elapsed_s: float
+    num_gpus: int
+    num_cpus: int
+    nodes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One time that a member ran; `number` counts from 1. Hours are of GPUs, or of CPU cores."""
+
+    member: int
+    model: str
+    fold: int
+    seed: int
+    number: int
+    job: str
+    state: str
+    nodes: str
+    hours: float
+    useful_hours: float
+
+    @property
+    def wasted_hours(self) -> float:
+        """Return the hours that led to no checkpoint."""
+        return self.hours - self.useful_hours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What some attempts cost together."""
+
+    attempts: int
+    hours: float
+    useful_hours: float
+    wasted_hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What a run has cost.
+
+    `unit` is GPU, or core where no attempt had a GPU. `source` is sacct, or heartbeats: then each
+    attempt counts until the last sign of life that it gave. `estimate_hours` is the dry run's
+    ceiling. The report's job is not counted.
+    """
+
+    unit: str
+    source: str
+    estimate_hours: float
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def total(self) -> Cost:
+        """Return the cost of the whole run."""
+        return _cost(self.attempts)
+
+    def by(self, key: str) -> dict[Any, Cost]:
+        """Return the cost for each `member`, `model` or `fold`."""
+        groups: dict[Any, list[Attempt]] = {}
+        for attempt in self.attempts:
+            groups.setdefault(getattr(attempt, key), []).append(attempt)
+        return {value: _cost(groups[value]) for value in sorted(groups)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        tables = {
+            f"{key}s": {str(value): asdict(cost) for value, cost in self.by(key).items()}
+            for key in ("member", "model", "fold")
+        }
+        return {**asdict(self), "total": asdict(self.total), **tables}
+
+
+def _cost(attempts: Sequence[Attempt]) -> Cost:
+    return Cost(
+        attempts=len(attempts),
+        hours=sum(one.hours for one in attempts),
+        useful_hours=sum(one.useful_hours for one in attempts),
+        wasted_hours=sum(one.wasted_hours for one in attempts),
+    )
+
+
+def parse_allocations(text: str) -> list[Allocation]:
+    """Return the allocations in the lines of FIELDS that have started, oldest first."""
+    found = []
+    for line in text.splitlines():
+        job_id, state, start, elapsed, tres, nodes = line.split("|")
+        if start in {"Unknown", "None", ""}:
+            continue
+        found.append(
+            Allocation(
+                job_id=job_id,
+                state=state.split()[0],
+                start=datetime.fromisoformat(start).timestamp(),
+                elapsed_s=float(elapsed or 0),
+                num_gpus=_count(tres, r"gres/gpu"),
+                num_cpus=_count(tres, r"cpu"),
+                nodes=nodes,
+            )
+        )
+    return sorted(found, key=lambda one: one.start)
+
+
+def _count(tres: str, name: str) -> int:
+    """Return a count in `cpu=4,gres/gpu=2,gres/gpu:a100=2`."""
+    match = re.search(rf"(?:^|,){name}=(\d+)", tres)
+    return int(match[1]) if match else 0
+
+
+def saved_times(events: Iterable[Event]) -> tuple[float, ...]:
+    """Return when a job saved what goes beyond the checkpoint that its attempt began from."""
+    begun: set[int] = set()
+    times = []
+    for event in events:
+        if event.what == "saved" and event.restart in begun:
+            times.append(event.time)
+        elif event.what == "saved":
+            begun.add(event.restart)
+    return tuple(times)
+
+
+def recorded(
+    job_id: str, events: Sequence[Event], num_gpus: int, num_cpus: int
+) -> list[Allocation]:
+    """Return the attempts of a job from its own events: each until the last that it told of."""
+    found = []
+    for restart in sorted({event.restart for event in events}):
+        mine = [event for event in events if event.restart == restart]
+        found.append(
+            Allocation(
+                job_id=job_id,
+                state=mine[-1].what.upper(),
+                start=mine[0].time,
+                elapsed_s=mine[-1].time - mine[0].time,
+                num_gpus=num_gpus,
+                num_cpus=num_cpus,
+            )
+        )
+    return found
+
+
+def account(
+    plan: Plan,
+    jobs: Mapping[str, int],
+    allocations: Iterable[Allocation],
+    saved: Mapping[str, Sequence[float]],
+    done: Container[int],
+) -> tuple[Attempt, ...]:
+    """Return the attempts of a run, by member and time.
+
+    `jobs` has the member of each job, `saved` the times at which each saved a checkpoint, `done`
+    the members that are complete. Hours count GPUs, or cores where no attempt had a GPU.
+    """
+    mine: dict[int, list[Allocation]] = {}
+    for one in allocations:
+        if one.job_id in jobs:
+            mine.setdefault(jobs[one.job_id], []).append(one)
+    gpus = any(one.num_gpus for some in mine.values() for one in some)
+    attempts = []
+    for index, some in sorted(mine.items()):
+        member = plan.members[index]
+        for number, one in enumerate(some, start=1):
+            kept = number == len(some) and (index in done or one.state in RUNNING)
+            useful_s = one.elapsed_s if kept else _useful_s(one, saved.get(one.job_id, ()))
+            hours = (one.num_gpus if gpus else one.num_cpus) / 3600
+            attempts.append(
+                Attempt(
+                    **member.model_dump(exclude={"index"}),
+                    member=index,
+                    number=number,
+                    job=one.job_id,
+                    state=one.state,
+                    nodes=one.nodes,
+                    hours=hours * one.elapsed_s,
+                    useful_hours=hours * useful_s,
+                )
+            )
+    return tuple(attempts)
+
+
+def _useful_s(one: Allocation, saved: Iterable[float]) -> float:
+    """Return the part of an attempt that ended early which is not lost."""
+    since = (when - one.start for when in saved)
+    return max((seconds for seconds in since if 0 <= seconds <= one.elapsed_s), default=0.0)
+
+
+def run_ledger(run: RunPaths, plan: Plan) -> Ledger:
+    """Return the ledger of a run: from accounting, else from the members' own records."""
+    sent = {
+        job_id: member
+        for job in registry.records(run)
+        if job.scheduler == "slurm"
+        for member, job_id in job.elements().items()
+    }
+    jobs = sent | {job_id: member for member, job_id in read_queue(run).jobs.items()}
+    events = {job_id: read_events(run.attempts(job_id)) for job_id in jobs}
+    allocations = _accounting(sent)
+    source = "sacct" if allocations else "heartbeats"
+    allocations = allocations or _recorded(run, plan, events)
+    fingerprint = plan.fingerprint()
+    done = {
+        member.index for member in plan.members if is_done(run.member(member.name), fingerprint)
+    }
+    saved = {job_id: saved_times(some) for job_id, some in events.items()}
+    attempts = account(plan, jobs, allocations, saved, done)
+    gpus = any(one.num_gpus for one in allocations)
+    cores = 1 if gpus else plan.recipe.resources.cpus_per_gpu
+    return Ledger(
+        unit="GPU" if gpus else "core",
+        source=source,
+        estimate_hours=plan.gpu_hours_ceiling * cores,
+        attempts=attempts,
+    )
+
+
+def _recorded(run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]) -> list[Allocation]:
+    resources = plan.recipe.resources
+    gpus = 0 if _is_on_cpu(run, plan) else resources.world_size
+    cpus = resources.world_size * resources.cpus_per_gpu
+    return [one for job_id, some in events.items() for one in recorded(job_id, some, gpus, cpus)]
+
+
+def _accounting(jobs: Iterable[str]) -> list[Allocation]:
+    wanted = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    if not wanted:
+        return []
+    try:
+        return parse_allocations(slurm.ask([*SACCT, "-j", wanted]))
+    except LaunchError:  # no accounting here, or it is down
+        return []
+
+
+def _is_on_cpu(run: RunPaths, plan: Plan) -> bool:
+    """Return whether a completed member says that it had no GPU."""
+    marks = (run.member(member.name).done for member in plan.members)
+    return any(read_json(path).get("device") == "cpu" for path in marks if path.is_file())

@@ -1,0 +1,53 @@
+"""Show the log of a member's newest attempt, as it stands or as it grows."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lenshpc.errors import ConfigError
+from lenshpc.launch import executor
+from lenshpc.launch.states import ENDED, MemberStatus, RunStatus, run_status
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan
+
+POLL_S = 0.5
+STATE_POLL_S = 5.0
+
+
+def most_telling(status: RunStatus) -> MemberStatus:
+    """Return the first member that failed, or else that runs, or else has a job."""
+    for told in ({"FAILED"}, {"RUNNING"}):
+        for line in status.members:
+            if line.state in told and line.job:
+                return line
+    return next((line for line in status.members if line.job), status.members[0])
+
+
+def find_log(run: RunPaths, status: RunStatus, member: int | None) -> tuple[MemberStatus, Path]:
+    """Return a member, the most telling one if none is chosen, and its log: that of rank 0."""
+    if member is not None and member >= len(status.members):
+        raise ConfigError(f"run {run.name} has members 0 to {len(status.members) - 1}, no {member}")
+    line = most_telling(status) if member is None else status.members[member]
+    paths = executor.log_paths(run.slurm, line.job) if line.job else []
+    if not paths:
+        why = f" ({line.reason})" if line.reason else ""
+        raise ConfigError(f"member {line.index} has no log yet: it is {line.state}{why}")
+    return line, paths[0]
+
+
+def follow(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
+    """Yield what a log holds and what comes, until its writer has ended."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        ended, asked = False, time.monotonic()
+        while True:
+            yield stream.read()
+            if ended:
+                return
+            time.sleep(POLL_S)
+            if time.monotonic() - asked > STATE_POLL_S:
+                ended, asked = has_ended(), time.monotonic()
+
+
+def ended_member(run: RunPaths, plan: Plan, index: int) -> Callable[[], bool]:
+    """Return a predicate: the member neither waits nor runs."""
+    return lambda: run_status(run, plan).members[index].state in ENDED

@@ -1,0 +1,64 @@
+"""What a run's members have written down about themselves: read in one pass over the folders."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenshpc.completion import is_done
+from lenshpc.files import read_json
+from lenshpc.paths import MemberPaths, RunPaths
+from lenshpc.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """A member's own word; `seconds` were spent training, over all its processes' GPUs alike."""
+
+    is_done: bool = False
+    epoch: int = 0
+    best_metric: float | None = None
+    node: str = ""
+    updated: float = 0.0
+    seconds: float = 0.0
+    seconds_per_epoch: float = 0.0
+
+
+def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
+    """Return member index → its marks, for the members that have begun."""
+    folder, fingerprint = run.root / "members", plan.fingerprint()
+    begun = _names(folder) if folder.is_dir() else set()
+    return {
+        member.index: _marks(run.member(member.name), fingerprint)
+        for member in plan.members
+        if member.name in begun
+    }
+
+
+def _marks(paths: MemberPaths, fingerprint: str) -> Marks:
+    names = _names(paths.root)
+    done = paths.done.name in names and is_done(paths, fingerprint)
+    state = read_json(paths.state) if paths.state.name in names else {}
+    seconds = [] if done or paths.metrics.name not in names else _epoch_seconds(paths)
+    facts = read_json(paths.done) if done else {}
+    return Marks(
+        is_done=done,
+        epoch=state.get("epoch", facts.get("epochs", 0)),
+        best_metric=state.get("best_metric", facts.get("best_metric")),
+        node=state.get("host", ""),
+        updated=state.get("updated", 0.0),
+        seconds=facts.get("seconds", sum(seconds)),
+        seconds_per_epoch=sum(seconds) / len(seconds) if seconds else 0.0,
+    )
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _epoch_seconds(paths: MemberPaths) -> list[float]:
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in paths.metrics.read_text(encoding="utf-8").splitlines()
+    ]
+    return [line["seconds"] for line in lines]

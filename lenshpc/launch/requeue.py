@@ -1,0 +1,101 @@
+"""Whether a member's job that ended is sent again: budgets by cause, never twice without progress.
+
+The batch script asks once srun has failed, through srun, so inside the member's own container:
+`python -m lenshpc.launch.requeue RUN JOB RESTART EXIT_CODE`. Exit 0 says yes, 1 no; the reason goes
+to the log and into the job's attempts. A cancelled job does not come here: its script is ended too.
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lenshpc.attempts import Attempts, Cause, Event
+from lenshpc.config import validate
+from lenshpc.files import read_json
+from lenshpc.launch.failures import classify, read_tails
+from lenshpc.paths import RunPaths
+from lenshpc.recipe import Requeues, Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Whether to requeue, what ended the attempt, and why so."""
+
+    requeue: bool
+    cause: Cause
+    reason: str
+
+
+def decide(
+    events: Sequence[Event],
+    *,
+    restart: int,
+    exit_code: int,
+    budgets: Requeues,
+    logs: Sequence[str] = (),
+) -> Decision:
+    """Decide about the job whose attempt `restart` (0 is the first) ended with an exit code.
+
+    `logs` are the ends of its tasks' logs.
+    """
+    attempt = [event for event in events if event.restart == restart]
+    failed = [event.reason for event in attempt if event.what == "failed"]
+    if failed:
+        return Decision(requeue=False, cause="error", reason=failed[-1])
+    cause, budget = _cause(attempt, exit_code), budgets.model_dump()
+    failure = classify("", f"{exit_code}:0", logs)
+    if cause == "crash" and failure.action == "stop":
+        reason = f"{failure.name}: {failure.line or failure.meaning}; {failure.advice}"
+        return Decision(requeue=False, cause="error", reason=reason)
+    used = sum(event.what == "requeued" and event.cause == cause for event in events)
+    places = [event.place for event in attempt if event.what == "saved"]
+    if restart and (not places or places[-1] == places[0]):
+        epoch, step = places[-1] if places else (0, 0)
+        reason = f"{cause}, and no progress since the restart at epoch {epoch} step {step}"
+        return Decision(requeue=False, cause=cause, reason=reason)
+    if used >= budget[cause]:
+        reason = f"{cause} for the {used + 1}. time; resources.max_requeues.{cause} is {used}"
+        return Decision(requeue=False, cause=cause, reason=reason)
+    reason = f"{cause}, requeue {used + 1} of at most {budget[cause]}"
+    return Decision(requeue=True, cause=cause, reason=reason)
+
+
+def _cause(attempt: Sequence[Event], exit_code: int) -> Cause:
+    stopped = [event.cause for event in attempt if event.what == "stopped" and event.cause]
+    if stopped:
+        return stopped[-1]
+    # a process that is signalled before Python's handlers are set dies of it
+    told = exit_code - 128 in {signal.SIGUSR2, signal.SIGTERM}
+    return "preemption" if told else "crash"
+
+
+def budgets_of(run: RunPaths) -> Requeues:
+    """Return the budgets in a run's Plan; reading all of it would take seconds."""
+    plan: Any = read_json(run.plan)
+    return validate(Resources, plan["recipe"]["resources"], str(run.plan)).max_requeues
+
+
+def main(root: str, job: str, restart: str, exit_code: str) -> int:
+    """Decide, record and tell."""
+    run = RunPaths(Path(root))
+    attempts = Attempts(run.attempts(job), int(restart))
+    decision = decide(
+        attempts.events(),
+        restart=attempts.restart,
+        exit_code=int(exit_code),
+        budgets=budgets_of(run),
+        logs=read_tails(sorted(run.slurm.glob(f"{job}_*_log.out"))),
+    )
+    attempts.append(
+        "requeued" if decision.requeue else "ended", cause=decision.cause, reason=decision.reason
+    )
+    verdict = "requeued" if decision.requeue else "not requeued"
+    sys.stderr.write(f"lenshpc: job {job} is {verdict}: {decision.reason}\n")
+    return 0 if decision.requeue else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

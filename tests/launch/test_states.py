@@ -1,0 +1,140 @@
+"""States of members from what SLURM says, stood in for by scripts, and from their own marks."""
+
+import json
+import time
+
+import pytest
+
+from lenshpc.launch.registry import JobRecord, record
+from lenshpc.launch.states import run_status
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Member
+
+SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+ACCOUNTS = """
+8_0|COMPLETED|0:0|gpu1|7200
+8_1|NODE_FAIL|1:0|gpu1|3600
+8_1|PENDING|0:0|None assigned|0
+8_2|OUT_OF_MEMORY|0:125|gpu2|60
+9|PENDING|0:0|None assigned|0
+"""
+QUEUE = """
+8_1|PENDING||BeginTime
+8_3|RUNNING|gpu3|None
+9|PENDING||Dependency
+"""
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """Return a function that makes squeue and sacct print a text, or run a script."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def install(**programs):
+        for name, lines in programs.items():
+            body = lines if "exit" in lines else f"cat <<'END'\n{lines.strip()}\nEND"
+            (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+            (folder / name).chmod(0o755)
+
+    return install
+
+
+@pytest.fixture
+def sent(run):
+    """Return a run of six members, sent as job 8 and reported on by job 9; 1 to 5 are not done."""
+    run.paths.slurm.mkdir()
+    for job_id, members in (("8", tuple(range(5))), ("9", ())):
+        job = JobRecord(
+            job_id=job_id,
+            scheduler="slurm",
+            site="big",
+            members=members,
+            submitted="2026-01-02T03:04:05+00:00",
+        )
+        record(run.paths, job)
+    for member in run.plan.members[1:]:
+        run.paths.member(member.name).done.unlink()
+    return run
+
+
+def told(run):
+    status = run_status(run.paths, run.plan)
+    lines = [(line.state, line.node, line.gpu_hours, line.reason) for line in status.members]
+    return lines, status.report, status.has_ended
+
+
+def test_accounting_and_queue_are_joined(sent, tools):
+    tools(sacct=ACCOUNTS, squeue=QUEUE)
+    own_h = round(4 / 3600, 4)  # the seconds of four epochs, as accounting has none
+    assert told(sent) == (
+        [
+            ("DONE", "gpu1", 2.0, ""),
+            ("PENDING", "", 1.0, "BeginTime"),
+            ("FAILED", "gpu2", 0.0167, "job 8_2 ended OUT_OF_MEMORY"),
+            ("RUNNING", "gpu3", own_h, ""),
+            ("FAILED", "", own_h, "job 8_4 ended unseen by the scheduler"),
+            ("NOT SUBMITTED", "", own_h, ""),
+        ],
+        "PENDING",
+        False,
+    )
+
+
+def test_queue_answers_alone_without_accounting(sent, tools):
+    tools(sacct="exit 1", squeue=QUEUE)
+    lines, report, _ = told(sent)
+    assert [line[0] for line in lines[1:4]] == ["PENDING", "FAILED", "RUNNING"]
+    assert report == "PENDING"
+
+
+def test_nothing_is_called_failed_while_nobody_answers(sent, tools):
+    tools(sacct="exit 1", squeue=SILENT)
+    lines, report, has_ended = told(sent)
+    assert [line[0] for line in lines] == ["DONE", *["UNKNOWN"] * 4, "NOT SUBMITTED"]
+    silence = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller"
+    assert {line[3] for line in lines[1:5]} == {silence}
+    assert (report, has_ended) == ("UNKNOWN", False)
+
+
+def test_end_is_estimated_from_the_epochs_so_far(sent, tools):
+    tools(sacct=ACCOUNTS, squeue=QUEUE)
+    paths = sent.paths.member(sent.plan.members[3].name)
+    state = {"epoch": 4, "best_metric": 0.75, "host": "gpu3", "updated": 1_800_000_000.0}
+    paths.state.write_text(json.dumps(state))
+    line = run_status(sent.paths, sent.plan).members[3]
+    remaining_s = line.epochs - 4  # an epoch took a second
+    ends = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(1_800_000_000 + remaining_s))
+    assert (line.epoch, line.best_metric, line.estimated_end) == (4, 0.75, ends)
+
+
+@pytest.mark.slow
+def test_status_of_ten_thousand_members_takes_seconds(run, tools, tmp_path):
+    members = tuple(Member(index=at, model="resnet18", fold=0, seed=at) for at in range(10_000))
+    plan = run.plan.model_copy(update={"members": members})
+    big = RunPaths(tmp_path / "big")
+    big.slurm.mkdir(parents=True)
+    source = run.paths.member(run.plan.members[0].name)
+    done = json.loads(source.done.read_text()) | {"fingerprint": plan.fingerprint()}
+    for member in members:
+        paths = big.member(member.name)
+        paths.root.mkdir(parents=True)
+        paths.done.write_text(json.dumps(done))
+        for name in done["files"]:
+            (paths.root / name).touch()
+    job = JobRecord(
+        job_id="8",
+        scheduler="slurm",
+        site="big",
+        members=tuple(range(10_000)),
+        submitted="2026-01-02T03:04:05+00:00",
+    )
+    record(big, job)
+    lines = "\n".join(f"8_{at}|COMPLETED|0:0|gpu1|7200" for at in range(10_000))
+    tools(sacct=lines, squeue="exit 0")
+    began = time.monotonic()
+    status = run_status(big, plan)
+    took_s = time.monotonic() - began
+    assert {line.state for line in status.members} == {"DONE"}
+    assert took_s < 4, f"{took_s:.2f} s"
