@@ -134,9 +134,8 @@ class Streamed:
         chunk_rows = self.decoded.store.chunk_rows
         chunks, starts = np.unique(rows // chunk_rows, return_index=True)
         parts = np.split(rows, starts[1:])
-        places = [
-            held[start : start + len(part)] for start, part in zip(starts, parts, strict=True)
-        ]
+        ends = starts + [len(part) for part in parts]
+        places = [held[start:end] for start, end in zip(starts, ends, strict=True)]
         direct = [
             place if self.decoded.as_stored and len(place) == chunk_rows else None
             for place in places

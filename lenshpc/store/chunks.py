@@ -117,7 +117,7 @@ class Chunks:
         """
         with shard_file(self.path, self.name, shard).open("rb", buffering=0) as stream:
             stream.seek(start, 2 if start < 0 else 0)
-            num_bytes = stream.readinto(memoryview(room))
+            num_bytes = stream.readinto(room.data)
         content, checksum = room[:-CHECKSUM_BYTES], room[-CHECKSUM_BYTES:].tobytes()
         if num_bytes != len(room) or (
             google_crc32c.value(content) != int.from_bytes(checksum, "little")
