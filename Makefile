@@ -22,15 +22,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 setup: $(VENV)/installed-dev  ## make the environment .venv, test tools included
 
 check: setup  ## style, types, the floors' imports, sizes
-	$(BIN)/ruff check lenshpc tests
-	$(BIN)/ruff format --check lenshpc tests
+	$(BIN)/ruff check lenshpc tests benchmarks
+	$(BIN)/ruff format --check lenshpc tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_house.py
 
 format: setup  ## rewrite the code in the house's style
-	$(BIN)/ruff check --fix lenshpc tests
-	$(BIN)/ruff format lenshpc tests
+	$(BIN)/ruff check --fix lenshpc tests benchmarks
+	$(BIN)/ruff format lenshpc tests benchmarks
 
 test: check  ## checks and all tests; as root on Debian on a real SLURM cluster too
 	$(BIN)/pytest -q -m 'not slurm'

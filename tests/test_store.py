@@ -13,6 +13,7 @@ from stores import chunks_of, write_rows
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.store import Pixels, StoreSpec, begin, open_store
+from lenshpc.store.layout import compressors
 
 SPEC = StoreSpec(
     dataset="tiny",
@@ -105,6 +106,30 @@ def test_pixels_are_those_that_zarr_reads(dtype, codec, tmp_path):
     rows = np.random.default_rng(0).permutation(NUM_ROWS)
     np.testing.assert_array_equal(store.read_raw(rows), store.images[:][rows], strict=True)
     np.testing.assert_array_equal(store.read_raw(rows), images[rows], strict=True)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_shards_are_those_that_zarr_writes(dtype, codec, tmp_path):
+    spec = replace(
+        SPEC, image=replace(SPEC.image, dtype=dtype), codec=codec, chunk_rows=8, shard_rows=32
+    )
+    images = (IMAGES * 10).astype(dtype)
+    write_rows(tmp_path / "store", spec, ROWS, images)
+    array = zarr.create_array(
+        tmp_path / "zarr",
+        shape=images.shape,
+        dtype=dtype,
+        chunks=(8, 1, 4, 3),
+        shards=(32, 1, 4, 3),
+        compressors=compressors(codec),
+    )
+    array[:] = images
+    shards = {path.name: path for path in (tmp_path / "zarr/c").iterdir()}
+    assert sorted(shards) == ["0", "1", "2"]
+    for name, shard in shards.items():
+        ours = tmp_path / "store/images/c" / name / "0/0/0"
+        assert ours.read_bytes() == (shard / "0/0/0").read_bytes()
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])

@@ -1,8 +1,7 @@
 """Write the file of one shard chunk by chunk, in the memory of one chunk.
 
 This is the write path of zarr's sharding codec (zarr v3, `sharding_indexed`, the index at the end).
-zarr-python writes the same bytes, but holds the shard some three times over and takes twice as
-long.
+zarr-python writes the same bytes, but holds a shard some three times over.
 """
 
 import hashlib
