@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 DEMO := demo
 
-.PHONY: help setup check format test test-slurm demo clean
+.PHONY: help setup check format test test-slurm demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -22,15 +22,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 setup: $(VENV)/installed-dev  ## make the environment .venv, test tools included
 
 check: setup  ## style, types, the floors' imports, sizes
-	$(BIN)/ruff check lenshpc tests
-	$(BIN)/ruff format --check lenshpc tests
+	$(BIN)/ruff check lenshpc tests benchmarks
+	$(BIN)/ruff format --check lenshpc tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_house.py
 
 format: setup  ## rewrite the code in the house's style
-	$(BIN)/ruff check --fix lenshpc tests
-	$(BIN)/ruff format lenshpc tests
+	$(BIN)/ruff check --fix lenshpc tests benchmarks
+	$(BIN)/ruff format lenshpc tests benchmarks
 
 test: check  ## checks and all tests; as root on Debian on a real SLURM cluster too
 	$(BIN)/pytest -q -m 'not slurm'
@@ -49,6 +49,17 @@ demo: $(VENV)/installed  ## from simulated images to a report, about five minute
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
 	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \
 	  --set train.batch_size=16 --wait
+
+.venv-rivals/installed: benchmarks/rivals.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+bench: setup .venv-rivals/installed  ## loading, conversion, memory, options beside other libraries
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/conversion.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/options.py
 
 clean:  ## remove the demo and what tools leave behind, not the environment
 	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from stores import blocks_of, write_rows
+from stores import chunks_of, write_rows
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.store import Pixels, StoreSpec, begin, open_store
+from lenshpc.store.layout import compressors
 
 SPEC = StoreSpec(
     dataset="tiny",
@@ -108,6 +109,30 @@ def test_pixels_are_those_that_zarr_reads(dtype, codec, tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_shards_are_those_that_zarr_writes(dtype, codec, tmp_path):
+    spec = replace(
+        SPEC, image=replace(SPEC.image, dtype=dtype), codec=codec, chunk_rows=8, shard_rows=32
+    )
+    images = (IMAGES * 10).astype(dtype)
+    write_rows(tmp_path / "store", spec, ROWS, images)
+    array = zarr.create_array(
+        tmp_path / "zarr",
+        shape=images.shape,
+        dtype=dtype,
+        chunks=(8, 1, 4, 3),
+        shards=(32, 1, 4, 3),
+        compressors=compressors(codec),
+    )
+    array[:] = images
+    shards = {path.name: path for path in (tmp_path / "zarr/c").iterdir()}
+    assert sorted(shards) == ["0", "1", "2"]
+    for name, shard in shards.items():
+        ours = tmp_path / "store/images/c" / name / "0/0/0"
+        assert ours.read_bytes() == (shard / "0/0/0").read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 def test_content_hash_ignores_codec_and_shards(codec, path, tmp_path):
     spec = replace(SPEC, codec=codec, chunk_rows=4, shard_rows=16)
     write_rows(tmp_path / "small", spec, ROWS, IMAGES)
@@ -157,25 +182,24 @@ def files_of(path):
 
 def test_draft_goes_on_where_it_was_left_and_ends_in_equal_bytes(tmp_path):
     first = small_draft(tmp_path / "store")
-    blocks = blocks_of(first, IMAGES)
-    first.write(1, blocks[1])
+    first.write(1, chunks_of(first, 1, IMAGES))
     second = small_draft(tmp_path / "store")
     assert (second.folder, second.missing()) == (first.folder, [0, 2])
     assert second.rows(2)["id"].tolist() == ROWS["id"].tolist()[64:]
     for shard in (2, 0, 1):  # writing one again does no harm
-        second.write(shard, blocks[shard])
+        second.write(shard, chunks_of(second, shard, IMAGES))
     second.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
     straight = begin(tmp_path / "straight", replace(SPEC, shard_rows=32), ROWS, settings={})
-    for shard, block in enumerate(blocks):
-        straight.write(shard, block)
+    for shard in range(3):
+        straight.write(shard, chunks_of(straight, shard, IMAGES))
     straight.finish()
     assert files_of(tmp_path / "store") == files_of(tmp_path / "straight")
 
 
 def test_draft_that_lacks_a_shard_does_not_finish(tmp_path):
     draft = small_draft(tmp_path / "store")
-    draft.write(1, blocks_of(draft, IMAGES)[1])
+    draft.write(1, chunks_of(draft, 1, IMAGES))
     with pytest.raises(IncompleteError, match=r"2 of 3 shards of .*store are not converted; go on"):
         draft.finish()
     with pytest.raises(DataError, match="no store at"):
@@ -267,8 +291,8 @@ def test_flipped_bit_is_found_on_reading_any_part_of_a_shard(first, shard_rows, 
 
 def test_flipped_bit_is_found_by_the_hash_of_its_shard(tmp_path):
     draft = small_draft(tmp_path / "store")
-    for shard, block in enumerate(blocks_of(draft, IMAGES)):
-        draft.write(shard, block)
+    for shard in range(3):
+        draft.write(shard, chunks_of(draft, shard, IMAGES))
     draft.finish()
     flip_a_bit(tmp_path / "store/images/c/1/0/0/0")
     store = open_store(tmp_path / "store")

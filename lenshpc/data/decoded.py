@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -51,12 +52,22 @@ class Decoded:
         """Return how many chunks hold the images."""
         return -(-self.store.num_rows // self.store.chunk_rows)
 
-    def read_chunks(self, chunks: Iterable[int]) -> Iterator[Images]:
-        """Yield the images (n, C, H, W) of each chunk, to be used before the next is asked for."""
+    def read_chunks(
+        self, chunks: Iterable[int], places: Iterable[Images | None] = repeat(None)
+    ) -> Iterator[Images]:
+        """Yield the images (n, C, H, W) of each chunk, to be used before the next is asked for.
+
+        A whole chunk that is held `as_stored` may be decoded right into its place.
+        """
         stored = self.store.chunks["images"]
         scratch = stored.scratch()
-        for chunk in chunks:
-            yield self._held(stored.read(chunk, scratch))
+        for chunk, place in zip(chunks, places, strict=False):
+            yield self._held(stored.read(chunk, scratch, place))
+
+    @property
+    def as_stored(self) -> bool:
+        """Return whether the images are held in memory as they lie in the store."""
+        return (self.shape, self.dtype) == (self.store.image_shape, self.store.dtype)
 
     def _held(self, stored: npt.NDArray[Any]) -> Images:
         if self.dtype == np.uint8:

@@ -115,7 +115,7 @@ class Streamed:
 
     def _pixels(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         windows = self._windows(batches)
-        longest = max((sum(map(len, window)) for window in windows), default=0)
+        longest = 2 * max((sum(map(len, window)) for window in windows), default=0)
         # Used in turn: new memory for each window would cost as much as decoding it.
         held = [np.empty((longest, *self.decoded.shape), self.decoded.dtype) for _ in range(2)]
         filled = ahead(map(self._fill, windows, cycle(held)), 1)
@@ -129,22 +129,42 @@ class Streamed:
         return [batches[start : start + length] for start in range(0, len(batches), length)]
 
     def _fill(self, window: Sequence[Rows], held: Images) -> tuple[Rows, Images]:
-        """Return the window's rows, ascending, each once, and their pixels."""
-        rows = np.unique(np.concatenate(window))
+        """Return rows that contain the window's, ascending, each once, and their pixels."""
+        rows = self._rows_to_hold(window)
         chunk_rows = self.decoded.store.chunk_rows
         chunks, starts = np.unique(rows // chunk_rows, return_index=True)
         parts = np.split(rows, starts[1:])
+        ends = starts + [len(part) for part in parts]
+        places = [held[start:end] for start, end in zip(starts, ends, strict=True)]
+        direct = [
+            place if self.decoded.as_stored and len(place) == chunk_rows else None
+            for place in places
+        ]
 
         def fill(some: NDArray[np.intp]) -> None:
-            read = self.decoded.read_chunks(chunks[some].tolist())
+            into = [direct[number] for number in some]
+            read = self.decoded.read_chunks(chunks[some].tolist(), into)
             for number, images in zip(some, read, strict=True):
-                places = parts[number] - chunks[number] * chunk_rows
-                into = held[starts[number] : starts[number] + len(places)]
-                np.take(images, places, axis=0, out=into, mode="clip")
+                if direct[number] is None:
+                    inside = parts[number] - chunks[number] * chunk_rows
+                    np.take(images, inside, axis=0, out=places[number], mode="clip")
 
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             deque(pool.map(fill, np.array_split(np.arange(len(chunks)), NUM_THREADS)))
         return rows, held
+
+    def _rows_to_hold(self, window: Sequence[Rows]) -> Rows:
+        """Return the window's rows, or all rows of their chunks if that is at most twice as many.
+
+        Whole chunks are decoded without another copy.
+        """
+        rows = np.unique(np.concatenate(window))
+        chunk_rows = self.decoded.store.chunk_rows
+        chunks = np.unique(rows // chunk_rows)
+        if len(chunks) * chunk_rows > 2 * len(rows):
+            return rows
+        whole = (chunks[:, None] * chunk_rows + np.arange(chunk_rows)).reshape(-1)
+        return whole[whole < self.decoded.store.num_rows]
 
 
 def ahead(items: Iterator[Item], num_items: int) -> Iterator[Item]:

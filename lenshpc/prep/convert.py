@@ -5,7 +5,7 @@ byte for byte, to one that was never disturbed.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +25,13 @@ from lenshpc.store import (
     Pixels,
     Store,
     StoreSpec,
-    WrittenBlock,
+    WrittenChunk,
     begin,
     open_draft,
     open_store,
     refuse_existing,
 )
 from lenshpc.store.layout import CHUNK_ROWS, SPLITS, Codec
-
-_COUNT_EVERY = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,34 +111,41 @@ class _Conversion:
     folder: Path
 
     def __call__(self, shard: int, count: Count) -> None:
-        spec, rows = self._draft.spec, self._draft.rows(shard)
-        arrays = {name: buffer[: len(rows)] for name, buffer in self._buffers.items()}
-        values = np.empty((len(rows), len(spec.columns)))
+        self._draft.write(shard, self._chunks(self._draft.rows(shard), count))
+
+    def _chunks(self, rows: pd.DataFrame, count: Count) -> Iterator[WrittenChunk]:
+        """Yield the chunks of a shard, each to be used before the next is asked for."""
+        step = self._draft.spec.chunk_rows
+        for start in range(0, len(rows), step):
+            planned = rows.iloc[start : start + step]
+            yield self._read(planned)
+            count(len(planned))
+
+    def _read(self, rows: pd.DataFrame) -> WrittenChunk:
+        columns, pixels = self._draft.spec.columns, self._pixels
         hashes = np.empty((len(rows), 32), dtype=np.uint8)
         sizes = np.empty(len(rows), dtype=np.int64)
-        for row, planned in enumerate(rows.itertuples()):
-            image = self._reader.read(_source(planned))
-            arrays["images"][row], sizes[row] = image.pixels, image.num_bytes
+        values = np.empty((len(rows), len(columns)))
+        for at, row in enumerate(rows.itertuples()):
+            image = self._reader.read(_source(row))
+            pixels["images"][at], sizes[at] = image.pixels, image.num_bytes
             if image.target is not None:
-                arrays["targets"][row] = image.target
-            values[row] = [image.values[name] for name in spec.columns]
-            hashes[row] = np.frombuffer(image.sha256, dtype=np.uint8)
-            if (row + 1) % _COUNT_EVERY == 0:
-                count(_COUNT_EVERY)
-        block = WrittenBlock(pixels=arrays, sha256=hashes, size=sizes, values=values)
-        self._draft.write(shard, block)
-        count(len(rows) % _COUNT_EVERY)
+                pixels["targets"][at] = image.target
+            hashes[at] = np.frombuffer(image.sha256, dtype=np.uint8)
+            values[at] = [image.values[name] for name in columns]
+        whole = {name: array[: len(rows)] for name, array in pixels.items()}
+        return WrittenChunk(pixels=whole, sha256=hashes, size=sizes, values=values)
 
     @cached_property
     def _draft(self) -> Draft:
         return open_draft(self.folder)
 
     @cached_property
-    def _buffers(self) -> dict[str, NDArray[Any]]:
-        """Return room for a shard of each pixel array: fresh memory each time would cost time."""
-        spec, num_rows = self._draft.spec, self._draft.num_rows
+    def _pixels(self) -> dict[str, NDArray[Any]]:
+        """Return room for a chunk of each pixel array: fresh memory each time would cost time."""
+        spec = self._draft.spec
         return {
-            name: np.empty((spec.rows_a_shard(num_rows), *pixels.shape), dtype=pixels.dtype)
+            name: np.empty((spec.chunk_rows, *pixels.shape), dtype=pixels.dtype)
             for name, pixels in spec.arrays.items()
         }
 

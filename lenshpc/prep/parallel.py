@@ -43,8 +43,10 @@ def share(
 
 
 def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
-    # spawn: zarr keeps threads, which a forked process would lack
-    context = get_context("spawn")
+    # Not fork: zarr keeps threads, which a forked process would lack. Not spawn: each process
+    # would import for a second what the server of forkserver has imported once.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["__main__", type(work).__module__])
     running: dict[Any, Any] = {}
     try:
         for items in shares:

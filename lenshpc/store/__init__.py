@@ -1,6 +1,6 @@
 """The one folder that knows the zarr layout: drafted shard by shard, opened only when whole."""
 
-from lenshpc.store.draft import Draft, WrittenBlock, begin, open_draft, refuse_existing
+from lenshpc.store.draft import Draft, WrittenChunk, begin, open_draft, refuse_existing
 from lenshpc.store.layout import SPLITS, Pixels, StoreSpec, channel_statistics
 from lenshpc.store.read import Store, open_store
 
@@ -10,7 +10,7 @@ __all__ = [
     "Pixels",
     "Store",
     "StoreSpec",
-    "WrittenBlock",
+    "WrittenChunk",
     "begin",
     "channel_statistics",
     "open_draft",

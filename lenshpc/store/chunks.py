@@ -20,7 +20,18 @@ from zarr.codecs import BloscCodec
 from lenshpc.store.layout import damaged, shard_file
 
 CHECKSUM_BYTES = 4
-PLACE_BYTES = 16  # of a chunk in its shard's index: offset and length
+_ABSENT = 2**64 - 1  # the length of a chunk without rows, in a shard's index
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Room for the bytes and the pixels of one chunk.
+
+    New memory for each chunk would cost as much as decoding it.
+    """
+
+    content: NDArray[np.uint8]
+    pixels: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -46,23 +57,30 @@ class Chunks:
         """Return the number of files."""
         return -(-int(self.array.shape[0]) // self.shard_rows)
 
-    def scratch(self) -> NDArray[Any]:
-        """Return room for one chunk: new memory for each would cost as much as decoding it."""
-        return np.empty((self.num_rows, *self.array.shape[1:]), np.dtype(self.array.dtype))
+    def scratch(self) -> Scratch:
+        """Return what one thread needs to decode chunks."""
+        lengths = self._places[..., 1]
+        largest = int(lengths[lengths != _ABSENT].max(initial=0))
+        shape, dtype = (self.num_rows, *self.array.shape[1:]), np.dtype(self.array.dtype)
+        return Scratch(np.empty(largest, np.uint8), np.empty(shape, dtype))
 
-    def read(self, chunk: int, scratch: NDArray[Any]) -> NDArray[Any]:
-        """Return the rows (n,C,H,W) of one chunk as they are stored, in the scratch."""
+    def read(self, chunk: int, scratch: Scratch, into: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return the rows (n,C,H,W) of one chunk as they are stored, in the scratch.
+
+        Or in `into`: C-contiguous, of a chunk's shape and dtype.
+        """
         shard, at = divmod(chunk * self.num_rows, self.shard_rows)
-        start, num_bytes = self._places[shard][at // self.num_rows].tolist()
-        content = self._checked(shard, start, num_bytes)
+        start, num_bytes = self._places[shard, at // self.num_rows].tolist()
+        pixels = scratch.pixels if into is None else into
         try:
+            content = self._checked(shard, start, scratch.content[:num_bytes])
             if self._is_compressed:
-                blosc.decompress(content, scratch)
+                blosc.decompress(content, pixels)
             else:
-                scratch[...] = np.frombuffer(content, scratch.dtype).reshape(scratch.shape)
-        except (ValueError, RuntimeError) as error:
+                pixels[...] = content.view(pixels.dtype).reshape(pixels.shape)
+        except (OSError, ValueError, RuntimeError) as error:
             raise self._damaged(shard, error) from error
-        return scratch[: self.array.shape[0] - chunk * self.num_rows]
+        return pixels[: self.array.shape[0] - chunk * self.num_rows]
 
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Return some rows in the order asked for; each chunk is decoded once."""
@@ -82,21 +100,29 @@ class Chunks:
     def _places(self) -> NDArray[np.uint64]:
         """Return offset and length of each chunk of each shard, from the indices at their ends."""
         num_chunks = self.shard_rows // self.num_rows
-        num_bytes = num_chunks * PLACE_BYTES + CHECKSUM_BYTES
-        indices = [self._checked(shard, -num_bytes, num_bytes) for shard in range(self.num_shards)]
-        return np.frombuffer(b"".join(indices), "<u8").reshape(-1, num_chunks, 2)
+        places = np.empty((self.num_shards, num_chunks, 2), "<u8")
+        room = np.empty(places[0].nbytes + CHECKSUM_BYTES, np.uint8)
+        for shard in range(self.num_shards):
+            try:
+                index = self._checked(shard, -len(room), room)
+            except (OSError, ValueError) as error:
+                raise self._damaged(shard, error) from error
+            places[shard] = index.view("<u8").reshape(num_chunks, 2)
+        return places
 
-    def _checked(self, shard: int, start: int, num_bytes: int) -> bytes:
-        """Return bytes of a shard, from its end if `start` is negative, without their checksum."""
-        try:
-            with shard_file(self.path, self.name, shard).open("rb", buffering=0) as stream:
-                stream.seek(start, 2 if start < 0 else 0)
-                found = stream.read(num_bytes)
-        except (OSError, ValueError, OverflowError) as error:
-            raise self._damaged(shard, error) from error
-        content, checksum = found[:-CHECKSUM_BYTES], found[-CHECKSUM_BYTES:]
-        if google_crc32c.value(content) != int.from_bytes(checksum, "little"):
-            raise self._damaged(shard, f"{num_bytes} bytes at {start} fail their checksum")
+    def _checked(self, shard: int, start: int, room: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Fill the room with bytes of a shard, from its end if `start` is negative.
+
+        Returns them without their checksum.
+        """
+        with shard_file(self.path, self.name, shard).open("rb", buffering=0) as stream:
+            stream.seek(start, 2 if start < 0 else 0)
+            num_bytes = stream.readinto(room.data)
+        content, checksum = room[:-CHECKSUM_BYTES], room[-CHECKSUM_BYTES:].tobytes()
+        if num_bytes != len(room) or (
+            google_crc32c.value(content) != int.from_bytes(checksum, "little")
+        ):
+            raise ValueError(f"{len(room)} bytes at {start} fail their checksum")
         return content
 
     def _damaged(self, shard: int, reason: object) -> Exception:

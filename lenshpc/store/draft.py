@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import zarr
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError, IncompleteError
-from lenshpc.files import flush_file, flush_folder, flush_tree, read_json, replacing, sha256
+from lenshpc.files import flush_file, flush_folder, flush_tree, read_json, replacing
 from lenshpc.store.layout import (
     SPLITS,
     TEXT_ROWS,
@@ -36,13 +37,15 @@ from lenshpc.store.layout import (
     pixel_moments,
     shard_file,
 )
+from lenshpc.store.shards import ShardWriter, writing
 
-_ROW_COLUMNS = ("id", "label", "split", "group")
+# What a part holds of its rows.
+_FOUND = ("sha256", "size", "moments", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenBlock:
-    """The rows of one shard: for each pixel array of the store (n,C,H,W), and what came with them.
+class WrittenChunk:
+    """The rows of one chunk: for each pixel array of the store (n,C,H,W), and what came with them.
 
     `sha256` (n,32) and `size` (n,) are those of the source files; `values` (n,K) are `columns`.
     """
@@ -80,23 +83,38 @@ class Draft:
         frame: pd.DataFrame = self._rows_file.read_row_group(shard).to_pandas()
         return frame
 
-    def write(self, shard: int, block: WrittenBlock) -> None:
+    def write(self, shard: int, chunks: Iterable[WrittenChunk]) -> None:
         """Write one shard whole; doing it twice, even at the same time, gives equal files."""
-        for name in self.spec.arrays:
-            self._pixels[name][self.blocks[shard]] = block.pixels[name]
-        files = [shard_file(self.store, name, shard) for name in self.spec.arrays]
-        for file in files:
-            flush_file(file)
-        part: dict[str, Any] = {
-            "sha256": block.sha256,
-            "size": block.size,
-            "moments": pixel_moments(block.pixels["images"], self.spec.image.scale),
-            "values": block.values,
-            "shard_sha256": np.array([list(bytes.fromhex(sha256(file))) for file in files]),
-            "shard_bytes": np.array([file.stat().st_size for file in files]),
-        }
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in _FOUND}
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(self._writing(name, shard)) for name in self.spec.arrays
+            }
+            for chunk in chunks:
+                for name, writer in writers.items():
+                    writer.append(self._padded(chunk.pixels[name]))
+                moments = pixel_moments(chunk.pixels["images"], self.spec.image.scale)
+                of_rows = (chunk.sha256, chunk.size, moments, chunk.values)
+                for name, values in zip(_FOUND, of_rows, strict=True):
+                    found[name].append(np.asarray(values))
+        part: dict[str, Any] = {name: np.concatenate(values) for name, values in found.items()}
+        part["shard_sha256"] = np.array([list(writer.sha256) for writer in writers.values()])
+        part["shard_bytes"] = np.array([writer.num_bytes for writer in writers.values()])
         with replacing(self._part(shard)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **part)
+
+    def _writing(self, array: str, shard: int) -> AbstractContextManager[ShardWriter]:
+        draft = self._parts / f"{array}-{shard}.{os.getpid()}.tmp"
+        num_chunks = self.spec.rows_a_shard(self.num_rows) // self.spec.chunk_rows
+        return writing(shard_file(self.store, array, shard), draft, self.spec.codec, num_chunks)
+
+    def _padded(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return a whole chunk: the last one of a store may lack rows."""
+        if len(rows) == self.spec.chunk_rows:
+            return rows
+        whole = np.zeros((self.spec.chunk_rows, *rows.shape[1:]), rows.dtype)
+        whole[: len(rows)] = rows
+        return whole
 
     def finish(self) -> None:
         """Join the parts, flush every file, write `complete`, and move the store to its place."""
@@ -137,14 +155,6 @@ class Draft:
     @cached_property
     def _rows_file(self) -> pq.ParquetFile:
         return pq.ParquetFile(self.folder / "rows.parquet")
-
-    @cached_property
-    def _pixels(self) -> dict[str, zarr.Array[Any]]:
-        # An all-zero shard is written too, so that a missing file always means damage.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            return {
-                name: zarr.open_array(self.store / name, mode="r+") for name in self.spec.arrays
-            }
 
     def _joined(self) -> dict[str, NDArray[Any]]:
         """Return what the parts hold; those of shards have the shard as their second axis."""

@@ -29,7 +29,8 @@ LAYOUT_VERSION = 2
 SPLITS = ("train", "val", "test")
 CHUNK_ROWS = 32
 SHARD_ROWS = 2048
-SHARD_BYTES = 2**26  # a writer holds some three shards in memory: one as pixels, two as bytes
+SHARD_BYTES = 2**26
+COMPRESSION_LEVEL = 5
 TEXT_ROWS = 65536
 # What zarr, numcodecs and json raise when the bytes on the disk are not what was written.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
@@ -117,8 +118,12 @@ def compressors(codec: Codec) -> list[BloscCodec | Crc32cCodec]:
 
     Neither Blosc nor plain bytes have a checksum: without crc32c a flipped bit would pass unseen.
     """
-    blosc = [] if codec == "none" else [BloscCodec(cname=codec, clevel=5, shuffle="bitshuffle")]
-    return [*blosc, Crc32cCodec()]
+    if codec == "none":
+        return [Crc32cCodec()]
+    return [
+        BloscCodec(cname=codec, clevel=COMPRESSION_LEVEL, shuffle="bitshuffle"),
+        Crc32cCodec(),
+    ]
 
 
 def channel_statistics(moments: Floats) -> tuple[Floats, Floats]:

@@ -1,0 +1,70 @@
+"""Write the file of one shard chunk by chunk, in the memory of one chunk.
+
+This is the write path of zarr's sharding codec (zarr v3, `sharding_indexed`, the index at the end).
+zarr-python writes the same bytes, but holds a shard some three times over.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+from numcodecs.blosc import Blosc
+from numpy.typing import NDArray
+
+from lenshpc.files import replacing
+from lenshpc.store.layout import COMPRESSION_LEVEL, Codec
+
+_ABSENT = 2**64 - 1  # offset and length of a chunk that holds no row
+
+
+class ShardWriter:
+    """One shard in the making; chunks are appended in the order of their rows."""
+
+    def __init__(self, stream: BinaryIO, codec: Codec, num_chunks: int) -> None:
+        self._stream = stream
+        self._blosc = None if codec == "none" else Blosc(codec, COMPRESSION_LEVEL, Blosc.BITSHUFFLE)
+        self._index = np.full((num_chunks, 2), _ABSENT, "<u8")
+        self._num_chunks = 0
+        self._digest = hashlib.sha256()
+        self.num_bytes = 0
+
+    @property
+    def sha256(self) -> bytes:
+        """Return the SHA-256 of what was written."""
+        return self._digest.digest()
+
+    def append(self, rows: NDArray[np.generic]) -> None:
+        """Write one chunk, all its rows (n,C,H,W)."""
+        content = self._blosc.encode(rows) if self._blosc else rows.tobytes()
+        start = self.num_bytes
+        self._write(content)
+        self._index[self._num_chunks] = start, self.num_bytes - start
+        self._num_chunks += 1
+
+    def finish(self) -> None:
+        """Write the index."""
+        self._write(self._index.tobytes())
+
+    def _write(self, content: bytes) -> None:
+        checked = content, google_crc32c.value(content).to_bytes(4, "little")
+        for part in checked:
+            self._stream.write(part)
+            self._digest.update(part)
+            self.num_bytes += len(part)
+
+
+@contextmanager
+def writing(path: Path, draft: Path, codec: Codec, num_chunks: int) -> Iterator[ShardWriter]:
+    """Yield a writer of the shard at `path`, flushed and put there when the block ends well.
+
+    Until then it lies at `draft`, on the same file system.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, draft) as temporary, temporary.open("wb") as stream:
+        writer = ShardWriter(stream, codec, num_chunks)
+        yield writer
+        writer.finish()
