@@ -128,9 +128,9 @@ def test_killed_rank_is_requeued_alone_and_a_cancelled_member_ends_after_one_res
 def test_member_that_needs_longer_than_its_time_limit_goes_on_by_itself(
     cluster, spots: Store, tmp_path: Path
 ) -> None:
-    calm, _ = submitted(tmp_path, spots, "batch", "--folds 1", epochs=200)
+    calm, _ = submitted(tmp_path, spots, "batch", "--folds 1", epochs=700)
     limit = "--folds 1 --set resources.time_min=2"
-    run, job = submitted(tmp_path, spots, "high", limit, epochs=200)
+    run, job = submitted(tmp_path, spots, "high", limit, epochs=700)
     cluster.wait(job, timeout_s=TIMEOUT_S)
     requeued = [event.cause for event in read_events(run.attempts(job)) if event.what == "requeued"]
     assert requeued
