@@ -1,17 +1,24 @@
 """`lenshpc status`: where every member of a run stands."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from lenshpc.cli.completing import runs
 
+if TYPE_CHECKING:
+    from lenshpc.launch.ledger import Ledger
+
 
 @click.command(short_help="Show where a run's members stand.")
 @click.argument("run", shell_complete=runs)
 @click.option("--watch", "follow", is_flag=True, help="Go on until nothing waits or runs.")
+@click.option("--ledger", "with_costs", is_flag=True, help="Add what the run has cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the states for programs.")
-def status(run: str, follow: bool, as_json: bool) -> None:
+def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     """Show the state, epoch and best metric of every member of RUN, and of its report.
 
     Ctrl-C under --watch stops a run of this machine; jobs of a cluster go on.
@@ -21,9 +28,10 @@ def status(run: str, follow: bool, as_json: bool) -> None:
       lenshpc status lens_finding-9f2c51ab
       lenshpc status lens_finding-9f2c51ab --json
     """
-    if follow and as_json:
-        raise click.UsageError("give either --watch or --json")
+    if follow and (as_json or with_costs):
+        raise click.UsageError("--watch goes with neither --json nor --ledger")
     from lenshpc.cli.watch import show, watch
+    from lenshpc.launch.ledger import run_ledger
     from lenshpc.launch.states import run_status
     from lenshpc.paths import find_run
     from lenshpc.plan import load_plan
@@ -32,7 +40,29 @@ def status(run: str, follow: bool, as_json: bool) -> None:
     plan = load_plan(paths)
     if follow:
         watch(paths, plan)
-    elif as_json:
-        click.echo(json.dumps(run_status(paths, plan).as_json(), indent=1))
-    else:
-        show(run_status(paths, plan))
+        return
+    told, ledger = run_status(paths, plan), run_ledger(paths, plan) if with_costs else None
+    if as_json:
+        costs = {"ledger": ledger.as_json()} if ledger else {}
+        click.echo(json.dumps(told.as_json() | costs, indent=1))
+        return
+    show(told)
+    if ledger:
+        click.echo(_costs(ledger))
+
+
+def _costs(ledger: Ledger) -> str:
+    """Return a line a member and one for all: useful hours, and wasted since a checkpoint."""
+    lines = [
+        f"member {member}: {cost.attempts} attempts, {cost.hours:.2f} {ledger.unit}-hours, "
+        f"{cost.wasted_hours:.2f} wasted"
+        for member, cost in ledger.by("member").items()
+    ]
+    total = ledger.total
+    return "\n".join(
+        [
+            *lines,
+            f"all: {total.hours:.2f} {ledger.unit}-hours, {total.wasted_hours:.2f} wasted, of at "
+            f"most {ledger.estimate_hours:.2f}; from {ledger.source}",
+        ]
+    )

@@ -257,6 +257,15 @@ def test_status_as_json(run):
     assert found["report"] == "NOT SUBMITTED"
 
 
+def test_status_with_the_ledger(run):
+    code, out, err = called("status", run.paths.name, "--ledger")
+    assert (code, err) == (0, "")
+    last = "all: 0.00 core-hours, 0.00 wasted, of at most 96.00; from heartbeats"
+    assert out.splitlines()[-1] == last  # no job is on record
+    costs = json.loads(called("status", run.paths.name, "--ledger", "--json")[1])["ledger"]
+    assert (costs["unit"], costs["estimate_hours"], costs["attempts"]) == ("core", 96.0, [])
+
+
 def test_aggregate_as_json(run):
     code, out, _ = called("aggregate", run.paths.name, "--json")
     assert code == 0
