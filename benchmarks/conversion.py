@@ -91,7 +91,6 @@ def rows(samples: Mapping[str, Sequence[Sample]], num: int) -> list[list[str]]:
             [
                 name,
                 *spread([sample.cost.seconds for sample in found]),
-                f"{median(sample.cost.cpu_seconds for sample in found):.2f}",
                 f"{flushed_seconds(found):.2f}",
                 f"{num / took:.0f}",
                 f"{found[0].num_bytes / 1e9:.2f}",
@@ -137,7 +136,7 @@ def main() -> None:
             turn()  # imports, page cache
         samples = rounds(found, wanted.repeats)
     title = f"Conversion of {wanted.num} .npy files, (3,64,64) float32"
-    header = ("", "s", "min–max", "CPU s", "s to disk", "images/s", "GB", "time / lenshpc's")
+    header = ("", "s", "min–max", "s to disk", "images/s", "GB", "time / lenshpc's")
     table = Table(title, header, rows(samples, wanted.num))
     report([table, target_table(targets(samples))], as_json=wanted.json)
 
