@@ -43,5 +43,6 @@ def test_wheel_in_an_empty_environment_shows_help_and_finds_what_ships(tmp_path:
     assert "aggregate" in shown
     assert run(python, "-c", FIND, cwd=tmp_path) == (
         "{'jobs': ['lens_finding', 'multiclass'], 'slurm': ['example', 'local', 'rehearsal'], "
-        "'data_prep': ['lens_finding', 'multiclass', 'slc']}\n"
+        "'data_prep': ['diffusion', 'foundation', 'lens_finding', 'multiclass', 'slc', "
+        "'super_resolution', 'super_resolution_hsc_hst']}\n"
     )
