@@ -18,9 +18,9 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        flush_file(temporary)
+        flush(temporary)
         temporary.replace(path)
-        flush_folder(path.parent)
+        flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -31,28 +31,19 @@ def remove_drafts(folder: Path) -> None:
         path.unlink()
 
 
-def flush_file(path: Path) -> None:
-    """Make what was written to a file survive a power cut."""
-    _flush(path)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the renames inside `folder` survive a power cut."""
-    _flush(folder)
-
-
-def flush_tree(root: Path) -> None:
-    """Make a folder and all that it holds survive a power cut."""
-    for path in [*root.rglob("*"), root]:
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Make a file's bytes, or the renames inside a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_tree(root: Path) -> None:
+    """Make a folder and all that it holds survive a power cut."""
+    for path in [*root.rglob("*"), root]:
+        flush(path)
 
 
 def write_text(path: Path, text: str) -> None:

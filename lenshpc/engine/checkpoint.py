@@ -21,7 +21,7 @@ from lenshpc.engine import distributed
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError
-from lenshpc.files import flush_folder, flush_tree, read_json, replacing, write_json
+from lenshpc.files import flush, flush_tree, read_json, replacing, write_json
 
 
 class Begun(Frozen):
@@ -121,7 +121,7 @@ class Checkpoints:
         if distributed.rank() == 0:
             if self.best(progress).is_file():
                 self.best(progress).replace(target)
-                flush_folder(target.parent)
+                flush(target.parent)
             shutil.rmtree(self._folder, ignore_errors=True)
         distributed.barrier()
 
@@ -150,7 +150,7 @@ def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
 def _publish(draft: Path, final: Path) -> None:
     flush_tree(draft)
     draft.rename(final)
-    flush_folder(final.parent)
+    flush(final.parent)
 
 
 def _name(progress: Progress) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lenshpc.aggregate.merge import Merged
-from lenshpc.files import flush_folder, write_json, write_text
+from lenshpc.files import flush, write_json, write_text
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan
 from lenshpc.report.figures import draw_figures
@@ -63,7 +63,7 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         fresh.rename(path)
-        flush_folder(path.parent)
+        flush(path.parent)
     finally:
         for folder in (fresh, old):
             shutil.rmtree(folder, ignore_errors=True)

@@ -24,7 +24,7 @@ import zarr
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError, IncompleteError
-from lenshpc.files import flush_file, flush_folder, flush_tree, read_json, replacing
+from lenshpc.files import flush, flush_tree, read_json, replacing
 from lenshpc.store.layout import (
     SPLITS,
     TEXT_ROWS,
@@ -130,9 +130,9 @@ class Draft:
         _write_columns(group, rows, self._joined(), self.spec)
         flush_tree(self.store)
         group.attrs["complete"] = True
-        flush_file(self.store / "zarr.json")
+        flush(self.store / "zarr.json")
         self.store.rename(self.path)
-        flush_folder(self.path.parent)
+        flush(self.path.parent)
         self.remove()
 
     def remove(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lenshpc.errors import ConfigError, DataError
-from lenshpc.files import flush_folder
+from lenshpc.files import flush
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.simulation.camera import Camera
@@ -109,7 +109,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(out)
-        flush_folder(out.parent)
+        flush(out.parent)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error}; nothing was left behind") from error
     finally:
