@@ -24,7 +24,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     # Here, since the processes of a conversion import this module and need no torch.
     import torch
 
-    from lenshpc.data.batches import Source
+    from lenshpc.data.batches import Preparation, Source
     from lenshpc.data.decoded import Decoded
     from lenshpc.data.order import TrainingOrder, window_rows
     from lenshpc.data.readers import opened
@@ -46,10 +46,12 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     )
     source = Source(
         reader=held.enter_context(opened(decoded, device)),
-        scale=decoded.scale,
         labels=order.labels,
-        mean=mean.astype(np.float32),
-        deviation=deviation.astype(np.float32),
+        preparation=Preparation(
+            scale=decoded.scale,
+            mean=mean.astype(np.float32),
+            deviation=deviation.astype(np.float32),
+        ),
         device=device,
     )
 

@@ -14,7 +14,7 @@ def mark_done(
     paths: MemberPaths, fingerprint: str, files: Iterable[Path], facts: dict[str, Any]
 ) -> None:
     """Write the mark that a member is complete, with the hashes of its outputs."""
-    hashes = {path.name: sha256(path) for path in files}
+    hashes = {str(path.relative_to(paths.root)): sha256(path) for path in files}
     write_json(paths.done, {"fingerprint": fingerprint, "files": hashes, **facts})
 
 

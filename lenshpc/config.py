@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -87,9 +87,16 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
 
 def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    *parents, parent = _models_along(model, first["loc"])
+    where = ".".join(
+        str(part) for part in first["loc"] if part not in map(_kind, [*parents, parent])
+    )
     if first["type"] == "extra_forbidden":
-        return unknown("key", where, _keys_beside(model, first["loc"]))
+        prefix = where[: where.rfind(".") + 1]
+        known = [
+            prefix + name for name in (parent.model_fields if parent else ()) if name != "kind"
+        ]
+        return unknown("key", where, known)
     if first["type"] == "missing":
         return f"key {where!r} is missing"
     found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
@@ -97,15 +104,34 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
     return f"{where + ': ' if where else ''}{message}{found}"
 
 
-def _keys_beside(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Return the dotted names of the keys that are known where `location` stands."""
-    prefix = ""
+def _models_along(
+    model: type[BaseModel], location: tuple[int | str, ...]
+) -> list[type[BaseModel] | None]:
+    """Return the models that hold the parts of a location but for its last; None where unknown."""
+    along: list[type[BaseModel] | None] = [model]
     for part in location[:-1]:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model, prefix = annotation, f"{prefix}{part}."
-    return [prefix + name for name in model.model_fields]
+        holder = along[-1]
+        if holder is None or part == _kind(holder):
+            continue  # pydantic puts the kind that it chose into the location
+        field = holder.model_fields.get(str(part))
+        inner = (
+            [one for one in (field.annotation, *get_args(field.annotation)) if _is_model(one)]
+            if field
+            else []
+        )
+        fits = [one for one in inner if len(inner) == 1 or _kind(one) in location]
+        along.append(fits[0] if fits else None)
+    return along
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _kind(model: type[BaseModel] | None) -> Any:
+    """Return what tells a model from the others of its union."""
+    field = model.model_fields.get("kind") if model else None
+    return field.default if field else None
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +27,12 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove the temporary files that a killed writer left in `folder`."""
+    """Remove the temporary files and folders that a killed writer left in `folder`."""
     for path in folder.glob(".*.tmp"):
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def flush(path: Path) -> None:

@@ -1,12 +1,13 @@
 """Whole-set metrics of a classification, from labels and class probabilities.
 
-Shapes: N rows, K classes, B bootstrap resamples. Scores are the probabilities (N, K), or one score
-a row (N,) of which the larger speaks for class 1. Two classes are judged by the last, the positive
-one; three and more by the mean over classes of one versus the rest. What the rows at hand do not
-define, such as an AUC without a positive row, is NaN.
+Shapes: N rows, K classes. Scores are the probabilities (N, K), or one score a row (N,) of which the
+larger speaks for class 1. Two classes are judged by the last, the positive one; three and more by
+the mean over classes of one versus the rest. What the rows at hand do not define, such as an AUC
+without a positive row, is NaN. Of tied scores none counts before all do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ Labels = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
 
-CHUNK_VALUES = 2_000_000  # weights held at a time: 16 MB
+NUM_BINS = 15
 
 
 def one_versus_rest(labels: Labels, scores: Scores) -> list[tuple[Flags, Scores]]:
@@ -29,9 +30,7 @@ def one_versus_rest(labels: Labels, scores: Scores) -> list[tuple[Flags, Scores]
 
 def class_auc(labels: Labels, scores: Scores) -> list[float]:
     """Return the area under the ROC curve of each class that is judged."""
-    from sklearn.metrics import roc_auc_score
-
-    return _each_class(roc_auc_score, labels, scores)
+    return _each_class(auc_of, labels, scores)
 
 
 def roc_auc(labels: Labels, scores: Scores) -> float:
@@ -39,11 +38,84 @@ def roc_auc(labels: Labels, scores: Scores) -> float:
     return float(np.mean(class_auc(labels, scores)))
 
 
+def ovo_auc(labels: Labels, probabilities: Scores) -> float:
+    """Return the mean AUC over all pairs of classes, each by the scores of both (Hand & Till 2001).
+
+    Of two classes it is the AUC.
+    """
+    num_classes = probabilities.shape[1]
+    if num_classes == 2:
+        return roc_auc(labels, probabilities)
+    areas = [
+        auc_of(labels[among] == label, probabilities[among, label])
+        for pair in combinations(range(num_classes), 2)
+        for among in [np.isin(labels, pair)]
+        for label in pair
+    ]
+    return float(np.mean(areas))
+
+
+def auc_of(positive: Flags, scores: Scores) -> float:
+    """Return the area under one class's ROC curve: the Mann-Whitney statistic by ranks."""
+    num_positives, num_negatives = int(positive.sum()), int((~positive).sum())
+    if not num_positives or not num_negatives:
+        return float("nan")
+    negatives = np.sort(scores[~positive])
+    asked = np.sort(scores[positive])  # searching for ascending values is faster
+    below = np.searchsorted(negatives, asked, "left") + np.searchsorted(negatives, asked, "right")
+    return float(below.sum() / (2 * num_positives * num_negatives))
+
+
 def pr_auc(labels: Labels, scores: Scores) -> float:
     """Return the average precision."""
+    return float(np.mean(class_pr_auc(labels, scores)))
+
+
+def class_pr_auc(labels: Labels, scores: Scores) -> list[float]:
+    """Return the average precision of each class that is judged."""
     from sklearn.metrics import average_precision_score
 
-    return float(np.mean(_each_class(average_precision_score, labels, scores)))
+    return _each_class(average_precision_score, labels, scores)
+
+
+def recall_before(labels: Labels, scores: Scores, num_false: int) -> float:
+    """Return the highest recall with fewer than `num_false` false positives.
+
+    With 1 and 10 they are TPR0 and TPR10 of the strong-lens challenge (Metcalf et al. 2019).
+    """
+
+    def recall(positive: Flags, score: Scores) -> float:
+        return _recall_below(positive, score, num_false - 1)
+
+    return float(np.mean(_each_class(recall, labels, scores)))
+
+
+def recall_at_fpr(labels: Labels, scores: Scores, rate: float) -> float:
+    """Return the highest recall with a false-positive rate of at most `rate`."""
+
+    def recall(positive: Flags, score: Scores) -> float:
+        return _recall_below(positive, score, int(rate * (~positive).sum() + 1e-9))
+
+    return float(np.mean(_each_class(recall, labels, scores)))
+
+
+def _recall_below(positive: Flags, scores: Scores, num_false: int) -> float:
+    """Return the recall above the highest negative that would be one false positive too many."""
+    negatives = np.sort(scores[~positive])[::-1]
+    if num_false >= len(negatives):
+        return 1.0
+    return float(np.mean(scores[positive] > negatives[num_false]))
+
+
+def precision_at_recall(labels: Labels, scores: Scores, wanted: float) -> float:
+    """Return the highest precision with a recall of at least `wanted`."""
+    from sklearn.metrics import precision_recall_curve
+
+    def best(positive: Flags, score: Scores) -> float:
+        precision, recall, _ = precision_recall_curve(positive, score)
+        return float(precision[recall >= wanted].max())
+
+    return float(np.mean(_each_class(best, labels, scores)))
 
 
 def _each_class(
@@ -75,32 +147,14 @@ def best_f1_threshold(labels: Labels, scores: Scores) -> float:
     return middle if middle > lower else cut
 
 
-def precision_recall_f1(
-    labels: Labels, predicted: Labels, num_classes: int
-) -> tuple[float, float, float]:
-    """Return precision, recall and F1: of the positive class, or the means over classes."""
-    from sklearn.metrics import precision_recall_fscore_support
+def shift_threshold(threshold: float, prior: float, shifted: float) -> float:
+    """Return the threshold for rows whose share of positives is `shifted` instead of `prior`.
 
-    if not len(labels):
-        return float("nan"), float("nan"), float("nan")
-    columns = precision_recall_fscore_support(
-        labels, predicted, labels=range(num_classes), zero_division=0
-    )[:3]
-    values = [column[1] if num_classes == 2 else column.mean() for column in columns]
-    return float(values[0]), float(values[1]), float(values[2])
-
-
-def accuracy(labels: Labels, predicted: Labels) -> float:
-    """Return the share of rows whose class is predicted."""
-    return float(np.mean(labels == predicted)) if len(labels) else float("nan")
-
-
-def log_loss(labels: Labels, probabilities: Scores) -> float:
-    """Return the mean negative log-probability of the true class."""
-    if not len(labels):
-        return float("nan")
-    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(true, np.finfo(np.float64).tiny, None)).mean())
+    Under such a shift the odds of a calibrated probability change by the ratio of the prior odds
+    (Saerens et al. 2002, eq. 4), so cutting changed odds at the old threshold is this cut.
+    """
+    odds = threshold * (1 - shifted) * prior
+    return odds / (odds + (1 - threshold) * (1 - prior) * shifted)
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> Labels:
@@ -109,78 +163,76 @@ def confusion_matrix(labels: Labels, predicted: Labels, num_classes: int) -> Lab
     return cells.reshape(num_classes, num_classes)
 
 
-def classification_metrics(labels: Labels, probabilities: Scores) -> dict[str, float]:
-    """Return the metrics that need no threshold; F1 is that of the most probable class."""
-    predicted = decide(probabilities)
+def class_decisions(confusion: npt.NDArray[np.number]) -> dict[str, Scores]:
+    """Return precision, recall and F1 (…, K) of each class; 0 where nothing is there to divide by.
+
+    Takes confusion matrices (…, K, K).
+    """
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, found = confusion.sum(axis=-1), confusion.sum(axis=-2)
     return {
-        "auc": roc_auc(labels, probabilities),
-        "pr_auc": pr_auc(labels, probabilities),
-        "accuracy": accuracy(labels, predicted),
-        "f1": precision_recall_f1(labels, predicted, probabilities.shape[1])[2],
-        "log_loss": log_loss(labels, probabilities),
+        "precision": right / np.maximum(found, 1),
+        "recall": right / np.maximum(true, 1),
+        "f1": 2 * right / np.maximum(true + found, 1),
     }
 
 
-def weighted_auc(positive: Flags, scores: Scores, weights: Scores) -> Scores:
-    """Return the AUC (B,) under each line of row weights (B, N).
+def decision_metrics(confusion: npt.NDArray[np.number]) -> dict[str, Scores]:
+    """Return the figures (…,) of confusion matrices (…, K, K).
 
-    The weighted Mann-Whitney statistic: the weight of negatives below each positive, ties counted
-    half, over the weight of all pairs.
+    Precision, recall and F1 are those of the last of two classes, else means over the classes;
+    the balanced accuracy is the mean recall of the classes that occur.
     """
-    order = np.argsort(scores[~positive], kind="stable")
-    negatives = scores[~positive][order]
-    below = np.zeros((len(weights), len(negatives) + 1))
-    np.cumsum(weights[:, ~positive][:, order], axis=1, out=below[:, 1:])
-    left = np.searchsorted(negatives, scores[positive], side="left")
-    right = np.searchsorted(negatives, scores[positive], side="right")
-    weight = weights[:, positive]
-    won = (weight * (below[:, left] + below[:, right])).sum(axis=1) / 2
-    return np.asarray(won / (weight.sum(axis=1) * below[:, -1]))
+    num_rows, occurs = confusion.sum(axis=(-2, -1)), confusion.sum(axis=-1) > 0
+    each = class_decisions(confusion)
+    with np.errstate(invalid="ignore"):  # 0 rows: NaN
+        any_rows = num_rows / num_rows
+        balanced = each["recall"].sum(axis=-1) / occurs.sum(axis=-1)
+        hits = np.trace(confusion, axis1=-2, axis2=-1) / num_rows
+    judged = slice(1, None) if confusion.shape[-1] == 2 else slice(None)
+    means = {name: values[..., judged].mean(axis=-1) * any_rows for name, values in each.items()}
+    return {"accuracy": hits, "balanced_accuracy": balanced, **means}
 
 
-def bootstrap_auc(
-    labels: Labels, scores: Scores, *, num_resamples: int = 2000, seed: int = 0
-) -> Scores:
-    """Return the AUC (B,) of resamples of the rows, drawn within each class."""
-    targets = one_versus_rest(labels, scores)
-    draws = [
-        np.mean([weighted_auc(positive, score, weights) for positive, score in targets], axis=0)
-        for weights in _stratified_weights(labels, num_resamples, seed)
-    ]
-    return np.concatenate(draws)
+def row_losses(labels: Labels, probabilities: Scores) -> dict[str, Scores]:
+    """Return each row's log-loss and squared error (N,), whose means are log-loss and Brier score.
+
+    The Brier score of two classes is that of the positive one, 0 to 1; of more classes the sum
+    over all of them, 0 to 2 (Brier 1950).
+    """
+    hot = labels[:, None] == np.arange(probabilities.shape[1])
+    true = np.clip(probabilities[hot], np.finfo(np.float64).tiny, None)
+    squared = ((probabilities - hot) ** 2).sum(axis=1)
+    return {
+        "log_loss": -np.log(true),
+        "brier": squared / 2 if probabilities.shape[1] == 2 else squared,
+    }
 
 
-def bootstrap_auc_interval(
-    labels: Labels,
-    scores: Scores,
-    *,
-    num_resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval of the AUC over stratified resamples of the rows."""
-    if np.isnan(roc_auc(labels, scores)):
-        return float("nan"), float("nan")
-    values = bootstrap_auc(labels, scores, num_resamples=num_resamples, seed=seed)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def calibration_bins(
+    labels: Labels, probabilities: Scores, num_bins: int = NUM_BINS
+) -> tuple[Labels, Scores, Scores]:
+    """Return number of rows, mean probability and share that came true of bins of equal mass.
+
+    Of two classes the positive one's probability is looked at, of more that of the most probable
+    one. Equal probabilities share a bin, so there may be fewer bins than asked for.
+    """
+    if probabilities.shape[1] == 2:
+        score, true = probabilities[:, 1], labels == 1
+    else:
+        score, true = probabilities.max(axis=1), labels == probabilities.argmax(axis=1)
+    edges = np.unique(np.sort(score)[np.arange(1, num_bins) * len(score) // num_bins])
+    bins = np.searchsorted(edges, score, side="right")
+    counts = np.bincount(bins)
+    kept = counts > 0
+    predicted = np.bincount(bins, score)[kept] / counts[kept]
+    observed = np.bincount(bins, true)[kept] / counts[kept]
+    return counts[kept], predicted, observed
 
 
-def _stratified_weights(labels: Labels, num_resamples: int, seed: int) -> Iterator[Scores]:
-    rng = np.random.default_rng(seed)
-    chunk = max(1, CHUNK_VALUES // len(labels))
-    for start in range(0, num_resamples, chunk):
-        size = min(chunk, num_resamples - start)
-        weights = np.empty((size, len(labels)))
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
-            weights[:, rows] = _resample_counts(len(rows), size, rng)
-        yield weights
-
-
-def _resample_counts(num_rows: int, num_resamples: int, rng: np.random.Generator) -> Labels:
-    """Return how often each row is drawn, (B, N): `num_rows` draws with replacement a line."""
-    draws = rng.integers(num_rows, size=(num_resamples, num_rows))
-    draws += np.arange(num_resamples)[:, None] * num_rows
-    counts = np.bincount(draws.ravel(), minlength=num_resamples * num_rows)
-    return counts.reshape(num_resamples, num_rows)
+def expected_calibration_error(labels: Labels, probabilities: Scores) -> float:
+    """Return the mean distance of probability and share over the rows' bins of equal mass."""
+    if not len(labels):
+        return float("nan")
+    counts, predicted, observed = calibration_bins(labels, probabilities)
+    return float(np.average(np.abs(predicted - observed), weights=counts))

@@ -36,8 +36,13 @@ class MemberPaths:
 
     @property
     def predictions(self) -> Path:
-        """Log-probabilities of the member's validation fold and of the test split."""
+        """Values of each row that the member predicts: log-probabilities, scores."""
         return self.root / "predictions.parquet"
+
+    @property
+    def arrays(self) -> Path:
+        """Arrays of the same rows in the same order, such as embeddings or images."""
+        return self.root / "arrays.zarr"
 
     @property
     def state(self) -> Path:

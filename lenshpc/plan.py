@@ -10,19 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc import __version__
-from lenshpc.config import Frozen, validate
+from lenshpc.config import Frozen, unknown, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
+from lenshpc.methods.anomaly import Anomaly
+from lenshpc.methods.classification import Classification
+from lenshpc.methods.table import Method
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from lenshpc.store import Store
 
-SPLIT_COLUMNS = ["row", "id", "label", "split", "fold"]
+SPLIT_COLUMNS = ["row", "id", "label", "group", "split", "fold"]
+NUM_TRAINING_SCORED = 1000
 
 
 class Member(Frozen):
@@ -80,13 +85,10 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
-    if recipe.train.loss == "bce" and len(store.classes) != 2:
-        raise ConfigError(
-            f"train.loss bce is for two classes, {store.path} has {len(store.classes)} "
-            f"({', '.join(store.classes)}); use --set train.loss=cross_entropy"
-        )
-    _check_turns(recipe, store)
+    check_fits(recipe, store)
     recipe = _with_loading(recipe, store)
+    if isinstance(recipe.method, Classification) and recipe.method.smote:
+        _check_smote(recipe)
     splits = split_manifest(recipe, store)
     _check_batches(recipe, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
@@ -128,13 +130,14 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
 
 
 def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
-    """Return one line a row: its split (`dev` or `test`) and the fold in which it validates.
+    """Return one line a row: its split and the fold in which it validates.
 
     Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
-    own `val` split where it has one. Rows with fold -1 always train; test rows never do.
+    own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
+    `test`, and those `aside` (of the classes that an anomaly detector must not know), never do;
+    `unlabelled` ones train without a label.
     """
     import numpy as np
-    import pandas as pd
 
     from lenshpc.splits import assign_folds
 
@@ -143,32 +146,135 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     if not testing.any():
         raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
     _check_groups(rows, testing)
+    splits = np.select(
+        [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
+        ["test", "unlabelled", "aside"],
+        "dev",
+    )
     folds = np.full(len(rows), -1, dtype=np.int16)
-    own = (rows["split"] == "val").to_numpy()
+    own = (splits == "dev") & (rows["split"] == "val").to_numpy()
     if recipe.folds == 1 and own.any():
         folds[own] = 0
     else:
-        dev = rows[~testing]
-        folds[~testing] = assign_folds(
+        dev = rows[splits == "dev"]
+        folds[splits == "dev"] = assign_folds(
             dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
         )
-    return pd.DataFrame(
-        {
-            "row": np.arange(len(rows)),
-            "id": rows["id"],
-            "label": rows["label"],
-            "split": np.where(testing, "test", "dev"),
-            "fold": folds,
-        }
-    )[SPLIT_COLUMNS]
+    columns = rows[["id", "label", "group"]].assign(
+        row=np.arange(len(rows)), split=splits, fold=folds
+    )
+    manifest: pd.DataFrame = columns[SPLIT_COLUMNS]
+    return manifest
 
 
-def _check_turns(recipe: Recipe, store: Store) -> None:
-    (_, height, width), _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
-    if height != width and any(step.kind == "d4" for step in recipe.data.augment):
+def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
+    """Return which rows are of a class that the method may learn."""
+    import numpy as np
+
+    labels = store.rows["label"].to_numpy()
+    normal = normal_class(recipe.method, store.classes)
+    return np.asarray(labels >= 0 if normal is None else labels == normal)
+
+
+def normal_class(method: Method, classes: tuple[str, ...]) -> int | None:
+    """Return the label that an anomaly detector learns; None where all classes are learnt."""
+    if not isinstance(method, Anomaly):
+        return None
+    if method.normal is not None and method.normal not in classes:
+        raise ConfigError(unknown("method.normal", method.normal, classes))
+    return classes.index(method.normal) if method.normal else 0
+
+
+def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return the rows that a member predicts, with `split` naming what they are to this member.
+
+    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen.
+    """
+    import pandas as pd
+
+    dev = splits["split"] == "dev"
+    parts = {
+        "train": splits[dev & (splits["fold"] != member.fold)].head(NUM_TRAINING_SCORED),
+        "oof": splits[dev & (splits["fold"] == member.fold)],
+        "aside": splits[splits["split"] == "aside"],
+        "test": splits[splits["split"] == "test"],
+    }
+    scored = plan.recipe.method.scored
+    return pd.concat([parts[name].assign(split=name) for name in scored], ignore_index=True)
+
+
+def check_fits(recipe: Recipe, store: Store) -> None:
+    """Refuse a recipe whose method, channels or turns the store's images do not allow."""
+    method = recipe.method
+    if isinstance(method, Classification):
+        _check_classes(method, store)
+        _check_sides(method, recipe, store)
+    normal = normal_class(method, store.classes)
+    if normal is not None and not (store.rows["label"] == normal).any():
+        raise ConfigError(
+            f"{store.path} has no rows of class {store.classes[normal]}, which task {recipe.task} "
+            "learns; prepare a store that has them, or name another class with method.normal"
+        )
+    if method.needs_targets and store.targets is None:
+        raise ConfigError(
+            f"task {recipe.task} learns from pairs, and {store.path} holds none; "
+            "prepare a dataset that has a target, such as super_resolution"
+        )
+    channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    if recipe.data.grey_to_rgb and channels != 1:
+        raise ConfigError(
+            f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
+        )
+    if recipe.data.normalise == "imagenet" and recipe.data.model_shape((channels, 0, 0))[0] != 3:
+        raise ConfigError(
+            f"data.normalise imagenet is for three channels, {store.path} has {channels}; "
+            "use fold, or --set data.grey_to_rgb=true"
+        )
+    steps = (*recipe.data.augment, *recipe.data.augment_minority)
+    if height != width and any(step.kind == "d4" for step in steps):
         raise ConfigError(
             f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
             f"use flips, or --set data.image_size={min(height, width)}"
+        )
+
+
+def _check_sides(method: Classification, recipe: Recipe, store: Store) -> None:
+    _, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    if method.tta == "d4" and height != width:
+        raise ConfigError(
+            f"method.tta d4 turns images by quarters, and these have {height} by {width} pixels; "
+            f"use --set method.tta=none, or data.image_size={min(height, width)}"
+        )
+
+
+def _check_smote(recipe: Recipe) -> None:
+    if recipe.data.loading == "stream":
+        raise ConfigError(
+            "method.smote mixes images that lie anywhere in the store, and data.loading is stream; "
+            "raise resources.mem_gb_per_gpu, or use --set data.loading=resident"
+        )
+
+
+def _check_classes(method: Classification, store: Store) -> None:
+    classes = store.classes
+    if method.loss == "bce" and len(classes) != 2:
+        raise ConfigError(
+            f"method.loss bce is for two classes, {store.path} has {len(classes)} "
+            f"({', '.join(classes)}); use --set method.loss=cross_entropy"
+        )
+    if method.loss == "complement" and len(classes) == 2:
+        raise ConfigError(
+            "method.loss complement needs three classes or more: of two, only one is wrong, and "
+            "its entropy is 0; use --set method.loss=cross_entropy, or focal"
+        )
+    if len(classes) < 2:
+        raise ConfigError(
+            f"{store.path} has one class, {classes[0]}; a classification needs two or more"
+        )
+    if method.consistency and not (store.rows["split"] == "unlabelled").any():
+        raise ConfigError(
+            f"method.consistency learns from unlabelled rows, and {store.path} has none; "
+            "name their folder as `unlabelled` in the dataset file and prepare it again"
         )
 
 
@@ -184,6 +290,8 @@ def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
 def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
     """Refuse a fold that trains on less than one batch, or lacks a class."""
     dev = splits[splits["split"] == "dev"]
+    one_class = isinstance(recipe.method, Anomaly)
+    wanted = set(dev["label"]) if one_class else set(splits.loc[splits["label"] >= 0, "label"])
     for fold in range(recipe.folds):
         num_training = int((dev["fold"] != fold).sum())
         if num_training < recipe.train.batch_size:
@@ -192,7 +300,7 @@ def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
                 f"{recipe.train.batch_size}; lower it with --set train.batch_size={num_training}"
             )
         for verb, part in (("trains", dev["fold"] != fold), ("validates", dev["fold"] == fold)):
-            absent = set(splits["label"]) - set(dev.loc[part, "label"])
+            absent = wanted - set(dev.loc[part, "label"])
             if absent:
                 raise ConfigError(
                     f"no row of class {min(absent)} {verb} fold {fold}; "

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -16,100 +14,13 @@ from pydantic import (
     model_validator,
 )
 
+from lenshpc.augmentations import D4, Augmentation, Flips
 from lenshpc.config import Frozen, locate, override, read_yaml, shipped, unknown, validate
 from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import Classification
+from lenshpc.methods.table import TASKS, Method
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
-Part = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Flips(Frozen):
-    """Mirror left-right and up-down, each with probability 1/2."""
-
-    kind: Literal["flips"] = "flips"
-
-
-class D4(Frozen):
-    """One of the eight flips and quarter turns."""
-
-    kind: Literal["d4"] = "d4"
-
-
-class Affine(Frozen):
-    """Turn, scale and shift about the centre; what comes in from outside is reflected."""
-
-    kind: Literal["affine"] = "affine"
-    rotate_deg: Annotated[float, Field(ge=0, le=180)] = Field(180.0, description="either way")
-    scale: Part = Field(0.1, description="0.1: by 0.9 to 1.1")
-    shift: Part = Field(0.05, description="along each axis, as a part of the side")
-
-
-class Crop(Frozen):
-    """Cut out a part of the same shape at a random place, enlarged to the whole."""
-
-    kind: Literal["crop"] = "crop"
-    min_side: Annotated[float, Field(gt=0, le=1)] = Field(0.8, description="of the whole side")
-
-
-class Noise(Frozen):
-    """Add Gaussian noise whose deviation is drawn between 0 and `std`."""
-
-    kind: Literal["noise"] = "noise"
-    std: PositiveFloat = Field(0.02, description="in the units of the pixels")
-
-
-class PsfJitter(Frozen):
-    """Blur by a Gaussian whose deviation is drawn between 0 and `sigma_px`."""
-
-    kind: Literal["psf_jitter"] = "psf_jitter"
-    sigma_px: Annotated[float, Field(gt=0, le=4)] = 0.5
-
-
-class Contrast(Frozen):
-    """Stretch pixels about the mean of their image and channel, and add a constant."""
-
-    kind: Literal["contrast"] = "contrast"
-    factor: Part = Field(0.1, description="0.1: by 0.9 to 1.1")
-    brightness: NonNegativeFloat = Field(0.0, description="either way, in the pixels' units")
-
-
-AUGMENTATIONS: Mapping[str, type[Frozen]] = MappingProxyType(
-    {
-        "flips": Flips,
-        "d4": D4,
-        "affine": Affine,
-        "crop": Crop,
-        "noise": Noise,
-        "psf_jitter": PsfJitter,
-        "contrast": Contrast,
-    }
-)
-
-
-def _spelt_out(step: Any) -> Any:
-    """Return `affine` or `{affine: {scale: 0.2}}` as the keys of its class."""
-    if isinstance(step, str):
-        step = {step: None}
-    if not isinstance(step, Mapping) or len(step) != 1 or "kind" in step:
-        return step
-    ((kind, values),) = step.items()
-    if kind not in AUGMENTATIONS:
-        raise ValueError(unknown("augmentation", str(kind), AUGMENTATIONS))
-    known = [key for key in AUGMENTATIONS[kind].model_fields if key != "kind"]
-    if not isinstance(values, Mapping | None):
-        keys = ", ".join(f"{key}: …" for key in known)
-        raise ValueError(f"{kind} takes a mapping of keys, {{{kind}: {{{keys}}}}}")  # noqa: TRY004
-    for key in values or {}:
-        if key not in known:
-            raise ValueError(unknown(f"key of {kind}", str(key), known))
-    return {"kind": kind, **(values or {})}
-
-
-Augmentation = Annotated[
-    Flips | D4 | Affine | Crop | Noise | PsfJitter | Contrast,
-    Field(discriminator="kind"),
-    BeforeValidator(_spelt_out),
-]
 
 
 class Data(Frozen):
@@ -118,10 +29,17 @@ class Data(Frozen):
     image_size: PositiveInt | None = Field(
         default=None, description="side in pixels after resizing; the store's own when absent"
     )
-    normalise: Literal["fold", "none"] = Field(
+    stretch: Literal["none", "sqrt", "asinh", "log"] = Field(
+        default="none", description="of the pixels, before they are normalised"
+    )
+    normalise: Literal["fold", "imagenet", "image", "none"] = Field(
         default="fold", description="fold: mean and deviation of the fold's own training rows"
     )
+    grey_to_rgb: bool = Field(default=False, description="hand one channel to networks as three")
     augment: tuple[Augmentation, ...] = (D4(),)
+    augment_minority: tuple[Augmentation, ...] = Field(
+        default=(), description="further steps for all classes but the largest"
+    )
     loading: Literal["auto", "resident", "stream"] = Field(
         default="auto", description="resident: held in RAM or on the GPU; stream: read in blocks"
     )
@@ -141,21 +59,26 @@ class Data(Frozen):
         held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
         return (channels, wanted[0], wanted[1]), held
 
+    def model_shape(self, held_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the (C, H, W) that networks see of images held as `held_shape`."""
+        channels, height, width = held_shape
+        return (3 if self.grey_to_rgb else channels), height, width
+
 
 class Train(Frozen):
     """How a member is trained."""
 
     epochs: PositiveInt = 15
     batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
-    loss: Literal["cross_entropy", "bce"] = "cross_entropy"
-    class_weights: Literal["none", "balanced"] = "none"
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 1e-4
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: NonNegativeInt = 0
     plateau_patience: PositiveInt = 2
     patience: PositiveInt | None = Field(default=None, description="early stopping, in epochs")
-    monitor: Literal["auc", "loss"] = "auc"
+    monitor: str | None = Field(
+        default=None, description="validation metric that picks the epoch; the task's own if absent"
+    )
     clip_norm: NonNegativeFloat = Field(default=0.0, description="0 does not clip")
     precision: Literal["fp32", "bf16"] = "fp32"
     strategy: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
@@ -195,14 +118,34 @@ class Recipe(Frozen):
     """One job: a task, its models, folds and seeds, the training, and the resources."""
 
     name: Name
-    task: Literal["lens-finding", "multiclass"]
+    task: str
+    method: Method
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     folds: PositiveInt = Field(default=5, description="1: a single hold-out split")
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     split_seed: NonNegativeInt = 0
+    ensemble: Literal["mean", "logit_mean", "rank_mean", "oof_weighted", "greedy", "stacking"] = (
+        Field(default="mean", description="how several models are combined in the headline")
+    )
     data: Data = Data()
     train: Train = Train()
     resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_is_the_tasks(cls, value: Any) -> Any:
+        """Say which method the keys of `method` belong to."""
+        if not isinstance(value, Mapping) or "task" not in value:
+            return value
+        if value["task"] not in TASKS:
+            raise ValueError(unknown("task", str(value["task"]), TASKS))
+        method = value.get("method", {})
+        if not isinstance(method, Mapping):
+            return value
+        return {
+            **value,
+            "method": {"kind": TASKS[value["task"]].model_fields["kind"].default, **method},
+        }
 
     @field_validator("models")
     @classmethod
@@ -238,13 +181,47 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _balances_once(self) -> Self:
-        if self.data.sampling == "balanced" and self.train.class_weights == "balanced":
+    def _monitors_what_is_measured(self) -> Self:
+        if self.train.monitor not in {None, *self.method.monitors}:
+            known = unknown("metric", str(self.train.monitor), self.method.monitors)
+            raise ValueError(f"train.monitor: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Self:
+        if self.data.normalise == "imagenet" and self.data.stretch != "none":
             raise ValueError(
-                "data.sampling balanced and train.class_weights balanced count rare classes twice; "
-                "use --set train.class_weights=none"
+                "data.normalise imagenet is for pixels as they are; use fold, or no data.stretch"
             )
         return self
+
+    @model_validator(mode="after")
+    def _turns_pairs_exactly(self) -> Self:
+        steps = (*self.data.augment, *self.data.augment_minority)
+        inexact = [step.kind for step in steps if not isinstance(step, D4 | Flips)]
+        if self.method.needs_targets and inexact:
+            raise ValueError(
+                f"data.augment {inexact[0]} changes the pixels of pairs; "
+                f"task {self.task} takes d4 and flips"
+            )
+        return self
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what may be meant so but seldom is, a sentence each."""
+        if not isinstance(self.method, Classification):
+            return ()
+        sampling = ["data.sampling balanced"] if self.data.sampling == "balanced" else []
+        remedies = [*sampling, *self.method.remedies()]
+        if len(remedies) < 2:
+            return ()
+        return (f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one",)
+
+    @property
+    def monitor(self) -> tuple[str, int]:
+        """Return the metric that picks the epoch, and 1 if its largest value is best, else -1."""
+        name = self.train.monitor or next(iter(self.method.monitors))
+        return name, self.method.monitors[name]
 
     @property
     def strategy(self) -> str:
@@ -265,7 +242,6 @@ def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:
 
 def recipe_of_task(task: str) -> str:
     """Return the name of the recipe that ships for a task: `lens-finding` → `lens_finding`."""
-    recipes = {name.replace("_", "-"): name for name in shipped("jobs")}
-    if task not in recipes:
-        raise ConfigError(unknown("task", task, recipes))
-    return recipes[task]
+    if task not in TASKS:
+        raise ConfigError(unknown("task", task, TASKS))
+    return task.replace("-", "_")

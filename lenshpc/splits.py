@@ -6,6 +6,7 @@ import numpy.typing as npt
 from lenshpc.errors import ConfigError
 
 HOLDOUT_PARTS = 10
+UNLABELLED = -1  # the label of rows that have none
 
 
 def assign_folds(

@@ -27,7 +27,7 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
     source = recipe_file(tmp_path, MINIMAL + "train:\n  epoch: 3\n")
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
-        "train.epochs, train.batch_size, train.loss, train.class_weights, train.lr, "
+        "train.epochs, train.batch_size, train.lr, "
         "train.weight_decay, train.scheduler, train.warmup_epochs, train.plateau_patience, "
         "train.patience, train.monitor, train.clip_norm, train.precision, train.strategy, "
         "train.zero_stage"
@@ -38,7 +38,7 @@ def test_unknown_top_key_names_the_nearest(tmp_path):
     source = recipe_file(tmp_path, MINIMAL + "fold: 3\n")
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'fold'; did you mean folds? known: "
-        "name, task, models, folds, seeds, split_seed, data, train, resources"
+        "name, task, method, models, folds, seeds, split_seed, ensemble, data, train, resources"
     )
 
 

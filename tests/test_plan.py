@@ -10,7 +10,7 @@ from ranks import recipe
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, expand, load_plan, load_splits, save_plan
+from lenshpc.plan import Plan, expand, load_plan, load_splits, save_plan, scored_rows
 
 
 def altered(store, **columns):
@@ -41,7 +41,7 @@ def test_gpu_hours_are_those_of_all_members_at_their_limit(spots):
 
 def test_manifest_has_each_training_row_in_one_fold_and_no_test_row(spots):
     _, splits = expand(recipe(folds=3), spots)
-    assert splits.columns.tolist() == ["row", "id", "label", "split", "fold"]
+    assert splits.columns.tolist() == ["row", "id", "label", "group", "split", "fold"]
     assert splits["row"].tolist() == list(range(120))
     assert splits["id"].tolist() == spots.rows["id"].tolist()
     table = splits.groupby(["split", "fold", "label"]).size().to_dict()
@@ -169,6 +169,8 @@ def test_quarter_turns_of_oblong_images_are_refused(spots):
         "use flips, or --set data.image_size=30"
     )
     expand(recipe(data__augment=["flips"]), oblong)
+    with pytest.raises(ConfigError, match=r"method\.tta d4 turns images by quarters"):
+        expand(recipe(data__augment=["flips"], method={"tta": "d4"}), oblong)
     expand(recipe(data__image_size=30), oblong)
 
 
@@ -201,7 +203,7 @@ def test_altered_manifest_is_refused(spots, tmp_path):
 def test_binary_loss_on_three_classes_is_refused(spots):
     three = replace(spots, classes=("no", "sphere", "vort"))
     with pytest.raises(ConfigError, match=r"bce is for two classes, .* has 3"):
-        expand(recipe(train__loss="bce"), three)
+        expand(recipe(method={"loss": "bce"}), three)
 
 
 def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
@@ -214,3 +216,74 @@ def test_damaged_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises((DataError, ConfigError), match=r"plan\.json"):
         load_plan(RunPaths(tmp_path))
+
+
+def test_anomalies_neither_train_nor_validate(spots):
+    plan, splits = expand(recipe(task="anomaly", method={"normal": "class1"}), spots)
+    parts = splits.groupby("split")["label"].agg(set).to_dict()
+    assert parts == {"aside": {0}, "dev": {1}, "test": {0, 1}}
+    assert set(splits.loc[splits["split"] == "dev", "fold"]) == {0, 1, 2}
+    assert set(splits.loc[splits["split"] != "dev", "fold"]) == {-1}
+    scored = scored_rows(plan, splits, plan.members[1])
+    assert scored.groupby("split")["label"].agg(set).to_dict() == {
+        "aside": {0},
+        "oof": {1},
+        "test": {0, 1},
+        "train": {1},
+    }
+    assert set(scored.loc[scored["split"] == "oof", "fold"]) == {1}
+    assert set(scored.loc[scored["split"] == "train", "fold"]) == {0, 2}
+    assert not scored["row"].duplicated().any()
+
+
+def test_classifier_scores_its_fold_and_the_test_rows(spots):
+    plan, splits = expand(recipe(), spots)
+    scored = scored_rows(plan, splits, plan.members[2])
+    expected = splits[(splits["fold"] == 2) | (splits["split"] == "test")]
+    assert sorted(scored["row"]) == expected["row"].tolist()
+    assert set(scored["split"]) == {"oof", "test"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"task": "anomaly", "method": {"normal": "no_sub"}},
+            "unknown method.normal 'no_sub'; known: class0, class1",
+        ),
+        (
+            {"task": "super-resolution"},
+            "task super-resolution learns from pairs, and {path} holds none; "
+            "prepare a dataset that has a target, such as super_resolution",
+        ),
+        (
+            {"data__normalise": "imagenet"},
+            "data.normalise imagenet is for three channels, {path} has 1; "
+            "use fold, or --set data.grey_to_rgb=true",
+        ),
+        (
+            {"method": {"consistency": {}}},
+            "method.consistency learns from unlabelled rows, and {path} has none; "
+            "name their folder as `unlabelled` in the dataset file and prepare it again",
+        ),
+        (
+            {"method": {"loss": "complement"}},
+            "method.loss complement needs three classes or more: of two, only one is wrong, and "
+            "its entropy is 0; use --set method.loss=cross_entropy, or focal",
+        ),
+        (
+            {"method": {"smote": {}}, "data__loading": "stream"},
+            "method.smote mixes images that lie anywhere in the store, and data.loading is stream; "
+            "raise resources.mem_gb_per_gpu, or use --set data.loading=resident",
+        ),
+    ],
+)
+def test_recipe_that_does_not_fit_the_store_is_refused(spots, changes, told):
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(**changes), spots)
+    assert str(caught.value) == told.format(path=spots.path)
+
+
+def test_store_without_normal_rows_is_refused(spots):
+    with pytest.raises(ConfigError, match="has no rows of class class0, which task anomaly learns"):
+        expand(recipe(task="anomaly"), altered(spots, label=1))

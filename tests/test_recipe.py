@@ -56,11 +56,48 @@ def test_plateau_with_warmup_is_refused():
     )
 
 
-def test_balanced_sampling_with_balanced_weights_is_refused():
-    assert complaint(data__sampling="balanced", train__class_weights="balanced") == (
-        "recipe: data.sampling balanced and train.class_weights balanced count rare classes twice; "
-        "use --set train.class_weights=none"
+def test_remedies_for_imbalance_that_add_up_are_warned_of():
+    weights, smote = {"class_weights": "balanced"}, {"smote": {}}
+    assert make(data__sampling="balanced").warnings == ()
+    assert make(data__sampling="balanced", method=weights).warnings == (
+        "data.sampling balanced and method.class_weights balanced count rare classes 2 times; "
+        "keep one",
     )
+    assert make(data__sampling="balanced", method=weights | smote).warnings == (
+        "data.sampling balanced and method.class_weights balanced and method.smote count rare "
+        "classes 3 times; keep one",
+    )
+
+
+def test_method_is_that_of_the_task():
+    assert make(task="super-resolution").method.kind == "super_resolution"
+    assert make(task="anomaly").monitor == ("loss", -1)
+    assert make().monitor == ("auc", 1)
+    assert complaint(task="anomali").startswith(
+        "recipe: unknown task 'anomali'; did you mean anomaly?"
+    )
+    assert complaint(train__monitor="psnr") == (
+        "recipe: train.monitor: unknown metric 'psnr'; known: auc, pr_auc, loss"
+    )
+    assert complaint(method__losss="bce").startswith(
+        "recipe: unknown key 'method.losss'; did you mean method.loss? known: method.loss, "
+    )
+    assert complaint(method__weights="imagnet") == (
+        "recipe: method.weights: expected random, imagenet, or the path of a .safetensors or .pth "
+        "file (found 'imagnet')"
+    )
+
+
+def test_mixing_between_features_goes_with_no_other_mixing():
+    method = {"smote": {"space": "feature"}, "mixup_alpha": 0.2}
+    assert complaint(method=method).startswith(
+        "recipe: method: smote.space feature goes with neither mixup nor CutMix; use pixel"
+    )
+
+
+def test_pairs_are_turned_exactly_or_not_at_all():
+    with pytest.raises(ValueError, match=r"data\.augment affine changes the pixels of pairs"):
+        make(task="super-resolution", data__augment=["d4", "affine"])
 
 
 def test_augmentation_is_named_alone_or_with_its_ranges():

@@ -1,23 +1,61 @@
-"""The trivial baseline: what brightness alone tells, which a network has to beat."""
+"""The trivial baselines: what a few numbers of an image tell, which a network has to beat."""
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.aggregate.merge import Probabilities, evaluated_rows
+from lenshpc.aggregate.radial import RING_RADIUS, Progress, read_image_numbers
 from lenshpc.errors import DataError
 from lenshpc.plan import Plan
-from lenshpc.store import open_store
+from lenshpc.store import Store, open_store
 
 BASELINE = "baseline (mean and deviation)"
+MEDIAN = "baseline (minus median pixel)"
+RING = "baseline (ring radius)"
+BOOSTING = "baseline (boosting on seven radial numbers)"
 
 
-def read_features(plan: Plan) -> Probabilities:
-    """Return mean and deviation of each image and channel, (N, 2C), from the Plan's store."""
+class Classifier(Protocol):
+    """What scikit-learn's classifiers have in common."""
+
+    classes_: npt.NDArray[np.integer]
+
+    def fit(self, features: Probabilities, labels: npt.NDArray[np.integer]) -> object:
+        """Fit to features (N, F)."""
+
+    def predict_proba(self, features: Probabilities) -> Probabilities:
+        """Return probabilities (N, K)."""
+
+
+def predict_baselines(
+    plan: Plan, splits: pd.DataFrame, progress: Progress = lambda _: None
+) -> dict[str, Probabilities]:
+    """Return each baseline's probabilities (N, K) of the evaluated rows.
+
+    All are fitted on the run's own folds; the images are read once, in blocks.
+    """
+    store = _open(plan)
+    numbers = read_image_numbers(store, progress)
+    logistic = {
+        BASELINE: brightness(store.moments),
+        MEDIAN: -numbers.median[:, None],
+        RING: numbers.radial[:, [RING_RADIUS]],
+    }
+    num_classes = len(plan.classes)
+    return {
+        name: predict_baseline(features, splits, num_classes) for name, features in logistic.items()
+    } | {BOOSTING: predict_baseline(numbers.radial, splits, num_classes, _boosting)}
+
+
+def _open(plan: Plan) -> Store:
     store = open_store(plan.store)
     if store.content_hash != plan.store_hash:
         raise DataError(f"{plan.store} is no longer the store that the run was planned on")
-    return brightness(store.moments)
+    return store
 
 
 def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
@@ -27,12 +65,31 @@ def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
     return np.concatenate([mean, deviation], axis=1)
 
 
-def predict_baseline(
-    features: Probabilities, splits: pd.DataFrame, num_classes: int
-) -> Probabilities:
-    """Return probabilities (N, K) of the evaluated rows: a logistic regression a fold.
+def _logistic() -> Classifier:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    Each regression sees its fold's training rows only; on test rows their mean stands.
+    model: Classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return model
+
+
+def _boosting() -> Classifier:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model: Classifier = HistGradientBoostingClassifier(random_state=0)
+    return model
+
+
+def predict_baseline(
+    features: Probabilities,
+    splits: pd.DataFrame,
+    num_classes: int,
+    build: Callable[[], Classifier] = _logistic,
+) -> Probabilities:
+    """Return probabilities (N, K) of the evaluated rows: a classifier a fold.
+
+    Each sees its fold's training rows only; on test rows their mean stands.
     """
     rows = evaluated_rows(splits)
     labels, folds = splits["label"].to_numpy(), splits["fold"].to_numpy()
@@ -41,8 +98,8 @@ def predict_baseline(
     asked = features[rows["row"].to_numpy()]
     result = np.zeros((len(rows), num_classes))
     for fold in own:
-        training = (splits["split"] != "test").to_numpy() & (folds != fold)
-        predicted = _fit_predict(features[training], labels[training], asked, num_classes)
+        training = (splits["split"] == "dev").to_numpy() & (folds != fold)
+        predicted = _fit_predict(build(), features[training], labels[training], asked, num_classes)
         validating = (rows["fold"] == fold).to_numpy()
         result[validating] = predicted[validating]
         result[testing] += predicted[testing] / len(own)
@@ -50,13 +107,12 @@ def predict_baseline(
 
 
 def _fit_predict(
-    features: Probabilities, labels: npt.NDArray[np.integer], asked: Probabilities, num_classes: int
+    model: Classifier,
+    features: Probabilities,
+    labels: npt.NDArray[np.integer],
+    asked: Probabilities,
+    num_classes: int,
 ) -> Probabilities:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(features, labels)
     result = np.zeros((len(asked), num_classes))
     result[:, model.classes_] = model.predict_proba(asked)

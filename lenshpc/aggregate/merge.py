@@ -2,20 +2,22 @@
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.aggregate.ensembles import COMBINATIONS, Combination, combine
 from lenshpc.completion import describe, resume_command
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
 
-Probabilities = npt.NDArray[np.float64]
+Probabilities = npt.NDArray[np.floating]
 
 ENSEMBLE = "ensemble"
+UPRIGHT, TURNED = "logp", "rot90_logp"  # how the columns of log-probabilities begin
 SUM_TOLERANCE = 1e-3  # log-probabilities are float32 and may come from bfloat16 logits
 
 
@@ -23,13 +25,19 @@ SUM_TOLERANCE = 1e-3  # log-probabilities are float32 and may come from bfloat16
 class Merged:
     """The rows that were predicted, and each model's probabilities (N, K) of them.
 
-    `rows` holds row, id, label, split (`oof` or `test`) and fold. A row that no member covers is
-    NaN, which only happens when members are `missing`.
+    `rows` holds row, id, label, split (`oof` or `test`), fold and, where the store has any, group.
+    A row that no member covers is NaN, which only happens when members are `missing`. Of several
+    models `probabilities` has the recipe's ensemble, and `combinations` the ensembles that it could
+    have named; `weights` is what each of these gives to the models. `turned` has, of lines whose
+    members predicted them, the probabilities of the images turned by 90°.
     """
 
     classes: tuple[str, ...]
     rows: pd.DataFrame
     probabilities: Mapping[str, Probabilities]
+    combinations: Mapping[str, Probabilities] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    turned: Mapping[str, Probabilities] = field(default_factory=dict)
     missing: tuple[Member, ...] = ()
 
     @property
@@ -50,37 +58,76 @@ def merge(
 ) -> Merged:
     """Return the mean probabilities: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
-    probabilities = {
-        model: _merge_model(run, plan, rows, [one for one in members if one not in missing])
+    present = {
+        model: [one for one in members if one not in missing]
         for model, members in plan.ensembles().items()
     }
-    if len(probabilities) > 1:
-        probabilities[ENSEMBLE] = np.mean(list(probabilities.values()), axis=0)
+    models = {name: _merge_model(run, plan, rows, present[name]) for name in present}
+    turned = {
+        name: _merge_model(run, plan, rows, members, prefix=TURNED)
+        for name, members in present.items()
+        if members and all(_is_turned(run, member) for member in members)
+    }
+    combined = _combine(plan.recipe.ensemble, rows, models)
+    ensembles = {line: one.apply(np.array([*models.values()])) for line, one in combined.items()}
+    if combined and len(turned) == len(models):
+        turned[ENSEMBLE] = combined[ENSEMBLE].apply(np.array([*turned.values()]))
+    headline = {ENSEMBLE: ensembles.pop(ENSEMBLE)} if ensembles else {}
     return Merged(
         classes=plan.classes,
         rows=rows,
-        probabilities=probabilities,
+        probabilities=models | headline,
+        combinations=ensembles,
+        weights={
+            line: dict(zip(models, one.weights, strict=True)) for line, one in combined.items()
+        },
+        turned=turned,
         missing=tuple(member for member in plan.members if member in missing),
     )
 
 
+def _combine(
+    headline: str, rows: pd.DataFrame, models: Mapping[str, Probabilities]
+) -> dict[str, Combination]:
+    """Return each combination of two and more models by the name of its line."""
+    if len(models) < 2:
+        return {}
+    names = {kind: f"{ENSEMBLE} ({kind.replace('_', ' ')})" for kind in COMBINATIONS}
+    names[headline] = ENSEMBLE
+    return {line: combine(kind, rows, list(models.values())) for kind, line in names.items()}
+
+
 def _merge_model(
-    run: RunPaths, plan: Plan, rows: pd.DataFrame, members: Sequence[Member]
+    run: RunPaths,
+    plan: Plan,
+    rows: pd.DataFrame,
+    members: Sequence[Member],
+    prefix: str = UPRIGHT,
 ) -> Probabilities:
     total = np.zeros((len(rows), len(plan.classes)))
     count = np.zeros((len(rows), 1))
     for member in members:
         mine = ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
-        total[mine] += read_probabilities(run, member, rows[mine], len(plan.classes))
+        columns = [f"{prefix}_{label}" for label in range(len(plan.classes))]
+        total[mine] += read_probabilities(run, member, rows[mine], columns)
         count[mine] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
+def _is_turned(run: RunPaths, member: Member) -> bool:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import read_schema
+
+    try:
+        return f"{TURNED}_0" in read_schema(run.member(member.name).predictions).names
+    except (OSError, ArrowInvalid):
+        return False  # the upright columns will say what is wrong
+
+
 def read_probabilities(
-    run: RunPaths, member: Member, expected: pd.DataFrame, num_classes: int
+    run: RunPaths, member: Member, expected: pd.DataFrame, columns: list[str]
 ) -> Probabilities:
     """Return a member's probabilities in the order of the rows that it must have predicted."""
-    columns = [f"logp_{label}" for label in range(num_classes)]
     try:
         frame = pd.read_parquet(
             run.member(member.name).predictions, columns=["row", "id", "split", *columns]
@@ -97,6 +144,27 @@ def read_probabilities(
         raise _rejected(run, member, fault)
     probabilities = np.exp(logp)
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def read_array(
+    run: RunPaths, member: Member, name: str, rows: npt.NDArray[np.integer]
+) -> npt.NDArray[np.generic]:
+    """Return a member's array `name`, such as `embedding`, of rows of the store, in their order."""
+    import zarr
+
+    files = run.member(member.name)
+    try:
+        order = pd.read_parquet(files.predictions, columns=["row"])["row"]
+        array = zarr.open_group(files.arrays, mode="r")[name]
+    except (OSError, KeyError, ValueError) as error:
+        raise _rejected(run, member, f"has no array {name!r} that can be read") from error
+    if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:
+        raise _rejected(run, member, f"has an array {name!r} of another length than its rows")
+    places = pd.Index(order).get_indexer(rows)
+    if (places < 0).any():
+        raise _rejected(run, member, f"does not predict row {rows[places < 0][0]}")
+    ascending, where = np.unique(places, return_inverse=True)
+    return np.asarray(array.oindex[ascending])[where]
 
 
 def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:

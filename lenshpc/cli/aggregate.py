@@ -1,5 +1,8 @@
 """`lenshpc aggregate`: the members' predictions become a report."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import click
 
 from lenshpc.cli.completing import runs
@@ -18,20 +21,37 @@ def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:
     Example:
       lenshpc aggregate lens_finding-9f2c51ab
     """
-    from lenshpc.files import read_json
+    from lenshpc.launch.ledger import run_ledger
     from lenshpc.launch.states import reasons
     from lenshpc.paths import find_run
     from lenshpc.plan import load_plan
-    from lenshpc.report.markdown import models_table
-    from lenshpc.report.write import write_report
+    from lenshpc.report.findings import gather
+    from lenshpc.report.markdown import render_table
+    from lenshpc.report.write import compose, write
 
     paths = find_run(run)
     plan = load_plan(paths)
     known = reasons(paths, plan)
-    page = write_report(paths, plan, reasons=known, allow_partial=allow_partial)
-    content = page.with_name("report.json")
+    with _telling() as say:
+        ledger = run_ledger(paths, plan).as_json()
+        findings = gather(paths, plan, known, allow_partial=allow_partial, ledger=ledger, say=say)
+        report = compose(findings)
+        page = write(report, paths.report)
     if as_json:
-        click.echo(content.read_text(encoding="utf-8"), nl=False)
+        click.echo(page.with_name("report.json").read_text(encoding="utf-8"), nl=False)
         return
-    click.echo(models_table(read_json(content)))
+    click.echo(render_table(report.overview))
     click.echo(f"report: {page}")
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows on a terminal what is being done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("reading the run") as status:
+        yield status.update

@@ -4,7 +4,7 @@ Both apply the same drawn parameters to pixels in their own units: nothing is cl
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lenshpc.augmentations import Augmentation
 from lenshpc.data.draws import (
     AddedNoise,
     Blurs,
@@ -24,23 +25,44 @@ from lenshpc.data.draws import (
     standard_normal,
 )
 from lenshpc.data.order import Visits
-from lenshpc.recipe import Augmentation
 
 Image = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Augmenter:
-    """The recipe's list of augmentations under one seed."""
+    """The recipe's list of augmentations under one seed, and what is added for rare classes.
+
+    `is_rare` has a flag for each of the rows that visits are counted by.
+    """
 
     steps: tuple[Augmentation, ...]
     seed: int
+    rare_steps: tuple[Augmentation, ...] = ()
+    is_rare: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(1, bool))
+
+    @property
+    def has_steps(self) -> bool:
+        """Return whether images are changed at all."""
+        return bool(self.steps or self.rare_steps)
 
     def __call__(self, images: Tensor, epoch: int, visits: Visits) -> Tensor:
         """Return (B, C, H, W) float32 images as that epoch sees those visits."""
         height, width = images.shape[2:]
-        drawn = draw(self.steps, self.seed, epoch, visits, (height, width))
-        return on_cpu(images, drawn) if images.device.type == "cpu" else on_device(images, drawn)
+        images = _applied(images, draw(self.steps, self.seed, epoch, visits, (height, width)))
+        rare = self.is_rare[visits % len(self.is_rare)]
+        if self.rare_steps and rare.any():
+            steps = (*self.steps, *self.rare_steps)
+            drawn = draw(steps, self.seed, epoch, visits[rare], (height, width))
+            which = torch.from_numpy(rare).to(images.device)
+            images[which] = _applied(images[which], drawn[len(self.steps) :])
+        return images
+
+
+def _applied(images: Tensor, drawn: list[Drawn]) -> Tensor:
+    if not drawn:
+        return images
+    return on_cpu(images, drawn) if images.device.type == "cpu" else on_device(images, drawn)
 
 
 def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:

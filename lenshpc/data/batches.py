@@ -1,8 +1,9 @@
-"""Batches as the network sees them: read, augmented, normalised, on the device."""
+"""Batches as the network sees them: read, augmented, stretched, normalised, on the device."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -10,50 +11,139 @@ import torch
 from torch import Tensor
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.order import Visits
+from lenshpc.data.order import Rows, Visits
 from lenshpc.data.readers import Reader
+from lenshpc.data.smote import NO_PAIRS, Pairs
+from lenshpc.data.stretch import stretched
 
 Batch = dict[str, Tensor]
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Images with labels, and the per-channel normalisation that training rows gave."""
+class Preparation:
+    """How pixels become what a network sees: scale, stretch, normalise, repeat the one channel.
 
-    reader: Reader
+    `mean` and `deviation` are of the stretched pixels, a channel each; `each_image` normalises
+    every image and channel by its own instead.
+    """
+
     scale: float
-    labels: npt.NDArray[np.int64]
-    mean: npt.NDArray[np.float32]
-    deviation: npt.NDArray[np.float32]
-    device: torch.device
+    mean: Floats
+    deviation: Floats
+    stretch: str = "none"
+    each_image: bool = False
+    repeats: int = 1
 
-    def batches(
-        self, batches: Sequence[Visits], augmenter: Augmenter | None = None, epoch: int = 0
-    ) -> Iterator[Batch]:
-        """Yield images (B, C, H, W), labels (B,) and rows (B,) of each batch, in order."""
-        rows = [visits % len(self.labels) for visits in batches]
-        for visits, rows_B, pixels in zip(batches, rows, self.reader.read(rows), strict=True):
-            images, scale = pixels.float(), self.scale
-            if augmenter is not None and augmenter.steps:
-                images, scale = augmenter(images.mul_(scale), epoch, visits), 1.0
-            yield {
-                "image": self._normalised(images, scale),
-                "label": torch.from_numpy(self.labels[rows_B]).to(self.device),
-                "row": torch.from_numpy(rows_B).to(self.device),
-            }
+    def __call__(self, pixels: Tensor, scale: float) -> Tensor:
+        """Return the images (B, C, H, W) of pixels that `scale` turns into the store's floats."""
+        if self.stretch != "none":
+            pixels, scale = stretched(pixels.mul_(scale), self.stretch), 1.0
+        if self.repeats > 1:
+            pixels = pixels.repeat(1, self.repeats, 1, 1)
+        if self.each_image:
+            deviation, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
+            return pixels.sub_(mean).div_(deviation.clamp(min=torch.finfo(deviation.dtype).tiny))
+        return self._normalised(pixels, scale)
 
     def _normalised(self, images: Tensor, scale: float) -> Tensor:
         """Overwrite pixels by (pixels * scale - mean) / deviation, in two passes or none."""
-        mean, deviation = self._constants
         if scale == 1 and self._is_plain:
             return images
+        mean, deviation = (
+            torch.from_numpy(values).to(images.device)[:, None, None]
+            for values in (self.mean, self.deviation)
+        )
         return images.sub_(mean / scale).mul_(scale / deviation)
 
     @cached_property
     def _is_plain(self) -> bool:
         return not self.mean.any() and bool((self.deviation == 1).all())
 
-    @cached_property
-    def _constants(self) -> tuple[Tensor, Tensor]:
-        mean, deviation = (torch.from_numpy(x).to(self.device) for x in (self.mean, self.deviation))
-        return mean[:, None, None], deviation[:, None, None]
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The other halves of pairs, and the factor that turns their pixels into floats."""
+
+    reader: Reader
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Images with labels, and how they are prepared; of pairs, the targets too.
+
+    `labels` are of the N rows and, after them, of the synthetic rows that mix two of them.
+    """
+
+    reader: Reader
+    labels: npt.NDArray[np.int64]
+    preparation: Preparation
+    device: torch.device
+    targets: Targets | None = None
+    pairs: Pairs = field(default=NO_PAIRS)
+
+    def batches(
+        self, batches: Sequence[Visits], augmenter: Augmenter | None = None, epoch: int = 0
+    ) -> Iterator[Batch]:
+        """Yield each batch, in order.
+
+        It holds `image` (B, C, H, W), `label` (B,) and `row` (B,); of pairs `target`; where rows
+        are synthetic, the other image of each mixture, `partner`, and its weight `mix` (B,).
+        """
+        rows = [visits % len(self.labels) for visits in batches]
+        firsts = [self.pairs.first(some) for some in rows]
+        images = self._read(self.reader, firsts, self.preparation.scale, batches, augmenter, epoch)
+        others = self._others(rows, batches, augmenter, epoch)
+        for rows_B, image, other in zip(rows, images, others, strict=True):
+            yield {
+                "image": image,
+                "label": torch.from_numpy(self.labels[rows_B]).to(self.device),
+                "row": torch.from_numpy(rows_B).to(self.device),
+                **other,
+            }
+
+    def views(
+        self, batches: Sequence[Visits], augmenter: Augmenter, epoch: int
+    ) -> Iterator[Tensor]:
+        """Yield the images of each batch alone."""
+        rows = [visits % len(self.labels) for visits in batches]
+        return self._read(self.reader, rows, self.preparation.scale, batches, augmenter, epoch)
+
+    def _others(
+        self,
+        rows: Sequence[Rows],
+        batches: Sequence[Visits],
+        augmenter: Augmenter | None,
+        epoch: int,
+    ) -> Iterator[Batch]:
+        """Yield what a batch holds beside its images."""
+        if self.targets is not None:
+            reader, scale = self.targets.reader, self.targets.scale
+            read = self._read(reader, rows, scale, batches, augmenter, epoch)
+            yield from ({"target": target} for target in read)
+        elif len(self.pairs):
+            seconds = [self.pairs.second(some) for some in rows]
+            scale = self.preparation.scale
+            read = self._read(self.reader, seconds, scale, batches, augmenter, epoch)
+            for some, partner in zip(rows, read, strict=True):
+                mix = torch.from_numpy(self.pairs.mix(some)).to(self.device)
+                yield {"partner": partner, "mix": mix}
+        else:
+            yield from repeat({}, len(rows))
+
+    def _read(
+        self,
+        reader: Reader,
+        rows: Sequence[Rows],
+        scale: float,
+        batches: Sequence[Visits],
+        augmenter: Augmenter | None,
+        epoch: int,
+    ) -> Iterator[Tensor]:
+        """Yield prepared images; whatever belongs to one visit is augmented alike."""
+        for visits, pixels in zip(batches, reader.read(rows), strict=True):
+            images, left = pixels.float(), scale
+            if augmenter is not None and augmenter.has_steps:
+                images, left = augmenter(images.mul_(scale), epoch, visits), 1.0
+            yield self.preparation(images, left)

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from lenshpc.recipe import Data
 from lenshpc.store import Store
@@ -21,21 +22,36 @@ class Decoded:
 
     store: Store
     settings: Data
+    array: Literal["images", "targets"] = "images"
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Return one image's (C, H, W)."""
-        return self.settings.in_memory(self.store.image_shape, self.store.dtype.name)[0]
+        return self._held[0]
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Return uint8, or float32."""
-        return np.dtype(self.settings.in_memory(self.store.image_shape, self.store.dtype.name)[1])
+        return np.dtype(self._held[1])
 
     @property
     def scale(self) -> float:
         """Return the factor that turns the pixels into the floats that models see."""
-        return self.store.scale if self.dtype == np.uint8 else 1.0
+        return self._stored_scale if self.dtype == np.uint8 else 1.0
+
+    @property
+    def _stored(self) -> zarr.Array[Any]:
+        return self.store.chunks[self.array].array
+
+    @property
+    def _stored_scale(self) -> float:
+        return 1 / 255 if self._stored.dtype == np.uint8 else 1.0
+
+    @property
+    def _held(self) -> tuple[tuple[int, int, int], str]:
+        _, channels, height, width = self._stored.shape
+        settings = self.settings if self.array == "images" else Data()
+        return settings.in_memory((channels, height, width), self._stored.dtype.name)
 
     @property
     def image_bytes(self) -> int:
@@ -59,22 +75,22 @@ class Decoded:
 
         A whole chunk that is held `as_stored` may be decoded right into its place.
         """
-        stored = self.store.chunks["images"]
+        stored = self.store.chunks[self.array]
         scratch = stored.scratch()
         for chunk, place in zip(chunks, places, strict=False):
-            yield self._held(stored.read(chunk, scratch, place))
+            yield self._as_held(stored.read(chunk, scratch, place))
 
     @property
     def as_stored(self) -> bool:
         """Return whether the images are held in memory as they lie in the store."""
-        return (self.shape, self.dtype) == (self.store.image_shape, self.store.dtype)
+        return (self.shape, self.dtype) == (self._stored.shape[1:], self._stored.dtype)
 
-    def _held(self, stored: npt.NDArray[Any]) -> Images:
+    def _as_held(self, stored: npt.NDArray[Any]) -> Images:
         if self.dtype == np.uint8:
             return stored
         pixels = stored.astype(np.float32, copy=False)
-        if self.store.scale != 1:
-            pixels = pixels * np.float32(self.store.scale)
+        if self._stored_scale != 1:
+            pixels = pixels * np.float32(self._stored_scale)
         return _resized(pixels, self.shape[1:])
 
 

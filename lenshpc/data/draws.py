@@ -15,8 +15,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lenshpc.augmentations import (
+    D4,
+    Affine,
+    Augmentation,
+    Contrast,
+    Crop,
+    Flips,
+    Noise,
+    PsfJitter,
+)
 from lenshpc.data.order import Visits
-from lenshpc.recipe import D4, Affine, Augmentation, Contrast, Crop, Flips, Noise, PsfJitter
 
 Keys = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

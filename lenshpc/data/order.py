@@ -87,6 +87,28 @@ class TrainingOrder:
         return np.concatenate(rounds)[:quota]
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledOrder:
+    """The order in which unlabelled rows accompany the steps of an epoch.
+
+    A visit is counted as `TrainingOrder` does, `num_labels` being its number of labels.
+    """
+
+    rows: Rows
+    num_labels: int
+    num_a_step: int
+    seed: int
+
+    def batches(self, epoch: int, num_steps: int, *, rank: int, world_size: int) -> list[Visits]:
+        """Return this rank's share of each step; no row comes again before all have come."""
+        generator = np.random.default_rng([self.seed, epoch, 0, 1])
+        needed = num_steps * self.num_a_step
+        times = range(-(-needed // len(self.rows)))
+        rounds = [generator.permutation(self.rows) + n * self.num_labels for n in times]
+        steps = np.concatenate([*rounds, self.rows[:0]])[:needed].reshape(num_steps, -1)
+        return list(steps[:, rank::world_size])
+
+
 def evaluation_batches(rows: Rows, batch_size: int, *, rank: int, world_size: int) -> list[Rows]:
     """Return this rank's batches of neighbouring rows, the last one shorter.
 

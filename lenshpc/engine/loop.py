@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Batch, Source
-from lenshpc.data.order import Rows, TrainingOrder, evaluation_batches
+from lenshpc.data.batches import Batch
+from lenshpc.data.fold import FoldData
+from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
 from lenshpc.engine.checkpoint import Begun, Checkpoints, Progress
 from lenshpc.engine.distributed import Agreement, Process
@@ -30,16 +30,6 @@ from lenshpc.recipe import Train
 from lenshpc.tasks.base import Task
 
 Columns = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldData:
-    """The rows of one member, and how to read them."""
-
-    source: Source
-    training: TrainingOrder
-    val_rows: Rows
-    augmenter: Augmenter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +53,7 @@ class Loop:
 
     task: Task
     train: Train
+    monitor: tuple[str, int]
     strategy: Strategy
     schedule: Schedule
     data: FoldData
@@ -118,21 +109,22 @@ class Loop:
             "seconds": begun.seconds + time.monotonic() - began,
             "images_per_s": self.data.training.num_steps * self.train.batch_size / trained_s,
         }
-        return _extended(progress, line, self.train.monitor)
+        return _extended(progress, line, *self.monitor)
 
     def _train_epoch(self, epoch: int, done: int, save: Callable[[int], None]) -> float:
         """Take the steps after the first `done`; return the epoch's mean loss over all ranks."""
-        batches = self.data.training.batches(
-            epoch, rank=self.process.rank, world_size=self.process.world_size
-        )
         if done == 0:
             self._loss_sum.zero_()
-        left = self.data.source.batches(batches[done:], self.data.augmenter, epoch)
+        num_steps = self.data.training.num_steps
+        left = self.data.training_batches(
+            epoch, rank=self.process.rank, world_size=self.process.world_size, done=done
+        )
         for steps, batch in enumerate(left, start=done + 1):
-            self._loss_sum.add_(self.strategy.step(batch))
+            part = (epoch + (steps - 1) / num_steps) / self.train.epochs
+            self._loss_sum.add_(self.strategy.step({**batch, "progress": torch.tensor(part)}))
             self.schedule.after_step()
             self.stop.check(partial(save, steps))
-        loss = distributed.mean_over_ranks(self._loss_sum / len(batches))
+        loss = distributed.mean_over_ranks(self._loss_sum / num_steps)
         if not math.isfinite(loss):
             raise LensHpcError(
                 f"the training loss became {loss} in epoch {epoch}; "
@@ -164,10 +156,9 @@ def predict_rows(
 EVALUATION_BATCH = 128
 
 
-def _extended(progress: Progress, line: dict[str, float], monitor: str) -> Progress:
+def _extended(progress: Progress, line: dict[str, float], monitor: str, sign: int) -> Progress:
     """Return the progress after one more epoch, with its line and perhaps a new best."""
     metric = line[f"val_{monitor}"]
-    sign = -1 if monitor == "loss" else 1
     best = progress.best_metric
     better = best is None or sign * metric > sign * best
     mark = {"best_epoch": progress.epochs_done, "best_metric": metric} if better else {}

@@ -12,33 +12,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import torch
 from safetensors.torch import load_file
 
 from lenshpc.attempts import Attempts, What
 from lenshpc.completion import is_done, mark_done
-from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Batch, Source
-from lenshpc.data.decoded import Decoded
-from lenshpc.data.order import Labels, Rows, TrainingOrder, window_rows
-from lenshpc.data.readers import opened
+from lenshpc.data.batches import Batch
+from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.loop import Columns, FoldData, Loop, Stop, predict_rows
+from lenshpc.engine.loop import Loop, Stop
+from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import DataError, LensHpcError
-from lenshpc.files import read_json, remove_drafts, replacing, sha256, write_json, write_text
+from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_plan, load_splits
-from lenshpc.store import Store, channel_statistics, open_store
+from lenshpc.store import Store, open_store
 from lenshpc.tasks.base import Task, TaskSpec
-from lenshpc.tasks.table import TASKS
-
-Floats = npt.NDArray[np.float32]
+from lenshpc.tasks.table import make_task
 
 
 def run_member(run: RunPaths, index: int, signals: Signals) -> None:
@@ -102,67 +96,13 @@ class MemberWork:
         if self.process.is_main:
             remove_drafts(self.paths.root)
         splits = load_splits(self.run, self.plan)
-        decoded = Decoded(self._store(), self.plan.recipe.data)
-        with self._data(decoded, splits) as data:
-            task = self._task(data.training.labels[data.training.rows], decoded)
+        store, device = planned_store(self.plan), self.process.device
+        with opened_fold(self.plan, self.member, splits, store, device) as data:
+            task = build_task(self.plan, store, data)
             progress = self._trained(task, data)
-            rows = {
-                "oof": data.val_rows,
-                "test": splits.loc[splits["split"] == "test", "row"].to_numpy(),
-            }
-            predictions = self._predictions(task, data, rows)
+            self._predict(task, data)
         if self.process.is_main:
-            _write_predictions(self.paths, splits, predictions)
             self._mark_done(progress)
-
-    def _store(self) -> Store:
-        store, wanted = open_store(self.plan.store), self.plan.store_hash
-        if store.content_hash != wanted:
-            raise DataError(
-                f"{store.path} has changed since the run was submitted "
-                f"({store.content_hash[:8]}, not {wanted[:8]}); submit the recipe again"
-            )
-        return store
-
-    def _task(self, training_labels: Labels, decoded: Decoded) -> Task:
-        recipe = self.plan.recipe
-        counts = np.bincount(training_labels, minlength=len(self.plan.classes))
-        spec = TaskSpec(
-            train=recipe.train,
-            classes=self.plan.classes,
-            class_counts=tuple(counts.tolist()),
-            image_shape=decoded.shape,
-        )
-        return TASKS[recipe.task](spec)
-
-    @contextmanager
-    def _data(self, decoded: Decoded, splits: pd.DataFrame) -> Iterator[FoldData]:
-        """Yield the rows of the member's fold; the node's copy of the images is held meanwhile."""
-        dev, settings = splits[splits["split"] == "dev"], self.plan.recipe.data
-        training = TrainingOrder(
-            rows=dev.loc[dev["fold"] != self.member.fold, "row"].to_numpy(),
-            labels=decoded.store.rows["label"].to_numpy(np.int64),
-            batch_size=self.plan.recipe.train.batch_size,
-            seed=self.member.seed,
-            sampling=settings.sampling,
-            window=window_rows(decoded.image_bytes) if settings.loading == "stream" else None,
-        )
-        mean, deviation = _normalisation(decoded.store, training.rows, settings.normalise)
-        with opened(decoded, self.process.device) as reader:
-            source = Source(
-                reader=reader,
-                scale=decoded.scale,
-                labels=training.labels,
-                mean=mean,
-                deviation=deviation,
-                device=self.process.device,
-            )
-            yield FoldData(
-                source=source,
-                training=training,
-                val_rows=dev.loc[dev["fold"] == self.member.fold, "row"].to_numpy(),
-                augmenter=Augmenter(settings.augment, self.member.seed),
-            )
 
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
@@ -204,6 +144,7 @@ class MemberWork:
         return Loop(
             task=task,
             train=train,
+            monitor=self.plan.recipe.monitor,
             strategy=chosen,
             schedule=Schedule(chosen.optimizer, train, data.training.num_steps),
             data=data,
@@ -232,23 +173,20 @@ class MemberWork:
         write_json(self.paths.state, state)
         self._note("saved", place=progress.place)
 
-    def _predictions(self, task: Task, data: FoldData, rows: dict[str, Rows]) -> dict[str, Columns]:
+    def _predict(self, task: Task, data: FoldData) -> None:
         """Predict with the best weights in a plain model, whatever strategy trained them."""
         model = task.build_model(self.member.model)
         model.load_state_dict(load_file(self.paths.weights))
         model.to(self.process.device).eval()
-
         stop = Stop(signals=self.signals)
 
-        def predict(batch: Batch) -> dict[str, torch.Tensor]:
+        def infer(batch: Batch) -> dict[str, torch.Tensor]:
             stop.check()
             on_device = strategy.on_device(batch, self.process.device)
             with torch.no_grad(), strategy.autocast(self.plan.recipe.train, self.process.device):
-                return task.predict(model, on_device)
+                return task.infer(model, on_device)
 
-        return {
-            split: predict_rows(predict, data, some, self.process) for split, some in rows.items()
-        }
+        write_predictions(self.paths, infer, data, self.process)
 
     def _mark_done(self, progress: Progress) -> None:
         facts = {
@@ -260,29 +198,35 @@ class MemberWork:
             "device": distributed.device_name(self.process.device),
             "strategy": self.plan.recipe.strategy,
         }
-        outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics)
+        arrays = sorted(path for path in self.paths.arrays.rglob("*") if path.is_file())
+        outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics, *arrays)
         mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
 
 
-def _normalisation(store: Store, training_rows: Rows, kind: str) -> tuple[Floats, Floats]:
-    """Return what is subtracted and divided by, a channel each."""
-    num_channels = store.image_shape[0]
-    if kind == "none":
-        return np.zeros(num_channels, np.float32), np.ones(num_channels, np.float32)
-    mean, deviation = channel_statistics(store.moments[training_rows])
-    safe = np.where(deviation > 0, deviation, 1.0)  # a constant channel stays constant
-    return mean.astype(np.float32), safe.astype(np.float32)
+def planned_store(plan: Plan) -> Store:
+    """Return the store that a Plan was made for."""
+    store, wanted = open_store(plan.store), plan.store_hash
+    if store.content_hash != wanted:
+        raise DataError(
+            f"{store.path} has changed since the run was submitted "
+            f"({store.content_hash[:8]}, not {wanted[:8]}); submit the recipe again"
+        )
+    return store
 
 
-def _write_predictions(
-    paths: MemberPaths, splits: pd.DataFrame, predictions: dict[str, Columns]
-) -> None:
-    ids = splits.set_index("row")["id"]
-    parts = []
-    for split, columns in predictions.items():
-        frame = pd.DataFrame(columns)
-        frame.insert(1, "id", ids.loc[frame["row"]].to_numpy())
-        frame.insert(2, "split", split)
-        parts.append(frame)
-    with replacing(paths.predictions) as temporary:
-        pd.concat(parts, ignore_index=True).to_parquet(temporary, index=False)
+def build_task(plan: Plan, store: Store, data: FoldData) -> Task:
+    """Return the task of a Plan for the rows of one fold."""
+    recipe, preparation = plan.recipe, data.source.preparation
+    labels = data.training.labels[data.training.rows]
+    held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
+    spec = TaskSpec(
+        method=recipe.method,
+        train=recipe.train,
+        classes=plan.classes,
+        class_counts=tuple(np.bincount(labels, minlength=len(plan.classes)).tolist()),
+        image_shape=recipe.data.model_shape(held),
+        target_shape=store.target_shape,
+        mean=tuple(preparation.mean.tolist()),
+        deviation=tuple(preparation.deviation.tolist()),
+    )
+    return make_task(spec)

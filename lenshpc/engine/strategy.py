@@ -4,7 +4,7 @@ All three take the same step: AdamW on the mean gradient over the ranks, clipped
 says so, in fp32 or bf16 autocast; at equal seeds their losses agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ class Strategy(Protocol):
     module: nn.Module
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step and return this rank's loss (a scalar)."""
+        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
@@ -65,6 +65,12 @@ def autocast(train: Train, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16")
 
 
+def phases(task: Task, batch: Batch) -> Iterator[Batch]:
+    """Yield the batch once for each optimiser step that the task takes on it."""
+    for phase in range(task.num_phases):
+        yield {**batch, "phase": torch.tensor(phase)}
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on the device."""
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
@@ -81,7 +87,11 @@ class Plain:
         self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step and return this rank's loss (a scalar)."""
+        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
+        first, *_ = [self._step(one) for one in phases(self._task, batch)]
+        return first
+
+    def _step(self, batch: Batch) -> Tensor:
         self._wrapped.train()
         with autocast(self._train, self._device):
             loss = self._task.training_step(self._wrapped, on_device(batch, self._device))["loss"]
@@ -133,7 +143,11 @@ class DeepSpeed:
         self.optimizer: torch.optim.Optimizer = base
 
     def step(self, batch: Batch) -> Tensor:
-        """Take one optimiser step and return this rank's loss (a scalar)."""
+        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
+        first, *_ = [self._step(one) for one in phases(self._task, batch)]
+        return first
+
+    def _step(self, batch: Batch) -> Tensor:
         self._engine.train()
         loss = self._task.training_step(self._engine, on_device(batch, self._device))["loss"]
         self._engine.backward(loss)

@@ -1,28 +1,177 @@
-"""Build networks from timm by name."""
+"""Build networks by name: ours, or timm's with its ways to take any channels and image size."""
 
 import importlib.util
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from lenshpc.errors import ConfigError
+from lenshpc.models.d4 import D4Net
+from lenshpc.models.weights import downloaded
+
+Shape = tuple[int, int, int]
+PREFIX = "network."
 
 
-def build(name: str, *, image_shape: tuple[int, int, int], num_outputs: int) -> nn.Module:
-    """Return a randomly initialised timm network for (C, H, W) images.
+class Backbone(nn.Module):
+    """A network in two parts: the features of an image, and the last layer."""
 
-    A network with a fixed input size (a ViT, say) is built for the images' size.
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return what goes into the last layer, (B, D)."""
+        maps = self.network.forward_features(image)
+        features: Tensor = self.network.forward_head(maps, pre_logits=True)
+        return features
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return the outputs of the last layer."""
+        outputs: Tensor = self.network.get_classifier()(features)
+        return outputs
+
+    def forward(
+        self, image: Tensor, partner: Tensor | None = None, mix: Tensor | None = None
+    ) -> Tensor:
+        """Return outputs; the features of row i lie `mix[i]` of the way to those of `partner[i]`.
+
+        There may be fewer partners than images: those of the first rows.
+        """
+        if partner is None or mix is None:
+            return self.head(self.features(image))
+        chosen = mix.nonzero()[:, 0]
+        both = self.features(torch.cat([image, partner[chosen]]))
+        own, other = both[: len(image)], both[len(image) :]
+        way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
+        return self.head(own.index_add(0, chosen, way))
+
+
+def build(name: str, *, image_shape: Shape, num_outputs: int, weights: str = "random") -> Backbone:
+    """Return the network for (C, H, W) images, with random, `imagenet` or a file's weights."""
+    network = _random(name, image_shape, num_outputs)
+    if weights != "random":
+        path = Path(weights) if weights != "imagenet" else imagenet_file(name)
+        network = _loaded(name, network, path, image_shape, num_outputs)
+    _check_size(name, network, image_shape)
+    return Backbone(network)
+
+
+def imagenet_file(name: str) -> Path:
+    """Return the file of timm's weights for the network, downloaded if need be."""
+    config = timm_module().get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        raise ConfigError(f"{name} has no ImageNet weights on the hub; give a file's path")
+    return downloaded(config.hf_hub_id)
+
+
+def _random(name: str, image_shape: Shape, num_outputs: int, **options: Any) -> nn.Module:
+    """Return the network, told the images' size where it wants to know it."""
+    channels, *size = image_shape
+    if name == "d4_net":
+        return D4Net(channels, num_outputs)
+    timm, options = timm_module(), {"in_chans": channels, "num_classes": num_outputs, **options}
+    # A ViT pads what does not fill a patch; a Swin only takes the size; others refuse both.
+    sized: dict[str, Any] = {"img_size": tuple(size)}
+    padded = {**sized, "dynamic_img_size": True, "dynamic_img_pad": True}
+    for further in (padded, sized):
+        try:
+            return cast(nn.Module, timm.create_model(name, **options, **further))
+        except TypeError:
+            continue
+    return cast(nn.Module, timm.create_model(name, **options))
+
+
+def _loaded(
+    name: str, network: nn.Module, path: Path, image_shape: Shape, num_outputs: int
+) -> nn.Module:
+    """Return the network with a file's weights; last layer and first convolution are adapted.
+
+    The file gets the new last layer, unless its own fits, so that all else must match exactly.
     """
-    timm = _timm()
-    channels, height, width = image_shape
-    options = {"in_chans": channels, "num_classes": num_outputs, "pretrained": False}
+    state, config = _read(path), network.pretrained_cfg
+    own = network.state_dict()
+    for key in _keys(config, "classifier"):
+        if key not in state or state[key].shape != own[key].shape:
+            state[key] = own[key]
     try:
-        network: nn.Module = timm.create_model(name, img_size=(height, width), **options)
-    except TypeError:  # convolutional networks take any size and refuse the argument
-        network = timm.create_model(name, **options)
-    return network
+        if name == "d4_net":
+            network.load_state_dict(state)
+            return network
+        facts = {"state_dict": state, "num_classes": num_outputs, "label_offset": 0}
+        stem = [state[key] for key in _keys(config, "first_conv") if key in state]
+        if stem and stem[0].ndim == 4:
+            facts["input_size"] = (stem[0].shape[1], *image_shape[1:])
+        return _random(
+            name, image_shape, num_outputs, pretrained=True, pretrained_cfg_overlay=facts
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        first = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{path} does not hold weights of {name}: {first}") from error
 
 
-def _timm() -> Any:
+def _keys(config: Any, part: str) -> list[str]:
+    """Return the names of a part's weights and biases, as timm's configuration has them."""
+    names = config.get(part) or ()
+    layers = (names,) if isinstance(names, str) else names
+    kinds = ("weight", "bias") if part == "classifier" else ("weight",)
+    return [f"{layer}.{kind}" for layer in layers for kind in kinds]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or of a torch file that holds nothing else."""
+    from timm.models import load_state_dict
+
+    try:
+        state: Mapping[str, Tensor] = load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # torch, pickle and safetensors raise whatever they like
+        raise ConfigError(
+            f"{path} cannot be read as weights ({type(error).__name__}); "
+            "expected safetensors, or a torch file with tensors only"
+        ) from error
+    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def _check_size(name: str, network: nn.Module, image_shape: Shape) -> None:
+    """Refuse images that the network cannot take, naming sizes that it can."""
+    problem = _problem(network, image_shape)
+    if problem is None:
+        return
+    channels, height, width = image_shape
+    side = max(height, width)
+    near = sorted({32 * max(1, side // 32), 32 * (side // 32 + 1), 224, 256})
+    works = [str(size) for size in near if _takes(name, (channels, size, size))]
+    sizes = f"use --set data.image_size={' or '.join(works)}" if works else "use another network"
+    raise ConfigError(f"{name} cannot take images of {height}×{width} px ({problem}); {sizes}")
+
+
+def _takes(name: str, image_shape: Shape) -> bool:
+    try:
+        return _problem(_random(name, image_shape, 2), image_shape) is None
+    except (AssertionError, RuntimeError, ValueError):
+        return False
+
+
+@torch.no_grad()
+def _problem(network: nn.Module, image_shape: Shape) -> str | None:
+    """Return what is wrong when an image goes through the network and through its two parts."""
+    was_training, image = network.training, torch.zeros(1, *image_shape)
+    try:
+        backbone = Backbone(network.eval())
+        if not torch.allclose(network(image), backbone(image), atol=1e-5):
+            return "its last layer cannot be told from the rest"
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+        return " ".join(str(error).split())[:100]
+    finally:
+        network.train(was_training)
+    return None
+
+
+def timm_module() -> Any:
+    """Return timm, whatever torchvision stands beside torch."""
     declare_missing_torchvision_ops()
     import timm
 

@@ -1,4 +1,4 @@
-"""The names of timm's networks, read from its source: no torch is imported to check a spelling."""
+"""The names of networks, ours and timm's, checked without importing torch."""
 
 import difflib
 import importlib.util
@@ -9,20 +9,26 @@ from pathlib import Path
 
 from lenshpc.errors import ConfigError
 
+ANOMALY_NAMES = frozenset(
+    {"conv_ae", "conv_vae", "wae", "mae_scorer", "feature_distance", "lens_ae"}
+)
+OWN_NAMES = frozenset({"d4_net"}) | ANOMALY_NAMES
+
 
 @cache
 def known_names() -> frozenset[str]:
-    """Return the networks that the installed timm registers."""
+    """Return our networks and those that the installed timm registers, read from its source."""
     found = importlib.util.find_spec("timm")
     if found is None or not found.submodule_search_locations:
         raise ConfigError("timm is not installed; install it with: pip install timm")
     sources = Path(found.submodule_search_locations[0], "models").glob("*.py")
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    return frozenset(re.findall(r"^@register_model\ndef (\w+)\(", text, flags=re.MULTILINE))
+    registered = re.findall(r"^@register_model\ndef (\w+)\(", text, flags=re.MULTILINE)
+    return OWN_NAMES.union(registered)
 
 
 def check_names(models: Iterable[str]) -> None:
-    """Refuse a network that timm does not know, naming the nearest ones."""
+    """Refuse a network that neither we nor timm know, naming the nearest ones."""
     for model in models:
         if model not in known_names():
             near = difflib.get_close_matches(model, sorted(known_names()), n=3, cutoff=0.5)

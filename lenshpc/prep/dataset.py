@@ -11,8 +11,9 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import DataError
 from lenshpc.prep.simulation.settings import Simulation
+from lenshpc.splits import UNLABELLED
 
-SplitName = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test", "unlabelled"]
 SUFFIXES = {
     "npy": (".npy",),
     "image": (".jpg", ".jpeg", ".png"),
@@ -157,6 +158,7 @@ class Dataset(Frozen):
     image: ImageFormat
     classes: Annotated[tuple[ClassFolders, ...], Field(min_length=1)]
     target: Target | None = None
+    unlabelled: Folder | None = None
     carve: Carve | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"
     simulate: Simulation | None = None
@@ -178,12 +180,18 @@ class Dataset(Frozen):
         return self._carve_fits()
 
     @model_validator(mode="after")
+    def _unlabelled_fits(self) -> Self:
+        if self.unlabelled and (self.target or self.columns):
+            raise ValueError("unlabelled images go with neither target nor pickled")
+        return self
+
+    @model_validator(mode="after")
     def _target_fits(self) -> Self:
         if self.target is None:
             return self
         if len(self.classes) != 1:
             raise ValueError(f"pairs of image and target have one class, not {len(self.classes)}")
-        if tuple(self.target.folders) != self.splits:
+        if tuple(self.target.folders) != tuple(self.classes[0].folders):
             raise ValueError("target needs a folder for the same splits as the class")
         if self.target.is_stack != self.image.is_stack:
             raise ValueError("image and target must both be stacks, or both be single files")
@@ -211,7 +219,8 @@ class Dataset(Frozen):
     @property
     def splits(self) -> tuple[SplitName, ...]:
         """Return the splits that have folders."""
-        return tuple(self.classes[0].folders)
+        labelled = tuple(self.classes[0].folders)
+        return (*labelled, "unlabelled") if self.unlabelled else labelled
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -220,8 +229,16 @@ class Dataset(Frozen):
 
     def folders(self, split: SplitName) -> list[str]:
         """Return the folders of a split: one a class, in the order of labels, then the target's."""
+        if split == "unlabelled":
+            return [self.unlabelled] if self.unlabelled else []
         parts = (*self.classes, self.target) if self.target else self.classes
         return [part.folders[split] for part in parts if split in part.folders]
+
+    def labels(self, split: SplitName) -> dict[int, str]:
+        """Return label → folder of its images; the label of images without one is -1."""
+        if split == "unlabelled":
+            return dict.fromkeys([UNLABELLED], *self.folders(split))
+        return {label: entry.folders[split] for label, entry in enumerate(self.classes)}
 
     def group_of(self, identifier: str) -> str:
         """Return the group of a row: rows of one group never part over splits or folds."""

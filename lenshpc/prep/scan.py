@@ -37,17 +37,18 @@ def scan(root: Path, dataset: Dataset) -> list[Source]:
     found = [
         source
         for split in splits
-        for label in range(len(dataset.classes))
-        for source in _sources(root, dataset, split, label)
+        for label, folder in dataset.labels(split).items()
+        for source in _sources(root, dataset, split, label, folder)
     ]
     _refuse_missing_classes(found, dataset)
     found.sort(key=attrgetter("id"))
     return found
 
 
-def _sources(root: Path, dataset: Dataset, split: SplitName, label: int) -> Iterator[Source]:
+def _sources(
+    root: Path, dataset: Dataset, split: SplitName, label: int, folder: str
+) -> Iterator[Source]:
     """Yield the sources in the folder of one class."""
-    folder = dataset.classes[label].folders[split]
     names = _image_names(root, folder, dataset.image)
     partners = _partners(root, dataset, split, folder, names)
     for name in names:

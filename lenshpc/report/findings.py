@@ -1,22 +1,27 @@
-"""All that a report says about a run, gathered once before anything is drawn or written."""
+"""What every report rests on: the run's plan and splits, its trainings, what is missing."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.aggregate.baseline import BASELINE, predict_baseline, read_features
-from lenshpc.aggregate.classification import Evaluation, evaluate, find_mistakes
 from lenshpc.aggregate.gate import check_complete, word_missing
-from lenshpc.aggregate.merge import Merged, merge
 from lenshpc.completion import missing_members
-from lenshpc.errors import DataError, IncompleteError
+from lenshpc.errors import IncompleteError
 from lenshpc.files import read_json
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_splits
+
+Say = Callable[[str], None]
+Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +42,40 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What is known of a run; `lacks` has a sentence about each member that is missing."""
+    """What is known of a run of any task; `lacks` has a sentence about each missing member.
 
+    `ledger` and `failures` are what its jobs cost and how they failed, as plain values. `say` is
+    told what is being done. `explain` returns maps (n, H, W) in [0, 1] of what the network looked
+    at in n rows of the store.
+    """
+
+    run: RunPaths
+    plan: Plan
     splits: pd.DataFrame
-    merged: Merged
-    evaluations: tuple[Evaluation, ...]
-    mistakes: pd.DataFrame
     trainings: tuple[Training, ...]
     lacks: Mapping[Member, str]
-    baseline_absent: str | None
-
-    @property
-    def headline(self) -> Evaluation:
-        """Return the evaluation that stands for the run."""
-        return next(one for one in self.evaluations if one.name == self.merged.headline)
+    ledger: Mapping[str, Any] | None = None
+    failures: Sequence[Mapping[str, Any]] = ()
+    explain: Explain | None = None
+    say: Say = field(default=silent)
 
 
 def gather(
-    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool
+    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool, **extras: Any
 ) -> Findings:
     """Return the findings of a run; `IncompleteError` if it lacks members, or has none at all."""
     missing = _missing(run, plan, reasons, allow_partial=allow_partial)
-    splits = load_splits(run, plan)
-    merged = merge(run, plan, splits, tuple(missing))
-    judged = [evaluate(name, merged.rows, values) for name, values in merged.probabilities.items()]
-    baseline, absent = _judge_baseline(plan, splits, merged)
-    headline = next(one for one in judged if one.name == merged.headline)
+    present = [member for member in plan.members if member not in missing]
     return Findings(
-        splits=splits,
-        merged=merged,
-        evaluations=(*judged, *baseline),
-        mistakes=find_mistakes(
-            merged.rows, merged.probabilities[merged.headline], headline.threshold
-        ),
-        trainings=tuple(
-            read_training(run.member(member.name), member)
-            for member in plan.members
-            if member not in missing
-        ),
+        run=run,
+        plan=plan,
+        splits=load_splits(run, plan),
+        trainings=tuple(read_training(run.member(one.name), one) for one in present),
         lacks={
             member: f"{lack} ({reasons[member.index]})" if member.index in reasons else lack
             for member, lack in missing.items()
         },
-        baseline_absent=absent,
+        **extras,
     )
 
 
@@ -95,21 +91,17 @@ def _missing(
     return missing
 
 
-def _judge_baseline(
-    plan: Plan, splits: pd.DataFrame, merged: Merged
-) -> tuple[tuple[Evaluation, ...], str | None]:
-    """Return the baseline's evaluation, or none and the reason: a run may outlive its store."""
-    try:
-        features = read_features(plan)
-    except DataError as error:
-        return (), str(error)
-    probabilities = predict_baseline(features, splits, len(plan.classes))
-    return (evaluate(BASELINE, merged.rows, probabilities),), None
-
-
 def read_training(paths: MemberPaths, member: Member) -> Training:
     """Return how a finished member was trained."""
     lines = paths.metrics.read_text(encoding="utf-8").splitlines() if paths.metrics.exists() else []
     history = pd.DataFrame([json.loads(line) for line in lines])
     numbers = history.apply(pd.to_numeric, errors="coerce") if len(history) else history
     return Training(member=member, done=read_json(paths.done), history=numbers.astype(np.float64))
+
+
+def val_metrics(trainings: Sequence[Training]) -> list[str]:
+    """Return the metrics of the validation rows that any member noted, in their order."""
+    columns = (str(column) for training in trainings for column in training.history)
+    return list(
+        dict.fromkeys(one.removeprefix("val_") for one in columns if one.startswith("val_"))
+    )

@@ -1,48 +1,20 @@
-"""Render the report as one HTML page that needs no other file and no network."""
+"""Render any report as one HTML page that needs no other file and no network."""
 
+import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lenshpc.report.words import (
-    flatten,
-    word_auc,
-    word_covered,
-    word_duration,
-    word_missing,
-    word_number,
-    word_reading,
-)
-
-CAPTIONS = {
-    "roc": "ROC curves on the test rows.",
-    "roc_log": "The same over a logarithmic false positive rate, where a survey works.",
-    "precision_recall": "Precision against recall on the test rows.",
-    "scores": "Scores of the test rows by true class; dashed: the threshold.",
-    "confusion_test": "Confusion matrix of the test rows; shares are of the true class.",
-    "confusion_oof": "Confusion matrix of the out-of-fold rows.",
-    "history_loss": "Loss of every member by epoch.",
-    "history_auc": "Validation AUC of every member by epoch.",
-}
+from lenshpc.report.content import Block, Report
 
 
-def render_html(summary: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """Return the page of a report's content and its figures as SVG."""
-    inlined = {
-        name: {"caption": CAPTIONS[name], "svg": Markup(_scalable(svg))}  # noqa: S704 - our own SVG
-        for name, svg in figures.items()
-    }
-    return _environment().get_template("report.html").render(report=summary, figures=inlined)
-
-
-def _scalable(svg: str) -> str:
-    """Drop the fixed size of the root element, so that the page decides."""
-    head, close, rest = svg.partition(">")
-    return re.sub(r'\s(width|height)="[^"]*"', "", head) + close + rest
+def render_html(report: Report) -> str:
+    """Return the page of a report."""
+    return _environment().get_template("report.html").render(report=report)
 
 
 def _environment() -> Environment:
@@ -53,13 +25,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {
-        "auc": word_auc,
-        "covered": word_covered,
-        "duration": word_duration,
-        "flatten": flatten,
-        "missing": word_missing,
-        "number": word_number,
-        "reading": word_reading,
-    }
+    environment.filters |= {"grouped": _grouped, "inline_png": _inline_png, "inline_svg": _scalable}
     return environment
+
+
+def _grouped(blocks: Iterable[Block]) -> Iterator[tuple[str, list[Block]]]:
+    """Yield neighbours of one kind together: figures share a grid."""
+    for kind, some in groupby(blocks, key=lambda block: block.kind):
+        yield kind, list(some)
+
+
+def _inline_png(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _scalable(svg: str) -> Markup:
+    """Drop the fixed size of the root element, so that the page decides."""
+    head, close, rest = svg.partition(">")
+    size = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return Markup(size + close + rest)  # noqa: S704 - our own SVG

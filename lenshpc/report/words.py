@@ -1,28 +1,42 @@
-"""Figures in words: how numbers, intervals and durations stand in HTML and Markdown alike."""
+"""Figures in words: how numbers, intervals, durations and names stand in every report."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ABSENT = "–"
+METRICS = {
+    "auc": "AUC",
+    "pr_auc": "PR AUC",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "mse": "MSE",
+    "mae": "MAE",
+    "fid": "FID",
+}
 
 
 def word_number(value: float | None, digits: int = 4) -> str:
     """Return a number with fixed digits, or a dash for one that is not known."""
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    return ABSENT if value is None or value != value else f"{value:.{digits}f}"
 
 
-def word_auc(scores: Mapping[str, Any]) -> str:
-    """Return the AUC with its interval: `0.9812 [0.9750, 0.9863]`."""
-    if scores["auc"] is None:
-        return ABSENT
-    low, high = word_number(scores["auc_low"]), word_number(scores["auc_high"])
-    return f"{word_number(scores['auc'])} [{low}, {high}]"
+def word_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a figure with its interval: `0.9812 [0.9750, 0.9863]`."""
+    if word_number(value) == ABSENT or word_number(low) == word_number(high) == ABSENT:
+        return word_number(value)
+    return f"{word_number(value)} [{word_number(low)}, {word_number(high)}]"
 
 
-def word_covered(scores: Mapping[str, Any]) -> str:
+def word_covered(covered: int, rows: int) -> str:
     """Return how many rows the figures rest on, as `120 of 150` where some are not covered."""
-    covered, rows = scores["num_covered"], scores["num_rows"]
     return f"{covered:,}" if covered == rows else f"{covered:,} of {rows:,}"
+
+
+def word_p(value: float | None) -> str:
+    """Return a probability of chance: `0.031`, `< 0.001`."""
+    if word_number(value) == ABSENT or value is None:
+        return ABSENT
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def word_duration(seconds: float | None) -> str:
@@ -35,40 +49,33 @@ def word_duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def word_missing(one: Mapping[str, Any]) -> str:
-    """Return which member is missing and what it lacks."""
-    title = f"{one['model']} fold {one['fold']} seed {one['seed']}"
-    return f"member {one['index']} ({title}) {one['lack']}"
+def word_metric(name: str) -> str:
+    """Return a metric's name as people write it: `pr_auc` → `PR AUC`."""
+    return METRICS.get(name, name.replace("_", " "))
 
 
-def word_reading(report: Mapping[str, Any]) -> str:
-    """Return one sentence on what the run is."""
-    recipe = report["recipe"]
-    parts = [
-        _count(len(recipe["models"]), "model"),
-        "one hold-out split" if recipe["folds"] == 1 else _count(recipe["folds"], "fold"),
-        _count(len(recipe["seeds"]), "seed"),
-    ]
-    shape = " × ".join(map(str, report["image_shape"]))
-    kinds = ", ".join(report["classes"])
-    return (
-        f"{report['task']} on {report['dataset']} ({shape} images of {kinds}): "
-        f"{', '.join(parts)}, {_count(report['num_members'], 'member')} in all."
-    )
+def word_count(number: int, noun: str) -> str:
+    """Return a number of things: `1 fold`, `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def word_value(value: Any) -> str:
+    """Return a value of a recipe, a ledger or a provenance."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {word_value(inner)}" for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(word_value, value)) or "none"
+    return str(value)
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested keys as dotted ones with their values as text."""
-    pairs: list[tuple[str, str]] = []
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield nested keys as dotted ones with their values as text."""
     for key, inner in value.items():
-        if isinstance(inner, Mapping):
-            pairs += flatten(inner, f"{prefix}{key}.")
+        if isinstance(inner, Mapping) and inner:
+            yield from flatten(inner, f"{prefix}{key}.")
         else:
-            listed = isinstance(inner, (list, tuple))
-            text = ", ".join(map(str, inner)) if listed else str(inner)
-            pairs.append((f"{prefix}{key}", ABSENT if inner is None else text))
-    return pairs
+            yield f"{prefix}{key}", word_value(inner)

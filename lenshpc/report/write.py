@@ -1,54 +1,75 @@
-"""Write a run's report folder whole: gate, merge, judge, draw, then one rename."""
+"""Compose a run's report and write its folder whole: everything, then one rename."""
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-import pandas as pd
-
-from lenshpc.aggregate.merge import Merged
-from lenshpc.files import flush, write_json, write_text
+from lenshpc.errors import ConfigError
+from lenshpc.files import flush, replacing, write_json, write_text
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan
-from lenshpc.report.figures import draw_figures
-from lenshpc.report.findings import gather
+from lenshpc.report import classification
+from lenshpc.report.content import Report
+from lenshpc.report.findings import Explain, Findings, Say, gather, silent
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
-from lenshpc.report.summary import summarise
+
+BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
+    {"classification": classification.build}
+)
 
 
 def write_report(
-    run: RunPaths, plan: Plan, *, reasons: Mapping[int, str], allow_partial: bool = False
+    run: RunPaths,
+    plan: Plan,
+    *,
+    reasons: Mapping[int, str],
+    allow_partial: bool = False,
+    explain: Explain | None = None,
+    ledger: Mapping[str, Any] | None = None,
+    failures: Sequence[Mapping[str, Any]] = (),
+    say: Say = silent,
 ) -> Path:
     """Write the run's report and return the path of its page.
 
     `reasons` has what the scheduler knows of a member by its index, for the error that names a
     missing one. With `allow_partial` missing members give a banner and rows without a value.
+    `ledger` and `failures` are what the jobs cost and how they failed; `explain` maps what the
+    network looked at (`Findings`); `say` is told what is being done.
     """
-    findings = gather(run, plan, reasons, allow_partial=allow_partial)
-    summary = summarise(run, plan, findings)
-    figures = draw_figures(plan, findings)
-    with _replacing_folder(run.report) as folder:
+    extras = {"explain": explain, "ledger": ledger, "failures": failures, "say": say}
+    report = compose(gather(run, plan, reasons, allow_partial=allow_partial, **extras))
+    say("writing the report")
+    return write(report, run.report)
+
+
+def compose(findings: Findings) -> Report:
+    """Return the report of a run, as the kind of its method has it."""
+    kind = findings.plan.recipe.method.kind
+    if kind not in BUILDERS:
+        raise ConfigError(f"no report is known of {kind} runs, only of {', '.join(BUILDERS)}")
+    return BUILDERS[kind](findings)
+
+
+def write(report: Report, path: Path) -> Path:
+    """Write a report's folder at `path`, replacing an earlier one; return the path of its page."""
+    with _replacing_folder(path) as folder:
         (folder / "figures").mkdir()
-        for name, svg in figures.items():
-            write_text(folder / "figures" / f"{name}.svg", svg)
-        prediction_table(findings.merged).to_parquet(folder / "predictions.parquet", index=False)
-        write_json(folder / "report.json", summary)
-        write_text(folder / "report.md", render_markdown(summary, figures))
-        write_text(folder / "report.html", render_html(summary, figures))
-    return run.report / "report.html"
-
-
-def prediction_table(merged: Merged) -> pd.DataFrame:
-    """Return id, row, label, split and a column a model and class, such as `resnet18:p_lens`."""
-    columns = {
-        f"{name}:p_{kind}": values[:, label]
-        for name, values in merged.probabilities.items()
-        for label, kind in enumerate(merged.classes)
-    }
-    return pd.concat([merged.rows[["id", "row", "label", "split"]], pd.DataFrame(columns)], axis=1)
+        for figure in report.figures():
+            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
+        for gallery in report.galleries():
+            for name, picture in gallery.named():
+                with replacing(folder / "figures" / name) as temporary:
+                    temporary.write_bytes(picture.png)
+        report.predictions.to_parquet(folder / "predictions.parquet", index=False)
+        write_json(folder / "report.json", report.content)
+        write_text(folder / "report.md", render_markdown(report))
+        write_text(folder / "report.html", render_html(report))
+    return path / "report.html"
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError, IncompleteError
 from lenshpc.files import flush, flush_tree, read_json, replacing
+from lenshpc.splits import UNLABELLED
 from lenshpc.store.layout import (
     SPLITS,
     TEXT_ROWS,
@@ -304,8 +305,13 @@ def _counts(rows: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, dict[str,
     tallies = {
         str(split): labels.value_counts() for split, labels in rows.groupby("split")["label"]
     }
+    named = dict(enumerate(classes)) | {UNLABELLED: "without a label"}
     return {
-        split: {name: int(tallies[split].get(i, 0)) for i, name in enumerate(classes)}
+        split: {
+            name: int(tallies[split].get(label, 0))
+            for label, name in named.items()
+            if (label == UNLABELLED) == (split == "unlabelled")
+        }
         for split in SPLITS
         if split in tallies
     }

@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
 
 LAYOUT_VERSION = 2
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "unlabelled")
 CHUNK_ROWS = 32
 SHARD_ROWS = 2048
 SHARD_BYTES = 2**26

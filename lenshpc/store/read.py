@@ -32,8 +32,9 @@ Rows = slice | NDArray[Any]
 class Store:
     """A complete store, open for reading.
 
-    A label is an index into `classes`; `images` times `scale` are the floats that models see;
-    `rows` has id, label, split (train, val or test), group, sha256 and the store's own columns;
+    A label is an index into `classes`, or -1 in the split `unlabelled`; `images` times `scale` are
+    the floats that models see; `rows` has id, label, split (one of `SPLITS`), group, sha256 and the
+    store's own columns;
     `targets` are the other halves of pairs; `moments` (N,C,2) has the mean and mean square of each
     image's scaled pixels; `content_hash` names what the store holds, whatever its chunks and codec.
     """
@@ -52,6 +53,14 @@ class Store:
     moments: Floats
     shard_sha256: NDArray[np.uint8]
     attributes: Mapping[str, Any]
+
+    @property
+    def target_shape(self) -> tuple[int, int, int] | None:
+        """Return the (C', H', W') of the other halves of pairs, if there are any."""
+        if self.targets is None:
+            return None
+        _, channels, height, width = self.targets.shape
+        return channels, height, width
 
     @property
     def num_rows(self) -> int:

@@ -8,17 +8,28 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
+from lenshpc.methods.table import Method
 from lenshpc.recipe import Train
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """What a task is built from: `class_counts` are of the member's own training rows."""
+    """What a task is built from.
 
+    `class_counts` are of the member's own training rows. A batch's images are (pixels - mean) /
+    deviation, a channel each; targets (C', H', W') of pairs have the same scale.
+    """
+
+    method: Method
     train: Train
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: Shape
+    target_shape: Shape | None = None
+    mean: tuple[float, ...] = (0.0,)
+    deviation: tuple[float, ...] = (1.0,)
 
 
 class Task(Protocol):
@@ -28,14 +39,24 @@ class Task(Protocol):
     say) is the same for any number of ranks; that is why nothing here returns a metric of a batch.
     """
 
+    @property
+    def num_phases(self) -> int:
+        """Return how many optimiser steps a batch takes; `batch["phase"]` counts them from 0."""
+
     def build_model(self, name: str) -> nn.Module:
         """Return the network of that name for this task's images."""
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return `loss`, the mean over the batch, and further scalars to log."""
+        """Return `loss`, the mean over the batch, and further scalars to log.
+
+        `model` may be wrapped by DDP or DeepSpeed: only its `forward` may be called.
+        """
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return values a row, each of shape (B,)."""
+        """Return values a row, each of shape (B,): what `summarise` needs after every epoch."""
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return all that the files keep of each row, (B,) or (B, …), from the best weights."""
 
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]

@@ -1,65 +1,143 @@
-"""Classification of images into two or more classes; lens finding is the case of two."""
+"""Classification of images into two or more classes; lens finding is the case of two.
+
+Shapes: B rows of a batch, U of its unlabelled images, K classes, D features.
+"""
+
+import math
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lenshpc.data.batches import Batch
-from lenshpc.metrics import roc_auc
+from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import Classification as Settings
+from lenshpc.metrics import pr_auc, roc_auc
 from lenshpc.models import backbones
+from lenshpc.models.backbones import Backbone
+from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
+from lenshpc.tasks import losses
 from lenshpc.tasks.base import TaskSpec
+
+QUARTER_TURN = 1
 
 
 class Classification:
-    """Cross-entropy over k outputs, or binary cross-entropy on one, with optional class weights."""
+    """Softmax over K outputs, or a sigmoid of a single one, with the method's loss and mixing."""
 
     def __init__(self, spec: TaskSpec) -> None:
-        self._spec = spec
-        self._weights = torch.tensor(_class_weights(spec))
+        if not isinstance(spec.method, Settings):
+            raise ConfigError(f"classification cannot have the method {spec.method.kind}")
+        self._spec, self._method = spec, spec.method
+        self._loss = losses.LOSSES[self._method.loss](self._method.focal_gamma)
+        self._weights = torch.tensor(_class_weights(self._method, spec.class_counts))
+
+    @property
+    def num_phases(self) -> int:
+        """Return the steps a batch: two of complement objective training, else one."""
+        return 2 if self._method.loss == "complement" else 1
 
     def build_model(self, name: str) -> nn.Module:
-        """Return a timm network with one output a class, or one in all for the binary loss."""
-        num_outputs = 1 if self._spec.train.loss == "bce" else len(self._spec.classes)
-        return backbones.build(name, image_shape=self._spec.image_shape, num_outputs=num_outputs)
+        """Return a network with one output a class, or one in all for the binary loss."""
+        return backbones.build(
+            name,
+            image_shape=self._spec.image_shape,
+            num_outputs=1 if self._method.loss == "bce" else len(self._spec.classes),
+            weights=self._method.weights,
+        )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted negative log-likelihood, divided by the number of images.
+        """Return the mean loss over the rows, and that of unlabelled images with its weight.
 
-        Not by the sum of weights: so the mean over equal shares is the mean over the batch.
+        All images pass the network in one call, since DDP allows one a step; batch norm sees them
+        together. The mean is not over the sum of class weights: so the mean over equal shares of a
+        batch is the mean over the batch.
         """
-        logp_BK, label_B = _log_probabilities(model, batch), batch["label"]
-        nll_B = functional.nll_loss(logp_BK, label_B, reduction="none")
-        weights = self._weights.to(nll_B.device)
-        return {"loss": (weights[label_B] * nll_B).mean()}
+        image, target, between = self._mixed(batch)
+        views = [batch[view] for view in ("weak", "strong") if view in batch]
+        logits = losses.two_logits(model(torch.cat([image, *views]), *between))
+        labelled, *unlabelled = torch.split(logits, [len(view) for view in (image, *views)])
+        weights = self._weights.to(logits.device)
+        if self.num_phases > 1 and batch["phase"] > 0:
+            return {"loss": -losses.complement_entropy(labelled, weights * target).mean()}
+        loss = self._loss(labelled, target, weights).mean()
+        if unlabelled and (settings := self._method.consistency) is not None:
+            weak, strong = unlabelled
+            loss = loss + settings.weight * losses.consistency(weak, strong, settings.threshold)
+        return {"loss": loss}
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return `logp_0`, `logp_1`, …: each class's log-probability a row."""
-        logp_BK = _log_probabilities(model, batch)
-        return {f"logp_{k}": column for k, column in enumerate(logp_BK.unbind(dim=1))}
+        logp_BK = losses.two_logits(model(batch["image"])).log_softmax(dim=1)
+        return _columns("logp", logp_BK)
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `logp_k`, the same of the image turned by 90° as `rot90_logp_k`, `embedding` (D,).
+
+        With test-time augmentation `logp_k` is the log of the mean probability over D4; the other
+        two never have it.
+        """
+        backbone, image = cast(Backbone, model), batch["image"]
+        features = backbone.features(image)
+        logp = losses.two_logits(backbone.head(features)).log_softmax(dim=1)
+        found = {"embedding": features.half()}
+        if image.shape[2] != image.shape[3]:
+            return {**_columns("logp", logp), **found}
+        turned = self._predict_turned(model, image, QUARTER_TURN)
+        if self._method.tta == "d4":
+            others = [self._predict_turned(model, image, g) for g in range(2, NUM_SYMMETRIES)]
+            views = torch.stack([logp, turned, *others])
+            logp = views.logsumexp(dim=0) - math.log(NUM_SYMMETRIES)
+        return {**_columns("logp", logp), **_columns("rot90_logp", turned), **found}
+
+    def _predict_turned(self, model: nn.Module, image: Tensor, symmetry: int) -> Tensor:
+        """Return log-probabilities (B, K) of the images under one of the eight symmetries."""
+        return losses.two_logits(model(transformed(image, symmetry))).log_softmax(dim=1)
 
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
     ) -> dict[str, float]:
-        """Return the unweighted log-loss and the ROC AUC."""
+        """Return the unweighted log-loss, ROC AUC, average precision and accuracy."""
         columns = [predictions[f"logp_{k}"] for k in range(len(self._spec.classes))]
         logp_NK = np.stack(columns, axis=1).astype(np.float64)
-        nll = -logp_NK[np.arange(len(labels)), labels].mean()
-        return {"loss": float(nll), "auc": roc_auc(labels, np.exp(logp_NK))}
+        probabilities = np.exp(logp_NK)
+        return {
+            "loss": float(-logp_NK[np.arange(len(labels)), labels].mean()),
+            "auc": roc_auc(labels, probabilities),
+            "pr_auc": pr_auc(labels, probabilities),
+            "accuracy": float((logp_NK.argmax(axis=1) == labels).mean()),
+        }
+
+    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return images, soft targets, and what the network shall mix between features."""
+        method, image = self._method, batch["image"]
+        num_classes = len(self._spec.classes)
+        target = losses.soft_targets(batch["label"], num_classes, method.label_smoothing)
+        if method.smote is not None and "partner" in batch:
+            partner, mix = batch["partner"], batch["mix"].to(image.dtype)
+            if method.smote.space == "feature":
+                return image, target, (partner, mix)
+            image = torch.lerp(image, partner, mix[:, None, None, None])
+        return *self._mixed_up(image, target), ()
+
+    def _mixed_up(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch after mixup or CutMix; each for half of the batches if both are set."""
+        alphas = {losses.mixup: self._method.mixup_alpha, losses.cutmix: self._method.cutmix_alpha}
+        chosen = [(mixing, alpha) for mixing, alpha in alphas.items() if alpha > 0]
+        if not chosen:
+            return image, target
+        mixing, alpha = chosen[int(torch.randint(len(chosen), ()))]
+        return mixing(image, target, alpha)
 
 
-def _log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
-    """Return (B, K) log-probabilities in float32, from K outputs or from a single logit."""
-    logits = model(batch["image"]).float()
-    if logits.shape[1] == 1:
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-    return functional.log_softmax(logits, dim=1)
+def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:
+    return {f"{name}_{k}": column for k, column in enumerate(values_BK.unbind(dim=1))}
 
 
-def _class_weights(spec: TaskSpec) -> list[float]:
+def _class_weights(method: Settings, counts: tuple[int, ...]) -> list[float]:
     """Return 1 for all, or weights inverse to the class counts with mean 1 over the rows."""
-    counts = spec.class_counts
-    if spec.train.class_weights == "none":
+    if method.class_weights == "none":
         return [1.0] * len(counts)
     return [sum(counts) / (len(counts) * count) for count in counts]

@@ -1,11 +1,20 @@
-"""The table of task names."""
-
-from collections.abc import Callable
+"""The tasks by the kind of their method; only the one that is asked for is imported."""
 
 from lenshpc.tasks.base import Task, TaskSpec
-from lenshpc.tasks.classification import Classification
 
-TASKS: dict[str, Callable[[TaskSpec], Task]] = {
-    "lens-finding": Classification,
-    "multiclass": Classification,
-}
+
+def make_task(spec: TaskSpec) -> Task:
+    """Return the task of a method."""
+    match spec.method.kind:
+        case "classification":
+            from lenshpc.tasks.classification import Classification
+
+            return Classification(spec)
+        case "anomaly":
+            from lenshpc.tasks.anomaly import Anomaly
+
+            return Anomaly(spec)
+        case "super_resolution":
+            from lenshpc.tasks.super_resolution import SuperResolution
+
+            return SuperResolution(spec)

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from lenshpc.aggregate.baseline import brightness, predict_baseline, read_features
+from lenshpc.aggregate.baseline import brightness, predict_baseline, predict_baselines
 from lenshpc.errors import DataError
 
 
@@ -38,7 +38,22 @@ def test_each_fold_is_fitted_on_its_own_training_rows():
     np.testing.assert_allclose(found[20:], mean, atol=1e-6)
 
 
-def test_features_of_another_store_are_refused(run):
+def test_baselines_cover_all_evaluated_rows_and_say_how_far_they_are(run):
+    said = []
+    found = predict_baselines(run.plan, run.splits, said.append)
+    assert list(found) == [
+        "baseline (mean and deviation)",
+        "baseline (minus median pixel)",
+        "baseline (ring radius)",
+        "baseline (boosting on seven radial numbers)",
+    ]
+    for values in found.values():
+        assert values.shape == (150, 2)
+        np.testing.assert_allclose(values.sum(axis=1), 1)
+    assert said == ["measured 150 of 150 images for the baselines"]
+
+
+def test_baselines_of_another_store_are_refused(run):
     plan = run.plan.model_copy(update={"store_hash": "0" * 64})
     with pytest.raises(DataError, match="no longer the store"):
-        read_features(plan)
+        predict_baselines(plan, run.splits)

@@ -1,9 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from synthetic_run import make_run
 
-from lenshpc.aggregate.merge import evaluated_rows, merge
+from lenshpc.aggregate.merge import evaluated_rows, merge, read_array
 from lenshpc.errors import DataError
 
 
@@ -142,3 +143,46 @@ def test_evaluated_rows_are_in_the_order_of_the_manifest(run):
     rows = evaluated_rows(run.splits)
     assert rows["row"].tolist() == run.splits["row"].tolist()
     assert set(rows["split"]) == {"oof", "test"}
+
+
+def test_headline_is_the_combination_that_the_recipe_names(run):
+    recipe = run.plan.recipe.model_copy(update={"ensemble": "logit_mean"})
+    found = merge(run.paths, run.plan.model_copy(update={"recipe": recipe}), run.splits)
+    plain = merged(run)
+    np.testing.assert_array_equal(
+        found.probabilities["ensemble"], plain.combinations["ensemble (logit mean)"]
+    )
+    np.testing.assert_array_equal(
+        found.combinations["ensemble (mean)"], plain.probabilities["ensemble"]
+    )
+    assert set(found.weights) == {"ensemble", *found.combinations}
+    assert found.weights["ensemble (mean)"] == {"resnet18": 0.5, "resnet34": 0.5}
+
+
+def test_turned_images_are_merged_where_all_members_predicted_them(run):
+    assert merged(run).turned == {}
+    for index, member in enumerate(run.plan.members):
+        if member.model == "resnet34":
+            frame = run.predictions(index)
+            turned = frame.assign(rot90_logp_0=frame["logp_1"], rot90_logp_1=frame["logp_0"])
+            run.finish(index, turned)
+    found = merged(run)
+    assert set(found.turned) == {"resnet34"}
+    upright = found.probabilities["resnet34"]
+    np.testing.assert_array_equal(found.turned["resnet34"], upright[:, ::-1])
+
+
+def test_array_is_read_in_the_order_asked_for(run):
+    member = run.plan.members[1]
+    order = run.predictions(1)["row"].to_numpy()
+    values = np.stack([order, -order], axis=1).astype(np.float16)
+    group = zarr.open_group(run.paths.member(member.name).root / "arrays.zarr", mode="w")
+    group.create_array("embedding", data=values)
+    asked = np.random.default_rng(0).permutation(order)[:20]
+    found = read_array(run.paths, member, "embedding", asked)
+    np.testing.assert_array_equal(found, np.stack([asked, -asked], axis=1).astype(np.float16))
+    with pytest.raises(DataError, match="has no array 'maps' that can be read"):
+        read_array(run.paths, member, "maps", asked)
+    other = np.setdiff1d(np.arange(150), order)
+    with pytest.raises(DataError, match=f"does not predict row {other[0]};"):
+        read_array(run.paths, member, "embedding", other)

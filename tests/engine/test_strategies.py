@@ -42,6 +42,6 @@ def test_losses_of_bf16_agree_between_ddp_and_zero_and_differ_from_fp32(
 
 @pytest.mark.slow
 def test_two_ranks_give_the_losses_of_one(spots: Store, tmp_path: Path) -> None:
-    vit = {"models": ["test_vit"], "train__class_weights": "balanced"}  # no batch norm
+    vit = {"models": ["test_vit"], "method": {"class_weights": "balanced"}}  # no batch norm
     one = losses(tmp_path, spots, **vit, train__strategy="single")
     assert losses(tmp_path, spots, **vit, **DDP) == pytest.approx(one, rel=1e-5)

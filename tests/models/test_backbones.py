@@ -4,25 +4,91 @@ import pytest
 import torch
 
 from lenshpc.errors import ConfigError
-from lenshpc.models.backbones import build, declare_missing_torchvision_ops
-from lenshpc.models.names import check_names, known_names
+from lenshpc.models.backbones import build, timm_module
+from lenshpc.models.names import OWN_NAMES, check_names, known_names
+
+SMALL = ["test_resnet", "test_vit", "test_convnext", "d4_net"]
+NAMED = [
+    "resnet18",
+    "resnet34",
+    "efficientnet_b1",
+    "efficientnet_b2",
+    "mobilevit_s",
+    "convnextv2_tiny",
+    "vit_small_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "densenet121",
+]
 
 
-def test_known_names_are_those_of_timm() -> None:
-    declare_missing_torchvision_ops()
-    import timm
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
-    assert known_names() == set(timm.list_models())
+
+def test_known_names_are_ours_and_those_of_timm() -> None:
+    assert known_names() == set(timm_module().list_models()) | OWN_NAMES
 
 
 def test_misspelt_name_is_refused_with_the_nearest() -> None:
+    check_names(["resnet18", "d4_net"])
     with pytest.raises(ConfigError) as caught:
         check_names(["resnet18", "resnet118"])
     assert str(caught.value).startswith("timm knows no model 'resnet118'; did you mean resnet")
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
-@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 48, 48)])
+@torch.no_grad()
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 48, 48), (2, 75, 75)])
 def test_network_takes_any_channels_and_size(name: str, shape: tuple[int, int, int]) -> None:
-    network = build(name, image_shape=shape, num_outputs=3)
-    assert network(torch.zeros(2, *shape)).shape == (2, 3)
+    network = build(name, image_shape=shape, num_outputs=3).eval()
+    image = torch.randn(2, *shape)
+    assert network(image).shape == (2, 3)
+    torch.testing.assert_close(network(image), network.network(image))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMED)
+def test_network_of_the_recipes_takes_grey_images_of_any_size(name: str) -> None:
+    assert build(name, image_shape=(1, 64, 64), num_outputs=2).network.num_features > 0
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("side", [64, 150, 224])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_network_of_the_recipes_takes_every_size(name: str, side: int, channels: int) -> None:
+    network = build(name, image_shape=(channels, side, side), num_outputs=3).eval()
+    image = torch.randn(1, channels, side, side)
+    assert network(image).shape == (1, 3)
+    torch.testing.assert_close(network(image), network.network(image))
+
+
+@torch.no_grad()
+def test_vit_sees_the_last_pixels_of_a_side_that_no_patch_divides() -> None:
+    network = build("test_vit", image_shape=(1, 75, 75), num_outputs=2).eval()
+    image = torch.randn(1, 1, 75, 75)
+    changed = image.clone()
+    changed[..., -1, -1] += 5
+    assert (network(image) - network(changed)).abs().max() > 1e-6
+
+
+def test_size_that_a_network_cannot_take_is_refused_with_some_that_it_can() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("densenet121", image_shape=(1, 8, 8), num_outputs=2)
+    message = str(caught.value)
+    assert message.startswith("densenet121 cannot take images of 8×8 px (")
+    assert message.endswith("); use --set data.image_size=32 or 224 or 256")
+
+
+def test_partners_belong_to_the_first_rows() -> None:
+    network = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
+    image, partner = torch.randn(5, 1, 32, 32), torch.randn(2, 1, 32, 32)
+    mix = torch.tensor([0, 1.0])
+    outputs = network(image, partner, mix)
+    expected = torch.cat([image[:1], partner[1:], image[2:]])
+    torch.testing.assert_close(outputs, network(expected))

@@ -1,0 +1,158 @@
+"""The rows of one member: which train and which validate, and how they become batches."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from lenshpc.data.augment import Augmenter
+from lenshpc.data.batches import Batch, Preparation, Source, Targets
+from lenshpc.data.decoded import Decoded
+from lenshpc.data.normalisation import normalisation
+from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
+from lenshpc.data.readers import Reader, opened
+from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
+from lenshpc.methods.classification import Classification, Smote
+from lenshpc.plan import Member, Plan, scored_rows
+from lenshpc.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """Rows without a label: their order, and how their strong view is changed."""
+
+    order: UnlabelledOrder
+    strong: Augmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldData:
+    """The rows of one member, and how to read them; `scored` are those that it predicts."""
+
+    source: Source
+    training: TrainingOrder
+    val_rows: Rows
+    scored: pd.DataFrame
+    augmenter: Augmenter
+    unlabelled: Unlabelled | None = None
+
+    def training_batches(
+        self, epoch: int, *, rank: int, world_size: int, done: int
+    ) -> Iterator[Batch]:
+        """Yield this rank's share of each step of an epoch after the first `done`."""
+        visits = self.training.batches(epoch, rank=rank, world_size=world_size)[done:]
+        labelled = self.source.batches(visits, self.augmenter, epoch)
+        if self.unlabelled is None:
+            yield from labelled
+            return
+        order, strong = self.unlabelled.order, self.unlabelled.strong
+        others = order.batches(epoch, len(visits) + done, rank=rank, world_size=world_size)[done:]
+        views = [self.source.views(others, how, epoch) for how in (self.augmenter, strong)]
+        for batch, weak, changed in zip(labelled, *views, strict=True):
+            yield {**batch, "weak": weak, "strong": changed}
+
+
+@contextmanager
+def opened_fold(
+    plan: Plan, member: Member, splits: pd.DataFrame, store: Store, device: torch.device
+) -> Iterator[FoldData]:
+    """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
+    settings, dev = plan.recipe.data, splits[splits["split"] == "dev"]
+    rows = dev.loc[dev["fold"] != member.fold, "row"].to_numpy()
+    decoded = Decoded(store, settings)
+    with ExitStack() as held:
+        reader = held.enter_context(opened(decoded, device))
+        pairs, labels = _with_synthetic(plan, member, store, rows, reader)
+        training = TrainingOrder(
+            rows=np.concatenate([rows, np.arange(store.num_rows, len(labels))]),
+            labels=labels,
+            batch_size=plan.recipe.train.batch_size,
+            seed=member.seed,
+            sampling=settings.sampling,
+            window=window_rows(decoded.image_bytes) if settings.loading == "stream" else None,
+        )
+        source = Source(
+            reader=reader,
+            labels=labels,
+            preparation=_preparation(decoded, reader, rows),
+            device=device,
+            pairs=pairs,
+            targets=_targets(plan, store, device, held),
+        )
+        rare = labels != np.bincount(labels[training.rows]).argmax()
+        yield FoldData(
+            source=source,
+            training=training,
+            val_rows=dev.loc[dev["fold"] == member.fold, "row"].to_numpy(),
+            scored=scored_rows(plan, splits, member),
+            augmenter=Augmenter(settings.augment, member.seed, settings.augment_minority, rare),
+            unlabelled=_unlabelled(plan, member, splits, len(labels)),
+        )
+
+
+def _with_synthetic(
+    plan: Plan, member: Member, store: Store, rows: Rows, reader: Reader
+) -> tuple[Pairs, Labels]:
+    """Return the fold's synthetic rows, and the labels of the store's rows and then of these."""
+    labels = store.rows["label"].to_numpy(np.int64)
+    settings = _smote(plan)
+    if settings is None:
+        return NO_PAIRS, labels
+
+    def read(some: Rows) -> npt.NDArray[np.float32]:
+        (pixels,) = reader.read([some])
+        return pixels.cpu().numpy().astype(np.float32)
+
+    pairs, made = synthesise(
+        rows, labels[rows], read, settings, num_rows=store.num_rows, seed=member.seed
+    )
+    return pairs, np.concatenate([labels, made])
+
+
+def _smote(plan: Plan) -> Smote | None:
+    method = plan.recipe.method
+    return method.smote if isinstance(method, Classification) else None
+
+
+def _preparation(decoded: Decoded, reader: Reader, rows: Rows) -> Preparation:
+    settings = decoded.settings
+    mean, deviation = normalisation(decoded, reader, rows)
+    repeats = 3 if settings.grey_to_rgb else 1
+    if len(mean) < repeats:
+        mean, deviation = np.repeat(mean, repeats), np.repeat(deviation, repeats)
+    return Preparation(
+        scale=decoded.scale,
+        mean=mean,
+        deviation=deviation,
+        stretch=settings.stretch,
+        each_image=settings.normalise == "image",
+        repeats=repeats,
+    )
+
+
+def _targets(plan: Plan, store: Store, device: torch.device, held: ExitStack) -> Targets | None:
+    """Return how the targets are read, where the method learns from pairs."""
+    if not plan.recipe.method.needs_targets:
+        return None
+    decoded = Decoded(store, plan.recipe.data, "targets")
+    return Targets(reader=held.enter_context(opened(decoded, device)), scale=decoded.scale)
+
+
+def _unlabelled(
+    plan: Plan, member: Member, splits: pd.DataFrame, num_labels: int
+) -> Unlabelled | None:
+    method, data = plan.recipe.method, plan.recipe.data
+    if not isinstance(method, Classification) or method.consistency is None:
+        return None
+    order = UnlabelledOrder(
+        rows=splits.loc[splits["split"] == "unlabelled", "row"].to_numpy(),
+        num_labels=num_labels,
+        num_a_step=plan.recipe.train.batch_size * method.consistency.ratio,
+        seed=member.seed,
+    )
+    strong = Augmenter((*data.augment, *method.consistency.strong), member.seed)
+    return Unlabelled(order=order, strong=strong)

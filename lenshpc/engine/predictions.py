@@ -1,0 +1,81 @@
+"""A member's predictions as files: values a row in a table, arrays a row in zarr.
+
+The rows are predicted block by block, so that images, too, need little memory: each block is one
+shard of `arrays.zarr`, which belongs to this member alone.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+
+from lenshpc.data.batches import Batch
+from lenshpc.data.fold import FoldData
+from lenshpc.engine import distributed
+from lenshpc.engine.distributed import Process
+from lenshpc.engine.loop import Columns, predict_rows
+from lenshpc.files import flush_tree, replacing
+from lenshpc.paths import MemberPaths
+
+BLOCK_ROWS = 1024
+CHUNK_ROWS = 32
+
+
+def write_predictions(
+    paths: MemberPaths,
+    infer: Callable[[Batch], dict[str, torch.Tensor]],
+    data: FoldData,
+    process: Process,
+) -> None:
+    """Predict all rows that the member has to, on all ranks, and write them from rank 0."""
+    scored = data.scored
+    draft = paths.arrays.with_name(f".{paths.arrays.name}.tmp")
+    tables = []
+    for start in range(0, len(scored), BLOCK_ROWS):
+        block = scored.iloc[start : start + BLOCK_ROWS]
+        columns = predict_rows(infer, data, block["row"].to_numpy(), process)
+        if process.is_main:
+            ordered = _ordered(columns, block)
+            values = {name: column for name, column in ordered.items() if column.ndim == 1}
+            tables.append(block[["row", "id", "split"]].assign(**values))
+            arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
+            _write_arrays(draft, arrays, start, len(scored))
+    if process.is_main:
+        _publish(draft, paths.arrays)
+        with replacing(paths.predictions) as temporary:
+            pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+    distributed.barrier()
+
+
+def _ordered(columns: Columns, block: pd.DataFrame) -> Columns:
+    """Return the columns in the order of the block; merged ones come by ascending row."""
+    places = np.searchsorted(columns.pop("row"), block["row"].to_numpy())
+    return {name: values[places] for name, values in columns.items()}
+
+
+def _write_arrays(folder: Path, arrays: Columns, start: int, num_rows: int) -> None:
+    """Write one shard of each array; the first one makes the array."""
+    for name, values in arrays.items():
+        if start == 0:
+            inner = values.shape[1:]
+            zarr.create_array(
+                folder,
+                name=name,
+                shape=(num_rows, *inner),
+                chunks=(CHUNK_ROWS, *inner),
+                shards=(BLOCK_ROWS, *inner),
+                dtype=values.dtype,
+            )
+        zarr.open_array(folder, path=name, mode="r+")[start : start + len(values)] = values
+
+
+def _publish(draft: Path, arrays: Path) -> None:
+    """Put the arrays into their place, whole."""
+    shutil.rmtree(arrays, ignore_errors=True)
+    if draft.exists():
+        flush_tree(draft)
+        draft.rename(arrays)

@@ -1,0 +1,170 @@
+"""How alike images are: each pair's similarity, and Fourier spectra summed over pairs; no torch.
+
+Shapes: n images, C channels, H by W pixels, R radial bins, K frequencies. Pixels have a range of 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Transform = npt.NDArray[np.complexfloating]
+
+WINDOW_PX, SIGMA_PX = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2  # of SSIM, for a data range of 1
+NOISE_FREQUENCY = 0.45  # cycles a pixel; what lies beyond is taken for noise
+KNEE = 2.0  # power over noise at which signal and noise are equal
+
+
+def psnr(mse: Floats) -> Floats:
+    """Return the peak signal-to-noise ratio in dB for a data range of 1; nothing is clipped."""
+    with np.errstate(divide="ignore"):
+        return np.asarray(-10 * np.log10(mse))
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """Images (n, C, H, W) with their local means and variances under the window of SSIM."""
+
+    images: Floats
+    mean: Floats
+    variance: Floats
+
+
+def smoothed(images: Floats) -> Smoothed:
+    """Return the local moments of images, where the window lies within them."""
+    mean = _blurred(images)
+    return Smoothed(images, mean, np.maximum(_blurred(images**2) - mean**2, 0))
+
+
+def ssim(one: Smoothed, other: Smoothed) -> Floats:
+    """Return the structural similarity (n,) (Wang et al. 2004): Gaussian of 11 px, sigma 1.5."""
+    covariance = _blurred(one.images * other.images) - one.mean * other.mean
+    light = (2 * one.mean * other.mean + C1) / (one.mean**2 + other.mean**2 + C1)
+    structure = (2 * covariance + C2) / (one.variance + other.variance + C2)
+    return np.asarray((light * structure).mean(axis=(1, 2, 3), dtype=np.float64))
+
+
+def _blurred(images: Floats) -> Floats:
+    import cv2
+
+    edge = WINDOW_PX // 2
+    planes = images.reshape(-1, *images.shape[2:]).astype(np.float64)
+    blurred = [cv2.GaussianBlur(plane, (WINDOW_PX, WINDOW_PX), SIGMA_PX) for plane in planes]
+    inner = np.stack(blurred)[:, edge:-edge, edge:-edge]
+    return inner.reshape(*images.shape[:2], *inner.shape[1:])
+
+
+def ring_radius(profiles: Floats) -> Floats:
+    """Return the radius in pixels (n,) of the ring in azimuthal means (n, R) of 1 px bins.
+
+    It is the peak of the flux a unit of radius, r p(r), p above the sky (the median of the
+    outermost tenth of radii), to a part of a pixel by the parabola through the peak.
+    """
+    num_bins = profiles.shape[1]
+    sky = np.median(profiles[:, -max(1, num_bins // 10) :], axis=1, keepdims=True)
+    flux = (np.arange(num_bins) + 0.5) * (profiles - sky)
+    peak = np.clip(flux.argmax(axis=1), 1, num_bins - 2)
+    before, top, after = (flux[np.arange(len(flux)), peak + step] for step in (-1, 0, 1))
+    bend = before - 2 * top + after
+    shift = np.divide(before - after, 2 * bend, out=np.zeros(len(flux)), where=bend < 0)
+    return np.asarray(peak + 0.5 + np.clip(shift, -1, 1))
+
+
+def enlarged(images: Floats, sides: tuple[int, int], interpolation: int) -> Floats:
+    """Return images (n, C, H', W') by one of OpenCV's interpolations."""
+    import cv2
+
+    planes = images.reshape(-1, *images.shape[2:]).astype(np.float32, copy=False)
+    large = [cv2.resize(plane, sides[::-1], interpolation=interpolation) for plane in planes]
+    return np.stack(large).reshape(*images.shape[:2], *sides)
+
+
+def interpolations() -> dict[str, Callable[[Floats, tuple[int, int]], Floats]]:
+    """Return the ways to enlarge an image without a network, the simplest first."""
+    import cv2
+
+    kinds = {
+        "nearest": cv2.INTER_NEAREST,
+        "bilinear": cv2.INTER_LINEAR,
+        "bicubic": cv2.INTER_CUBIC,
+        "Lanczos": cv2.INTER_LANCZOS4,
+    }
+    return {
+        name: lambda images, sides, kind=kind: enlarged(images, sides, kind)
+        for name, kind in kinds.items()
+    }
+
+
+def transformed(images: Floats) -> Transform:
+    """Return Fourier transforms (n, C, H, W/2+1) under a Hann window.
+
+    They are scaled so that white noise of variance v has power v at every frequency.
+    """
+    from scipy import fft
+
+    rows, columns = (
+        0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in images.shape[2:]
+    )
+    window = np.outer(rows, columns)
+    window /= np.sqrt((window**2).sum())
+    return np.asarray(fft.rfft2(images * window.astype(images.dtype)))
+
+
+@dataclass(frozen=True)
+class Power:
+    """Sums (H, W/2+1) over images and channels: |F|², the true images' |F*|², and Re F F*."""
+
+    num: int
+    own: Floats
+    true: Floats
+    cross: Floats
+
+    def plus(self, other: "Power") -> "Power":
+        """Return the sums over both sets of images."""
+        sums = (getattr(self, key) + getattr(other, key) for key in ("own", "true", "cross"))
+        return Power(self.num + other.num, *sums)
+
+
+def power(own: Transform, true: Transform) -> Power:
+    """Return the sums over pairs of transforms (n, C, H, W/2+1)."""
+    products = (own * own.conj(), true * true.conj(), own * true.conj())
+    sums = (one.real.sum(axis=(0, 1), dtype=np.float64) for one in products)
+    return Power(own.shape[0] * own.shape[1], *sums)
+
+
+@dataclass(frozen=True)
+class Frequencies:
+    """The rings of equal spatial frequency of images of (H, W), in cycles a pixel."""
+
+    sides: tuple[int, int]
+
+    @property
+    def frequency(self) -> Floats:
+        """Return the frequency (K,) of each ring, up to Nyquist's."""
+        num = min(self.sides) // 2
+        return (np.arange(num) + 0.5) / (2 * num)
+
+    @property
+    def radius(self) -> Floats:
+        """Return the frequency (H, W/2+1) of each place of a transform."""
+        height, width = self.sides
+        return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+
+    def mean(self, values: Floats) -> Floats:
+        """Return azimuthal means (K,) of values (H, W/2+1), up to Nyquist's frequency."""
+        num = len(self.frequency)
+        place = np.minimum((self.radius * 2 * num).astype(int), num).ravel()
+        sums, counts = (np.bincount(place, one, num + 1) for one in (values.ravel(), None))
+        return np.asarray(sums / np.maximum(counts, 1))[:num]
+
+    def noise(self, values: Floats) -> float:
+        """Return the mean power beyond 0.45 cycles a pixel, the corners included."""
+        return float(values[self.radius > NOISE_FREQUENCY].mean())
+
+    def knee(self, spectrum: Floats, noise: float) -> float:
+        """Return the frequency from which noise exceeds the signal: power below twice the noise."""
+        below = np.flatnonzero(spectrum < KNEE * noise)
+        return float(self.frequency[below[0]]) if len(below) else 0.5

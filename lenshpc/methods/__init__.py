@@ -1,0 +1,1 @@
+"""What each task does, as settings: the recipe's `method`."""

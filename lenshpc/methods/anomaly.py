@@ -1,0 +1,35 @@
+"""Settings of anomaly detection: a model of the normal class alone."""
+
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from lenshpc.config import Frozen
+from lenshpc.methods.base import Monitors, Scored
+
+
+class Anomaly(Frozen):
+    """Learn the images of one class; what is reconstructed badly is an anomaly."""
+
+    kind: Literal["anomaly"] = "anomaly"
+    normal: str | None = Field(
+        default=None, description="the class to be learnt; the store's first if absent"
+    )
+    crop: Annotated[int, Field(ge=16)] | None = Field(
+        default=None, description="side in pixels of the central square that is learnt and scored"
+    )
+    quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.95, description="of the out-of-fold scores of normal images: the threshold"
+    )
+    latents: PositiveInt = Field(
+        default=32, description="numbers an image is reduced to by conv_ae, conv_vae and wae"
+    )
+    kl_anneal: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.3, description="part of conv_vae's training until its KL term counts in full"
+    )
+    mmd_weight: PositiveFloat = Field(default=0.1, description="of the latents' MMD in wae's loss")
+
+    monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
+    scored: ClassVar[Scored] = ("train", "oof", "aside", "test")
+    needs_targets: ClassVar[bool] = False

@@ -1,0 +1,91 @@
+"""Settings of a classification: loss, imbalance, mixing, unlabelled images, test-time turns."""
+
+import re
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from lenshpc.augmentations import Affine, Augmentation, Contrast, Noise, Part, PsfJitter
+from lenshpc.config import Frozen
+from lenshpc.methods.base import Monitors, Scored
+
+
+def _weights_source(weights: str) -> str:
+    if weights in {"random", "imagenet"} or re.search(r"\.(safetensors|pt|pth|bin)$", weights):
+        return weights
+    raise ValueError("expected random, imagenet, or the path of a .safetensors or .pth file")
+
+
+class Smote(Frozen):
+    """Synthetic rows of rare classes, made from the training rows of the member's own fold."""
+
+    space: Literal["pixel", "feature"] = Field(
+        default="pixel", description="feature: between the features before the last layer"
+    )
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each class's size afterwards, as a part of the largest's"
+    )
+    neighbours: PositiveInt = 5
+
+
+class Consistency(Frozen):
+    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the store's unlabelled rows."""
+
+    weight: PositiveFloat = Field(default=1.0, description="of the loss on unlabelled images")
+    threshold: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="probability from which a prediction counts as a label"
+    )
+    ratio: PositiveInt = Field(default=4, description="unlabelled images a labelled one")
+    strong: tuple[Augmentation, ...] = Field(
+        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), Noise()),
+        description="on top of data.augment, for the image that has to agree",
+    )
+
+
+class Classification(Frozen):
+    """Two or more classes; of two, the second is the positive one."""
+
+    kind: Literal["classification"] = "classification"
+    loss: Literal["cross_entropy", "bce", "focal", "complement"] = "cross_entropy"
+    focal_gamma: NonNegativeFloat = 2.0
+    label_smoothing: Part = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    smote: Smote | None = None
+    mixup_alpha: NonNegativeFloat = Field(default=0.0, description="0: no mixup")
+    cutmix_alpha: NonNegativeFloat = Field(default=0.0, description="0: no CutMix")
+    consistency: Consistency | None = None
+    weights: Annotated[str, AfterValidator(_weights_source)] = Field(
+        default="random", description="initial ones: random, imagenet, or a file"
+    )
+    tta: Literal["none", "d4"] = Field(
+        default="none", description="d4: mean over the eight symmetries"
+    )
+    test_prior: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None, description="share of the positive class among the objects to be searched"
+    )
+
+    monitors: ClassVar[Monitors] = MappingProxyType({"auc": 1, "pr_auc": 1, "loss": -1})
+    scored: ClassVar[Scored] = ("oof", "test")
+    needs_targets: ClassVar[bool] = False
+
+    @model_validator(mode="after")
+    def _mixes_in_one_place(self) -> Self:
+        between_features = self.smote is not None and self.smote.space == "feature"
+        if between_features and (self.mixup_alpha or self.cutmix_alpha):
+            raise ValueError("smote.space feature goes with neither mixup nor CutMix; use pixel")
+        return self
+
+    def remedies(self) -> Sequence[str]:
+        """Return the keys that make rare classes count more."""
+        balanced = self.class_weights == "balanced"
+        named = {"method.class_weights balanced": balanced, "method.smote": self.smote is not None}
+        return [name for name, chosen in named.items() if chosen]

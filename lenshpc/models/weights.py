@@ -1,0 +1,93 @@
+"""Where initial weights come from: a file, or timm's on the Hugging Face hub; without torch.
+
+The hub's cache is looked into first, so that a node without network finds what was downloaded
+elsewhere, and nothing waits for a network that is not there.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from lenshpc.errors import ConfigError
+from lenshpc.files import sha256
+from lenshpc.models.names import OWN_NAMES
+
+FILENAMES = ("model.safetensors", "pytorch_model.bin")
+TIMEOUT_S = 5.0
+
+
+def check_weights(weights: str, models: Iterable[str]) -> None:
+    """Refuse, before anything is submitted, weights that a member would not find."""
+    if weights == "imagenet":
+        for model in models:
+            _check_imagenet(model)
+    elif weights != "random" and not Path(weights).is_file():
+        raise ConfigError(f"method.weights {weights}: no such file; give the path of one")
+
+
+def describe(path: Path) -> dict[str, str]:
+    """Return what is recorded of a file of weights: its path and SHA-256."""
+    return {"path": str(path.resolve()), "sha256": sha256(path)}
+
+
+def downloaded(repository: str) -> Path:
+    """Return the weights of a repository of the hub, from the cache if they are there."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in FILENAMES:
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return Path(cached)
+    if not is_reachable():
+        raise _not_found(repository)
+    for name in FILENAMES:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except EntryNotFoundError:
+            continue
+    raise ConfigError(f"{repository} holds neither of {', '.join(FILENAMES)}; give a file's path")
+
+
+def is_reachable() -> bool:
+    """Say whether the hub answers, within seconds; HF_HUB_OFFLINE=1 says that it does not."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return False
+    request = Request(constants.ENDPOINT, method="HEAD")  # noqa: S310  # the user's own HF_ENDPOINT
+    try:
+        with urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            return True
+    except HTTPError:  # an answer, though not a friendly one
+        return True
+    except OSError:
+        return False
+
+
+def _check_imagenet(model: str) -> None:
+    if model in OWN_NAMES:
+        raise ConfigError(
+            f"{model} has no ImageNet weights; use --set method.weights=random or a file's path"
+        )
+    if not _is_cached(model) and not is_reachable():
+        raise _not_found(f"timm/{model}")
+
+
+def _is_cached(model: str) -> bool:
+    """Say whether the cache holds weights of the network, under any of its tags."""
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob(f"models--timm--{model}.*/snapshots/*")
+    return any((folder / name).is_file() for folder in folders for name in FILENAMES)
+
+
+def _not_found(repository: str) -> ConfigError:
+    cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
+    return ConfigError(
+        f"ImageNet weights of {repository} are not in the cache (HF_HOME {cache}) and the network "
+        f"cannot be reached; where it can, run: hf download {repository} {FILENAMES[0]}; then set "
+        "HF_HOME to that cache, or give the file's path as method.weights"
+    )

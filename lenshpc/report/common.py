@@ -1,0 +1,210 @@
+"""The sections that every report has: training, data, cost and failures, notes, origin."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lenshpc.report.content import (
+    Banner,
+    Block,
+    Column,
+    Log,
+    Notes,
+    Pairs,
+    Prose,
+    Row,
+    Section,
+    Table,
+)
+from lenshpc.report.figures import draw_histories
+from lenshpc.report.findings import Findings
+from lenshpc.report.words import (
+    ABSENT,
+    flatten,
+    word_count,
+    word_duration,
+    word_metric,
+    word_number,
+)
+
+Content = Mapping[str, Any]
+NUM_FAILURES = 50
+
+
+def word_reading(content: Content, what: str) -> str:
+    """Return one sentence on what the run is, and when its report was written."""
+    recipe = content["recipe"]
+    parts = [
+        word_count(len(recipe["models"]), "model"),
+        "one hold-out split" if recipe["folds"] == 1 else word_count(recipe["folds"], "fold"),
+        word_count(len(recipe["seeds"]), "seed"),
+    ]
+    shape = " × ".join(map(str, content["image_shape"]))
+    members = word_count(content["num_members"], "member")
+    return (
+        f"{content['task']} on {content['dataset']} ({shape} images{what}): "
+        f"{', '.join(parts)}, {members} in all. Written {content['created']}."
+    )
+
+
+def partial_banner(content: Content) -> tuple[Banner, ...]:
+    """Return the banner of a run that lacks members, none if it is whole."""
+    if not content["missing"]:
+        return ()
+    total = f"{len(content['missing'])} of {content['num_members']} members are missing"
+    return (
+        Banner(
+            title=f"PARTIAL: {total}.",
+            text="Figures rest on the rows and members that are there; they are not those of the "
+            "whole run.",
+            lines=tuple(map(word_missing, content["missing"])),
+            command=content["resume_command"],
+        ),
+    )
+
+
+def word_missing(one: Content) -> str:
+    """Return which member is missing and what it lacks."""
+    title = f"{one['model']} fold {one['fold']} seed {one['seed']}"
+    return f"member {one['index']} ({title}) {one['lack']}"
+
+
+def common_sections(findings: Findings, content: Content) -> tuple[Section, ...]:
+    """Return the sections that follow what a task has to say."""
+    findings.say("drawing the training history")
+    cost = (*_ledger(findings.ledger), *_failures(findings.failures))
+    sections = [
+        Section(title="Training", blocks=_training(findings, content)),
+        Section(title="Data", blocks=tuple(_data(content))),
+        Section(title="Cost and failures", blocks=cost),
+        Section(title="How to read this", blocks=(Notes(lines=tuple(content["notes"])),)),
+        Section(title="Where it came from", blocks=_origin(content)),
+    ]
+    return tuple(section for section in sections if section.blocks)
+
+
+def _training(findings: Findings, content: Content) -> tuple[Block, ...]:
+    figures = draw_histories(findings.plan.recipe.models, findings.trainings)
+    return (*figures, _members(content["members"]))
+
+
+def _members(members: Sequence[Content]) -> Table:
+    """Return the table of members with the metrics of the epoch that each kept."""
+    metrics = [key for key in (members[0] if members else {}) if key.startswith("val_")]
+    titles = [f"Val. {word_metric(key.removeprefix('val_'))}" for key in metrics]
+    rows = (
+        Row(
+            cells=(
+                *(str(one[key]) for key in ("index", "model", "fold", "seed")),
+                *(
+                    ABSENT if one[key] is None else str(one[key])
+                    for key in ("best_epoch", "epochs")
+                ),
+                *(word_number(one[key]) for key in metrics),
+                word_duration(one["seconds"]),
+                f"{one['num_processes']} × {one['device']}, {one['strategy']}",
+            )
+        )
+        for one in members
+    )
+    return Table(
+        columns=(
+            Column(title="Member"),
+            Column(title="Model", words=True),
+            *(Column(title=title) for title in ("Fold", "Seed", "Best epoch", "Epochs", *titles)),
+            Column(title="Time"),
+            Column(title="Ran on", words=True),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _data(content: Content) -> Iterator[Block]:
+    yield _counts(content)
+    if content["num_unlabelled"]:
+        rows = word_count(content["num_unlabelled"], "more image")
+        yield Prose(text=f"{rows} without a label took part in the training.")
+
+
+def _counts(content: Content) -> Table:
+    titles = ("Class", "Always training", "Out-of-fold", "Test")
+    return Table(
+        columns=tuple(Column(title=title) for title in titles),
+        rows=tuple(
+            Row(cells=(one["class"], *(f"{one[key]:,}" for key in ("training", "oof", "test"))))
+            for one in content["counts"]
+        ),
+    )
+
+
+def _ledger(ledger: Content | None) -> tuple[Block, ...]:
+    """Return what the run's jobs cost: `lenshpc status --ledger` in short."""
+    if not ledger or not ledger["total"]["attempts"]:
+        return ()
+    costs = {**ledger.get("models", {}), "all": ledger["total"]}
+    hours = f"{ledger['unit']}-hours"
+    titles = ("Model", "Attempts", hours, "Useful", "Wasted")
+    estimate = word_number(ledger.get("estimate_hours"), 2)
+    rows = (
+        Row(
+            cells=(
+                name,
+                str(cost["attempts"]),
+                *(word_number(cost[f"{key}hours"], 2) for key in ("", "useful_", "wasted_")),
+            ),
+            look="strong" if name == "all" else "",
+        )
+        for name, cost in costs.items()
+    )
+    return (
+        Table(
+            title="Ledger",
+            columns=tuple(Column(title=title) for title in titles),
+            rows=tuple(rows),
+        ),
+        Prose(
+            text=f"From {ledger.get('source', 'the jobs')}; at most {estimate} {hours} were "
+            "expected. Wasted: after the last checkpoint of an attempt that ended early."
+        ),
+    )
+
+
+def _failures(failures: Sequence[Content]) -> tuple[Block, ...]:
+    """Return the attempts that failed, with the end of each one's log."""
+    if not failures:
+        return ()
+    shown = failures[:NUM_FAILURES]
+    titles = ("Member", "Attempt", "Failure", "What followed", "Evidence")
+    keys = ("member", "attempt", "name", "action", "line")
+    more = f"The first {NUM_FAILURES} of {len(failures):,}." if len(failures) > len(shown) else ""
+    return (
+        Table(
+            title="Failed attempts",
+            columns=tuple(Column(title=title, words=True) for title in titles),
+            rows=tuple(
+                Row(cells=tuple(str(one.get(key) or ABSENT) for key in keys)) for one in shown
+            ),
+        ),
+        *((Prose(text=more),) if more else ()),
+        *(
+            Log(title=f"Log of member {one['member']}: {one['name']}", text=_tail(one["tail"]))
+            for one in shown
+            if one.get("tail")
+        ),
+    )
+
+
+def _tail(tail: str | Sequence[str]) -> str:
+    return tail if isinstance(tail, str) else "\n".join(tail)
+
+
+def _origin(content: Content) -> tuple[Block, ...]:
+    hashes = {
+        "run fingerprint": content["fingerprint"],
+        "store": content["store"],
+        "store hash": content["store_hash"],
+        "splits hash": content["splits_hash"],
+        "lenshpc version": content["code_version"],
+    }
+    provenance = content["provenance"] or {"provenance": "not recorded"}
+    titled = {"Recipe": content["recipe"], "Hashes": hashes, "Provenance": provenance}
+    return tuple(Pairs(title=title, pairs=tuple(flatten(one))) for title, one in titled.items())

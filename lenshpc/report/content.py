@@ -1,0 +1,166 @@
+"""What a report is made of: sections of blocks, which one HTML and one Markdown renderer draw."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prose:
+    """A paragraph; a `soft` one explains what stands beside it."""
+
+    kind: ClassVar[str] = "prose"
+    text: str
+    soft: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """A list of sentences."""
+
+    kind: ClassVar[str] = "notes"
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column's heading; numbers stand to the right, words to the left."""
+
+    title: str
+    words: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A table's line of finished words; `look` is `strong`, `weak` or plain."""
+
+    cells: tuple[str, ...]
+    look: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table whose first column names the lines."""
+
+    kind: ClassVar[str] = "table"
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing; `name` is that of its file in figures/, and unique in a report."""
+
+    kind: ClassVar[str] = "figure"
+    name: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image as PNG, with what a reader who does not see it is told."""
+
+    png: bytes
+    text: str
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures in panels; the pictures of a panel belong together and stand side by side."""
+
+    kind: ClassVar[str] = "gallery"
+    name: str
+    title: str
+    caption: str
+    panels: tuple[tuple[Picture, ...], ...]
+
+    def named(self) -> Iterator[tuple[str, Picture]]:
+        """Yield each picture with the name of its file."""
+        pictures = (picture for panel in self.panels for picture in panel)
+        for number, picture in enumerate(pictures, start=1):
+            yield f"{self.name}_{number:02d}.png", picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Keys with their values as words, folded under a title."""
+
+    kind: ClassVar[str] = "pairs"
+    title: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """Lines of a log, folded under a title."""
+
+    kind: ClassVar[str] = "log"
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Banner:
+    """What must be read first: the report is not whole, or not to be trusted."""
+
+    kind: ClassVar[str] = "banner"
+    title: str
+    text: str
+    lines: tuple[str, ...] = ()
+    command: str = ""
+
+
+Block = Prose | Notes | Table | Figure | Gallery | Pairs | Log | Banner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A titled part of the page."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The one number that stands for a run, in words."""
+
+    label: str
+    value: str
+    range: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A whole report.
+
+    `content` is what report.json holds; `overview` the table that a command prints; `predictions`
+    goes to predictions.parquet.
+    """
+
+    title: str
+    reading: str
+    banners: tuple[Banner, ...]
+    headline: Headline
+    overview: Table
+    sections: tuple[Section, ...]
+    content: Mapping[str, Any]
+    predictions: pd.DataFrame
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of all sections."""
+        for section in self.sections:
+            yield from section.blocks
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield the drawings, in the order of the page."""
+        return (block for block in self.blocks() if isinstance(block, Figure))
+
+    def galleries(self) -> Iterator[Gallery]:
+        """Yield the galleries, in the order of the page."""
+        return (block for block in self.blocks() if isinstance(block, Gallery))

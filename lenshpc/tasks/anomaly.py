@@ -1,0 +1,124 @@
+"""Anomaly detection: a model of the normal class, and how badly it fits each image.
+
+Shapes: B rows of a batch. Other classes never reach training or validation: the Plan sets them
+aside, and the task refuses them.
+"""
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lenshpc.data.batches import Batch
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.methods.anomaly import Anomaly as Settings
+from lenshpc.models import anomaly as models
+from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.scorers import Scorer, Shape, row_mean
+from lenshpc.plan import normal_class
+from lenshpc.tasks.base import TaskSpec
+
+TURNED = "rot90_"
+
+
+class Anomaly:
+    """Learn the normal class; score every image by what is left of it after reconstruction."""
+
+    num_phases = 1
+
+    def __init__(self, spec: TaskSpec) -> None:
+        if not isinstance(spec.method, Settings):
+            raise ConfigError(f"anomaly cannot have the method {spec.method.kind}")
+        self._method, self._classes = spec.method, spec.classes
+        self._normal = normal_class(spec.method, spec.classes) or 0
+        self._check_classes(np.flatnonzero(spec.class_counts))
+        self._image_shape = _cropped_shape(spec.image_shape, spec.method.crop)
+        self._mean, self._deviation = (
+            torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
+        )
+
+    def build_model(self, name: str) -> nn.Module:
+        """Return the model for this task's images, cropped if need be."""
+        return models.build(name, image_shape=self._image_shape, method=self._method)
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean loss of normal images; a batch with any other is refused."""
+        self._check_classes(batch["label"].unique().cpu().numpy())
+        return {"loss": model(self._cropped(batch["image"]), batch.get("progress")).mean()}
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of each row."""
+        return {"loss": model(self._cropped(batch["image"]))}
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss, all scores, those of the image turned by 90° and the reconstruction.
+
+        Scores: `mse`, `rel_mse` (over the mean square of the image) and `ssim_error` (1 - SSIM) of
+        models that reconstruct, in the store's units; `score` of those that have one of their own.
+        """
+        image, scorer = self._cropped(batch["image"]), cast(Scorer, model)
+        columns = {"loss": scorer(image)}
+        upright, arrays = self._scores(scorer, image)
+        turned, _ = self._scores(scorer, torch.rot90(image, dims=(2, 3)))
+        renamed = {f"{TURNED}{name}": values for name, values in turned.items()}
+        return columns | upright | renamed | arrays
+
+    def summarise(
+        self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
+    ) -> dict[str, float]:
+        """Return the mean loss of normal images; any other is refused, so it chooses no epoch."""
+        self._check_classes(np.unique(labels))
+        return {"loss": float(predictions["loss"].mean(dtype=np.float64))}
+
+    def _scores(self, scorer: Scorer, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the scores (B,) and, of models that reconstruct, the images as float16."""
+        found = scorer.judge(image)
+        scores = {"score": found["score"].float()} if "score" in found else {}
+        if "reconstruction" not in found:
+            return scores, {}
+        there, drawn = (self._in_units(each) for each in (image, found["reconstruction"]))
+        mse = row_mean((there - drawn) ** 2)
+        energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
+        errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": 1 - ssim(there, drawn)}
+        return errors | scores, {"reconstruction": drawn.half()}
+
+    def _in_units(self, image: Tensor) -> Tensor:
+        """Return normalised images in the units of the store."""
+        mean, deviation = (each.to(image.device) for each in (self._mean, self._deviation))
+        return image.float() * deviation + mean
+
+    def _cropped(self, image: Tensor) -> Tensor:
+        """Return the central part of the images that is learnt."""
+        _, height, width = self._image_shape
+        top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
+        return image[:, :, top : top + height, left : left + width]
+
+    def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
+        others = [self._classes[label] for label in labels if label != self._normal]
+        if others:
+            raise DataError(
+                f"rows of class {', '.join(others)} came to training or validation, where only "
+                f"{self._classes[self._normal]} belongs; submit the recipe again"
+            )
+
+
+def _cropped_shape(image_shape: Shape, crop: int | None) -> Shape:
+    channels, height, width = image_shape
+    if crop is None:
+        return image_shape
+    if crop > min(height, width):
+        raise ConfigError(
+            f"method.crop {crop} is larger than the images of {height}×{width} px; lower it"
+        )
+    return channels, crop, crop
+
+
+def ssim(image: Tensor, other: Tensor) -> Tensor:
+    """Return the structural similarity of each pair (B,): Gaussian windows, pixels of 0 to 1."""
+    declare_missing_torchvision_ops()
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = structural_similarity_index_measure(other, image, data_range=1.0, reduction="none")
+    return found.reshape(len(image))  # type: ignore[union-attr]
