@@ -77,6 +77,11 @@ class RunPaths:
         return self.root / "provenance.json"
 
     @property
+    def code(self) -> Path:
+        """Folder of the code that jobs run: a copy of the package for each that was submitted."""
+        return self.root / "code"
+
+    @property
     def slurm(self) -> Path:
         """Folder of submitit: scripts, pickles and logs; private to the user."""
         return self.root / "slurm"

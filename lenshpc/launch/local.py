@@ -25,6 +25,7 @@ from lenshpc.errors import LaunchError
 from lenshpc.files import read_json, write_json
 from lenshpc.launch import executor
 from lenshpc.launch.sites import Site, local_gpus, local_slots
+from lenshpc.launch.snapshot import Snapshot
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan
 
@@ -74,14 +75,18 @@ def _is_queue(pid: int, run: RunPaths) -> bool:
         return False
 
 
-def start_queue(run: RunPaths, members: Sequence[int]) -> int:
-    """Start the queue of a run as a process of its own; return its number once it works."""
+def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
+    """Start the queue of a run as a process of its own; return its number once it works.
+
+    It and its members run the copy of the code.
+    """
     waiting = Queue(states=dict.fromkeys(members, "PENDING"))
     write_json(queue_path(run), waiting.model_dump(mode="json"))
     log_path = run.slurm / "queue.log"
     with log_path.open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],
+            env=code.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lenshpc.errors import ConfigError
-from lenshpc.launch import executor
+from lenshpc.launch import executor, snapshot
 from lenshpc.launch.executor import Sending
 from lenshpc.launch.sites import Site, load_site
 from lenshpc.store import Draft
@@ -38,6 +38,9 @@ def send_conversion(
     # beside the draft, since the last job removes that
     folder = draft.path.with_name(f".{draft.path.name}.slurm")
     folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
+    code = snapshot.read(folder / "code")
+    code.keep()
+    site = code.before(site)
     name = f"prepare-{draft.spec.dataset}"
     tasks = sorted({shard % num_tasks for shard in draft.missing()})
     job = ""
