@@ -96,6 +96,11 @@ class RunPaths:
         """JSON lines, one a job that was submitted."""
         return self.slurm / "jobs.jsonl"
 
+    @property
+    def excluded(self) -> Path:
+        """JSON lines, one a node that the run's jobs avoid."""
+        return self.slurm / "excluded.jsonl"
+
     def attempts(self, job: str) -> Path:
         """JSON lines, one an event of a member's job (`123_4`, `123` or a local process)."""
         return self.slurm / f"{job}_attempts.jsonl"

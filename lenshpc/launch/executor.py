@@ -23,12 +23,15 @@ LINK = (
     '${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
 )
 
-# a failed srun asks, in the member's own container, whether its job is sent again
+# A failed srun asks, in the member's own container, whether its job is sent again, and on which
+# nodes not. SLURM takes those of waiting jobs only: after the requeue, which also ends this script.
 REQUEUE = """\
 rc=$?
 job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
-if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc; then
+if [ $rc != 0 ] && avoid=$({ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc); then
+  trap "" TERM
   scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume {root}"
+  [ -z "$avoid" ] || scontrol update JobId="$job" ExcNodeList="$avoid"
 fi
 exit $rc"""
 

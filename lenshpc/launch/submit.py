@@ -13,7 +13,7 @@ from lenshpc.completion import missing_members, reference
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_json
-from lenshpc.launch import executor, provenance, slurm, snapshot
+from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import start_queue
@@ -82,7 +82,7 @@ def shares(members: tuple[int, ...], site: Site) -> list[Share]:
 def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], JobRequest]:
     """Return what would be asked of SLURM for all members, and for the report after them."""
     parts = shares(tuple(range(len(plan.members))), site)
-    site = snapshot.read(run.code).before(site)
+    site = exclusion.before(snapshot.read(run.code).before(site), run)
     unknown = [f"<JOB ID OF PART {part + 1}>" for part in range(len(parts))]
     return (
         [part.request(plan, site, run.slurm, unknown) for part in parts],
@@ -115,6 +115,8 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
         status = run_status(run, plan)
         if status.silence:
             raise LaunchError(f"nothing was sent: {status.silence}; try again")
+        for line in status.members:
+            exclusion.note(run, line.job, line.failure)
         active = {line.index for line in status.members if line.state not in ENDED}
         missing = {member.index for member in missing_members(run, plan, verify=True)}
         todo = tuple(sorted(missing - active))
@@ -126,7 +128,8 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
             latest = latest_of_members(run)
             jobs = [latest[member][0] for member in active]
             after = {job.job_id for job in jobs if job.scheduler == "slurm"}
-            return SlurmSender(run, plan, code.before(site), calls, lock).send(todo, after, status)
+            place = exclusion.before(code.before(site), run)
+            return SlurmSender(run, plan, place, calls, lock).send(todo, after, status)
         if active:
             where = f"lenshpc status {reference(run)} --watch"
             raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
