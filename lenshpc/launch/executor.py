@@ -206,7 +206,7 @@ def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) 
     submission.set_timeout(request.parameters["time"], max_num_timeout=3)
     submission.dump(pickled)
     script.write_text(request.script(), encoding="utf-8")
-    job_id = slurm.sbatch(script, pickled.name, sending.inherited)
+    job_id = slurm.sbatch(script, pickled.name, inherited=sending.inherited)
     script.rename(request.folder / f"{job_id}_submission.sh")
     return job_id
 

@@ -118,8 +118,9 @@ RULES = (
         meaning="a node's GPU or driver is broken, or somebody else's process holds it",
         advice="tell the site the node's name",
         pattern=r"uncorrectable ECC error|fallen off the bus|CUDA-capable devices? (are|is) "
-        r"(busy|detected)|No CUDA GPUs are available|no CUDA-capable device is detected"
-        r"|Driver/library version mismatch|CUDA error: (unspecified launch failure|unknown error)",
+        r"(busy|detected)|No CUDA GPUs are available( on node (?P<node>[\w.-]+))?"
+        r"|no CUDA-capable device is detected|Driver/library version mismatch"
+        r"|CUDA error: (unspecified launch failure|unknown error)",
     ),
     Rule(
         name="NO SHARED FILES",

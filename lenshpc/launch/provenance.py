@@ -19,6 +19,7 @@ from lenshpc.launch.registry import now
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.paths import RunPaths
 
+PACKAGE = Path(__file__).parents[1]
 MAX_DIFF_BYTES = 1_000_000
 PACKAGES = [
     "torch",
@@ -37,7 +38,7 @@ PACKAGES = [
 def append(run: RunPaths, command: Sequence[str], code: Snapshot) -> None:
     """Add a submission to the run's provenance, numbered from 1."""
     before = read_json(run.provenance) if run.provenance.is_file() else {}
-    latest = facts(command, code.sha256) | {"git": git_state(Path(__file__).parent, run.code)}
+    latest = facts(command, code.sha256) | {"git": git_state(PACKAGE, run.code)}
     write_json(run.provenance, {**before, f"submission {len(before) + 1}": latest})
 
 

@@ -52,3 +52,10 @@ def test_large_difference_is_cut_but_hashed_whole(checkout, tmp_path):
 
 def test_folder_outside_of_a_checkout_has_no_commit(tmp_path):
     assert provenance.git_state(tmp_path, tmp_path / "code") is None
+
+
+def test_checkout_is_looked_for_where_the_package_lies(tmp_path):
+    if not (provenance.PACKAGE.parent / ".git").exists():
+        pytest.skip("these tests do not run in a checkout")
+    state = provenance.git_state(provenance.PACKAGE, tmp_path / "code")
+    assert state["commit"] == git(provenance.PACKAGE, "rev-parse", "HEAD")
