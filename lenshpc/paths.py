@@ -101,6 +101,10 @@ class RunPaths:
         """JSON lines, one a node that the run's jobs avoid."""
         return self.slurm / "excluded.jsonl"
 
+    def next(self, job: str) -> Path:
+        """Shell lines by which a member's job comes back after its latest attempt."""
+        return self.slurm / f"{job}_next.sh"
+
     def attempts(self, job: str) -> Path:
         """JSON lines, one an event of a member's job (`123_4`, `123` or a local process)."""
         return self.slurm / f"{job}_attempts.jsonl"

@@ -23,15 +23,15 @@ LINK = (
     '${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
 )
 
-# A failed srun asks, in the member's own container, whether its job is sent again, and on which
-# nodes not. SLURM takes those of waiting jobs only: after the requeue, which also ends this script.
+# A failed srun asks, in the member's own container, whether its job is sent again, and how. That
+# ends this script: hence the trap.
 REQUEUE = """\
 rc=$?
 job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
-if [ $rc != 0 ] && avoid=$({ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc); then
+with=$(command -v scontrol || echo sbatch)
+if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc "$with"; then
   trap "" TERM
-  scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume {root}"
-  [ -z "$avoid" ] || scontrol update JobId="$job" ExcNodeList="$avoid"
+  sh {root}/slurm/"$job"_next.sh
 fi
 exit $rc"""
 

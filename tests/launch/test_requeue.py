@@ -108,10 +108,10 @@ def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(
     run, _ = planned(tmp_path, spots, asked)
     run.slurm.mkdir()
     Attempts(run.attempts("7_1"), 0).append("saved", place=(2, 0))
-    assert main(str(run.root), "7_1", "0", "137") == 0
+    assert main(str(run.root), "7_1", "0", "137", "scontrol") == 0
     Attempts(run.attempts("7_1"), 1).append("saved", place=(3, 0))
     Attempts(run.attempts("7_1"), 1).append("saved", place=(4, 0))
-    assert main(str(run.root), "7_1", "1", "137") == 1
+    assert main(str(run.root), "7_1", "1", "137", "scontrol") == 1
     assert capsys.readouterr().err == (
         "lenshpc: job 7_1 is requeued: crash, requeue 1 of at most 1\n"
         "lenshpc: job 7_1 is not requeued: "
@@ -127,8 +127,8 @@ def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(
     ]
 
 
-def test_node_at_fault_is_noted_and_told_to_the_batch_script(
-    spots: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+def test_node_at_fault_is_noted_and_avoided_by_the_job_that_comes_back(
+    spots: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ranks import planned, recipe
 
@@ -138,12 +138,15 @@ def test_node_at_fault_is_noted_and_told_to_the_batch_script(
     run.site.write_text(site.model_dump_json())
     monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu7")
     (run.slurm / "7_1_0_log.out").write_text("started\n")
-    assert main(str(run.root), "7_1", "0", "137") == 0
-    assert capsys.readouterr().out == "", "a kill is nobody's fault"
+    assert main(str(run.root), "7_1", "0", "137", "scontrol") == 0
+    assert "ExcNodeList" not in run.next("7_1").read_text(), "a kill is nobody's fault"
     (run.slurm / "7_2_0_log.out").write_text("CUDA error: uncorrectable ECC error encountered\n")
     for number in range(2):
-        assert main(str(run.root), "7_2", str(number), "1") == 1 - (not number)
-        assert capsys.readouterr().out == "gpu1,gpu7"
+        assert main(str(run.root), "7_2", str(number), "1", "scontrol") == number
+    assert run.next("7_2").read_text() == (
+        f'scontrol requeue 7_2 || echo "lenshpc: send it again with: lenshpc resume {run.root}"\n'
+        "scontrol update JobId=7_2 ExcNodeList=gpu1,gpu7\n"
+    )
     assert run.excluded.read_text() == '{"node": "gpu7", "failure": "GPU FAULT", "job": "7_2"}\n'
     events = read_events(run.attempts("7_2"))
     assert {(event.failure, event.node, event.tail) for event in events} == {
