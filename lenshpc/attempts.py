@@ -7,7 +7,7 @@ whether the job is requeued, and by whoever accounts for its time.
 import os
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import NonNegativeInt
 
@@ -22,7 +22,8 @@ class Event(Frozen):
 
     `started`: the first process began. `saved`: there is a checkpoint, `step` steps into `epoch`;
     the first of an attempt is the one that it goes on from. `stopped`: it was told to, and saved.
-    `failed`: an error that would come again. `requeued`, `ended`: the decision after the attempt.
+    `failed`: an error that would come again. `requeued`, `ended`: the decision after the attempt,
+    with the failure's name, the line of a log that tells it, the log's end, and the node to blame.
     """
 
     what: What
@@ -32,6 +33,10 @@ class Event(Frozen):
     step: NonNegativeInt = 0
     cause: Cause | None = None
     reason: str = ""
+    failure: str = ""
+    line: str = ""
+    tail: tuple[str, ...] = ()
+    node: str = ""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -52,6 +57,7 @@ class Attempts:
         place: tuple[int, int] = (0, 0),
         cause: Cause | None = None,
         reason: str = "",
+        **facts: Any,
     ) -> None:
         """Add an event, on disk when this returns."""
         epoch, step = place
@@ -63,6 +69,7 @@ class Attempts:
             step=step,
             cause=cause,
             reason=reason,
+            **facts,
         )
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:

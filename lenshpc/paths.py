@@ -82,6 +82,11 @@ class RunPaths:
         return self.root / "provenance.json"
 
     @property
+    def code(self) -> Path:
+        """Folder of the code that jobs run: a copy of the package for each that was submitted."""
+        return self.root / "code"
+
+    @property
     def slurm(self) -> Path:
         """Folder of submitit: scripts, pickles and logs; private to the user."""
         return self.root / "slurm"
@@ -95,6 +100,15 @@ class RunPaths:
     def jobs(self) -> Path:
         """JSON lines, one a job that was submitted."""
         return self.slurm / "jobs.jsonl"
+
+    @property
+    def excluded(self) -> Path:
+        """JSON lines, one a node that the run's jobs avoid."""
+        return self.slurm / "excluded.jsonl"
+
+    def next(self, job: str) -> Path:
+        """Shell lines by which a member's job comes back after its latest attempt."""
+        return self.slurm / f"{job}_next.sh"
 
     def attempts(self, job: str) -> Path:
         """JSON lines, one an event of a member's job (`123_4`, `123` or a local process)."""

@@ -5,12 +5,15 @@ import time
 from datetime import datetime
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from lenshpc.aggregate.gate import compact
 from lenshpc.completion import resume_command
+from lenshpc.launch.failures import Failure
 from lenshpc.launch.local import read_queue, stop_queue
 from lenshpc.launch.states import MemberStatus, RunStatus, run_status
 from lenshpc.paths import RunPaths
@@ -22,8 +25,8 @@ COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
 
 
 def show(status: RunStatus) -> None:
-    """Print the table."""
-    Console().print(table(status))
+    """Print the table, and what went wrong."""
+    Console().print(drawn(status))
 
 
 def watch(run: RunPaths, plan: Plan) -> None:
@@ -37,10 +40,10 @@ def watch(run: RunPaths, plan: Plan) -> None:
         with Live(console=console, refresh_per_second=4) as live:
             status = run_status(run, plan)
             while not status.has_ended:
-                live.update(table(status))
+                live.update(drawn(status))
                 time.sleep(LOCAL_POLL_S if local else SLURM_POLL_S)
                 status = run_status(run, plan)
-            live.update(table(status))
+            live.update(drawn(status))
     except KeyboardInterrupt:
         _interrupted(run, local=local)
     if status.report != "DONE":
@@ -59,18 +62,42 @@ def _interrupted(run: RunPaths, *, local: bool) -> None:
     sys.exit(130)
 
 
+def drawn(status: RunStatus) -> Group:
+    """Return the table, and below it each kind of failure with its advice."""
+    kinds: dict[str, dict[int, Failure]] = {}
+    for line in status.members:
+        if line.failure:
+            kinds.setdefault(line.failure.name, {})[line.index] = line.failure
+    return Group(table(status), *map(_told, kinds.values()))
+
+
+def _told(failures: dict[int, Failure]) -> Text:
+    """Return which members failed so, what it means, what to do, and the end of a log."""
+    first = next(iter(failures.values()))
+    who = f"{'member' if len(failures) == 1 else 'members'} {compact(list(failures))}"
+    nodes = {one.node for one in failures.values()} - {""}
+    blamed = f" on {', '.join(sorted(nodes))}" if nodes and first.action == "exclude node" else ""
+    lines = [
+        Text(),
+        Text.assemble((first.name, "red"), f"{blamed}, {who}: {first.meaning}"),
+        Text(f"  do: {first.advice}"),
+        *(Text(f"  | {line}", style="dim") for line in first.tail),
+    ]
+    return Text("\n").join(lines)
+
+
 def table(status: RunStatus) -> Table:
     """Return the status as a table."""
-    drawn = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
+    grid = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
     longest = max(len(line.name) for line in status.members)
-    drawn.add_column("member", min_width=longest)
+    grid.add_column("member", min_width=longest)
     for heading in HEADINGS[1:]:
-        drawn.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
+        grid.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
     for line in status.members:
-        drawn.add_row(*_cells(line))
+        grid.add_row(*_cells(line))
     cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _coloured(status.report)}
-    drawn.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
-    return drawn
+    grid.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
+    return grid
 
 
 def _cells(line: MemberStatus) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, LaunchError
 
 # Ports below Linux' ephemeral range (32768-60999), where srun itself listens.
 FIRST_PORT, NUM_PORTS = 20_000, 12_000
@@ -39,12 +40,26 @@ class Process:
     def device(self) -> torch.device:
         """Return this rank's GPU, or the CPU where there is none.
 
-        SLURM shows a task either all GPUs of its node or just its own.
+        SLURM shows a task either all GPUs of its node or just its own. Raises LaunchError where
+        the node has some, and CUDA does not see them.
         """
         if not torch.cuda.is_available():
+            if torch.version.cuda:
+                refuse_dead_gpus(Path("/dev").glob("nvidia[0-9]*"), os.environ)
             return torch.device("cpu")
         visible = torch.cuda.device_count()
         return torch.device("cuda", self.local_rank if visible > 1 else 0)
+
+
+def refuse_dead_gpus(devices: Iterable[Path], environment: Mapping[str, str]) -> None:
+    """Raise LaunchError if this process may use one of the devices: it would train on the CPU."""
+    found = ", ".join(sorted(path.name for path in devices))
+    if found and environment.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1", "NoDevFiles"}:
+        node = environment.get("SLURMD_NODENAME") or hostname()
+        raise LaunchError(
+            f"No CUDA GPUs are available on node {node}, which has {found}: a GPU or its driver "
+            "is broken; tell the site the node's name, or set CUDA_VISIBLE_DEVICES= for the CPU"
+        )
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Process:

@@ -7,6 +7,7 @@ from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch import local, slurm
 from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import read_queue
+from lenshpc.launch.registry import records
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan
@@ -41,7 +42,8 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
         if read_queue(run).pid:
             _cancel_local(run, chosen, all_of_them=report)
         else:
-            _cancel_slurm(status, chosen, report=report)
+            reports = _reports(run) if report else set()
+            _cancel_slurm(status, chosen, reports)
     return Cancelled(members=chosen, report=report)
 
 
@@ -52,12 +54,17 @@ def _cancel_local(run: RunPaths, chosen: tuple[int, ...], *, all_of_them: bool) 
         local.stop_members(run, chosen)
 
 
-def _cancel_slurm(status: RunStatus, chosen: tuple[int, ...], *, report: bool) -> None:
+def _reports(run: RunPaths) -> set[str]:
+    """Return the jobs of reports: several, where one was sent for each follow-up of a member."""
+    return {one.job_id for one in records(run) if one.scheduler == "slurm" and not one.members}
+
+
+def _cancel_slurm(status: RunStatus, chosen: tuple[int, ...], reports: set[str]) -> None:
     jobs = {status.members[index].job for index in chosen}
     every = {line.job for line in status.members if line.state not in ENDED}
     if jobs == every:  # whole arrays: one id for thousands of elements
         jobs = {job.partition("_")[0] for job in jobs}
-    jobs |= {status.report_job} if report else set()
+    jobs |= {job for job in reports if _is_alive(job)}
     deadline = time.monotonic() + WAIT_S
     while jobs:
         # again and again: a job that is requeued at this moment comes back

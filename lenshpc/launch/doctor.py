@@ -49,7 +49,7 @@ def examine_requeue(facts: Facts) -> Iterator[Finding]:
             level="note",
             what="JobRequeue=0",
             meaning="a job whose node is lost or that is preempted ends unless it asked for more",
-            advice="nothing; the profile asks for it (sbatch: {requeue: true})",
+            advice="nothing; members ask for it",
         )
 
 
@@ -323,8 +323,7 @@ def profile(facts: Facts, found: Iterable[Finding], given: Mapping[str, Any]) ->
     name = facts.partition["PartitionName"]
     seen = {"scheduler": "slurm", "partition": name, **_sizes(usable(facts.nodes, name))}
     seen["max_array_size"] = int(facts.config.get("MaxArraySize", "1001"))
-    options: dict[str, Any] = {"requeue": True} if facts.config.get("JobRequeue") == "0" else {}
-    options |= given.get("sbatch", {})
+    options: dict[str, Any] = dict(given.get("sbatch", {}))
     lost = {name for finding in found for name in finding.nodes}
     if lost < set(facts.reports):  # where all fail alike, the nodes are not to blame
         before = [options["exclude"]] if "exclude" in options else []

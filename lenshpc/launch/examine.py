@@ -19,6 +19,7 @@ from lenshpc.launch.facts import (
     Facts,
     NodeReport,
     Record,
+    fits,
     num_gpus,
     parse_config,
     parse_records,
@@ -69,7 +70,7 @@ def cluster(site: Site) -> Facts:
     return Facts(
         config=config,
         partition=_partition(partitions, site.partition),
-        nodes=nodes,
+        nodes=tuple(node for node in nodes if fits(node, site.constraint)),
         accounting_error=error,
     )
 
@@ -191,21 +192,24 @@ def _send(
     site: Site, folder: Path, nodes: Nodes, lines: Sequence[str], size: Sequence[str]
 ) -> Step:
     """Submit a job of one task on each of the nodes."""
-    name = f"{'+'.join(nodes)}-{secrets.token_hex(2)}"
+    name = f"{'+'.join(nodes)}-{secrets.token_hex(8)}"
     script, log = folder / f"{name}.sh", folder / f"{name}.out"
-    write_text(script, "\n".join(["#!/bin/bash", *site.setup, *lines, ""]))
+    own = ["--job-name=lenshpc-doctor", f"--output={log}", "--ntasks-per-node=1"]
+    own += [f"--nodes={len(nodes)}", f"--nodelist={','.join(nodes)}"]
+    options = [f"#SBATCH {option}" for option in (*own, *size, *_options(site))]
+    write_text(script, "\n".join(["#!/bin/bash", *options, *site.setup, *lines, ""]))
+    began = time.time()
+    return Step(job_id=slurm.sbatch(script), nodes=nodes, log=log, began=began)
+
+
+def _options(site: Site) -> list[str]:
     keys = ("partition", "account", "qos")  # no constraint: the node is named
     given = {key: getattr(site, key) for key in keys} | dict(site.options)
-    options = [
+    return [
         f"--{key}" if value is True else f"--{key}={value}"
         for key, value in given.items()
         if value is not None and key != "exclude"
     ]
-    own = [f"--nodes={len(nodes)}", "--ntasks-per-node=1", f"--nodelist={','.join(nodes)}"]
-    command = ["sbatch", "--parsable", "--job-name=lenshpc-doctor", f"--output={log}"]
-    began = time.time()
-    job_id = slurm.ask([*command, *own, *size, *options, str(script)]).strip().partition(";")[0]
-    return Step(job_id=job_id, nodes=nodes, log=log, began=began)
 
 
 def _wait(steps: Sequence[Step], progress: Progress) -> dict[str, float]:

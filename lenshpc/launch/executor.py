@@ -23,12 +23,15 @@ LINK = (
     '${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
 )
 
-# a failed srun asks, in the member's own container, whether its job is sent again
+# A failed srun asks, in the member's own container, whether its job is sent again, and how. That
+# ends this script: hence the trap.
 REQUEUE = """\
 rc=$?
 job=${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}
-if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc; then
-  scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume {root}"
+with=$(command -v scontrol || echo sbatch)
+if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc "$with"; then
+  trap "" TERM
+  sh {root}/slurm/"$job"_next.sh
 fi
 exit $rc"""
 
@@ -203,7 +206,7 @@ def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) 
     submission.set_timeout(request.parameters["time"], max_num_timeout=3)
     submission.dump(pickled)
     script.write_text(request.script(), encoding="utf-8")
-    job_id = slurm.sbatch(script, pickled.name, sending.inherited)
+    job_id = slurm.sbatch(script, pickled.name, inherited=sending.inherited)
     script.rename(request.folder / f"{job_id}_submission.sh")
     return job_id
 

@@ -63,6 +63,15 @@ def usable(nodes: Iterable[Record], partition: str) -> tuple[Record, ...]:
     )
 
 
+def fits(node: Record, constraint: str | None) -> bool:
+    """Return whether a node has the features of a constraint, such as `a100&ib|h100` or `ib*2`."""
+    if constraint is None:
+        return True
+    features = set(node.get("AvailableFeatures", "").split(","))
+    choices = (re.split("[&,]", choice) for choice in constraint.split("|"))
+    return any({word.partition("*")[0] for word in words} <= features for words in choices)
+
+
 def num_gpus(node: Record) -> int:
     """Return the number of GPUs in `gpu:4`, `gpu:a100:4(S:0-1)` or `gpu:a:2,gpu:b:2`."""
     counts = re.findall(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?:(\d+)", node.get("Gres", ""))

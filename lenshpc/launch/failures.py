@@ -85,7 +85,7 @@ RULES = (
         action="requeue",
         meaning="a job of higher priority took the nodes, or somebody requeued it",
         advice="nothing; another qos or partition is preempted less often",
-        states=("PREEMPTED",),
+        states=("PREEMPTED", "REQUEUED"),
         pattern=r"CANCELLED AT \S+ DUE TO (PREEMPTION|JOB REQUEUE)",
     ),
     Rule(
@@ -118,8 +118,9 @@ RULES = (
         meaning="a node's GPU or driver is broken, or somebody else's process holds it",
         advice="tell the site the node's name",
         pattern=r"uncorrectable ECC error|fallen off the bus|CUDA-capable devices? (are|is) "
-        r"(busy|detected)|No CUDA GPUs are available|no CUDA-capable device is detected"
-        r"|Driver/library version mismatch|CUDA error: (unspecified launch failure|unknown error)",
+        r"(busy|detected)|No CUDA GPUs are available( on node (?P<node>[\w.-]+))?"
+        r"|no CUDA-capable device is detected|Driver/library version mismatch"
+        r"|CUDA error: (unspecified launch failure|unknown error)",
     ),
     Rule(
         name="NO SHARED FILES",
@@ -228,6 +229,12 @@ def classify(
     return _failure(UNKNOWN, told, nodes)
 
 
+def named(name: str) -> Failure:
+    """Return the failure of that name, without evidence."""
+    rule = next((rule for rule in RULES if rule.name == name), UNKNOWN)
+    return _failure(rule, [], "")
+
+
 def _told(log: str) -> list[str]:
     """Return the lines of a log since its last start, without ranks' prefixes and empty lines."""
     lines = log.splitlines()
@@ -239,12 +246,13 @@ def _told(log: str) -> list[str]:
 
 def _evidence(rule: Rule, told: Iterable[list[str]]) -> tuple[list[str], re.Match[str]] | None:
     """Return the log and the match of the last line that the rule fits."""
-    pattern = re.compile(rule.pattern)
+    pattern = re.compile(rule.pattern, re.MULTILINE)
     for lines in told:
-        for line in reversed(lines):
-            match = pattern.search(line)
-            if match:
-                return lines, match
+        if pattern.search("\n".join(lines)):  # most rules fit no line: one search tells
+            for line in reversed(lines):
+                match = pattern.search(line)
+                if match:
+                    return lines, match
     return None
 
 

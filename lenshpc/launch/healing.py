@@ -45,7 +45,9 @@ def settle(run: RunPaths) -> None:
         return
     found = find_jobs([job.token for job in left]) | _linked(run)
     for job in left:
-        record(run, job.model_copy(update={"job_id": found.get(job.token, NEVER_SENT)}))
+        _, mark, index = job.follows.partition("_")
+        job_id = found[job.token] + mark + index if job.token in found else NEVER_SENT
+        record(run, job.model_copy(update={"job_id": job_id}))
 
 
 def _linked(run: RunPaths) -> dict[str, str]:

@@ -250,6 +250,11 @@ def run_ledger(run: RunPaths, plan: Plan) -> Ledger:
     )
 
 
+def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
+    """Return what a run has cost as plain values: in total, by member, by model and by fold."""
+    return {k: v for k, v in run_ledger(run, plan).as_json().items() if k != "attempts"}
+
+
 def _recorded(run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]) -> list[Allocation]:
     resources = plan.recipe.resources
     gpus = 0 if _is_on_cpu(run, plan) else resources.world_size

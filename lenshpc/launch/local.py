@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +25,7 @@ from lenshpc.errors import LaunchError
 from lenshpc.files import read_json, write_json
 from lenshpc.launch import executor
 from lenshpc.launch.sites import Site, local_gpus, local_slots
+from lenshpc.launch.snapshot import Snapshot
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan
 
@@ -74,14 +75,18 @@ def _is_queue(pid: int, run: RunPaths) -> bool:
         return False
 
 
-def start_queue(run: RunPaths, members: Sequence[int]) -> int:
-    """Start the queue of a run as a process of its own; return its number once it works."""
+def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
+    """Start the queue of a run as a process of its own; return its number once it works.
+
+    It and its members run the copy of the code.
+    """
     waiting = Queue(states=dict.fromkeys(members, "PENDING"))
     write_json(queue_path(run), waiting.model_dump(mode="json"))
     log_path = run.slurm / "queue.log"
     with log_path.open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],
+            env=code.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -167,13 +172,13 @@ class LocalQueue:
             if not self.stopping:
                 self._aggregate()
         finally:
-            self._end_running()
+            self._end(self.running)
             self.states |= dict.fromkeys([*self.running, *self._waiting()], "CANCELLED")
             self._write(pid=0)
 
-    def _end_running(self) -> None:
-        """Have the running members save and end."""
-        jobs = [job for job, _ in self.running.values()]
+    def _end(self, members: Iterable[int]) -> None:
+        """Have running members save and end."""
+        jobs = [self.running[member][0] for member in members]
         for job in jobs:
             executor.terminate_local(job)
         deadline = time.monotonic() + SAVE_S
@@ -186,23 +191,24 @@ class LocalQueue:
         return [member for member, state in self.states.items() if state == "PENDING"]
 
     def _cancel_marked(self) -> None:
-        for mark in self.run.slurm.glob("cancel-*"):
-            member = int(mark.name.removeprefix("cancel-"))
-            if member in self.running:
-                job, slots = self.running.pop(member)
-                job.cancel()
-                for slot in slots:
-                    slot.close()
+        marks = self.run.slurm.glob("cancel-*")
+        marked = {int(mark.name.removeprefix("cancel-")): mark for mark in marks}
+        self._end(marked.keys() & self.running.keys())
+        for member, mark in marked.items():
+            self._free(member)
             if self.states.get(member) in {"PENDING", "RUNNING"}:
                 self._note(member, "CANCELLED")
             mark.unlink()
 
+    def _free(self, member: int) -> None:
+        _, slots = self.running.pop(member, (None, []))
+        for slot in slots:
+            slot.close()
+
     def _collect(self) -> None:
-        for member, (job, slots) in list(self.running.items()):
+        for member, (job, _) in list(self.running.items()):
             if job.done():
-                del self.running[member]
-                for slot in slots:
-                    slot.close()
+                self._free(member)
                 paths = self.run.member(self.plan.members[member].name)
                 done = is_done(paths, self.plan.fingerprint())
                 self._note(member, "COMPLETED" if done else "FAILED")

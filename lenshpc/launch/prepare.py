@@ -1,14 +1,18 @@
 """Send a conversion to a cluster: an array that shares out the shards, then a job that joins."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lenshpc.errors import ConfigError
-from lenshpc.launch import executor
+from lenshpc.launch import executor, snapshot
 from lenshpc.launch.executor import Sending
 from lenshpc.launch.sites import Site, load_site
-from lenshpc.store import Draft
+
+if TYPE_CHECKING:  # it costs 1 s, which `resume` need not pay
+    from lenshpc.store import Draft
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ def send_conversion(
     # beside the draft, since the last job removes that
     folder = draft.path.with_name(f".{draft.path.name}.slurm")
     folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
+    code = snapshot.read(folder / "code")
+    code.keep()
+    site = code.before(site)
     name = f"prepare-{draft.spec.dataset}"
     tasks = sorted({shard % num_tasks for shard in draft.missing()})
     job = ""

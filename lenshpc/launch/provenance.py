@@ -1,6 +1,7 @@
-"""Write down where a run came from: command, host, packages, and the state of the checkout."""
+"""Write down where a run came from: command, host, packages, code and the state of the checkout."""
 
 import getpass
+import hashlib
 import platform
 import shlex
 import shutil
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc import __version__
-from lenshpc.files import read_json, write_json
+from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch.registry import now
+from lenshpc.launch.snapshot import Snapshot
 from lenshpc.paths import RunPaths
 
+PACKAGE = Path(__file__).parents[1]
+MAX_DIFF_BYTES = 1_000_000
 PACKAGES = [
     "torch",
     "timm",
@@ -31,14 +35,15 @@ PACKAGES = [
 ]
 
 
-def append(run: RunPaths, command: Sequence[str]) -> None:
+def append(run: RunPaths, command: Sequence[str], code: Snapshot) -> None:
     """Add a submission to the run's provenance, numbered from 1."""
     before = read_json(run.provenance) if run.provenance.is_file() else {}
-    write_json(run.provenance, {**before, f"submission {len(before) + 1}": facts(command)})
+    latest = facts(command, code.sha256) | {"git": git_state(PACKAGE, run.code)}
+    write_json(run.provenance, {**before, f"submission {len(before) + 1}": latest})
 
 
-def facts(command: Sequence[str]) -> dict[str, Any]:
-    """Return what identifies a submission."""
+def facts(command: Sequence[str], code: str) -> dict[str, Any]:
+    """Return what identifies a submission, but for the checkout; `code` is its code's hash."""
     return {
         "time": now(),
         "command": shlex.join([Path(command[0]).name, *command[1:]]),
@@ -48,8 +53,8 @@ def facts(command: Sequence[str]) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "lenshpc": __version__,
+        "code": code,
         "packages": {name: _version(name) for name in PACKAGES},
-        "git": _git_state(Path(__file__).parent),
     }
 
 
@@ -60,20 +65,28 @@ def _version(package: str) -> str:
         return "absent"
 
 
-def _git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and cleanliness of the checkout that lenshpc runs from, if it runs from one."""
+def git_state(folder: Path, diffs: Path) -> dict[str, Any] | None:
+    """Return commit and changes of the checkout that `folder` is tracked in; None outside of one.
+
+    The difference from the commit is written below `diffs`, its beginning where it is large.
+    """
     if not _git(folder, "ls-files", "errors.py"):  # installed below somebody else's checkout
         return None
+    diff = _git(folder, "diff", "--no-ext-diff", "--no-color", "HEAD")
+    sha256 = hashlib.sha256(diff).hexdigest()
+    if diff:
+        diffs.mkdir(exist_ok=True)
+        with replacing(diffs / f"{sha256[:16]}.diff") as temporary:
+            temporary.write_bytes(diff[:MAX_DIFF_BYTES])
     return {
-        "commit": _git(folder, "rev-parse", "HEAD"),
+        "commit": _git(folder, "rev-parse", "HEAD").decode().strip(),
         "clean": not _git(folder, "status", "--porcelain"),
+        "diff": {"sha256": sha256, "num_bytes": len(diff)} if diff else None,
     }
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(folder: Path, *arguments: str) -> bytes:
     if shutil.which("git") is None:
-        return ""
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return b""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else b""

@@ -17,7 +17,8 @@ class JobRecord(Frozen):
     """One submitted job: an array of members, or an aggregation (`members` is empty).
 
     It is written before sbatch is called, with an empty `job_id`, and again when the id is known;
-    `token` names both lines, and the batch script, by which SLURM can be asked for the id.
+    `token` names both lines, and the batch script, by which SLURM can be asked for the id. A job
+    in place of one that could not be requeued `follows` that one; its id is that of the element.
     """
 
     token: str = ""
@@ -26,6 +27,7 @@ class JobRecord(Frozen):
     site: str
     members: tuple[int, ...]
     submitted: str
+    follows: str = ""
 
     def elements(self) -> dict[int, str]:
         """Return member → the scheduler's name of its job: `123_4`, or `123` when it is alone."""

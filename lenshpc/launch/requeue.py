@@ -1,10 +1,12 @@
 """Whether a member's job that ended is sent again: budgets by cause, never twice without progress.
 
 The batch script asks once srun has failed, through srun, so inside the member's own container:
-`python -m lenshpc.launch.requeue RUN JOB RESTART EXIT_CODE`. Exit 0 says yes, 1 no; the reason goes
-to the log and into the job's attempts. A cancelled job does not come here: its script is ended too.
+`python -m lenshpc.launch.requeue RUN JOB RESTART EXIT_CODE COMMAND`. Exit 0 says yes, 1 no; the
+reason goes to the log and into the job's attempts, and how it comes back into a script of its own.
+A cancelled job does not come here: its batch script is ended too.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,10 +16,16 @@ from typing import Any
 
 from lenshpc.attempts import Attempts, Cause, Event
 from lenshpc.config import validate
-from lenshpc.files import read_json
+from lenshpc.files import read_json, write_text
+from lenshpc.launch import exclusion
+from lenshpc.launch.executor import log_paths
 from lenshpc.launch.failures import classify, read_tails
+from lenshpc.launch.followup import earlier_events, follow_up_lines, requeue_lines
+from lenshpc.launch.sites import Site
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Requeues, Resources
+
+STATES = {"timeout": "TIMEOUT", "preemption": "PREEMPTED"}  # SLURM's words for what it will say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +86,46 @@ def budgets_of(run: RunPaths) -> Requeues:
     return validate(Resources, plan["recipe"]["resources"], str(run.plan)).max_requeues
 
 
-def main(root: str, job: str, restart: str, exit_code: str) -> int:
-    """Decide, record and tell."""
+def avoided(run: RunPaths) -> str:
+    """Return all nodes that the job must avoid when it comes back, if one was found since."""
+    if not exclusion.nodes(run):
+        return ""
+    site = validate(Site, read_json(run.site), str(run.site))
+    return str(exclusion.before(site, run).sbatch["exclude"])
+
+
+def main(root: str, job: str, restart: str, exit_code: str, command: str) -> int:
+    """Decide, record and tell; write how the job comes back, with scontrol or with sbatch."""
     run = RunPaths(Path(root))
     attempts = Attempts(run.attempts(job), int(restart))
+    logs = read_tails(log_paths(run.slurm, job))
+    earlier = earlier_events(run, job)
+    offset = earlier[-1].restart + 1 if earlier else 0
+    events = [
+        event.model_copy(update={"restart": offset + event.restart}) for event in attempts.events()
+    ]
     decision = decide(
-        attempts.events(),
-        restart=attempts.restart,
+        [*earlier, *events],
+        restart=offset + attempts.restart,
         exit_code=int(exit_code),
         budgets=budgets_of(run),
-        logs=read_tails(sorted(run.slurm.glob(f"{job}_*_log.out"))),
+        logs=logs,
     )
+    nodes = os.environ.get("SLURM_JOB_NODELIST", "")
+    failure = classify(STATES.get(decision.cause, ""), f"{exit_code}:0", logs, nodes)
     attempts.append(
-        "requeued" if decision.requeue else "ended", cause=decision.cause, reason=decision.reason
+        "requeued" if decision.requeue else "ended",
+        cause=decision.cause,
+        reason=decision.reason,
+        failure=failure.name,
+        line=failure.line,
+        tail=failure.tail,
+        node=failure.node,
     )
+    exclusion.note(run, job, failure)
+    if decision.requeue:
+        lines = follow_up_lines if command == "sbatch" else requeue_lines
+        write_text(run.next(job), lines(run, job, avoided(run)))
     verdict = "requeued" if decision.requeue else "not requeued"
     sys.stderr.write(f"lenshpc: job {job} is {verdict}: {decision.reason}\n")
     return 0 if decision.requeue else 1

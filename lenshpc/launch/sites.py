@@ -20,7 +20,8 @@ def _single_line(text: str) -> str:
 
 RESERVED = {"account", "array", "comment", "constraint", "cpus-per-task", "dependency", "error"}
 RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"}
-RESERVED |= {"output", "partition", "qos", "reservation", "signal", "time", "wckey", "wrap"}
+RESERVED |= {"no-requeue", "output", "partition", "qos", "requeue", "reservation", "signal"}
+RESERVED |= {"time", "wckey", "wrap"}
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Line = Annotated[str, AfterValidator(_single_line)]
 

@@ -250,18 +250,18 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
     return done.stdout
 
 
-def sbatch(script: Path, argument: str, inherited: Sequence[int]) -> str:
-    """Submit a script; return the job's id. Raises LaunchError.
+def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
+    """Submit a script with its arguments; return the job's id. Raises LaunchError.
 
     No two submissions may use a name of a script: by it a job is found whose id got lost.
     """
-    command = ["sbatch", "--parsable", str(script), argument]
+    command = ["sbatch", "--parsable", str(script), *arguments]
     for delay_s in (*ORDER_RETRIES_S, 0.0):
         try:
             return _run(command, inherited).strip().partition(";")[0]
         except LaunchError as error:
             if not is_busy(error):
-                raise LaunchError(f"{error}; look at the script with --dry-run") from error
+                raise LaunchError(f"{error}; look at {script}") from error
             refused = error
         time.sleep(delay_s)
         taken = find_jobs([script.stem])  # a busy controller may have taken it all the same

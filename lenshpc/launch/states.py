@@ -1,13 +1,12 @@
 """Where every member of a run stands: the scheduler's word joined with the run's own marks."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from lenshpc.launch import executor
+from lenshpc.launch.failures import Failure, classify, read_tails
 from lenshpc.launch.healing import heal
 from lenshpc.launch.local import Queue, read_queue
 from lenshpc.launch.marks import Marks, read_marks
@@ -18,7 +17,6 @@ from lenshpc.plan import Member, Plan
 
 ENDED = frozenset({"DONE", "FAILED", "NOT SUBMITTED"})
 SECONDS_AN_HOUR = 3600
-TAIL_BYTES = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,8 @@ class MemberStatus:
 
     `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), UNKNOWN (the scheduler does
     not answer) or SLURM's own word for a job that waits or runs; `reason` says how a failed job
-    ended or why another one waits; `estimated_end` is ISO 8601 in UTC, of one that trains.
+    ended or why another one waits, `failure` what that was and what follows; `estimated_end` is
+    ISO 8601 in UTC, of one that trains.
     """
 
     index: int
@@ -40,6 +39,7 @@ class MemberStatus:
     gpu_hours: float = 0.0
     node: str = ""
     reason: str = ""
+    failure: Failure | None = None
     estimated_end: str = ""
 
 
@@ -128,7 +128,7 @@ def _spent(jobs: list[JobRecord], known: Known) -> dict[int, int]:
 def _member_status(sources: Sources, member: Member) -> MemberStatus:
     marks = sources.marks.get(member.index, Marks())
     job, word = _scheduler_word(sources, member.index)
-    state, reason = _judged(sources, job, word, is_done=marks.is_done)
+    state, reason, failure = _judged(sources, job, word, is_done=marks.is_done)
     known = sources.known.jobs.get(job)
     epochs = sources.plan.recipe.train.epochs
     size = sources.plan.recipe.resources.world_size
@@ -144,6 +144,7 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
         node=known.nodes if known and known.nodes else marks.node,
         reason=reason,
+        failure=failure,
         estimated_end=_estimated_end(marks, epochs) if state == "RUNNING" else "",
     )
 
@@ -170,44 +171,26 @@ def _scheduler_word(sources: Sources, index: int) -> tuple[str, str]:
     return queue.jobs.get(index, ""), queue.states.get(index, "CANCELLED")
 
 
-def _judged(sources: Sources, job: str, word: str, *, is_done: bool) -> tuple[str, str]:
-    """Return the state of a member and its reason."""
+def _judged(
+    sources: Sources, job: str, word: str, *, is_done: bool
+) -> tuple[str, str, Failure | None]:
+    """Return the state of a member, its reason, and how it failed."""
     if is_done:
-        return "DONE", ""
+        return "DONE", "", None
     if word == "NOT SUBMITTED":
-        return word, ""
+        return word, "", None
     if word == "UNKNOWN" and sources.known.silence:
-        return word, sources.known.silence
+        return word, sources.known.silence, None
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
     if known.is_active:
-        return word, known.reason
-    return "FAILED", _reason(sources.run, job, word)
-
-
-def _reason(run: RunPaths, job: str, word: str) -> str:
-    """Return how a job ended, with the last error in its logs; nothing of one that ended well."""
-    if word == "COMPLETED":
-        return ""
+        return word, known.reason, None
+    if word == "COMPLETED":  # its files were lost since
+        return "FAILED", "", None
+    logs = read_tails(executor.log_paths(sources.run.slurm, job))
+    failure = classify(word, known.exit_code, logs, known.nodes)
     how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
-    last = last_line(run, job)
-    return f"job {job} {how}" + (f": {last}" if last else "")
-
-
-def last_line(run: RunPaths, job: str) -> str:
-    """Return the last error that the logs of a job show, or else their last line."""
-    lines: list[str] = []
-    for path in executor.log_paths(run.slurm, job):
-        lines += _tail(path).splitlines()[-40:]
-    told = [re.sub(r"^(\[rank\d+\]: ?)+", "", line).strip() for line in lines]
-    told = [line for line in told if line and not line.startswith("submitit ")]
-    errors = [line for line in told if "Error: " in line]
-    return (errors or told or [""])[-1][:300]
-
-
-def _tail(path: Path) -> str:
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-        return stream.read().decode(errors="replace")
+    told = f": {failure.line}" if failure.line else ""
+    return "FAILED", f"job {job} {how}{told}", failure
 
 
 def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:

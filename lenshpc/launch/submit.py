@@ -13,12 +13,13 @@ from lenshpc.completion import missing_members, reference
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_json
-from lenshpc.launch import executor, provenance, slurm
+from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import start_queue
 from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
+from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan, load_plan, save_plan
@@ -81,6 +82,7 @@ def shares(members: tuple[int, ...], site: Site) -> list[Share]:
 def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], JobRequest]:
     """Return what would be asked of SLURM for all members, and for the report after them."""
     parts = shares(tuple(range(len(plan.members))), site)
+    site = exclusion.before(snapshot.read(run.code).before(site), run)
     unknown = [f"<JOB ID OF PART {part + 1}>" for part in range(len(parts))]
     return (
         [part.request(plan, site, run.slurm, unknown) for part in parts],
@@ -95,7 +97,6 @@ def submit(run: RunPaths, plan: Plan, splits: pd.DataFrame, site: Site, calls: C
     run.slurm.mkdir(mode=0o700, exist_ok=True)
     run.slurm.chmod(0o700)  # pickles lie here
     write_json(run.site, site.model_dump(mode="json"))
-    provenance.append(run, sys.argv)
     return _send(run, plan, site, calls)
 
 
@@ -104,34 +105,39 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
     site = validate(Site, read_json(run.site), str(run.site))
-    provenance.append(run, sys.argv)
     return _send(run, load_plan(run), site, calls)
 
 
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
+    code = snapshot.read(run.code)
+    provenance.append(run, sys.argv, code)
     with sole_sender(run) as lock:
         status = run_status(run, plan)
         if status.silence:
             raise LaunchError(f"nothing was sent: {status.silence}; try again")
+        for line in status.members:
+            exclusion.note(run, line.job, line.failure)
         active = {line.index for line in status.members if line.state not in ENDED}
         missing = {member.index for member in missing_members(run, plan, verify=True)}
         todo = tuple(sorted(missing - active))
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())
+        code.keep()
         if site.scheduler == "slurm":
             # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
             latest = latest_of_members(run)
             jobs = [latest[member][0] for member in active]
             after = {job.job_id for job in jobs if job.scheduler == "slurm"}
-            return SlurmSender(run, plan, site, calls, lock).send(todo, after, status)
+            place = exclusion.before(code.before(site), run)
+            return SlurmSender(run, plan, place, calls, lock).send(todo, after, status)
         if active:
             where = f"lenshpc status {reference(run)} --watch"
             raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
-        return _send_local(run, site, todo)
+        return _send_local(run, site, todo, code)
 
 
-def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...]) -> Submission:
-    job_id = str(start_queue(run, todo))
+def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...], code: Snapshot) -> Submission:
+    job_id = str(start_queue(run, todo, code))
     job = JobRecord(job_id=job_id, scheduler="local", site=site.name, members=todo, submitted=now())
     record(run, job)
     return Submission(members=todo, job_ids=(job_id,), report_job_id=job_id)

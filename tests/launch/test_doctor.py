@@ -12,6 +12,7 @@ from lenshpc.launch.doctor import findings, lame, profile
 from lenshpc.launch.facts import (
     Facts,
     NodeReport,
+    fits,
     num_gpus,
     parse_config,
     parse_records,
@@ -213,11 +214,27 @@ def test_profile_has_what_every_node_has_and_excludes_the_lame(tmp_path):
         "mem_gb_per_gpu": 1.9,
         "max_array_size": 10001,
         "account": "lenses",
-        "sbatch": {"requeue": True, "exclude": "node9,node2"},
+        "sbatch": {"exclude": "node9,node2"},
     }
     path = tmp_path / "here.yaml"
     path.write_text(yaml.safe_dump(keys))
     assert load_site(str(path)).model_dump(exclude_unset=True) == {"name": "here", **keys}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "is_fit"),
+    [
+        (None, True),
+        ("a100", True),
+        ("h100", False),
+        ("a100&ib", True),
+        ("a100,opa", False),
+        ("h100|a100&ib*2", True),
+        ("h100|opa", False),
+    ],
+)
+def test_node_fits_a_constraint_by_its_features(constraint, is_fit):
+    assert fits({"AvailableFeatures": "a100,ib,rack1"}, constraint) is is_fit
 
 
 def test_profile_of_a_cluster_without_gpus_leaves_sizes_to_the_recipe():

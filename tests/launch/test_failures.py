@@ -5,9 +5,15 @@ CANCELLED, MODULE, GLOO_PEER, GLOO_STALLED, TIME_LIMIT, PORT, DISK_FULL, TORCH_S
 and INPUT are lenshpc's own. The others are quoted from where their comment says.
 """
 
+from pathlib import Path
+
 import pytest
 
-from lenshpc.launch.failures import RULES, classify, read_tails
+import lenshpc
+from lenshpc.errors import LaunchError
+from lenshpc.launch.failures import RULES, UNKNOWN, classify, read_tails
+
+ALL = (*RULES, UNKNOWN)
 
 EXECVE = """\
 srun: error: node2: task 0: Exited with exit code 2
@@ -197,6 +203,25 @@ def test_earlier_attempts_in_the_same_log_do_not_count():
 )
 def test_culprit_is_the_node_in_the_log_or_the_only_one(log, nodes, node):
     assert classify("FAILED", "1:0", [log], nodes).node == node
+
+
+def test_rank_refuses_the_cpu_where_cuda_is_dead_and_its_node_is_to_blame():
+    from lenshpc.engine.distributed import refuse_dead_gpus
+
+    devices = [Path("/dev/nvidia0"), Path("/dev/nvidia1")]
+    with pytest.raises(LaunchError, match="nvidia0, nvidia1") as caught:
+        refuse_dead_gpus(devices, {"SLURMD_NODENAME": "gpu7", "CUDA_VISIBLE_DEVICES": "1"})
+    failure = classify("FAILED", "1:0", [f"lenshpc.errors.LaunchError: {caught.value}"], "gpu[1-9]")
+    assert (failure.name, failure.node) == ("GPU FAULT", "gpu7")
+    refuse_dead_gpus([], {"CUDA_VISIBLE_DEVICES": "1"})
+    refuse_dead_gpus(devices, {"CUDA_VISIBLE_DEVICES": ""})
+
+
+def test_commands_page_has_every_failure_with_its_action_and_advice():
+    page = (Path(lenshpc.__file__).parents[1] / "docs" / "commands.md").read_text()
+    rows = [f"| {one.name} | {one.action} | {one.meaning} | {one.advice} |" for one in ALL]
+    table = page[page.index("| failure |") :].split("\n\n")[0].splitlines()[2:]
+    assert table == rows
 
 
 def test_last_lines_are_of_the_log_with_the_evidence(tmp_path):

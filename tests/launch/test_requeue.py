@@ -7,6 +7,7 @@ import pytest
 
 from lenshpc.attempts import Attempts, Event, read_events
 from lenshpc.launch.requeue import Decision, decide, main
+from lenshpc.launch.sites import Site
 from lenshpc.recipe import Requeues
 from lenshpc.store import Store
 
@@ -105,11 +106,12 @@ def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(
 
     asked = recipe(resources={"max_requeues": {"crash": 1}})
     run, _ = planned(tmp_path, spots, asked)
+    run.slurm.mkdir()
     Attempts(run.attempts("7_1"), 0).append("saved", place=(2, 0))
-    assert main(str(run.root), "7_1", "0", "137") == 0
+    assert main(str(run.root), "7_1", "0", "137", "scontrol") == 0
     Attempts(run.attempts("7_1"), 1).append("saved", place=(3, 0))
     Attempts(run.attempts("7_1"), 1).append("saved", place=(4, 0))
-    assert main(str(run.root), "7_1", "1", "137") == 1
+    assert main(str(run.root), "7_1", "1", "137", "scontrol") == 1
     assert capsys.readouterr().err == (
         "lenshpc: job 7_1 is requeued: crash, requeue 1 of at most 1\n"
         "lenshpc: job 7_1 is not requeued: "
@@ -123,6 +125,33 @@ def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(
         ("saved", 1, (4, 0)),
         ("ended", 1, (0, 0)),
     ]
+
+
+def test_node_at_fault_is_noted_and_avoided_by_the_job_that_comes_back(
+    spots: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ranks import planned, recipe
+
+    run, _ = planned(tmp_path, spots, recipe())
+    run.slurm.mkdir()
+    site = Site(name="big", scheduler="slurm", sbatch={"exclude": "gpu1"})
+    run.site.write_text(site.model_dump_json())
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu7")
+    (run.slurm / "7_1_0_log.out").write_text("started\n")
+    assert main(str(run.root), "7_1", "0", "137", "scontrol") == 0
+    assert "ExcNodeList" not in run.next("7_1").read_text(), "a kill is nobody's fault"
+    (run.slurm / "7_2_0_log.out").write_text("CUDA error: uncorrectable ECC error encountered\n")
+    for number in range(2):
+        assert main(str(run.root), "7_2", str(number), "1", "scontrol") == number
+    assert run.next("7_2").read_text() == (
+        f'scontrol requeue 7_2 || echo "lenshpc: send it again with: lenshpc resume {run.root}"\n'
+        "scontrol update JobId=7_2 ExcNodeList=gpu1,gpu7\n"
+    )
+    assert run.excluded.read_text() == '{"node": "gpu7", "failure": "GPU FAULT", "job": "7_2"}\n'
+    events = read_events(run.attempts("7_2"))
+    assert {(event.failure, event.node, event.tail) for event in events} == {
+        ("GPU FAULT", "gpu7", ("CUDA error: uncorrectable ECC error encountered",))
+    }
 
 
 def test_half_a_line_of_a_killed_writer_is_left_out(tmp_path: Path) -> None:

@@ -89,10 +89,12 @@ TEARDOWN = """
 # teardown
 rc=$?
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+with=$(command -v scontrol || echo sbatch)
 if [ $rc != 0 ] && srun --overlap --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 \
 /env/bin/python -m lenshpc.launch.requeue /scratch/runs/spots "$job" "${SLURM_RESTART_COUNT:-0}" \
-$rc; then
-  scontrol requeue "$job" || echo "lenshpc: send it again with: lenshpc resume /scratch/runs/spots"
+$rc "$with"; then
+  trap "" TERM
+  sh /scratch/runs/spots/slurm/"$job"_next.sh
 fi
 exit $rc"""
 

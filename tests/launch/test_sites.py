@@ -115,8 +115,15 @@ def test_option_without_a_value_is_true_and_never_false():
     site = {"name": "s", "scheduler": "slurm"}
     options = validate(Site, {**site, "sbatch": {"exclusive": True, "nice": 5}}, "s").sbatch
     assert options == {"exclusive": True, "nice": 5}
-    with pytest.raises(ConfigError, match="requeue"):
-        validate(Site, {**site, "sbatch": {"requeue": False}}, "s")
+    with pytest.raises(ConfigError, match="exclusive"):
+        validate(Site, {**site, "sbatch": {"exclusive": False}}, "s")
+
+
+@pytest.mark.parametrize("option", ["requeue", "no-requeue", "array", "dependency"])
+def test_option_that_lenshpc_sets_is_refused(option):
+    site = {"name": "s", "scheduler": "slurm", "sbatch": {option: True}}
+    with pytest.raises(ConfigError, match=f"'{option}' is set by lenshpc"):
+        validate(Site, site, "s")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,25 @@ def test_accounting_and_queue_are_joined(sent, tools):
     )
 
 
+def test_failure_is_named_with_its_advice_and_the_end_of_its_log(sent, tools):
+    tools(sacct=ACCOUNTS, squeue=QUEUE)
+    log = sent.paths.slurm / "8_4_0_log.out"
+    log.write_text("epoch 1\nRuntimeError: CUDA error: uncorrectable ECC error encountered\n")
+    status = run_status(sent.paths, sent.plan)
+    assert {line.index: line.failure.name for line in status.members if line.failure} == {
+        2: "OUT OF MEMORY",
+        4: "GPU FAULT",
+    }
+    failure = status.as_json()["members"][4]["failure"]
+    assert failure["action"] == "exclude node"
+    assert failure["advice"] == "tell the site the node's name"
+    assert list(failure["tail"]) == log.read_text().splitlines()
+    assert status.members[4].reason == (
+        "job 8_4 ended unseen by the scheduler: "
+        "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+    )
+
+
 def test_queue_answers_alone_without_accounting(sent, tools):
     tools(sacct="exit 1", squeue=QUEUE)
     lines, report, _ = told(sent)

@@ -1,0 +1,42 @@
+"""The nodes that a run's jobs avoid, since a failure was blamed on them.
+
+Noted by the batch script of the job that failed, and by `submit` and `resume` for jobs that SLURM
+itself ended; one JSON line a node. Without its line a node is used again.
+"""
+
+import json
+import re
+
+from lenshpc.launch.failures import Failure
+from lenshpc.launch.sites import Site
+from lenshpc.paths import RunPaths
+
+NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it comes from a log, and goes to sbatch
+
+
+def note(run: RunPaths, job: str, failure: Failure | None) -> None:
+    """Note the node that a job's failure is blamed on, if it is."""
+    if failure is None or failure.action != "exclude node" or failure.node in nodes(run):
+        return
+    if NODE.fullmatch(failure.node):
+        line = {"node": failure.node, "failure": failure.name, "job": job}
+        with run.excluded.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def nodes(run: RunPaths) -> tuple[str, ...]:
+    """Return the nodes that were noted, by name."""
+    if not run.excluded.is_file():
+        return ()
+    lines = run.excluded.read_text(encoding="utf-8").splitlines()
+    return tuple(sorted({json.loads(line)["node"] for line in lines}))
+
+
+def before(site: Site, run: RunPaths) -> Site:
+    """Return the site whose jobs avoid the nodes, and those that its profile excludes."""
+    avoided = nodes(run)
+    if not avoided:
+        return site
+    own = [str(site.sbatch["exclude"])] if "exclude" in site.sbatch else []
+    options = {**site.sbatch, "exclude": ",".join([*own, *avoided])}
+    return site.model_copy(update={"sbatch": options})

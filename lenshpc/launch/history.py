@@ -1,0 +1,48 @@
+"""What went wrong in the attempts of a run, those included that were mended by themselves."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import groupby
+from typing import Any
+
+from lenshpc.attempts import read_events
+from lenshpc.launch import executor, ledger
+from lenshpc.launch.failures import Failure, classify, named, read_tails
+from lenshpc.launch.ledger import Attempt
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Plan
+
+# words of SLURM, and last events where it has no accounting, of attempts that did not fail
+WELL = ledger.RUNNING | {"COMPLETED", "PENDING", "STARTED", "SAVED"}
+
+
+def past_failures(run: RunPaths, plan: Plan) -> list[dict[str, Any]]:
+    """Return the attempts that failed, by member and time, as plain values.
+
+    Keys: member, attempt (from 1), job, and those of `Failure`.
+    """
+    attempts = ledger.run_ledger(run, plan).attempts
+    return [
+        {"member": one.member, "attempt": one.number, "job": one.job, **asdict(failure)}
+        for job, some in groupby(attempts, key=lambda one: one.job)
+        for one, failure in _failures(run, job, list(some))
+    ]
+
+
+def _failures(
+    run: RunPaths, job: str, attempts: list[Attempt]
+) -> Iterator[tuple[Attempt, Failure]]:
+    """Yield the attempts of one job that failed: as they told, or by SLURM's word."""
+    told = {event.restart: event for event in read_events(run.attempts(job)) if event.failure}
+    for restart, attempt in enumerate(attempts):
+        event = told.get(restart)
+        if event:
+            kind = named(event.failure)
+            yield (
+                attempt,
+                replace(kind, line=event.line, tail=event.tail, node=event.node),
+            )
+        elif attempt.state not in WELL:
+            is_last = restart == len(attempts) - 1  # earlier logs are overlaid by later ones
+            logs = read_tails(executor.log_paths(run.slurm, job)) if is_last else ()
+            yield attempt, classify(attempt.state, logs=logs, nodes=attempt.nodes)

@@ -1,0 +1,97 @@
+"""Queued jobs run the code of their submission, whatever happens to the installed package."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lenshpc
+from lenshpc.errors import ConfigError
+from lenshpc.launch import snapshot
+from lenshpc.launch.sites import Site
+
+SHOW = "print(__import__('lenshpc.worker').__file__, *[__import__('importlib.resources').resources\
+.files(f'lenshpc.{name}') for name in ('jobs', 'slurm', 'data_prep')], sep='\\n')"
+SITE = Site(name="big", scheduler="slurm", setup=("export PYTHONPATH=/their/own",))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    code = snapshot.read(tmp_path / "a run's code")
+    code.keep()
+    return code
+
+
+def expected(code):
+    package = code.path / "lenshpc"
+    paths = (package / name for name in ("__init__.py", "jobs", "slurm", "data_prep"))
+    return [str(path) for path in paths]
+
+
+def shown(command, folder, environment=None):
+    """Return what a command prints in a folder with another lenshpc, such as a checkout."""
+    (folder / "lenshpc").mkdir()
+    (folder / "lenshpc" / "__init__.py").touch()
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_job_imports_the_copy_before_the_installed_package_and_the_current_folder(kept, tmp_path):
+    assert Path(lenshpc.__file__).parent != kept.path / "lenshpc"
+    setup = kept.before(SITE).setup
+    script = "\n".join([*setup, 'exec "$0" -c "$1"'])
+    assert shown(["bash", "-eu", "-c", script, sys.executable, SHOW], tmp_path) == expected(kept)
+    assert setup[-1].endswith("${PYTHONPATH:+:$PYTHONPATH}"), "what the site needs stays"
+
+
+def test_local_process_imports_the_copy(kept, tmp_path):
+    environment = kept.environment({**os.environ, "PYTHONPATH": "/their/own"})
+    assert shown([sys.executable, "-c", SHOW], tmp_path, environment) == expected(kept)
+
+
+def test_same_code_is_kept_once_and_other_code_beside_it(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    shutil.copytree(Path(lenshpc.__file__).parent, package / "lenshpc")
+    roots = {"lenshpc": package / "lenshpc"}
+    monkeypatch.setattr(snapshot.resources, "files", lambda name: roots.get(name, package / "none"))
+    first = snapshot.read(tmp_path / "code")
+    assert not (tmp_path / "code").exists(), "reading writes nothing"
+    first.keep()
+    before = files_of(first.path)
+    assert snapshot.read(tmp_path / "code") == first
+    with (package / "lenshpc" / "paths.py").open("a") as stream:
+        stream.write("# fixed\n")
+    second = snapshot.read(tmp_path / "code")
+    for _ in range(2):
+        second.keep()
+    assert files_of(first.path) == before
+    changed = {name for name, content in files_of(second.path).items() if content != before[name]}
+    assert changed == {"lenshpc/paths.py"}
+    assert {path.name for path in (tmp_path / "code").iterdir()} == {
+        first.sha256[:16],
+        second.sha256[:16],
+    }
+
+
+def files_of(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def test_copy_has_every_module_and_template_and_no_leftovers_of_python(kept):
+    names = set(files_of(kept.path))
+    package = Path(lenshpc.__file__).parent
+    modules = {f"lenshpc/{path.relative_to(package)}" for path in package.rglob("*.py")}
+    shipped = {"report/report.html", "jobs/lens_finding.yaml", "slurm/local.yaml"}
+    assert modules | {f"lenshpc/{name}" for name in shipped} <= names
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_folder_that_a_search_path_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds a ':'"):
+        snapshot.read(tmp_path / "12:30")
