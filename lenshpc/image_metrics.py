@@ -34,7 +34,7 @@ class Smoothed:
 
 
 def smoothed(images: Floats) -> Smoothed:
-    """Return the local moments of images, where the window lies within them."""
+    """Return the local moments of images, reflected at their edges as by torchmetrics."""
     mean = _blurred(images)
     return Smoothed(images, mean, np.maximum(_blurred(images**2) - mean**2, 0))
 
@@ -50,11 +50,9 @@ def ssim(one: Smoothed, other: Smoothed) -> Floats:
 def _blurred(images: Floats) -> Floats:
     import cv2
 
-    edge = WINDOW_PX // 2
     planes = images.reshape(-1, *images.shape[2:]).astype(np.float64)
     blurred = [cv2.GaussianBlur(plane, (WINDOW_PX, WINDOW_PX), SIGMA_PX) for plane in planes]
-    inner = np.stack(blurred)[:, edge:-edge, edge:-edge]
-    return inner.reshape(*images.shape[:2], *inner.shape[1:])
+    return np.stack(blurred).reshape(images.shape)
 
 
 def ring_radius(profiles: Floats) -> Floats:

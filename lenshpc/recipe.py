@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from lenshpc.augmentations import D4, Augmentation, Flips
-from lenshpc.config import Frozen, locate, override, read_yaml, shipped, unknown, validate
+from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
 from lenshpc.errors import ConfigError
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.table import TASKS, Method

@@ -4,13 +4,25 @@ The scheduler's pickle holds a path and a number; all else is read from the run 
 imported where a job runs, not where it is submitted.
 """
 
+from __future__ import annotations
+
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
 from lenshpc.paths import RunPaths
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lenshpc.plan import Plan
+    from lenshpc.report.content import Report
 
 
 def run_member(root: str, index: int) -> None:
@@ -28,13 +40,46 @@ def run_member(root: str, index: int) -> None:
 
 def run_aggregate(root: str) -> None:
     """Write the report of the run at `root`, or fail naming what is missing."""
+    write_report(RunPaths(Path(root)))
+
+
+def write_report(
+    run: RunPaths, *, allow_partial: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Report:
+    """Write the report of a run with all that is known of its jobs, and return it."""
+    from lenshpc.launch.history import past_failures
+    from lenshpc.launch.ledger import summary
     from lenshpc.launch.states import reasons
     from lenshpc.plan import load_plan
-    from lenshpc.report.write import write_report
+    from lenshpc.report.findings import gather
+    from lenshpc.report.write import compose, write
 
-    run = RunPaths(Path(root))
     plan = load_plan(run)
-    write_report(run, plan, reasons=reasons(run, plan))
+    findings = gather(
+        run,
+        plan,
+        reasons(run, plan),
+        allow_partial=allow_partial,
+        ledger=summary(run, plan),
+        failures=past_failures(run, plan),
+        explain=partial(_explain, run, plan),
+        say=say,
+    )
+    report = compose(findings)
+    say("writing the report")
+    write(report, run.report)
+    return report
+
+
+def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return maps (n, H, W) of what the first finished member looked at in rows of the store."""
+    from lenshpc.completion import is_done
+    from lenshpc.engine.explain import grad_cam
+
+    finished = (
+        member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
+    )
+    return grad_cam(plan, run, next(finished), rows)
 
 
 def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:

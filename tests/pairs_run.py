@@ -40,7 +40,7 @@ def rings(num: int, side: int = SIDE, seed: int = 0) -> np.ndarray:
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
     size = rng.uniform(0.2 * side, 0.35 * side, (num, 1, 1))
     phase = rng.uniform(0, 2 * np.pi, (num, 1, 1))
-    ring = np.exp(-((radius - size) ** 2) / 2) * (0.7 + 0.3 * np.cos(2 * angle - phase))
+    ring = np.exp(-((radius - size) ** 2) / 8) * (0.7 + 0.3 * np.cos(2 * angle - phase))
     images = ring + rng.normal(0, NOISE, (num, side, side))
     return images[:, None].astype(np.float32)
 

@@ -32,7 +32,7 @@ def score_baselines(
     dev = (splits["split"] == "dev").to_numpy()
     fitted = splits.loc[dev & (splits["fold"] != 0), "row"].to_numpy()
     numbers = read_image_numbers(store).radial
-    by_row = _components(store, fitted, crop)
+    by_row = fit_components(store, fitted, crop)
     ring = numbers[:, RING_RADIUS]
     by_row[RING] = np.abs(ring - np.median(ring[fitted]))
     known = splits[dev | (splits["split"] == "aside")]
@@ -45,7 +45,7 @@ def score_baselines(
     return scores
 
 
-def _components(
+def fit_components(
     store: Store, fitted: npt.NDArray[np.integer], crop: int | None
 ) -> dict[str, Floats]:
     """Return relative error and whitened distance of all rows of a store."""

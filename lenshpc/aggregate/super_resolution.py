@@ -4,6 +4,7 @@ Shapes: N evaluated rows, n rows of a block, M members, C channels, H by W high-
 No more than a block of rows is held; the merged images of the headline go to a zarr array.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from lenshpc.aggregate.images import CHUNK_ROWS, Images, Stack
 from lenshpc.aggregate.merge import ENSEMBLE
 from lenshpc.aggregate.radial import radial_profile
 from lenshpc.aggregate.results import NUM_RESAMPLES, Intervals, Kind
+from lenshpc.files import flush_tree
 from lenshpc.image_metrics import Floats, Frequencies, Power, Smoothed, Transform
 
 BICUBIC = "bicubic"
@@ -102,28 +104,35 @@ class Judgement:
 
 
 def judge(images: Images, merged: Path, *, say: Say = lambda _: None) -> Judgement:
-    """Measure all lines; the headline's images go to the zarr array `sr` of the folder `merged`."""
-    tally = _Tally(images)
-    out = _create(merged, images)
+    """Measure all lines; the headline's images replace the zarr array `sr` of the folder `merged`.
+
+    Its rows are those of `Judgement.rows`; `row` has the store's row of each.
+    """
+    draft, tally = merged.with_name(f".{merged.name}.tmp"), _Tally(images)
+    shutil.rmtree(draft, ignore_errors=True)
+    out = _create(draft, images)
     for block in images.blocks():
+        out[block] = tally.add(block)
         say(f"merging and measuring images, {block.stop:,} of {len(images.rows):,} rows")
-        headline = tally.add(block)
-        out[block] = headline
+    flush_tree(draft)
+    shutil.rmtree(merged, ignore_errors=True)
+    draft.rename(merged)
     return tally.judgement()
 
 
 def _create(folder: Path, images: Images) -> Any:
-    """Return a new sharded array; `row` and `id` of its images are those of the predictions."""
+    """Return a new array, a block a shard, beside the rows of the store."""
     import zarr
 
+    rows = images.rows["row"].to_numpy()
+    zarr.create_array(folder, name="row", data=rows)
     return zarr.create_array(
         folder,
         name="sr",
-        shape=(len(images.rows), *images.shape),
+        shape=(len(rows), *images.shape),
         chunks=(CHUNK_ROWS, *images.shape),
         shards=(images.block_rows, *images.shape),
         dtype=np.float32,
-        attributes={"rows": images.rows["row"].tolist()},
     )
 
 

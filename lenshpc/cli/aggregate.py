@@ -21,27 +21,18 @@ def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:
     Example:
       lenshpc aggregate lens_finding-9f2c51ab
     """
-    from lenshpc.launch.ledger import run_ledger
-    from lenshpc.launch.states import reasons
     from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
-    from lenshpc.report.findings import gather
     from lenshpc.report.markdown import render_table
-    from lenshpc.report.write import compose, write
+    from lenshpc.worker import write_report
 
     paths = find_run(run)
-    plan = load_plan(paths)
-    known = reasons(paths, plan)
     with _telling() as say:
-        ledger = run_ledger(paths, plan).as_json()
-        findings = gather(paths, plan, known, allow_partial=allow_partial, ledger=ledger, say=say)
-        report = compose(findings)
-        page = write(report, paths.report)
+        report = write_report(paths, allow_partial=allow_partial, say=say)
     if as_json:
-        click.echo(page.with_name("report.json").read_text(encoding="utf-8"), nl=False)
+        click.echo((paths.report / "report.json").read_text(encoding="utf-8"), nl=False)
         return
     click.echo(render_table(report.overview))
-    click.echo(f"report: {page}")
+    click.echo(f"report: {paths.report / 'report.html'}")
 
 
 @contextmanager

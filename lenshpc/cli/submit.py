@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lenshpc.launch.submit import Submission
     from lenshpc.paths import RunPaths
     from lenshpc.plan import Plan
+    from lenshpc.recipe import Recipe
 
 
 @click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
@@ -84,6 +85,9 @@ def submit(
     changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
     asked = load_recipe(chosen(task, recipe), changes)
     check_names(asked.models)
+    asked = with_weights(asked)
+    for warning in asked.warnings:
+        click.echo(f"warning: {warning}", err=True)
     plan, splits = expand(asked, open_store(store))
     place = load_site(site)
     check_fits(place, plan.recipe)
@@ -108,6 +112,18 @@ def chosen(task: str | None, recipe: str | None) -> str:
     if (task is None) == (recipe is None):
         raise click.UsageError("give either --task or --recipe")
     return recipe or recipe_of_task(str(task))
+
+
+def with_weights(recipe: Recipe) -> Recipe:
+    """Return the recipe with its file of initial weights found, and its hash noted."""
+    from lenshpc.methods.classification import Classification
+    from lenshpc.models.weights import find_weights
+
+    method = recipe.method
+    if not isinstance(method, Classification):
+        return recipe
+    found = method.model_copy(update=find_weights(method.weights, recipe.models))
+    return recipe.model_copy(update={"method": found})
 
 
 def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -66,6 +66,9 @@ class Classification(Frozen):
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
         default="random", description="initial ones: random, imagenet, or a file"
     )
+    weights_sha256: str | None = Field(
+        default=None, description="of the file of initial weights; noted at submission"
+    )
     tta: Literal["none", "d4"] = Field(
         default="none", description="d4: mean over the eight symmetries"
     )

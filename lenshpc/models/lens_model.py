@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenshpc.models.autoencoders import Encoder
+from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
 from lenshpc.models.scorers import Scorer, Shape, row_mean
 from lenshpc.physics import deflect_shear, deflect_sis
 
@@ -57,12 +58,26 @@ class LensAutoencoder(Scorer):
             return self.log_noise.mean() + left.log() / 2
 
     def judge(self, image: Tensor) -> dict[str, Tensor]:
-        """Return reconstruction, and as score the part of the image's variance it leaves."""
+        """Return the best of the reconstructions that are guessed from the eight views.
+
+        So an image is judged by the best lens that was found for it, and judged alike from all
+        sides.
+        """
         with torch.autocast(image.device.type, enabled=False):
-            drawn = self._drawn(self.encoder(image), image)
-            sky = image.amin(dim=(2, 3), keepdim=True)
-            score = self._weighted(image - drawn) / self._weighted(image - sky)
-        return {"reconstruction": drawn, "score": score}
+            views = [self._seen(image, symmetry) for symmetry in range(NUM_SYMMETRIES)]
+            drawn = torch.stack([view for view in views if view.shape == image.shape])
+            left = torch.stack(
+                [row_mean(((view - image) / self.log_noise.exp()) ** 2) for view in drawn]
+            )
+            best = left.argmin(dim=0)
+        return {"reconstruction": drawn[best, torch.arange(len(image), device=best.device)]}
+
+    def _seen(self, image: Tensor, symmetry: int) -> Tensor:
+        """Return the reconstruction guessed from the image under a symmetry, turned back."""
+        view = transformed(image, symmetry)
+        if view.shape != image.shape:
+            return view
+        return restored(self._drawn(self.encoder(view), view), symmetry)
 
     @property
     def log_noise(self) -> Tensor:
@@ -109,6 +124,12 @@ class LensAutoencoder(Scorer):
         flat = functional.conv2d(flat, kernel[None, None, :, None], padding=(KERNEL_RADIUS_PX, 0))
         flat = functional.conv2d(flat, kernel[None, None, None, :], padding=(0, KERNEL_RADIUS_PX))
         return flat.view_as(maps)
+
+
+def restored(image: Tensor, symmetry: int) -> Tensor:
+    """Return the image that `transformed` turned into this one."""
+    turned = torch.rot90(image, -(symmetry % 4), dims=(-2, -1))
+    return turned.flip(-1) if symmetry >= 4 else turned
 
 
 def sersic(x: Tensor, y: Tensor, radius: Tensor, index: Tensor, e1: Tensor, e2: Tensor) -> Tensor:

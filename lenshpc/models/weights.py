@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import sha256
 from lenshpc.models.names import OWN_NAMES
 
@@ -18,18 +18,28 @@ FILENAMES = ("model.safetensors", "pytorch_model.bin")
 TIMEOUT_S = 5.0
 
 
-def check_weights(weights: str, models: Iterable[str]) -> None:
-    """Refuse, before anything is submitted, weights that a member would not find."""
+def find_weights(weights: str, models: Iterable[str]) -> dict[str, str]:
+    """Return the method's keys for weights that members will find; refuse others.
+
+    A file gets its whole path and its SHA-256, so that another file is another run.
+    """
     if weights == "imagenet":
         for model in models:
             _check_imagenet(model)
-    elif weights != "random" and not Path(weights).is_file():
+    if weights in {"imagenet", "random"}:
+        return {}
+    path = Path(weights).resolve()
+    if not path.is_file():
         raise ConfigError(f"method.weights {weights}: no such file; give the path of one")
+    return {"weights": str(path), "weights_sha256": sha256(path)}
 
 
-def describe(path: Path) -> dict[str, str]:
-    """Return what is recorded of a file of weights: its path and SHA-256."""
-    return {"path": str(path.resolve()), "sha256": sha256(path)}
+def check_unchanged(weights: str, digest: str | None) -> None:
+    """Refuse a file of initial weights that is not the one that the run was submitted with."""
+    if digest is not None and sha256(Path(weights)) != digest:
+        raise DataError(
+            f"{weights} has changed since the run was submitted; put the file back, or submit again"
+        )
 
 
 def downloaded(repository: str) -> Path:

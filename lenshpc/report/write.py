@@ -2,49 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from lenshpc.errors import ConfigError
 from lenshpc.files import flush, replacing, write_json, write_text
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
 from lenshpc.report import classification
 from lenshpc.report.content import Report
-from lenshpc.report.findings import Explain, Findings, Say, gather, silent
+from lenshpc.report.findings import Findings
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
 
 BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
     {"classification": classification.build}
 )
-
-
-def write_report(
-    run: RunPaths,
-    plan: Plan,
-    *,
-    reasons: Mapping[int, str],
-    allow_partial: bool = False,
-    explain: Explain | None = None,
-    ledger: Mapping[str, Any] | None = None,
-    failures: Sequence[Mapping[str, Any]] = (),
-    say: Say = silent,
-) -> Path:
-    """Write the run's report and return the path of its page.
-
-    `reasons` has what the scheduler knows of a member by its index, for the error that names a
-    missing one. With `allow_partial` missing members give a banner and rows without a value.
-    `ledger` and `failures` are what the jobs cost and how they failed; `explain` maps what the
-    network looked at (`Findings`); `say` is told what is being done.
-    """
-    extras = {"explain": explain, "ledger": ledger, "failures": failures, "say": say}
-    report = compose(gather(run, plan, reasons, allow_partial=allow_partial, **extras))
-    say("writing the report")
-    return write(report, run.report)
 
 
 def compose(findings: Findings) -> Report:

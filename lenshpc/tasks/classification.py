@@ -18,6 +18,7 @@ from lenshpc.metrics import pr_auc, roc_auc
 from lenshpc.models import backbones
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
+from lenshpc.models.weights import check_unchanged
 from lenshpc.tasks import losses
 from lenshpc.tasks.base import TaskSpec
 
@@ -41,6 +42,7 @@ class Classification:
 
     def build_model(self, name: str) -> nn.Module:
         """Return a network with one output a class, or one in all for the binary loss."""
+        check_unchanged(self._method.weights, self._method.weights_sha256)
         return backbones.build(
             name,
             image_shape=self._spec.image_shape,

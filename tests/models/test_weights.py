@@ -83,19 +83,19 @@ def test_file_that_holds_code_is_refused(tmp_path):
 
 def test_missing_file_is_refused_before_submission():
     with pytest.raises(ConfigError, match=r"method.weights absent.pth: no such file"):
-        weights.check_weights("absent.pth", ["resnet18"])
-    weights.check_weights("random", ["resnet18"])
+        weights.find_weights("absent.pth", ["resnet18"])
+    weights.find_weights("random", ["resnet18"])
 
 
 def test_own_network_has_no_imagenet_weights():
     with pytest.raises(ConfigError, match="d4_net has no ImageNet weights"):
-        weights.check_weights("imagenet", ["d4_net"])
+        weights.find_weights("imagenet", ["d4_net"])
 
 
 def test_imagenet_weights_without_network_are_refused_at_once(offline):
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"where it can, run: hf download timm/r"):
-        weights.check_weights("imagenet", ["resnet18"])
+        weights.find_weights("imagenet", ["resnet18"])
     with pytest.raises(ConfigError, match=r"hf download timm/resnet18\.a1_in1k model\.safetensors"):
         build("resnet18", image_shape=(1, 32, 32), num_outputs=2, weights="imagenet")
     assert time.monotonic() - began < 10
@@ -109,7 +109,7 @@ def test_imagenet_weights_come_from_the_cache(offline):
     (folder / "snapshots" / "abc").mkdir(parents=True)
     source = network(num_outputs=1000)
     saved(folder / "snapshots" / "abc" / "model.safetensors", source)
-    weights.check_weights("imagenet", ["test_resnet"])
+    weights.find_weights("imagenet", ["test_resnet"])
     found = build("test_resnet", image_shape=(3, 32, 32), num_outputs=2, weights="imagenet").network
     assert torch.equal(found.conv1[0].weight, source.conv1[0].weight)
 
@@ -117,14 +117,14 @@ def test_imagenet_weights_come_from_the_cache(offline):
 def test_description_has_the_files_hash(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"lens")
-    expected = {"path": str(path), "sha256": hashlib.sha256(b"lens").hexdigest()}
-    assert weights.describe(path) == expected
+    expected = {"weights": str(path), "weights_sha256": hashlib.sha256(b"lens").hexdigest()}
+    assert weights.find_weights(str(path), ["resnet18"]) == expected
 
 
 def test_check_does_not_import_torch():
     code = (
         "import sys; from lenshpc.models import names, weights; names.check_names(['d4_net']);"
-        "weights.check_weights('random', ['resnet18']); weights.is_reachable;"
+        "weights.find_weights('random', ['resnet18']); weights.is_reachable;"
         "import huggingface_hub.constants; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,8 @@ from lenshpc.errors import ConfigError, IncompleteError
 from lenshpc.report.classification import build
 from lenshpc.report.content import Table
 from lenshpc.report.findings import gather
-from lenshpc.report.write import compose, write_report
+from lenshpc.report.write import compose
+from lenshpc.report.write import write as write_folder
 
 FIGURES = {
     *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
@@ -83,8 +84,9 @@ def strict_json(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def write(run, **options):
-    page = write_report(run.paths, run.plan, reasons={}, **options)
+def write(run, reasons=None, *, allow_partial=False, **extras):
+    findings = gather(run.paths, run.plan, reasons or {}, allow_partial=allow_partial, **extras)
+    page = write_folder(compose(findings), run.paths.report)
     return page, strict_json(run.paths.report / "report.json")
 
 
@@ -315,10 +317,7 @@ def test_failure_while_writing_leaves_the_old_report(run, monkeypatch):
 
 def test_partial_report_says_so_everywhere(run):
     forget(run, 1)
-    page = write_report(
-        run.paths, run.plan, reasons={1: "job 7_1 ended TIMEOUT"}, allow_partial=True
-    )
-    content = strict_json(page.with_name("report.json"))
+    page, content = write(run, {1: "job 7_1 ended TIMEOUT"}, allow_partial=True)
     lack = "has no predictions (job 7_1 ended TIMEOUT)"
     member = {"index": 1, "model": "resnet18", "fold": 1, "seed": 0, "lack": lack}
     assert content["missing"] == [member]
