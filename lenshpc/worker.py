@@ -14,15 +14,16 @@ from lenshpc.paths import RunPaths
 
 
 def run_member(root: str, index: int) -> None:
-    """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where a signal came."""
+    """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where it must stop."""
     from lenshpc.engine.signals import Signals, Stopped
 
     signals = Signals()
+    from lenshpc.engine.checkpoint import Superseded
     from lenshpc.engine.member import run_member as complete
 
     try:
         complete(RunPaths(Path(root)), index, signals)
-    except Stopped as stopped:
+    except (Stopped, Superseded) as stopped:
         raise SystemExit(os.EX_TEMPFAIL) from stopped
 
 
