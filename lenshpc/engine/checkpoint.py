@@ -3,9 +3,11 @@
 There is one after every epoch, and one where a run was told to stop. It is written under a
 temporary name by all ranks, flushed, and renamed by rank 0. It holds the model, optimiser,
 schedule, what differs by rank (random state, buffers, sum of losses) and the history, which names
-the best epoch; that epoch's weights lie beside it. So does the name of the attempt that may write:
-one on a node that was given up for lost may live on, and has to stop before it harms the next. The order of rows and the augmentation need no
+the best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
 state: they are functions of (seed, epoch, row).
+
+The file `owner` names the attempt that may write. One on a node that was given up for lost may live
+on beside the next: it looks before it writes, and stops.
 """
 
 import shutil

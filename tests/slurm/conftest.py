@@ -100,9 +100,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    spots: Store, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Work], str]:
+def undisturbed(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Work], str]:
     """Return the hash of the predictions that a work has if nothing happens; trained once."""
 
     @cache
