@@ -23,8 +23,11 @@ def run_member(root: str, index: int) -> None:
 
     try:
         complete(RunPaths(Path(root)), index, signals)
-    except (Stopped, Superseded) as stopped:
+    except Stopped as stopped:
         raise SystemExit(os.EX_TEMPFAIL) from stopped
+    except Superseded as superseded:
+        # no failure: srun would end the step, and the later attempt's has the same name
+        sys.stderr.write(f"lenshpc: {superseded}\n")
 
 
 def run_aggregate(root: str) -> None:
