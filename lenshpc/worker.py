@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 
 
 def run_member(root: str, index: int) -> None:
-    """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where a signal came."""
+    """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where it must stop."""
     from lenshpc.engine.signals import Signals, Stopped
 
     signals = Signals()
+    from lenshpc.engine.checkpoint import Superseded
     from lenshpc.engine.member import run_member as complete
 
     try:
         complete(RunPaths(Path(root)), index, signals)
     except Stopped as stopped:
         raise SystemExit(os.EX_TEMPFAIL) from stopped
+    except Superseded as superseded:
+        # no failure: srun would end the step, and the later attempt's has the same name
+        sys.stderr.write(f"lenshpc: {superseded}\n")
 
 
 def run_aggregate(root: str) -> None:

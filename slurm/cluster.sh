@@ -339,6 +339,7 @@ cmd_reset() {
 }
 cmd__world() {  # [CMD...]; first process of the cluster's namespaces
   announce world
+  mount --make-rshared /            # the nodes see what is mounted later
   start_all
   say "$NODES nodes x ($CPUS CPUs, $GPUS pretended GPUs) up after $SECONDS s"
   [ $# -gt 0 ] || { touch "$RUN/ready"; while :; do sleep 3600; done; }

@@ -70,6 +70,11 @@ class MemberWork:
         """Return the member's files."""
         return self.run.member(self.member.name)
 
+    @property
+    def _attempt(self) -> str:
+        """Return the name that no other attempt at the member has."""
+        return f"{self.process.job}.{self.process.restart}"
+
     @contextmanager
     def noted(self) -> Iterator[None]:
         """Record the beginning of this attempt, and its end unless it is sudden."""
@@ -106,9 +111,11 @@ class MemberWork:
 
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
-        checkpoints = Checkpoints(self.paths.checkpoint)
+        checkpoints = Checkpoints(self.paths.checkpoint, self._attempt)
         if not self._is_trained(checkpoints):
+            checkpoints.claim()
             progress = self._loop(task, data, checkpoints).run(self._start())
+            checkpoints.check()
             if self.process.is_main:
                 digest = sha256(checkpoints.best(progress))
                 ended = progress.model_copy(update={"weights_sha256": digest})

@@ -49,6 +49,9 @@ def decide(
 
     `logs` are the ends of its tasks' logs.
     """
+    if any(event.restart > restart for event in events):
+        reason = "a later attempt is under way: this one's node was given up for lost"
+        return Decision(requeue=False, cause="crash", reason=reason)
     attempt = [event for event in events if event.restart == restart]
     failed = [event.reason for event in attempt if event.what == "failed"]
     if failed:

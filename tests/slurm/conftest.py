@@ -6,11 +6,15 @@ Run them inside a sandbox: slurm/cluster.sh sandbox .venv/bin/pytest -m slurm te
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
+from spot_runs import Work, submitted
+
+from lenshpc.store import Store
 
 SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.sh"
 HOW = "slurm/cluster.sh sandbox .venv/bin/pytest -m slurm tests/slurm"
@@ -93,3 +97,16 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     lab = Cluster(folder=tmp_path)
     yield lab
     lab.run("reset")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Work], str]:
+    """Return the hash of the predictions that a work has if nothing happens; trained once."""
+
+    @cache
+    def predictions(work: Work) -> str:
+        calm = submitted(tmp_path_factory.mktemp("calm"), spots, work)
+        calm.wait_for_end()
+        return calm.predictions()
+
+    return predictions
