@@ -5,6 +5,7 @@ Shapes: n images, C channels, H by W pixels, R radial bins, K frequencies. Pixel
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -90,10 +91,7 @@ def interpolations() -> dict[str, Callable[[Floats, tuple[int, int]], Floats]]:
         "bicubic": cv2.INTER_CUBIC,
         "Lanczos": cv2.INTER_LANCZOS4,
     }
-    return {
-        name: lambda images, sides, kind=kind: enlarged(images, sides, kind)
-        for name, kind in kinds.items()
-    }
+    return {name: partial(enlarged, interpolation=kind) for name, kind in kinds.items()}
 
 
 def transformed(images: Floats) -> Transform:
@@ -149,7 +147,7 @@ class Frequencies:
     def radius(self) -> Floats:
         """Return the frequency (H, W/2+1) of each place of a transform."""
         height, width = self.sides
-        return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+        return np.asarray(np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]))
 
     def mean(self, values: Floats) -> Floats:
         """Return azimuthal means (K,) of values (H, W/2+1), up to Nyquist's frequency."""

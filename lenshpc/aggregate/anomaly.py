@@ -158,7 +158,7 @@ def _read(run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> pd
         expected.astype(found.dtypes).sort_values(["row", "split"], ignore_index=True)
     ):
         raise _rejected(run, member, "predicts other rows than the manifest gives it")
-    numbers = frame.select_dtypes("floating")
+    numbers = frame.select_dtypes(np.floating)
     faulty = ~np.isfinite(numbers.to_numpy()).all(axis=1)
     if faulty.any():
         raise _rejected(

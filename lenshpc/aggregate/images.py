@@ -143,8 +143,8 @@ class Images:
         if len(merged) > 1:
             mean = np.mean([one.mean for one in merged.values()], axis=0)
             together = _Sums((num, *self.shape))
-            for one in sums.values():
-                together.join(one)
+            for summed in sums.values():
+                together.join(summed)
             merged[ENSEMBLE] = replace(together.stack(), mean=mean)
         return merged
 

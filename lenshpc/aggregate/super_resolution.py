@@ -283,7 +283,7 @@ def _quality(
 ) -> Quality:
     mine = (rows["split"] == split).to_numpy()
     values = np.stack([*(columns[key][mine] for key in MEASURES), gains[mine]], axis=1)
-    covered = np.isfinite(values).all(axis=1)
+    covered: Flags = np.asarray(np.isfinite(values).all(axis=1))
     sums = weighted_sums(
         resamples.of(covered), np.column_stack([values[covered], np.ones(covered.sum())])
     )

@@ -24,9 +24,11 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the tasks that have a recipe: `lens-finding` has `lens_finding`."""
+    """Return the tasks; `lens-finding` has the recipe `lens_finding`."""
+    from lenshpc.methods.table import TASKS
+
     del ctx, param
-    return _begun([name.replace("_", "-") for name in _names("jobs")], incomplete)
+    return _begun([*TASKS], incomplete)
 
 
 def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -107,7 +107,8 @@ class VariationalAutoencoder(Scorer):
         squared = row_mean((self.decoder(latent) - image) ** 2)
         weight = 1.0 if progress is None else (progress / self._kl_anneal).clamp(max=1)
         likelihood = self.log_noise + squared / (2 * (2 * self.log_noise).exp())
-        return likelihood + weight * kl / math.prod(image.shape[1:])
+        loss: Tensor = likelihood + weight * kl / math.prod(image.shape[1:])
+        return loss
 
     def judge(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction from the mean of the latents."""

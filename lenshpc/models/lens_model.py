@@ -31,6 +31,10 @@ class LensAutoencoder(Scorer):
     image is linear in them.
     """
 
+    x: Tensor
+    y: Tensor
+    reach: Tensor
+
     def __init__(self, image_shape: Shape) -> None:
         super().__init__()
         _, height, width = image_shape
@@ -98,15 +102,16 @@ class LensAutoencoder(Scorer):
         ridge = RIDGE * torch.diagonal(normal, dim1=2, dim2=3).mean(dim=2)
         eye = torch.eye(3, device=image.device, dtype=image.dtype)
         bright = torch.linalg.solve(normal + ridge[..., None, None] * eye, weighted @ target)
-        return (bright.mT @ templates).reshape(image.shape)
+        drawn: Tensor = bright.mT @ templates
+        return drawn.reshape(image.shape)
 
     def templates(self, latent: Tensor) -> Tensor:
         """Return source, lens light and sky, (B, 3, H, W), each of brightness about 1."""
         gamma1, gamma2, at_x, at_y, *shapes = (
             (torch.tanh(latent) * self.reach).T[..., None, None].unbind()
         )
-        radius, source_radius, light_radius = self.lengths.exp()
-        source_index, light_index = self.indices.exp()
+        radius, source_radius, light_radius = self.lengths.exp().unbind()
+        source_index, light_index = self.indices.exp().unbind()
         alpha = deflect_sis(self.x, self.y, radius, SOFTENING_PX)
         sheared = deflect_shear(self.x, self.y, gamma1, gamma2)
         beta_x = self.x - alpha[0] - sheared[0] - radius * at_x

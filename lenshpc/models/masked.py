@@ -25,6 +25,8 @@ class MaskedReconstructor(Scorer):
     NUM_MASK_PAIRS times without having been seen.
     """
 
+    masks: Tensor
+
     def __init__(self, image_shape: Shape) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -90,6 +92,9 @@ class FeatureDistance(MaskedReconstructor):
 
     Mean and covariance are running ones over the training images, as batch norm has them.
     """
+
+    mean: Tensor
+    covariance: Tensor
 
     def __init__(self, image_shape: Shape) -> None:
         super().__init__(image_shape)

@@ -35,7 +35,8 @@ class SuperResolver(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, C, sH, sW) of images (B, C, H, W)."""
-        return bicubic(image, self.scale) + self.network(image)
+        enlarged: Tensor = bicubic(image, self.scale) + self.network(image)
+        return enlarged
 
 
 def bicubic(image: Tensor, scale: int) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from lenshpc.aggregate.anomaly import (
@@ -19,24 +18,21 @@ from lenshpc.aggregate.anomaly import (
     judge_baselines,
     judge_scores,
     merge_scores,
-    most_and_least,
     roc_points,
 )
 from lenshpc.aggregate.anomaly_baselines import score_baselines
-from lenshpc.aggregate.merge import read_array
 from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.errors import DataError
 from lenshpc.methods.anomaly import Anomaly
-from lenshpc.plan import Member, Plan, normal_class
+from lenshpc.plan import Plan, normal_class
+from lenshpc.report.anomaly_pictures import draw_strangest
 from lenshpc.report.common import common_sections, partial_banner, word_reading
 from lenshpc.report.content import (
     Block,
     Column,
     Figure,
-    Gallery,
     Headline,
     Pairs,
-    Picture,
     Prose,
     Report,
     Row,
@@ -45,7 +41,6 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, model_looks
 from lenshpc.report.findings import Findings
-from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_interval, word_number
 from lenshpc.store import Store, open_store
@@ -58,7 +53,6 @@ FIGURES = {
     "false_positives": "Normal flagged",
     "recall": "Anomalies flagged",
 }
-NUM_SHOWN = 8  # of the most, and of the least anomalous test images
 NUM_BINS = 50
 TAIL = 0.98  # quantile of the scores at which histograms end
 
@@ -293,7 +287,7 @@ def draw_distribution(
     def draw(axes: Axes) -> None:
         tops = [np.quantile(values[labels == label], TAIL) for label in np.unique(labels)]
         low = values.min(initial=0)
-        edges = np.linspace(low, max([*tops, threshold, low + 1e-6]), NUM_BINS)
+        edges = np.linspace(low, max([*tops, threshold, low + 1e-6]), NUM_BINS).tolist()
         for label in np.unique(labels):
             some = np.clip(values[labels == label], None, edges[-1])
             color = PALETTE[label % len(PALETTE)]
@@ -306,94 +300,6 @@ def draw_distribution(
     name = f"scores_{part}_{line.replace(' ', '_')}"
     caption = f"Distribution of {line} of each class on the {part} rows; the last bin has the rest."
     return draw_figure(name, caption, draw)
-
-
-def draw_strangest(findings: Findings, merged: MergedScores, store: Store) -> Iterator[Gallery]:
-    """Yield galleries of image, reconstruction and residual by the first member that has them."""
-    found = _first_reconstructing(findings, merged)
-    if found is None:
-        return
-    member, line = found
-    places = most_and_least(merged, line, NUM_SHOWN)
-    for which, some in places.items():
-        rows = merged.rows.iloc[list(some)]
-        images = _cropped(store.read(rows["row"].to_numpy()), findings.plan)
-        drawn = read_array(findings.run, member, "reconstruction", rows["row"].to_numpy())
-        yield _gallery(which, line, rows, images, np.asarray(drawn, np.float32), findings.plan)
-
-
-def _first_reconstructing(findings: Findings, merged: MergedScores) -> tuple[Member, str] | None:
-    """Return the first member whose model reconstructs images, and the line of its model."""
-    for training in findings.trainings:
-        model = training.member.model
-        if f"{model} mse" in merged.values:
-            return training.member, merged.heads[model]
-    return None
-
-
-def _cropped(images: Floats, plan: Plan) -> Floats:
-    """Return the store's images at the size and of the part that the models saw."""
-    import cv2
-
-    data, method = plan.recipe.data, plan.recipe.method
-    side = data.image_size
-    if side and images.shape[2:] != (side, side):
-        planes = [
-            cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in images[:, 0]
-        ]
-        images = np.stack(planes)[:, None]
-    crop = method.crop if isinstance(method, Anomaly) else None
-    height, width = (min(crop or length, length) for length in images.shape[2:])
-    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-    return images[:, :, top : top + height, left : left + width]
-
-
-def _gallery(
-    which: str, line: str, rows: pd.DataFrame, images: Floats, drawn: Floats, plan: Plan
-) -> Gallery:
-    stretch = stretch_of(images)
-    left = images - drawn
-    reach = float(np.quantile(np.abs(left), 0.995)) or 1.0
-    panels = (
-        _panel(one, images[at], drawn[at], left[at] / reach, stretch, plan.classes)
-        for at, one in enumerate(rows.to_dict("records"))
-    )
-    return Gallery(
-        name=f"{which}_anomalous",
-        title=f"The {which} anomalous test images by {line}",
-        caption="Image, reconstruction and residual (red: light that is missing from the "
-        f"reconstruction, blue: too much; full colour is {reach:.3g} in the store's units).",
-        panels=tuple(panels),
-    )
-
-
-def _panel(
-    row: Mapping[Any, Any],
-    image: Floats,
-    drawn: Floats,
-    left: Floats,
-    stretch: Stretch,
-    classes: Sequence[str],
-) -> tuple[Picture, ...]:
-    name = f"{row['id']} ({classes[row['label']]})"
-    residual = 255 * colormaps["RdBu_r"]((left.mean(axis=0) + 1) / 2)[..., :3]
-    return (
-        Picture(
-            png=encode_png(colours(stretch.levels(image))),
-            text=name,
-            caption=classes[row["label"]],
-        ),
-        Picture(
-            png=encode_png(colours(stretch.levels(drawn))),
-            text=f"{name}: reconstruction",
-            caption="reconstruction",
-        ),
-        Picture(
-            png=encode_png(residual.astype(np.uint8)),
-            text=f"{name}: residual",
-            caption="residual",
-        ),
-    )
 
 
 def _exports(findings: Findings) -> Pairs:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from lenshpc.aggregate.super_resolution import Judgement, Line, Truth
 from lenshpc.report.content import Figure
@@ -11,6 +12,7 @@ from lenshpc.report.figures import GREY, INK, Look, add_legend, draw_figure, loo
 
 Draw = Callable[[Axes], None]
 
+POWERS = FormatStrFormatter("%g")
 FREQUENCY = "Spatial frequency (cycles a high-resolution pixel)"
 
 
@@ -30,6 +32,7 @@ def draw_spectra(judgement: Judgement) -> Iterator[Figure]:
             axes.semilogy(truth.frequency, line.spectrum.power, label=line.name, **looks[line.name])
         axes.axhline(truth.noise, color=GREY, linestyle=":", label="noise floor")
         axes.set(ylabel="Power", title="Power spectrum")
+        axes.yaxis.set_major_formatter(POWERS)
 
     def ratio(axes: Axes) -> None:
         for line in judgement.lines:
@@ -103,6 +106,9 @@ def draw_calibration(judgement: Judgement) -> Iterator[Figure]:
         axes.axhline(noise, color=GREY, linestyle=":", label="noise of the true images")
         axes.set(xlabel="Spread over members", ylabel="Error of their mean", xlim=ends)
         axes.set_title("Error over spread")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(POWERS)
+            axis.set_minor_formatter(NullFormatter())
         add_legend(axes, "best")
 
     caption = (

@@ -25,6 +25,7 @@ TITLES = {
     "ssim": ("SSIM", 4),
     "ring_shift_px": ("Ring-peak shift (px)", 3),
 }
+ERRORS = {"mse": "MSE", "profile_mse": "Profile MSE"}
 NOTES = (
     "Each measure is taken of one image and then averaged over images; pixels are in the units of "
     "the store, with a data range of 1, and nothing is clipped. SSIM: Gaussian window of 11 px, "
@@ -136,10 +137,10 @@ def _headline(judgement: Judgement) -> Headline:
 def _sections(findings: Findings, judgement: Judgement, images: Images) -> Iterator[Section]:
     yield Section(title="Models", blocks=tuple(_models(judgement)))
     findings.say("drawing the spectra")
-    spectra = (*draw_spectra(judgement), _spectra_table(judgement))
+    spectra: tuple[Block, ...] = (*draw_spectra(judgement), _spectra_table(judgement))
     yield Section(title="Power spectra", blocks=spectra)
     findings.say("drawing the best and the worst images")
-    cases = (*draw_cases(judgement, images), Prose(text=_word_merged(findings)))
+    cases: tuple[Block, ...] = (*draw_cases(judgement, images), Prose(text=_word_merged(findings)))
     yield Section(title="Images", blocks=cases)
     uncertain = tuple(draw_calibration(judgement))
     if uncertain:
@@ -157,6 +158,7 @@ def _word_merged(findings: Findings) -> str:
 def _models(judgement: Judgement) -> Iterator[Block]:
     yield _lines_table(judgement, "test", "On the test rows")
     yield _lines_table(judgement, "oof", "Out-of-fold")
+    yield _errors_table(judgement)
     averaged = _ensembles_table(judgement)
     if averaged.rows:
         yield averaged
@@ -166,11 +168,19 @@ def _lines_table(judgement: Judgement, split: str, title: str = "") -> Table:
     def cells(line: Line) -> Iterator[str]:
         quality: Quality = getattr(line, split)
         yield from (word_figure(quality, key, digits) for key, (_, digits) in TITLES.items())
-        yield from (f"{one:.2e}" for one in (quality.mse, quality.profile_mse))
         yield word_covered(quality.num_covered, quality.num_rows)
 
-    heads = (*(f"{title} [interval]" for title, _ in TITLES.values()), "MSE", "Profile MSE", "Rows")
+    heads = (*(name for name, _ in TITLES.values()), "Rows")
     return _table(judgement.lines, heads, cells, title)
+
+
+def _errors_table(judgement: Judgement) -> Table:
+    def cells(line: Line) -> Iterator[str]:
+        for key in ERRORS:
+            low, high = line.test.intervals[key]
+            yield f"{getattr(line.test, key):.3g} [{low:.3g}, {high:.3g}]"
+
+    return _table(judgement.lines, ERRORS.values(), cells, "Squared errors, test rows")
 
 
 def word_figure(quality: Quality, key: str, digits: int) -> str:

@@ -45,7 +45,7 @@ class Anomaly:
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean loss of normal images; a batch with any other is refused."""
-        self._check_classes(batch["label"].unique().cpu().numpy())
+        self._check_classes(np.unique(batch["label"].cpu().numpy()))
         return {"loss": model(self._cropped(batch["image"]), batch.get("progress")).mean()}
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

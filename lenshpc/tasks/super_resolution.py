@@ -5,6 +5,7 @@ Shapes: B rows of a batch, C channels, H by W high-resolution pixels.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -138,10 +139,10 @@ def ssim(image: Tensor, other: Tensor) -> Tensor:
     declare_missing_torchvision_ops()
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    rows: Tensor = structural_similarity_index_measure(
+    rows = structural_similarity_index_measure(
         image, other, sigma=1.5, data_range=DATA_RANGE, reduction="none"
     )
-    return rows
+    return cast(Tensor, rows)
 
 
 def _cut(images: Tensor, corners: list[tuple[int, int]], side: int) -> Tensor:
