@@ -55,7 +55,8 @@ class Data(Frozen):
     ) -> tuple[tuple[int, int, int], str]:
         """Return the (C, H, W) and dtype in which a store's images are held.
 
-        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is the float32 that models see.
+        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is
+        the float32 that models see.
         """
         channels, *sides = image_shape
         if self.crop:
