@@ -23,6 +23,7 @@ RECIPES = {  # folds, and the words that reduce it further
     "multiclass_convnextv2": (1, {"method.weights": "convnextv2_tiny.safetensors"}),
     "multiclass_resnet18": (1, {"method.weights": "resnet18.safetensors"}),
     "multiclass_best": (1, {"train.warmup_epochs": 1}),
+    "multiclass_transformers": (1, {"train.warmup_epochs": 1, "method.weights": "random"}),
     "slc_two_classes": (2, {}),
 }
 
