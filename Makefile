@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 DEMO := demo
+QUICK := and not slow
 
-.PHONY: help setup check format test test-slurm demo bench clean
+.PHONY: help setup check format test test-slurm test-all demo bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,14 +33,17 @@ format: setup  ## rewrite the code in the house's style
 	$(BIN)/ruff check --fix lenshpc tests benchmarks
 	$(BIN)/ruff format lenshpc tests benchmarks
 
-test: check  ## checks and all tests; as root on Debian on a real SLURM cluster too
-	$(BIN)/pytest -q -m 'not slurm'
+test: check  ## checks and the quick tests; as root on Debian on a real SLURM cluster too
+	$(BIN)/pytest -q -m 'not slurm $(QUICK)'
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then $(MAKE) --no-print-directory test-slurm; \
-	else $(BIN)/pytest -q -rs -m slurm tests/slurm; fi
+	else $(BIN)/pytest -q -rs -m 'slurm $(QUICK)' tests/slurm; fi
 
 test-slurm: setup  ## the tests marked slurm, on the cluster of slurm/cluster.sh
 	slurm/cluster.sh install
-	slurm/cluster.sh sandbox $(BIN)/pytest -q -rs -m slurm tests/slurm
+	slurm/cluster.sh sandbox $(BIN)/pytest -q -rs -m 'slurm $(QUICK)' tests/slurm
+
+test-all:  ## the same with the slow tests: every recipe, interruption and outage; an hour or more
+	$(MAKE) test QUICK=
 
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
