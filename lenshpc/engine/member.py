@@ -44,6 +44,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     plan = load_plan(run)
     process = distributed.from_environment()
     logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("submitit").propagate = False  # it writes to the log by itself
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size)
     try:
