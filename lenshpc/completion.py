@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,42 @@ def is_done(paths: MemberPaths, fingerprint: str, *, verify: bool = False) -> bo
 
 def find_lack(paths: MemberPaths, fingerprint: str, *, verify: bool = False) -> str | None:
     """Return what a member lacks, as the rest of a sentence about it; None when it is done."""
-    if not paths.done.is_file():
-        return "has no predictions"
+    return read_done(paths, fingerprint, verify=verify)[1]
+
+
+def read_done(
+    paths: MemberPaths, fingerprint: str, *, verify: bool = False
+) -> tuple[dict[str, Any], str | None]:
+    """Return the facts in a member's mark, and what the member lacks; None when it is done."""
     try:
         done = read_json(paths.done)
         trained_for, files = done["fingerprint"], dict(done["files"])
         files[paths.predictions.name]
+    except FileNotFoundError:
+        return {}, "has no predictions"
     except (OSError, ValueError, KeyError, TypeError):
-        return f"has a {paths.done.name} that cannot be read"
+        return {}, f"has a {paths.done.name} that cannot be read"
     if trained_for != fingerprint:
-        return f"was trained for another Plan ({str(trained_for)[:8]}, not {fingerprint[:8]})"
+        other = f"{str(trained_for)[:8]}, not {fingerprint[:8]}"
+        return {}, f"was trained for another Plan ({other})"
     for name, digest in files.items():
         if not (paths.root / name).is_file():
-            return f"has lost its {name}"
+            return done, f"has lost its {name}"
         if verify and sha256(paths.root / name) != digest:
-            return f"has a {name} that was altered after it finished"
-    return None
+            return done, f"has a {name} that was altered after it finished"
+    return done, None
 
 
 def missing_members(run: RunPaths, plan: Plan, *, verify: bool = True) -> dict[Member, str]:
     """Return the members that are not done, each with what it lacks."""
     fingerprint = plan.fingerprint()
-    lacks = {
-        member: find_lack(run.member(member.name), fingerprint, verify=verify)
-        for member in plan.members
-    }
-    return {member: lack for member, lack in lacks.items() if lack is not None}
+
+    def lack(member: Member) -> str | None:
+        return find_lack(run.member(member.name), fingerprint, verify=verify)
+
+    with ThreadPoolExecutor() as threads:  # hashing needs no lock of Python's
+        lacks = zip(plan.members, threads.map(lack, plan.members), strict=True)
+        return {member: told for member, told in lacks if told is not None}
 
 
 def describe(run: RunPaths, member: Member) -> str:

@@ -20,6 +20,11 @@ class MemberPaths:
         return self.root / "checkpoint"
 
     @property
+    def owner(self) -> Path:
+        """The name of the attempt that may write the files."""
+        return self.root / "owner"
+
+    @property
     def progress(self) -> Path:
         """The whole history; written when training has ended, before the predictions."""
         return self.root / "progress.json"

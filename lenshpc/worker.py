@@ -30,7 +30,7 @@ def run_member(root: str, index: int) -> None:
     from lenshpc.engine.signals import Signals, Stopped
 
     signals = Signals()
-    from lenshpc.engine.checkpoint import Superseded
+    from lenshpc.engine.claim import Superseded
     from lenshpc.engine.member import run_member as complete
 
     try:

@@ -183,7 +183,7 @@ NodeName=node[1-$NODES] NodeAddr=$SUBNET.[11-$((10 + NODES))] CPUs=$CPUS Boards=
 PartitionName=DEFAULT  Nodes=ALL DefaultTime=10
 PartitionName=batch    PriorityTier=10  PreemptMode=OFF Default=YES
 PartitionName=low      PriorityTier=1   PreemptMode=REQUEUE
-PartitionName=lowgrace PriorityTier=1   PreemptMode=REQUEUE GraceTime=15
+PartitionName=lowgrace PriorityTier=1   PreemptMode=REQUEUE GraceTime=60
 PartitionName=high     PriorityTier=100 PreemptMode=OFF
 EOF
   # slurmdbd insists on mode 600

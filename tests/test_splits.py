@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import StratifiedKFold
 
 from lenshpc.errors import ConfigError
 from lenshpc.splits import assign_folds
@@ -23,6 +24,29 @@ LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
 def test_folds_have_equal_shares_of_each_class():
     folds = assign_folds(LABELS, alone(100), 5, seed=3)
     assert counts(LABELS, folds) == {k: [12, 6, 2] for k in range(5)}
+
+
+@pytest.mark.parametrize("num_folds", [2, 3, 7])
+def test_folds_differ_by_one_row_at_most_in_all_and_in_each_class(num_folds):
+    labels = np.random.default_rng(2).choice(3, size=211, p=[0.7, 0.2, 0.1])
+    ours = assign_folds(labels, alone(211), num_folds, seed=5)
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=5)
+    theirs = np.empty(211, dtype=int)
+    for fold, (_, validating) in enumerate(splitter.split(labels, labels)):
+        theirs[validating] = fold
+    for folds in (ours, theirs):
+        table = np.array(list(counts(labels, folds).values()))
+        assert table.sum() == 211
+        assert np.ptp(table, axis=0).max() <= 1
+        assert np.ptp(table.sum(axis=1)) <= 1
+
+
+def test_folds_are_drawn_row_by_row():
+    folds = [assign_folds(LABELS, alone(100), 5, seed=seed) for seed in range(400)]
+    # each row is in each fold 80 times of 400, with a deviation of 8
+    often = np.array([np.bincount(column, minlength=5) for column in np.transpose(folds)])
+    assert np.abs(often - 80).max() < 5 * 8
+    assert abs(often.std() - 8) < 1
 
 
 def test_groups_are_never_cut():

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -19,6 +21,7 @@ from lenshpc.launch.states import MemberStatus, RunStatus, run_status
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Plan
 
+MOST_LINES = 100  # of members in one state
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 HEADINGS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends", "reason")
 COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
@@ -89,15 +92,34 @@ def _told(failures: dict[int, Failure]) -> Text:
 def table(status: RunStatus) -> Table:
     """Return the status as a table."""
     grid = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
-    longest = max(len(line.name) for line in status.members)
+    rows = _rows(status.members)
+    longest = max(len(row[0]) for row in rows)
     grid.add_column("member", min_width=longest)
     for heading in HEADINGS[1:]:
         grid.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
-    for line in status.members:
-        grid.add_row(*_cells(line))
+    for row in rows:
+        grid.add_row(*row)
     cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _coloured(status.report)}
     grid.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
     return grid
+
+
+def _rows(members: Sequence[MemberStatus]) -> list[tuple[str, ...]]:
+    """Return a row a member, but one for all members of a state that has very many."""
+    num_lines = Counter(line.state for line in members)
+    crowds = [state for state, number in num_lines.items() if number > MOST_LINES]
+    rows = [_cells(line) for line in members if line.state not in crowds]
+    return rows + [_crowd([line for line in members if line.state == state]) for state in crowds]
+
+
+def _crowd(members: Sequence[MemberStatus]) -> tuple[str, ...]:
+    """Return what a row can say of many members in one state."""
+    spent = f"{sum(line.gpu_hours for line in members):.2f}"
+    ends = _local_time(max(line.estimated_end for line in members))
+    reasons = {line.reason for line in members}
+    reason = escape(reasons.pop()) if len(reasons) == 1 else ""
+    state = _coloured(members[0].state)
+    return f"{len(members)} members", state, "", "", spent, "", "", ends, reason
 
 
 def _cells(line: MemberStatus) -> tuple[str, ...]:

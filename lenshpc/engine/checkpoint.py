@@ -5,9 +5,6 @@ temporary name by all ranks, flushed, and renamed by rank 0. It holds the model,
 schedule, what differs by rank (random state, buffers, sum of losses) and the history, which names
 the best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
 state: they are functions of (seed, epoch, row).
-
-The file `owner` names the attempt that may write. One on a node that was given up for lost may live
-on beside the next: it looks before it writes, and stops.
 """
 
 import shutil
@@ -21,10 +18,11 @@ from torch import Tensor
 
 from lenshpc.config import Frozen, validate
 from lenshpc.engine import distributed
+from lenshpc.engine.claim import Claim
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError
-from lenshpc.files import flush, flush_tree, read_json, replacing, write_json, write_text
+from lenshpc.files import flush, flush_tree, read_json, replacing, write_json
 
 
 class Begun(Frozen):
@@ -62,34 +60,15 @@ class Progress(Frozen):
         return self.epochs_done - 1 - self.best_epoch
 
 
-class Superseded(Exception):  # noqa: N818 (not an error: the other one does the work)
-    """A later attempt has taken the member over; nothing was written since."""
-
-
 class Checkpoints:
-    """The checkpoint folder of one member, written by the attempt of that name alone.
+    """The checkpoint folder of one member, written by the attempt that has claimed the member.
 
-    `claim`, `save`, `load` and `publish_best` are collective.
+    `save`, `load` and `publish_best` are collective.
     """
 
-    def __init__(self, folder: Path, attempt: str) -> None:
-        self._folder, self._attempt = folder, attempt
-        self._owner = folder / "owner"
+    def __init__(self, folder: Path, claim: Claim) -> None:
+        self._folder, self._claim = folder, claim
         self._newest: Path | None = None
-
-    def claim(self) -> None:
-        """Take the folder over from an earlier attempt."""
-        if distributed.rank() == 0:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_text(self._owner, self._attempt)
-        distributed.barrier()
-
-    def check(self) -> None:
-        """Raise Superseded where rank 0 finds that a later attempt has claimed the folder."""
-        if distributed.rank() == 0:
-            owner = self._owner.read_text(encoding="utf-8") if self._owner.is_file() else "none"
-            if owner != self._attempt:
-                raise Superseded(f"attempt {owner} has taken over from {self._attempt}")
 
     def save(
         self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: Progress
@@ -98,9 +77,9 @@ class Checkpoints:
         final = self._folder / _name(progress)
         if final == self._newest:  # nothing was done since
             return
-        draft = final.with_name(f".{final.name}.{self._attempt}")
-        self.check()
+        draft = final.with_name(f".{final.name}.{self._claim.attempt}")
         if distributed.rank() == 0:
+            self._claim.check()
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         distributed.barrier()
@@ -109,14 +88,14 @@ class Checkpoints:
         is_best = progress.epochs_since_best == 0 and progress.begun is None
         weights = strategy.weights() if is_best else {}
         distributed.barrier()
-        self.check()
         if distributed.rank() == 0:
+            self._claim.check()
             if weights:
                 _save_weights(weights, self.best(progress))
             torch.save(schedule.state_dict(), draft / "schedule.pt")
             write_json(draft / "progress.json", progress.model_dump(mode="json"))
             _publish(draft, final)
-            self._remove_all_but(final, self.best(progress), self._owner)
+            self._remove_all_but(final, self.best(progress))
         self._newest = final
         distributed.barrier()
 
@@ -146,6 +125,7 @@ class Checkpoints:
         May be called again after it was cut short.
         """
         if distributed.rank() == 0:
+            self._claim.check()
             if self.best(progress).is_file():
                 self.best(progress).replace(target)
                 flush(target.parent)

@@ -21,6 +21,7 @@ from lenshpc.data.batches import Batch
 from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
+from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
@@ -43,12 +44,14 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     plan = load_plan(run)
     process = distributed.from_environment()
     logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("submitit").propagate = False  # it writes to the log by itself
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size)
     try:
         work = MemberWork(run, plan, plan.members[index], process, signals)
         if not is_done(work.paths, plan.fingerprint(), verify=True):
-            with work.noted():
+            work.paths.root.mkdir(parents=True, exist_ok=True)
+            with work.noted(), work.claim.taken():
                 work.complete()
         distributed.barrier()
     finally:
@@ -71,9 +74,9 @@ class MemberWork:
         return self.run.member(self.member.name)
 
     @property
-    def _attempt(self) -> str:
-        """Return the name that no other attempt at the member has."""
-        return f"{self.process.job}.{self.process.restart}"
+    def claim(self) -> Claim:
+        """Return this attempt's right to write them."""
+        return Claim(self.paths.owner, f"{self.process.job}.{self.process.restart}")
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -97,7 +100,6 @@ class MemberWork:
 
     def complete(self) -> None:
         """Train, predict and, last, write the mark of completeness."""
-        self.paths.root.mkdir(parents=True, exist_ok=True)
         if self.process.is_main:
             remove_drafts(self.paths.root)
         splits = load_splits(self.run, self.plan)
@@ -107,16 +109,16 @@ class MemberWork:
             progress = self._trained(task, data)
             self._predict(task, data)
         if self.process.is_main:
+            self.claim.check()
             self._mark_done(progress)
 
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
-        checkpoints = Checkpoints(self.paths.checkpoint, self._attempt)
+        checkpoints = Checkpoints(self.paths.checkpoint, self.claim)
         if not self._is_trained(checkpoints):
-            checkpoints.claim()
             progress = self._loop(task, data, checkpoints).run(self._start())
-            checkpoints.check()
             if self.process.is_main:
+                self.claim.check()
                 digest = sha256(checkpoints.best(progress))
                 ended = progress.model_copy(update={"weights_sha256": digest})
                 write_json(self.paths.progress, ended.model_dump(mode="json"))
@@ -193,7 +195,7 @@ class MemberWork:
             with torch.no_grad(), strategy.autocast(self.plan.recipe.train, self.process.device):
                 return task.infer(model, on_device)
 
-        write_predictions(self.paths, infer, data, self.process)
+        write_predictions(self.paths, infer, data, self.process, self.claim)
 
     def _mark_done(self, progress: Progress) -> None:
         facts = {
@@ -202,6 +204,7 @@ class MemberWork:
             "epochs": progress.epochs_done,
             "seconds": sum(line["seconds"] for line in progress.history),
             "num_processes": self.process.world_size,
+            "host": distributed.hostname(),
             "device": distributed.device_name(self.process.device),
             "strategy": self.plan.recipe.strategy,
         }

@@ -16,6 +16,7 @@ import zarr
 from lenshpc.data.batches import Batch
 from lenshpc.data.fold import FoldData
 from lenshpc.engine import distributed
+from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Columns, predict_rows
 from lenshpc.files import flush_tree, replacing
@@ -30,10 +31,11 @@ def write_predictions(
     infer: Callable[[Batch], dict[str, torch.Tensor]],
     data: FoldData,
     process: Process,
+    claim: Claim,
 ) -> None:
     """Predict all rows that the member has to, on all ranks, and write them from rank 0."""
     scored = data.scored
-    draft = paths.arrays.with_name(f".{paths.arrays.name}.tmp")
+    draft = paths.arrays.with_name(f".{paths.arrays.name}.{claim.attempt}.tmp")
     tables = []
     for start in range(0, len(scored), BLOCK_ROWS):
         block = scored.iloc[start : start + BLOCK_ROWS]
@@ -45,6 +47,7 @@ def write_predictions(
             arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
             _write_arrays(draft, arrays, start, len(scored))
     if process.is_main:
+        claim.check()
         _publish(draft, paths.arrays)
         with replacing(paths.predictions) as temporary:
             pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)

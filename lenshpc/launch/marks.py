@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lenshpc.completion import is_done
+from lenshpc.completion import read_done
 from lenshpc.files import read_json
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Plan
@@ -37,18 +37,24 @@ def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
 
 
 def _marks(paths: MemberPaths, fingerprint: str) -> Marks:
+    facts, lack = read_done(paths, fingerprint)
+    if lack is None:
+        return Marks(
+            is_done=True,
+            epoch=facts.get("epochs", 0),
+            best_metric=facts.get("best_metric"),
+            node=facts.get("host", ""),
+            seconds=facts.get("seconds", 0.0),
+        )
     names = _names(paths.root)
-    done = paths.done.name in names and is_done(paths, fingerprint)
     state = read_json(paths.state) if paths.state.name in names else {}
-    seconds = [] if done or paths.metrics.name not in names else _epoch_seconds(paths)
-    facts = read_json(paths.done) if done else {}
+    seconds = _epoch_seconds(paths) if paths.metrics.name in names else []
     return Marks(
-        is_done=done,
-        epoch=state.get("epoch", facts.get("epochs", 0)),
-        best_metric=state.get("best_metric", facts.get("best_metric")),
+        epoch=state.get("epoch", 0),
+        best_metric=state.get("best_metric"),
         node=state.get("host", ""),
         updated=state.get("updated", 0.0),
-        seconds=facts.get("seconds", sum(seconds)),
+        seconds=sum(seconds),
         seconds_per_epoch=sum(seconds) / len(seconds) if seconds else 0.0,
     )
 

@@ -46,6 +46,7 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
         "done.json",
         "metrics.jsonl",
         "model.safetensors",
+        "owner",
         "predictions.parquet",
         "progress.json",
         "state.json",

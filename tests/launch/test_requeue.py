@@ -55,6 +55,14 @@ def test_failure_that_would_come_again_is_not_repeated() -> None:
     assert decision.reason.startswith(f"GPU OUT OF MEMORY: {log}; lower train.batch_size")
 
 
+def test_attempt_that_a_later_one_has_replaced_is_not_sent_again() -> None:
+    assert decided([*attempt(0, (0, 0)), *attempt(1, (0, 0))], exit_code=137) == Decision(
+        requeue=False,
+        cause="crash",
+        reason="a later attempt is under way: this one's node was given up for lost",
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_process_that_died_of_the_early_signal_is_no_crash(number: int) -> None:
     assert decided([], exit_code=128 + number).cause == "preemption"
@@ -161,3 +169,8 @@ def test_half_a_line_of_a_killed_writer_is_left_out(tmp_path: Path) -> None:
     with path.open("a") as stream:
         stream.write('{"what":"sav')
     assert read_events(path) == whole
+    Attempts(path, 1).append("started")
+    assert [(event.what, event.restart) for event in read_events(path)] == [
+        ("started", 0),
+        ("started", 1),
+    ]

@@ -64,9 +64,17 @@ def test_sbatch_option_that_is_no_name_is_refused(tmp_path, name):
     )
 
 
-def test_sbatch_value_with_a_newline_is_refused(tmp_path):
-    told = complaint(tmp_path, 'sbatch: {mail-type: "FAIL\\n#SBATCH --uid=0"}\n')
-    assert told.startswith("sbatch.mail-type.")
+@pytest.mark.parametrize(
+    "value", ['"a\\n#SBATCH --uid=0"', '"a --uid=0"', '"a;id"', '"$(id)"', '"`id`"', '"a\'b"']
+)
+def test_sbatch_value_with_more_than_a_word_is_refused(tmp_path, value):
+    told = complaint(tmp_path, f"sbatch: {{exclude: {value}}}\n")
+    assert told.startswith("sbatch.exclude.")
+
+
+def test_sbatch_value_may_be_a_host_list():
+    site = {"name": "s", "scheduler": "slurm", "sbatch": {"exclude": "node[2-3,7],gpu1"}}
+    assert validate(Site, site, "s").options == {"exclude": "node[2-3,7],gpu1"}
 
 
 def test_scheduler_must_be_known(tmp_path):

@@ -67,7 +67,10 @@ class Cluster:
         return sorted(state for _, state, _ in self.squeue("--states=all", "--jobs", job))
 
     def wait(
-        self, jobs: str | Iterable[str], states: Iterable[str] = ("COMPLETED",), timeout_s: int = 60
+        self,
+        jobs: str | Iterable[str],
+        states: Iterable[str] = ("COMPLETED",),
+        timeout_s: int = 300,
     ) -> None:
         """Wait until each element of each job is in one of the states, and sacct agrees."""
         jobs, states = [jobs] if isinstance(jobs, str) else list(jobs), set(states)

@@ -153,7 +153,7 @@ def output(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def wait_for(what: Callable[[], bool], timeout_s: float = 300) -> None:
+def wait_for(what: Callable[[], bool], timeout_s: float = 900) -> None:
     end = time.monotonic() + timeout_s
     while not what():
         assert time.monotonic() < end, f"not after {timeout_s} s"
@@ -175,16 +175,26 @@ def process_of(job: str, rank: int = 0) -> int:
     raise AssertionError(f"no rank {rank} of job {job}")
 
 
+def release(process: int) -> None:
+    """Let a stopped process go on, if it is still there."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGCONT)
+
+
 def release_when_signalled(process: int, number: int = signal.SIGUSR2) -> None:
-    """Let a stopped process go on once it has been sent a signal."""
+    """Let a stopped process go on once it has been sent a signal.
 
-    def is_pending() -> bool:
-        status = Path(f"/proc/{process}/status").read_text()
-        masks = [line.split()[1] for line in status.splitlines() if line[:7] in PENDING]
-        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+    SLURM may do so itself: beside some signals it sends SIGCONT.
+    """
 
-    wait_for(is_pending)
-    os.kill(process, signal.SIGCONT)
+    def is_signalled() -> bool:
+        try:
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        except OSError:  # it has ended
+            return True
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        pending = int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)
+        return bool(pending >> (number - 1) & 1) or not status["State"].startswith("T")
 
-
-PENDING = ("SigPnd:", "ShdPnd:")
+    wait_for(is_signalled)
+    release(process)

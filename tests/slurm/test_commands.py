@@ -141,15 +141,15 @@ def test_thousand_members_are_sent_as_fast_as_a_bare_array(cluster, spots: Store
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     seeds = ",".join(map(str, range(500)))
     used_s = []
-    for name in ("warm", "first", "second"):
+    for name in ("warm", "first", "second", "third"):
         words = submission(spots.path, "--seeds", seeds, "--name", name, site="./held.yaml")
         before_s = used_by_commands_s()
         found = json.loads(run_command([LENSHPC, *words, "--json"], cwd=tmp_path, env=environ))
         used_s.append(used_by_commands_s() - before_s)
         assert len(found["members"]) == 1000
         assert call(tmp_path, "cancel", Path(found["run"]).name).returncode == 0
-    # nearly all of it is imports: an array that cost by the element would show
-    assert min(used_s[1:]) <= 1.2 * bare_s + 5, (used_s, bare_s)
+    # 2 s on a machine at rest; beside other work a second costs up to half as much again
+    assert min(used_s[1:]) <= 1.2 * bare_s + 3, (used_s, bare_s)
     subprocess.run(["scancel", bare], check=True)
 
 
@@ -158,18 +158,19 @@ def test_ten_thousand_members_are_several_arrays_and_one_quick_status(
 ):
     (tmp_path / "held.yaml").write_text(HELD + "max_array_size: 1001\n")
     seeds = ",".join(map(str, range(5000)))
-    began = time.monotonic()
+    before_s = used_by_commands_s()
     found = sent(tmp_path, *submission(spots.path, "--seeds", seeds, site="./held.yaml"))
-    submit_s = time.monotonic() - began
+    submit_s = used_by_commands_s() - before_s
     jobs = found["job"].split(",")
     assert len(jobs) == 10
     run = Path(found["run"]).name
-    status(tmp_path, run)
-    began = time.monotonic()
-    told = status(tmp_path, run)
-    took_s = time.monotonic() - began
+    used_s = []
+    for _ in range(3):
+        before_s = used_by_commands_s()
+        told = status(tmp_path, run)
+        used_s.append(used_by_commands_s() - before_s)
     assert [line["state"] for line in told["members"]] == ["PENDING"] * 10_000
-    assert took_s < 8, took_s
-    assert submit_s < 40, submit_s
+    assert min(used_s) < 3, used_s  # 1 s on a machine at rest, 2 s are what it may take
+    assert submit_s < 10, submit_s
     assert call(tmp_path, "cancel", run).returncode == 0
     assert cluster.squeue() == []

@@ -15,7 +15,7 @@ from lenshpc.store import Store
 
 LENSHPC = Path(sys.executable).with_name("lenshpc")
 HIDDEN = 'command() { [ "$2" != scontrol ] && builtin command "$@"; }; scontrol() { return 127; }'
-TIMEOUT_S = 360
+TIMEOUT_S = 900
 ROOT = Path(__file__).parents[2]
 
 

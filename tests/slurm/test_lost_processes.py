@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from spot_runs import PAIR, output, submitted, wait_for
+from spot_runs import PAIR, output, release, submitted, wait_for
 
 ONE_AT_A_TIME = "max_parallel: 1"
 UNPLUGGED_S = 30
@@ -19,7 +19,7 @@ def test_killed_rank_is_requeued_alone_and_a_cancelled_member_ends_after_one_res
     killed, cancelled = sent.job(0), sent.job(1)
     processes = [sent.held(job) for job in (killed, cancelled)]
     output(["scancel", cancelled])
-    os.kill(processes[1], signal.SIGCONT)
+    release(processes[1])
     os.kill(processes[0], signal.SIGKILL)
     wait_for(lambda: not sent.queued())
     assert cluster.states(killed.partition("_")[0]) == ["CANCELLED", "COMPLETED"]
@@ -66,7 +66,7 @@ def test_unplugged_node_is_too_late_with_what_it_went_on_with(
         cluster.run("unplug", node)
     for job, process in left.items():
         sent.wait_for_checkpoint(job, restart=1)
-        os.kill(process, signal.SIGCONT)
+        release(process)
     wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in left.values()))
     time.sleep(max(0, began + UNPLUGGED_S - time.monotonic()))
     for node in nodes:

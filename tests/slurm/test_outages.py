@@ -1,14 +1,12 @@
 """The controller, the accounting or the disk fails under a run: it ends with the same bits."""
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from spot_runs import PAIR, output, submitted, wait_for
+from spot_runs import PAIR, output, release, submitted, wait_for
 
 ACCOUNTING_OUTAGE_S = 60
 
@@ -22,7 +20,7 @@ def test_members_that_end_while_the_controller_is_down_are_reported_when_it_is_b
     held = [sent.held(job) for job in jobs]
     cluster.run("ctld-stop")
     for process in held:
-        os.kill(process, signal.SIGCONT)
+        release(process)
     wait_for(lambda: all(sent.member(index).done.is_file() for index in range(2)))
     cluster.run("ctld-start")
     sent.wait_for_end()
@@ -76,7 +74,7 @@ def test_members_that_find_the_disk_full_say_so_and_go_on_once_there_is_room(
     ballast = small_disk / "ballast"
     fill(ballast)
     for process in held:
-        os.kill(process, signal.SIGCONT)
+        release(process)
     wait_for(lambda: not sent.queued())
     assert [line["state"] for line in sent.status()["members"]] == ["FAILED", "FAILED"]
     assert all("DISK FULL" in sent.events(job)[-1].reason for job in jobs)

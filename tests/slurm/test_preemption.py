@@ -24,7 +24,7 @@ def test_members_that_need_longer_than_their_time_limit_go_on_by_themselves(
     cluster, spots, tmp_path, undisturbed
 ) -> None:
     calm = undisturbed(PAIR)
-    sent = submitted(tmp_path, spots, PAIR, "--set", "resources.time_min=1")
+    sent = submitted(tmp_path, spots, PAIR, "--set", "resources.time_min=3")
     jobs = [sent.job(index) for index in range(2)]
     for held in [sent.held(job) for job in jobs]:
         release_when_signalled(held)

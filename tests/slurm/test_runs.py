@@ -14,7 +14,7 @@ from lenshpc.store import Store, open_store
 
 LENSHPC = Path(sys.executable).with_name("lenshpc")
 SLC = Path(__file__).parents[3] / "shared" / "data" / "slc"
-TIMEOUT_S = 420
+TIMEOUT_S = 900
 
 
 def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,46 @@
+"""Which attempt at a member may write its files: the latest, named in the member's file `owner`.
+
+One on a node that was given up for lost may live on beside the next: it looks before it writes, and
+stops.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lenshpc.engine import distributed
+from lenshpc.files import write_text
+
+
+class Superseded(Exception):  # noqa: N818 (not an error: the other one does the work)
+    """A later attempt has taken the member over; nothing was written since."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an attempt does with the file: `attempt` is a name that no other one has."""
+
+    owner: Path
+    attempt: str
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take the member over from an earlier attempt; all ranks enter this.
+
+        What goes wrong inside counts for nothing once a later attempt has taken it over.
+        """
+        if distributed.rank() == 0:
+            write_text(self.owner, self.attempt)
+        distributed.barrier()
+        try:
+            yield
+        except Exception:
+            self.check()
+            raise
+
+    def check(self) -> None:
+        """Raise Superseded where a later attempt has taken the member over."""
+        owner = self.owner.read_text(encoding="utf-8")
+        if owner != self.attempt:
+            raise Superseded(f"attempt {owner} has taken over from {self.attempt}")
