@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 DEMO := demo
 QUICK := and not slow
+unexport PYTHONDONTWRITEBYTECODE  # what is first imported stays compiled for all that follow
 
 .PHONY: help setup check format test test-slurm test-all demo bench clean
 

@@ -7,11 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lenshpc.launch.registry import latest_of_members, records
 from lenshpc.paths import RunPaths
 from lenshpc.store import Store
+
+pytestmark = pytest.mark.slow
 
 LENSHPC = Path(sys.executable).with_name("lenshpc")
 HIDDEN = 'command() { [ "$2" != scontrol ] && builtin command "$@"; }; scontrol() { return 127; }'

@@ -5,7 +5,10 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from spot_runs import PAIR, output, release, submitted, wait_for
+
+pytestmark = pytest.mark.slow
 
 ONE_AT_A_TIME = "max_parallel: 1"
 UNPLUGGED_S = 30

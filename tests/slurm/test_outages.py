@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from spot_runs import PAIR, output, release, submitted, wait_for
 
+pytestmark = pytest.mark.slow
+
 ACCOUNTING_OUTAGE_S = 60
 
 

@@ -1,6 +1,9 @@
 """Preemption and the time limit: a member goes on by itself, to the same bits."""
 
+import pytest
 from spot_runs import PAIR, WIDE, release_when_signalled, submitted
+
+pytestmark = pytest.mark.slow
 
 
 def test_two_node_member_preempted_five_times_gets_to_the_end(
