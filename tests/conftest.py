@@ -1,5 +1,6 @@
 """What all tests share: a small store that can be learnt, and a run without any training."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lenshpc.paths import RunPaths
 from lenshpc.store import Pixels, Store, StoreSpec, open_store
 
 SIDE = 32
+os.environ["OMP_NUM_THREADS"] = "1"  # of tests and of what they start: idle threads spin
 
 
 def write_store(path: Path, labels: np.ndarray, splits: list[str], seed: int = 0) -> Store:
