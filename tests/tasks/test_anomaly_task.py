@@ -11,7 +11,7 @@ from lenshpc.methods.classification import Classification
 from lenshpc.models.anomaly import MODELS
 from lenshpc.models.names import ANOMALY_NAMES, check_names
 from lenshpc.recipe import Train
-from lenshpc.tasks.anomaly import ssim
+from lenshpc.tasks.anomaly import Anomaly, ssim
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.table import make_task
 
@@ -197,7 +197,7 @@ def test_settings_of_another_method_are_refused():
         image_shape=(1, SIDE, SIDE),
     )
     with pytest.raises(ConfigError, match="cannot have the method classification"):
-        make_task(spec)
+        Anomaly(spec)
 
 
 def test_a_crop_beyond_the_image_is_refused():
