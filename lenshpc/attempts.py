@@ -4,12 +4,13 @@ Written by the member's first process and by the batch script, one after the oth
 whether the job is requeued, and by whoever accounts for its time.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt
+from pydantic import NonNegativeInt, ValidationError
 
 from lenshpc.config import Frozen
 
@@ -73,7 +74,8 @@ class Attempts:
         )
         self._path.parent.mkdir(mode=0o700, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(event.model_dump_json(exclude_defaults=True) + "\n")
+            # the line before may be half written, by a process that was killed
+            stream.write(f"\n{event.model_dump_json(exclude_defaults=True)}\n")
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -86,5 +88,8 @@ def read_events(path: Path) -> list[Event]:
     """Return the events in a file, oldest first; none where there is no file."""
     if not path.is_file():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what a killed writer left has no end of line
-    return [Event.model_validate_json(line) for line in lines]
+    events = []
+    for line in filter(None, path.read_bytes().split(b"\n")):
+        with contextlib.suppress(ValidationError):  # half written
+            events.append(Event.model_validate_json(line))
+    return events

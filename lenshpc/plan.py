@@ -220,6 +220,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
             f"task {recipe.task} learns from pairs, and {store.path} holds none; "
             "prepare a dataset that has a target, such as super_resolution"
         )
+    _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
@@ -235,6 +236,21 @@ def check_fits(recipe: Recipe, store: Store) -> None:
         raise ConfigError(
             f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
             f"use flips, or --set data.image_size={min(height, width)}"
+        )
+
+
+def _check_crop(recipe: Recipe, store: Store) -> None:
+    crop, (_, height, width) = recipe.data.crop, store.image_shape
+    if crop is None:
+        return
+    if crop > min(height, width):
+        raise ConfigError(
+            f"data.crop {crop} is larger than the images of {height} by {width} pixels; lower it"
+        )
+    if recipe.method.needs_targets:
+        raise ConfigError(
+            f"data.crop would cut the images of {store.path}, not their targets; drop it, and "
+            "train on parts of pairs with method.patch"
         )
 
 

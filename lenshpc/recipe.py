@@ -26,6 +26,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 class Data(Frozen):
     """How images reach the network."""
 
+    crop: PositiveInt | None = Field(
+        default=None, description="side in pixels of the middle of each image, all that is used"
+    )
     image_size: PositiveInt | None = Field(
         default=None, description="side in pixels after resizing; the store's own when absent"
     )
@@ -52,9 +55,11 @@ class Data(Frozen):
     ) -> tuple[tuple[int, int, int], str]:
         """Return the (C, H, W) and dtype in which a store's images are held.
 
-        Whole bytes stay bytes unless they are resized; all else is the float32 that models see.
+        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is the float32 that models see.
         """
         channels, *sides = image_shape
+        if self.crop:
+            sides = [self.crop] * 2
         wanted = [self.image_size] * 2 if self.image_size else sides
         held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
         return (channels, wanted[0], wanted[1]), held

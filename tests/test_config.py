@@ -130,7 +130,29 @@ def test_mistyped_set_names_the_nearest_key():
 
 def test_shipped_files_are_found():
     assert {folder: sorted(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
-        "jobs": ["lens_finding", "multiclass"],
+        "jobs": [
+            "anomaly",
+            "anomaly_ae",
+            "anomaly_features",
+            "anomaly_mae",
+            "anomaly_vae",
+            "anomaly_wae",
+            "lens_finding",
+            "lens_finding_best",
+            "lens_finding_ensemble",
+            "lens_finding_fixmatch",
+            "lens_finding_smote_kfold",
+            "lens_finding_weighted_bce",
+            "multiclass",
+            "multiclass_best",
+            "multiclass_convnextv2",
+            "multiclass_resnet18",
+            "slc_two_classes",
+            "super_resolution",
+            "super_resolution_ensemble",
+            "super_resolution_rcan",
+            "super_resolution_srresnet",
+        ],
         "slurm": ["example", "local", "rehearsal"],
         "data_prep": [
             "diffusion",

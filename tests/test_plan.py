@@ -132,6 +132,7 @@ def test_fingerprint_is_that_of_an_equal_plan(spots):
         {"resources__nodes": 2},
         {"resources__gpus_per_node": 2},
         {"data__image_size": 16},
+        {"data__crop": 16},
     ],
 )
 def test_fingerprint_depends_on_what_changes_results(spots, changes):
@@ -172,6 +173,15 @@ def test_quarter_turns_of_oblong_images_are_refused(spots):
     with pytest.raises(ConfigError, match=r"method\.tta d4 turns images by quarters"):
         expand(recipe(data__augment=["flips"], method={"tta": "d4"}), oblong)
     expand(recipe(data__image_size=30), oblong)
+    expand(recipe(data__crop=30), oblong)
+
+
+def test_crops_beyond_the_image_are_refused(spots):
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(data__crop=31), replace(spots, image_shape=(1, 32, 30)))
+    assert str(caught.value) == (
+        "data.crop 31 is larger than the images of 32 by 30 pixels; lower it"
+    )
 
 
 def test_fingerprint_depends_on_the_data(spots):

@@ -135,17 +135,19 @@ def test_augmentation_that_is_unknown_or_out_of_range_is_refused(step, told):
 
 
 @pytest.mark.parametrize(
-    ("size", "dtype", "held"),
+    ("crop", "size", "dtype", "held"),
     [
-        (None, "uint8", ((3, 41, 40), "uint8")),
-        (None, "float32", ((3, 41, 40), "float32")),
-        (None, "float64", ((3, 41, 40), "float32")),
-        (20, "uint8", ((3, 20, 20), "float32")),
-        (20, "int16", ((3, 20, 20), "float32")),
+        (None, None, "uint8", ((3, 41, 40), "uint8")),
+        (None, None, "float32", ((3, 41, 40), "float32")),
+        (None, None, "float64", ((3, 41, 40), "float32")),
+        (None, 20, "uint8", ((3, 20, 20), "float32")),
+        (None, 20, "int16", ((3, 20, 20), "float32")),
+        (24, None, "uint8", ((3, 24, 24), "uint8")),
+        (24, 12, "uint8", ((3, 12, 12), "float32")),
     ],
 )
-def test_images_are_held_as_bytes_only_if_not_resized(size, dtype, held):
-    assert make(data__image_size=size).data.in_memory((3, 41, 40), dtype) == held
+def test_images_are_held_as_bytes_only_if_not_resized(crop, size, dtype, held):
+    assert make(data__crop=crop, data__image_size=size).data.in_memory((3, 41, 40), dtype) == held
 
 
 def test_repeated_entries_are_refused():

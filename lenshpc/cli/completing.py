@@ -24,11 +24,16 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the tasks; `lens-finding` has the recipe `lens_finding`."""
-    from lenshpc.methods.table import TASKS
+    """Return the tasks that have a recipe."""
+    import yaml
 
     del ctx, param
-    return _begun([*TASKS], incomplete)
+    folder = resources.files("lenshpc.jobs")
+    found = {
+        yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))["task"]
+        for name in _names("jobs")
+    }
+    return _begun(sorted(found), incomplete)
 
 
 def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,4 +1,4 @@
-"""A store's images as they are held in memory: whole bytes or float32, resized if so asked."""
+"""A store's images as they are held in memory: whole bytes or float32, cropped and resized."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,12 +86,20 @@ class Decoded:
         return (self.shape, self.dtype) == (self._stored.shape[1:], self._stored.dtype)
 
     def _as_held(self, stored: npt.NDArray[Any]) -> Images:
+        crop = self.settings.crop if self.array == "images" else None
+        part = stored if crop is None else middle(stored, crop)
         if self.dtype == np.uint8:
-            return stored
-        pixels = stored.astype(np.float32, copy=False)
+            return part
+        pixels = part.astype(np.float32, copy=False)
         if self._stored_scale != 1:
             pixels = pixels * np.float32(self._stored_scale)
         return _resized(pixels, self.shape[1:])
+
+
+def middle(block: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
+    """Return the middle (n, C, side, side) of (n, C, H, W) images."""
+    top, left = ((length - side) // 2 for length in block.shape[2:])
+    return block[:, :, top : top + side, left : left + side]
 
 
 def _resized(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:

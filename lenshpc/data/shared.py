@@ -50,7 +50,7 @@ def shared_images(decoded: Decoded) -> Iterator[Images]:
 def _path(decoded: Decoded) -> Path:
     """Return the file of this user, content, size, dtype and way of decoding."""
     content = (decoded.store.content_hash, decoded.array)
-    facts = (content, decoded.shape, decoded.dtype.name, __version__)
+    facts = (content, decoded.settings.crop, decoded.shape, decoded.dtype.name, __version__)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
     return Path(tempfile.gettempdir()) / f"{_prefix()}{digest}"
 

@@ -23,6 +23,7 @@ RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", 
 RESERVED |= {"no-requeue", "output", "partition", "qos", "requeue", "reservation", "signal"}
 RESERVED |= {"time", "wckey", "wrap"}
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
+Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=\[\]-]+$", max_length=200)]
 Line = Annotated[str, AfterValidator(_single_line)]
 
 
@@ -52,7 +53,7 @@ class Site(Frozen):
         default=None, description="an Apptainer image (.sif), or an image for srun's pyxis"
     )
     srun_args: tuple[Word, ...] = ()
-    sbatch: dict[str, Word | StrictInt | Literal[True]] = Field(
+    sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
     )
     slots: PositiveInt | None = Field(default=None, description="local: members' GPUs at a time")

@@ -95,7 +95,7 @@ def test_runs_tasks_recipes_sites_and_datasets_are_completed(run, tmp_path):
         (["lenshpc", "status", name[:3]], [name]),
         (["lenshpc", "clean", name[:3]], [name]),
         (["lenshpc", "submit", "--task", "mul"], ["multiclass"]),
-        (["lenshpc", "submit", "--recipe", "lens"], ["lens_finding"]),
+        (["lenshpc", "submit", "--recipe", "lens_finding_s"], ["lens_finding_smote_kfold"]),
         (["lenshpc", "submit", "--site", "reh"], ["rehearsal"]),
         (["lenshpc", "prepare", "sl"], ["slc"]),
     ]:

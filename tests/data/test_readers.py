@@ -147,6 +147,22 @@ def test_stored_bytes_stay_bytes_unless_resized(store_and_images):
     assert whole.scale == pytest.approx(1 / 255 if is_bytes else 1)
 
 
+def test_images_are_cropped_about_their_middle_then_resized(store_and_images):
+    store, images = store_and_images
+    cropped, halved = Decoded(store, Data(crop=8)), Decoded(store, Data(crop=8, image_size=4))
+    blocks = [
+        np.concatenate([block.copy() for block in each.read_chunks(range(each.num_chunks))])
+        for each in (cropped, halved)
+    ]
+    middle = images[:, :, 2:10, 2:10]
+    assert not cropped.as_stored
+    np.testing.assert_array_equal(blocks[0], middle)
+    means = middle.reshape(-1, 2, 4, 2, 4, 2).mean(axis=(3, 5)) / (
+        255 if store.dtype == np.uint8 else 1
+    )
+    np.testing.assert_allclose(blocks[1], means, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):

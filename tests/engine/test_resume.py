@@ -42,6 +42,7 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
     assert _losses(one.metrics) == _losses(other.metrics)
     assert is_done(other, plan.fingerprint(), verify=True)
     assert sorted(path.name for path in other.root.iterdir()) == [
+        "arrays.zarr",
         "done.json",
         "metrics.jsonl",
         "model.safetensors",

@@ -7,11 +7,10 @@ from safetensors.torch import load_file, save_file
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import Anomaly as Settings
-from lenshpc.methods.classification import Classification
 from lenshpc.models.anomaly import MODELS
 from lenshpc.models.names import ANOMALY_NAMES, check_names
 from lenshpc.recipe import Train
-from lenshpc.tasks.anomaly import Anomaly, ssim
+from lenshpc.tasks.anomaly import ssim
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.table import make_task
 
@@ -186,18 +185,6 @@ def test_another_class_cannot_choose_an_epoch():
 def test_summary_is_the_mean_loss():
     columns = {"loss": np.array([1, 2, 6], np.float32)}
     assert make().summarise(np.zeros(3, int), columns) == {"loss": 3.0}
-
-
-def test_settings_of_another_method_are_refused():
-    spec = TaskSpec(
-        method=Classification(),
-        train=Train(),
-        classes=("no_sub", "sub"),
-        class_counts=(1, 0),
-        image_shape=(1, SIDE, SIDE),
-    )
-    with pytest.raises(ConfigError, match="cannot have the method classification"):
-        Anomaly(spec)
 
 
 def test_a_crop_beyond_the_image_is_refused():
