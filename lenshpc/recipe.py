@@ -55,7 +55,8 @@ class Data(Frozen):
     ) -> tuple[tuple[int, int, int], str]:
         """Return the (C, H, W) and dtype in which a store's images are held.
 
-        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is the float32 that models see.
+        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is
+        the float32 that models see.
         """
         channels, *sides = image_shape
         if self.crop:
@@ -198,6 +199,28 @@ class Recipe(Frozen):
             raise ValueError(
                 "data.normalise imagenet is for pixels as they are; use fold, or no data.stretch"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _networks_are_the_tasks(self) -> Self:
+        others = {name for method in TASKS.values() for name in method.networks or ()}
+        for model in self.models:
+            if self.method.networks is not None and model not in self.method.networks:
+                what = f"network of task {self.task}"
+                raise ValueError(unknown(what, model, self.method.networks))
+            if self.method.networks is None and model in others:
+                raise ValueError(f"{model} is no classifier; task {self.task} cannot use it")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_stores_units(self) -> Self:
+        changes = {"data.stretch": self.data.stretch, "data.normalise": self.data.normalise}
+        for key, value in changes.items():
+            if self.method.measures_pixels and value in {"sqrt", "asinh", "log", "image"}:
+                raise ValueError(
+                    f"{key} {value}: task {self.task} measures errors in the units of the store, "
+                    "which this would change; drop it"
+                )
         return self
 
     @model_validator(mode="after")

@@ -68,7 +68,7 @@ def build(findings: Findings) -> Report:
     findings.say("judging the scores")
     lines = judge_scores(merged, quantile=method.quantile)
     store, absent = _open(plan)
-    baselines = _baselines(findings, merged, store, method)
+    baselines = _baselines(findings, merged, store)
     lines = (*lines, *judge_baselines(merged, baselines, quantile=method.quantile))
     content = _content(findings, lines, merged)
     return Report(
@@ -102,13 +102,11 @@ def _open(plan: Plan) -> tuple[Store | None, tuple[Block, ...]]:
     return store, ()
 
 
-def _baselines(
-    findings: Findings, merged: MergedScores, store: Store | None, method: Anomaly
-) -> dict[str, Floats]:
+def _baselines(findings: Findings, merged: MergedScores, store: Store | None) -> dict[str, Floats]:
     if store is None:
         return {}
     findings.say("scoring the images by baselines")
-    return score_baselines(store, findings.splits, merged.rows, method.crop)
+    return score_baselines(store, findings.splits, merged.rows, findings.plan.recipe.data.crop)
 
 
 def _headline(line: Line) -> Headline:
