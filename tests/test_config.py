@@ -147,6 +147,7 @@ def test_shipped_files_are_found():
             "multiclass_best",
             "multiclass_convnextv2",
             "multiclass_resnet18",
+            "multiclass_transformers",
             "slc_two_classes",
             "super_resolution",
             "super_resolution_ensemble",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task",
     shell_complete=tasks,
-    help="Use the recipe that ships for a task: lens-finding or multiclass.",
+    help="Use the recipe that ships for a task, such as lens-finding or super-resolution.",
 )
 @click.option(
     "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."

@@ -83,7 +83,8 @@ def opened_fold(
             pairs=pairs,
             targets=_targets(plan, store, device, held),
         )
-        rare = labels != np.bincount(labels[training.rows]).argmax()
+        common = np.bincount(labels[training.rows]).argmax()
+        rare = (labels >= 0) & (labels != common)
         yield FoldData(
             source=source,
             training=training,

@@ -21,18 +21,18 @@ def normalisation(decoded: Decoded, reader: Reader, training_rows: Rows) -> tupl
         return np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_DEVIATION, np.float32)
     if settings.normalise != "fold":
         return np.zeros(num_channels, np.float32), np.ones(num_channels, np.float32)
-    if settings.stretch == "none":
+    if settings.stretch == "none" and settings.crop is None:
         mean, deviation = channel_statistics(decoded.store.moments[training_rows])
     else:
-        mean, deviation = _stretched_statistics(decoded, reader, training_rows)
+        mean, deviation = _statistics(decoded, reader, training_rows)
     safe = np.where(deviation > 0, deviation, 1.0)  # a constant channel stays constant
     return mean.astype(np.float32), safe.astype(np.float32)
 
 
-def _stretched_statistics(
+def _statistics(
     decoded: Decoded, reader: Reader, rows: Rows
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Read the rows once; the store knows the moments of unstretched pixels only."""
+    """Read the rows once; the store knows the moments of whole, unstretched images only."""
     blocks = np.split(np.sort(rows), range(BLOCK_ROWS, len(rows), BLOCK_ROWS))
     moments = []
     for pixels in reader.read(blocks):

@@ -8,12 +8,14 @@ SOFTENING = 0.05  # in the pixels' units: linear below, logarithmic above
 
 
 def stretched(pixels: Tensor, kind: str) -> Tensor:
-    """Return the pixels stretched by `sqrt`, `asinh` or `log`; 0 stays 0 and 1 stays 1.
+    """Return the pixels stretched by `sqrt`, `asinh` or `log`, or as they are; 0 and 1 stay.
 
     asinh is that of Lupton, Gunn and Szalay (1999, AJ 118, 1406), with softening 0.05; `log` is
     log(1 + x / 0.05). The square root and the logarithm take negative pixels as 0.
     """
     match kind:
+        case "none":
+            return pixels
         case "sqrt":
             return pixels.clamp(min=0).sqrt()
         case "asinh":

@@ -122,7 +122,8 @@ def _data(content: Content) -> Iterator[Block]:
     yield _counts(content)
     if content["num_unlabelled"]:
         rows = word_count(content["num_unlabelled"], "more image")
-        yield Prose(text=f"{rows} without a label took part in the training.")
+        part = "" if content["recipe"]["method"].get("consistency") else "no "
+        yield Prose(text=f"{rows} without a label took {part}part in the training.")
 
 
 def _counts(content: Content) -> Table:

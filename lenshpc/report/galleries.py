@@ -109,7 +109,8 @@ def _explained(
     return Gallery(
         name="explained",
         title="What the network looked at",
-        caption="Grad-CAM of the first member for the class that it predicts, over the worst "
-        "mistakes: the brighter, the more that place spoke for the class.",
+        caption="Grad-CAM of the first member for the class that it predicts (of a network without "
+        "maps, integrated gradients), over the worst mistakes: the brighter, the more that place "
+        "spoke for the class.",
         panels=tuple(panels),
     )

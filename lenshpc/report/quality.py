@@ -1,7 +1,6 @@
 """Write the quality report of a store: findings, tables, figures and pictures in one HTML file."""
 
 import base64
-import io
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from lenshpc.errors import ConfigError
 from lenshpc.files import write_text
@@ -23,6 +21,7 @@ from lenshpc.quality.neighbours import TURNS, Copies, find_copies, turn_images
 from lenshpc.quality.statistics import WINDOW_DEG, class_rows, position_angles
 from lenshpc.quality.survey import BIN_PX, Survey, survey
 from lenshpc.report.figures import INK, PALETTE, SIZE_INCH, STYLE, render_svg
+from lenshpc.report.pictures import Stretch, colours, encode_png
 from lenshpc.report.summary import without_nan
 from lenshpc.store import Store
 
@@ -144,8 +143,9 @@ class _Pictures:
     def __init__(self, store: Store, surveyed: Survey) -> None:
         self._store, self._survey = store, surveyed
         finite = surveyed.finite
-        self._low = np.quantile(surveyed.samples[finite], 0.01, axis=(0, 2))[:, None, None]
-        self._high = np.median(surveyed.maximum[finite], axis=0)[:, None, None]
+        low = np.quantile(surveyed.samples[finite], 0.01, axis=(0, 2))
+        high = np.median(surveyed.maximum[finite], axis=0)
+        self._stretch = Stretch(low=low[:, None, None], high=high[:, None, None])
 
     def means(self) -> list[dict[str, str]]:
         """Return the mean image of each class."""
@@ -196,13 +196,6 @@ class _Pictures:
         }
 
     def _picture(self, image: NDArray[Any], text: str, caption: str) -> dict[str, str]:
-        span = np.where(self._high > self._low, self._high - self._low, 1)
-        shown = np.arcsinh(20 * np.clip((image - self._low) / span, 0, 1)) / np.arcsinh(20)
-        levels = (255 * shown).astype(np.uint8)
-        colour = len(levels) == 3  # channels lie in the order of wavelength: the last one is red
-        grey = levels.mean(axis=0).astype(np.uint8)
-        pixels = np.moveaxis(levels[::-1], 0, -1) if colour else grey
-        buffer = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
+        png = encode_png(colours(self._stretch.levels(image)))
+        data = base64.b64encode(png).decode()
         return {"src": f"data:image/png;base64,{data}", "alt": text, "caption": caption}

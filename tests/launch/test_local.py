@@ -1,7 +1,6 @@
 """This machine's queue: slots are never shared, and a run is mended by what it lacks."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import finished, start
 
 from lenshpc.attempts import read_events
 from lenshpc.launch.local import take_slots
 from lenshpc.launch.sites import Site
 
-LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
 SITE = Site(name="here", scheduler="local", slots=3)
 OTHER = """
 import sys
@@ -65,27 +64,6 @@ def test_slots_of_another_process_are_taken_until_it_ends():
     assert sorted(freed) == [0, 1]
     for lock in (*mine.values(), *freed.values()):
         lock.close()
-
-
-def lenshpc(folder, *arguments, **options):
-    """Start a command in a folder whose runs have slots of their own."""
-    (folder / "tmp").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [LENSHPC, *arguments],
-        cwd=folder,
-        env={**os.environ, "TMPDIR": str(folder / "tmp"), "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def finished(folder, *arguments):
-    """Return exit code, output and talk of a command."""
-    process = lenshpc(folder, *arguments)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
 
 
 def submission(*more):
@@ -189,7 +167,7 @@ def heard_interrupts():
 @pytest.mark.slow
 @pytest.mark.usefixtures("heard_interrupts")
 def test_interrupt_while_waiting_leaves_no_process(place):
-    process = lenshpc(place, *submission("--set", "train.epochs=5000", "--wait"))
+    process = start(place, *submission("--set", "train.epochs=5000", "--wait"))
     wait_until(lambda: any(place.glob("runs/*/members/000-*/metrics.jsonl")) or process.poll())
     assert process.poll() is None, process.communicate()
     (run,) = (place / "runs").iterdir()
