@@ -48,7 +48,8 @@ def _first_reconstructing(findings: Findings, merged: MergedScores) -> tuple[Mem
 def _seen(store: Store, rows: npt.NDArray[np.int64], data: Data) -> Floats:
     """Return images (n, C, H, W) cropped and resized as the models saw them, in store's units."""
     decoded = Decoded(store, data)
-    return decoded.as_held(store.read_raw(rows)) * np.float32(decoded.scale)
+    held = decoded.as_held(store.read_raw(rows)).astype(np.float32)
+    return np.asarray(held * np.float32(decoded.scale))
 
 
 def _gallery(
