@@ -124,6 +124,11 @@ class RunPaths:
         """Folder of the report."""
         return self.root / "report"
 
+    @property
+    def merged(self) -> Path:
+        """Images that were merged from the members', of tasks that make images."""
+        return self.root / "merged.zarr"
+
     def member(self, name: str) -> MemberPaths:
         """Return the files of the member of that name."""
         return MemberPaths(self.root / "members" / name)

@@ -13,8 +13,9 @@ from lenshpc import __version__
 from lenshpc.config import Frozen, unknown, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.methods.anomaly import Anomaly
+from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.super_resolution import SuperResolution, check_pairs
 from lenshpc.methods.table import Method
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe
@@ -209,19 +210,13 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     if isinstance(method, Classification):
         _check_classes(method, store)
         _check_sides(method, recipe, store)
-    normal = normal_class(method, store.classes)
-    if normal is not None and not (store.rows["label"] == normal).any():
-        raise ConfigError(
-            f"{store.path} has no rows of class {store.classes[normal]}, which task {recipe.task} "
-            "learns; prepare a store that has them, or name another class with method.normal"
-        )
-    if method.needs_targets and store.targets is None:
-        raise ConfigError(
-            f"task {recipe.task} learns from pairs, and {store.path} holds none; "
-            "prepare a dataset that has a target, such as super_resolution"
-        )
     _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    if isinstance(method, Anomaly):
+        _check_normal(recipe, store)
+        _check_square(height, width)
+    if isinstance(method, SuperResolution):
+        _check_pairs(method, recipe, store)
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
             f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
@@ -237,6 +232,41 @@ def check_fits(recipe: Recipe, store: Store) -> None:
             f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
             f"use flips, or --set data.image_size={min(height, width)}"
         )
+
+
+def _check_normal(recipe: Recipe, store: Store) -> None:
+    """Refuse a store that lacks normal rows to learn from, or to be tested on."""
+    normal = normal_class(recipe.method, store.classes) or 0
+    rows = store.rows
+    testing = rows.loc[rows["label"] == normal, "split"] == "test"
+    for what, there in (("training", (~testing).any()), ("test", testing.any())):
+        if not there:
+            raise ConfigError(
+                f"{store.path} has no {what} rows of class {store.classes[normal]}, which task "
+                f"{recipe.task} learns; prepare a store that has them, or name another class with "
+                "method.normal"
+            )
+
+
+def _check_square(height: int, width: int) -> None:
+    if height != width or height < MIN_SIDE_PX:
+        raise ConfigError(
+            f"task anomaly turns images by 90°, of {MIN_SIDE_PX} pixels a side or more, and these "
+            f"have {height} by {width}; use --set data.crop={max(MIN_SIDE_PX, min(height, width))}"
+        )
+
+
+def _check_pairs(method: SuperResolution, recipe: Recipe, store: Store) -> None:
+    if store.target_shape is None:
+        raise ConfigError(
+            f"task {recipe.task} learns from pairs, and {store.path} holds none; "
+            "prepare a dataset that has a target, such as super_resolution"
+        )
+    if recipe.data.image_size is not None:
+        raise ConfigError(
+            f"data.image_size would resize the images of {store.path}, not their targets; drop it"
+        )
+    check_pairs(method, recipe.data.model_shape(store.image_shape), store.target_shape)
 
 
 def _check_crop(recipe: Recipe, store: Store) -> None:

@@ -202,6 +202,28 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _networks_are_the_tasks(self) -> Self:
+        others = {name for method in TASKS.values() for name in method.networks or ()}
+        for model in self.models:
+            if self.method.networks is not None and model not in self.method.networks:
+                what = f"network of task {self.task}"
+                raise ValueError(unknown(what, model, self.method.networks))
+            if self.method.networks is None and model in others:
+                raise ValueError(f"{model} is no classifier; task {self.task} cannot use it")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_stores_units(self) -> Self:
+        changes = {"data.stretch": self.data.stretch, "data.normalise": self.data.normalise}
+        for key, value in changes.items():
+            if self.method.measures_pixels and value in {"sqrt", "asinh", "log", "image"}:
+                raise ValueError(
+                    f"{key} {value}: task {self.task} measures errors in the units of the store, "
+                    "which this would change; drop it"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _turns_pairs_exactly(self) -> Self:
         steps = (*self.data.augment, *self.data.augment_minority)
         inexact = [step.kind for step in steps if not isinstance(step, D4 | Flips)]

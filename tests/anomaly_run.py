@@ -34,7 +34,7 @@ def make_run(
         task="anomaly",
         models=models,
         folds=folds,
-        method={"crop": 24},
+        data={"crop": 24},
         train={"batch_size": 8},
     )
     plan, splits = expand(recipe, make_store(folder))

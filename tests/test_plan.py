@@ -229,7 +229,9 @@ def test_damaged_plan_is_refused(tmp_path, text):
 
 
 def test_anomalies_neither_train_nor_validate(spots):
-    plan, splits = expand(recipe(task="anomaly", method={"normal": "class1"}), spots)
+    plan, splits = expand(
+        recipe(task="anomaly", models=["conv_ae"], method={"normal": "class1"}), spots
+    )
     parts = splits.groupby("split")["label"].agg(set).to_dict()
     assert parts == {"aside": {0}, "dev": {1}, "test": {0, 1}}
     assert set(splits.loc[splits["split"] == "dev", "fold"]) == {0, 1, 2}
@@ -258,11 +260,11 @@ def test_classifier_scores_its_fold_and_the_test_rows(spots):
     ("changes", "told"),
     [
         (
-            {"task": "anomaly", "method": {"normal": "no_sub"}},
+            {"task": "anomaly", "models": ["conv_ae"], "method": {"normal": "no_sub"}},
             "unknown method.normal 'no_sub'; known: class0, class1",
         ),
         (
-            {"task": "super-resolution"},
+            {"task": "super-resolution", "models": ["edsr"]},
             "task super-resolution learns from pairs, and {path} holds none; "
             "prepare a dataset that has a target, such as super_resolution",
         ),
@@ -295,5 +297,12 @@ def test_recipe_that_does_not_fit_the_store_is_refused(spots, changes, told):
 
 
 def test_store_without_normal_rows_is_refused(spots):
-    with pytest.raises(ConfigError, match="has no rows of class class0, which task anomaly learns"):
-        expand(recipe(task="anomaly"), altered(spots, label=1))
+    wanted = recipe(task="anomaly", models=["conv_ae"])
+    told = "has no training rows of class class0, which task anomaly learns"
+    with pytest.raises(ConfigError, match=told):
+        expand(wanted, altered(spots, label=1))
+    only_tested = np.where(spots.rows["split"] == "test", 0, 1)
+    with pytest.raises(ConfigError, match=told):
+        expand(wanted, altered(spots, label=only_tested))
+    with pytest.raises(ConfigError, match="has no test rows of class class0"):
+        expand(wanted, altered(spots, label=1 - only_tested))

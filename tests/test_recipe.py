@@ -70,8 +70,8 @@ def test_remedies_for_imbalance_that_add_up_are_warned_of():
 
 
 def test_method_is_that_of_the_task():
-    assert make(task="super-resolution").method.kind == "super_resolution"
-    assert make(task="anomaly").monitor == ("loss", -1)
+    assert make(task="super-resolution", models=["edsr"]).method.kind == "super_resolution"
+    assert make(task="anomaly", models=["wae"]).monitor == ("loss", -1)
     assert make().monitor == ("auc", 1)
     assert complaint(task="anomali").startswith(
         "recipe: unknown task 'anomali'; did you mean anomaly?"
@@ -97,7 +97,33 @@ def test_mixing_between_features_goes_with_no_other_mixing():
 
 def test_pairs_are_turned_exactly_or_not_at_all():
     with pytest.raises(ValueError, match=r"data\.augment affine changes the pixels of pairs"):
-        make(task="super-resolution", data__augment=["d4", "affine"])
+        make(task="super-resolution", models=["edsr"], data__augment=["d4", "affine"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"task": "super-resolution", "models": ["edsr", "resnet18"]},
+            "unknown network of task super-resolution 'resnet18'; did you mean srresnet? known: ",
+        ),
+        (
+            {"task": "anomaly", "models": ["conv_vea"]},
+            "unknown network of task anomaly 'conv_vea'; did you mean conv_vae? known: ",
+        ),
+        ({"models": ["edsr"]}, "edsr is no classifier; task multiclass cannot use it"),
+        (
+            {"task": "anomaly", "models": ["wae"], "data__stretch": "sqrt"},
+            "data.stretch sqrt: task anomaly measures errors in the units of the store",
+        ),
+        (
+            {"task": "super-resolution", "models": ["rcan"], "data__normalise": "image"},
+            "data.normalise image: task super-resolution measures errors in the units",
+        ),
+    ],
+)
+def test_networks_and_pixels_are_those_of_the_task(changes, told):
+    assert complaint(method={}, **changes).startswith(f"recipe: {told}")
 
 
 def test_augmentation_is_named_alone_or_with_its_ranges():

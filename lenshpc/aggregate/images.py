@@ -18,7 +18,6 @@ from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
 from lenshpc.store import Store
 
-MERGED = "merged.zarr"  # beside the report: the headline's images of the evaluated rows
 BLOCK_BYTES = 24_000_000
 CHUNK_ROWS, MAX_BLOCK_ROWS = 32, 1024  # of the merged images; a block is one shard
 

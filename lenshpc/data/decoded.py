@@ -78,14 +78,15 @@ class Decoded:
         stored = self.store.chunks[self.array]
         scratch = stored.scratch()
         for chunk, place in zip(chunks, places, strict=False):
-            yield self._as_held(stored.read(chunk, scratch, place))
+            yield self.as_held(stored.read(chunk, scratch, place))
 
     @property
     def as_stored(self) -> bool:
         """Return whether the images are held in memory as they lie in the store."""
         return (self.shape, self.dtype) == (self._stored.shape[1:], self._stored.dtype)
 
-    def _as_held(self, stored: npt.NDArray[Any]) -> Images:
+    def as_held(self, stored: npt.NDArray[Any]) -> Images:
+        """Return stored images (n, C, H, W) cropped and resized, bytes or float32."""
         crop = self.settings.crop if self.array == "images" else None
         part = stored if crop is None else middle(stored, crop)
         if self.dtype == np.uint8:

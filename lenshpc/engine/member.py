@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lenshpc.attempts import Attempts, What
 from lenshpc.completion import is_done, mark_done
-from lenshpc.data.batches import Batch
+from lenshpc.data.batches import Batch, Preparation
 from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
@@ -108,9 +108,10 @@ class MemberWork:
             task = build_task(self.plan, store, data)
             progress = self._trained(task, data)
             self._predict(task, data)
+            preparation = data.source.preparation
         if self.process.is_main:
             self.claim.check()
-            self._mark_done(progress)
+            self._mark_done(progress, preparation)
 
     def _trained(self, task: Task, data: FoldData) -> Progress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
@@ -197,8 +198,10 @@ class MemberWork:
 
         write_predictions(self.paths, infer, data, self.process, self.claim)
 
-    def _mark_done(self, progress: Progress) -> None:
+    def _mark_done(self, progress: Progress, preparation: Preparation) -> None:
         facts = {
+            "mean": preparation.mean.tolist(),
+            "deviation": preparation.deviation.tolist(),
             "best_epoch": progress.best_epoch,
             "best_metric": progress.best_metric,
             "epochs": progress.epochs_done,

@@ -8,6 +8,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from lenshpc.config import Frozen
 from lenshpc.methods.base import Monitors, Scored
 
+NETWORKS = ("lens_ae", "conv_ae", "conv_vae", "wae", "mae_scorer", "feature_distance")
+MIN_SIDE_PX = 16  # of an image: the encoders halve it four times
+
 
 class Anomaly(Frozen):
     """Learn the images of one class; what is reconstructed badly is an anomaly."""
@@ -15,9 +18,6 @@ class Anomaly(Frozen):
     kind: Literal["anomaly"] = "anomaly"
     normal: str | None = Field(
         default=None, description="the class to be learnt; the store's first if absent"
-    )
-    crop: Annotated[int, Field(ge=16)] | None = Field(
-        default=None, description="side in pixels of the central square that is learnt and scored"
     )
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.95, description="of the out-of-fold scores of normal images: the threshold"
@@ -33,3 +33,5 @@ class Anomaly(Frozen):
     monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
     scored: ClassVar[Scored] = ("train", "oof", "aside", "test")
     needs_targets: ClassVar[bool] = False
+    measures_pixels: ClassVar[bool] = True
+    networks: ClassVar[tuple[str, ...] | None] = NETWORKS

@@ -79,6 +79,8 @@ class Classification(Frozen):
     monitors: ClassVar[Monitors] = MappingProxyType({"auc": 1, "pr_auc": 1, "loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")
     needs_targets: ClassVar[bool] = False
+    measures_pixels: ClassVar[bool] = False
+    networks: ClassVar[tuple[str, ...] | None] = None
 
     @model_validator(mode="after")
     def _mixes_in_one_place(self) -> Self:

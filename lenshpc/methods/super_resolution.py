@@ -1,18 +1,17 @@
 """Settings of super-resolution: loss, patches, size of the network; what pairs must be like."""
 
-from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from lenshpc.config import Frozen, unknown
+from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
 from lenshpc.methods.base import Monitors, Scored
 
 Shape = tuple[int, int, int]
 
-MODELS = ("srresnet", "edsr", "rcan")
+NETWORKS = ("srresnet", "edsr", "rcan")
 SCALES = (2, 4)
 MIN_SIDE_PX = 11  # of a high-resolution image: the window of SSIM
 
@@ -31,6 +30,8 @@ class SuperResolution(Frozen):
     monitors: ClassVar[Monitors] = MappingProxyType({"psnr": 1, "ssim": 1, "loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")
     needs_targets: ClassVar[bool] = True
+    measures_pixels: ClassVar[bool] = True
+    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
 
 
 def scale_of(image_shape: Shape, target_shape: Shape) -> int:
@@ -42,17 +43,12 @@ def scale_of(image_shape: Shape, target_shape: Shape) -> int:
     raise ConfigError(
         f"low-resolution images are {_word(image_shape)}, high-resolution ones "
         f"{_word(target_shape)}; expected as many channels, and sides of both that differ by a "
-        f"factor {' or '.join(map(str, SCALES))}: correct data.image_size or the dataset file"
+        f"factor {' or '.join(map(str, SCALES))}: correct the dataset file"
     )
 
 
-def check_pairs(
-    method: SuperResolution, models: Iterable[str], image_shape: Shape, target_shape: Shape
-) -> None:
-    """Refuse, before anything is submitted, pairs or networks with which no member could train."""
-    for model in models:
-        if model not in MODELS:
-            raise ConfigError(unknown("super-resolution network", model, MODELS))
+def check_pairs(method: SuperResolution, image_shape: Shape, target_shape: Shape) -> None:
+    """Refuse, before anything is submitted, pairs with which no member could train."""
     scale = scale_of(image_shape, target_shape)
     side, target_side = min(image_shape[1:]), min(target_shape[1:])
     if target_side < MIN_SIDE_PX:

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lenshpc.config import Frozen
 from lenshpc.methods.anomaly import Anomaly
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.super_resolution import SuperResolution
 
-TASKS: Mapping[str, type[Frozen]] = MappingProxyType(
+Methods = Classification | Anomaly | SuperResolution
+
+TASKS: Mapping[str, type[Methods]] = MappingProxyType(
     {
         "lens-finding": Classification,
         "multiclass": Classification,
@@ -20,4 +21,4 @@ TASKS: Mapping[str, type[Frozen]] = MappingProxyType(
     }
 )
 
-Method = Annotated[Classification | Anomaly | SuperResolution, Field(discriminator="kind")]
+Method = Annotated[Methods, Field(discriminator="kind")]

@@ -1,5 +1,7 @@
 """An autoencoder whose decoder is a lens: a network guesses its numbers, ray tracing draws it.
 
+The guess is where a least-squares fit of each image begins, once training has ended.
+
 What all images share (Einstein radius, profiles, blur, noise) are weights, so a lens that differs
 in these, or that no smooth lens draws, is reconstructed badly. Shapes: B images, C channels, H × W
 pixels, L = 8 numbers an image, T = 3 templates. Lengths are in pixels, angles in radians.
@@ -7,7 +9,6 @@ pixels, L = 8 numbers an image, T = 3 templates. Lengths are in pixels, angles i
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lenshpc.models.autoencoders import Encoder
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
@@ -18,9 +19,13 @@ NUM_LATENTS = 8
 # γ1, γ2 · source's place in Einstein radii · ellipticities of source and lens light
 REACH = (0.5, 0.5, 1.5, 1.5, 0.6, 0.6, 0.6, 0.6)
 SOFTENING_PX = 0.1
-KERNEL_RADIUS_PX = 4
 RIDGE = 1e-4
 SMALLEST = 1e-8
+NUM_STEPS = 2  # of the fit to an image; a third changes little
+DIFFERENCE = 1e-3  # of a latent number, for the derivative by it
+DAMPING = 1e-2  # of the fit's first step
+MAX_STEP = 0.5  # of a latent number
+MAX_LATENT = 4.0  # where tanh is 0.999: what lies beyond draws the same
 NOISE_RATE = 10.0  # Adam moves all weights alike; the noise map has furthest to go
 
 
@@ -58,39 +63,62 @@ class LensAutoencoder(Scorer):
         Each image has noise of its own strength, at its most likely value: log σ + log(RSS)/2.
         """
         with torch.autocast(image.device.type, enabled=False):
-            left = self._weighted(image - self._drawn(self.encoder(image), image))
+            left = self._left(self.encoder(image), image) + SMALLEST
             return self.log_noise.mean() + left.log() / 2
 
     def judge(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the best of the reconstructions that are guessed from the eight views.
+        """Return the best reconstruction that is found from the guesses of the eight views.
 
         So an image is judged by the best lens that was found for it, and judged alike from all
         sides.
         """
         with torch.autocast(image.device.type, enabled=False):
-            views = [self._seen(image, symmetry) for symmetry in range(NUM_SYMMETRIES)]
-            drawn = torch.stack([view for view in views if view.shape == image.shape])
-            left = torch.stack(
-                [row_mean(((view - image) / self.log_noise.exp()) ** 2) for view in drawn]
-            )
-            best = left.argmin(dim=0)
-        return {"reconstruction": drawn[best, torch.arange(len(image), device=best.device)]}
+            turned = {at: transformed(image, at) for at in range(NUM_SYMMETRIES)}
+            views = {at: view for at, view in turned.items() if view.shape == image.shape}
+            seen = torch.stack([*views.values()])
+            guessed = torch.stack([self.encoder(view) for view in seen])
+            left = torch.stack([self._left(*pair) for pair in zip(guessed, seen, strict=True)])
+            best = left.argmin(dim=0), torch.arange(len(image), device=image.device)
+            drawn = self._drawn(self.fitted(guessed[best], seen[best]), seen[best])
+            back = torch.stack([restored(drawn, at) for at in views])
+        return {"reconstruction": back[best]}
 
-    def _seen(self, image: Tensor, symmetry: int) -> Tensor:
-        """Return the reconstruction guessed from the image under a symmetry, turned back."""
-        view = transformed(image, symmetry)
-        if view.shape != image.shape:
-            return view
-        return restored(self._drawn(self.encoder(view), view), symmetry)
+    def fitted(self, latent: Tensor, image: Tensor) -> Tensor:
+        """Return latents (B, L) from which the images are drawn better, or the same ones.
+
+        Steps of Levenberg and Marquardt with differences for derivatives: eight more drawings a
+        step, which takes less than automatic differentiation.
+        """
+        left, eye = self._residual(latent, image), torch.eye(NUM_LATENTS, device=image.device)
+        damping = torch.full_like(latent[:, :1, None], DAMPING)
+        for _ in range(NUM_STEPS):
+            changed = [self._residual(latent + DIFFERENCE * one, image) for one in eye]
+            slope = torch.stack([(one - left) / DIFFERENCE for one in changed], dim=2)
+            normal = slope.mT @ slope
+            scale = torch.diagonal(normal, dim1=1, dim2=2)[:, None] + SMALLEST
+            step = torch.linalg.solve(normal + damping * scale * eye, slope.mT @ left[..., None])
+            tried = (latent - step[..., 0].clamp(-MAX_STEP, MAX_STEP)).clamp(
+                -MAX_LATENT, MAX_LATENT
+            )
+            left_there = self._residual(tried, image)
+            better = (row_mean(left_there**2) < row_mean(left**2))[:, None]
+            latent = torch.where(better, tried, latent)
+            left = torch.where(better, left_there, left)
+            damping = torch.where(better[..., None], damping / 3, damping * 5)
+        return latent
+
+    def _residual(self, latent: Tensor, image: Tensor) -> Tensor:
+        """Return what is left of each image, in units of the noise, (B, C · H · W)."""
+        return ((self._drawn(latent, image) - image) / self.log_noise.exp()).flatten(1)
+
+    def _left(self, latent: Tensor, image: Tensor) -> Tensor:
+        """Return the mean square (B,) of what is left of each image."""
+        return row_mean(self._residual(latent, image) ** 2)
 
     @property
     def log_noise(self) -> Tensor:
         """Return the logarithm of each pixel's noise (H, W), up to a constant."""
         return NOISE_RATE * self.noise
-
-    def _weighted(self, left: Tensor) -> Tensor:
-        """Return the mean square of each image's residual in units of the noise (B,)."""
-        return row_mean((left / self.log_noise.exp()) ** 2) + SMALLEST
 
     def _drawn(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return the sum of templates that comes nearest to the images, (B, C, H, W)."""
@@ -123,12 +151,14 @@ class LensAutoencoder(Scorer):
 
     def _blurred(self, maps: Tensor) -> Tensor:
         """Return maps (B, T, H, W) seen through a Gaussian point-spread function."""
-        at = torch.arange(-KERNEL_RADIUS_PX, KERNEL_RADIUS_PX + 1, device=maps.device)
-        kernel = torch.softmax(-((at / self.blur.exp()) ** 2) / 2, dim=0)
-        flat = maps.flatten(0, 1)[:, None]
-        flat = functional.conv2d(flat, kernel[None, None, :, None], padding=(KERNEL_RADIUS_PX, 0))
-        flat = functional.conv2d(flat, kernel[None, None, None, :], padding=(0, KERNEL_RADIUS_PX))
-        return flat.view_as(maps)
+        rows, columns = (self._gaussian(side) for side in maps.shape[2:])
+        return rows @ maps @ columns
+
+    def _gaussian(self, side: int) -> Tensor:
+        """Return the matrix that blurs a side: a convolution might be rounded to TF32."""
+        at = torch.arange(side, device=self.blur.device)
+        weight = (-(((at[:, None] - at) / self.blur.exp()) ** 2) / 2).exp()
+        return weight / weight[side // 2].sum()
 
 
 def restored(image: Tensor, symmetry: int) -> Tensor:

@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from lenshpc.errors import ConfigError
-from lenshpc.methods.super_resolution import MODELS as SUPER_RESOLUTION_NAMES
+from lenshpc.methods.anomaly import NETWORKS as ANOMALY_NAMES
+from lenshpc.methods.super_resolution import NETWORKS as SUPER_RESOLUTION_NAMES
 
-ANOMALY_NAMES = frozenset(
-    {"conv_ae", "conv_vae", "wae", "mae_scorer", "feature_distance", "lens_ae"}
-)
 OWN_NAMES = frozenset({"d4_net", *ANOMALY_NAMES, *SUPER_RESOLUTION_NAMES})
 
 

@@ -68,7 +68,7 @@ def build(findings: Findings) -> Report:
     findings.say("judging the scores")
     lines = judge_scores(merged, quantile=method.quantile)
     store, absent = _open(plan)
-    baselines = _baselines(findings, merged, store, method)
+    baselines = _baselines(findings, merged, store)
     lines = (*lines, *judge_baselines(merged, baselines, quantile=method.quantile))
     content = _content(findings, lines, merged)
     return Report(
@@ -102,19 +102,17 @@ def _open(plan: Plan) -> tuple[Store | None, tuple[Block, ...]]:
     return store, ()
 
 
-def _baselines(
-    findings: Findings, merged: MergedScores, store: Store | None, method: Anomaly
-) -> dict[str, Floats]:
+def _baselines(findings: Findings, merged: MergedScores, store: Store | None) -> dict[str, Floats]:
     if store is None:
         return {}
     findings.say("scoring the images by baselines")
-    return score_baselines(store, findings.splits, merged.rows, method.crop)
+    return score_baselines(store, findings.splits, merged.rows, findings.plan.recipe.data.crop)
 
 
 def _headline(line: Line) -> Headline:
     test = line.parts["test"]
     return Headline(
-        label=f"Test ROC AUC of {line.name}",
+        label=f"Test ROC AUC of {'the ensemble' if line.name == ENSEMBLE else line.name}",
         value=word_number(test.auc),
         range=f"{LEVEL:.0%} interval {word_number(test.auc_low)} to {word_number(test.auc_high)}, "
         f"{test.num_normal:,} normal and {test.num_anomalous:,} anomalous images",
@@ -256,6 +254,10 @@ def draw_rocs(
     """Yield the ROC curves of validation and test: models, ensemble, baselines."""
     looks = model_looks(line.name for line in lines if line.kind == "model")
     looks |= {ENSEMBLE: {"color": INK, "linestyle": "-", "linewidth": 2.0}}
+    looks |= {
+        name: {"color": GREY, "linestyle": dashes}
+        for name, dashes in zip(baselines, (":", "--", "-.", (0, (1, 4))), strict=False)
+    }
     drawn = [line for line in lines if line.kind != "score"]
 
     for part in ("validation", "test"):
@@ -266,7 +268,7 @@ def draw_rocs(
                 if np.isnan(line.parts[part].auc):
                     continue
                 values = {**merged.values, **baselines}[line.name]
-                look = looks.get(line.name, {"color": GREY, "linestyle": ":"})
+                look = looks[line.name]
                 label = f"{line.name.split(' (')[0]}: {line.parts[part].auc:.3f}"
                 axes.plot(*roc_points(merged.anomalous[mine], values[mine]), label=label, **look)
             axes.set(xlabel="False positive rate", ylabel="True positive rate")

@@ -4,14 +4,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 
 from lenshpc.aggregate.anomaly import MergedScores, most_and_least
 from lenshpc.aggregate.merge import read_array
 from lenshpc.aggregate.results import Floats
-from lenshpc.methods.anomaly import Anomaly
+from lenshpc.data.decoded import Decoded
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import Data
 from lenshpc.report.content import Gallery, Picture
 from lenshpc.report.findings import Findings
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
@@ -29,7 +31,7 @@ def draw_strangest(findings: Findings, merged: MergedScores, store: Store) -> It
     places = most_and_least(merged, line, NUM_SHOWN)
     for which, some in places.items():
         rows = merged.rows.iloc[list(some)]
-        images = _cropped(store.read(rows["row"].to_numpy()), findings.plan)
+        images = _seen(store, rows["row"].to_numpy(), findings.plan.recipe.data)
         drawn = read_array(findings.run, member, "reconstruction", rows["row"].to_numpy())
         yield _gallery(which, line, rows, images, np.asarray(drawn, np.float32), findings.plan)
 
@@ -43,21 +45,11 @@ def _first_reconstructing(findings: Findings, merged: MergedScores) -> tuple[Mem
     return None
 
 
-def _cropped(images: Floats, plan: Plan) -> Floats:
-    """Return the store's images at the size and of the part that the models saw."""
-    import cv2
-
-    data, method = plan.recipe.data, plan.recipe.method
-    side = data.image_size
-    if side and images.shape[2:] != (side, side):
-        planes = [
-            cv2.resize(one, (side, side), interpolation=cv2.INTER_AREA) for one in images[:, 0]
-        ]
-        images = np.stack(planes)[:, None]
-    crop = method.crop if isinstance(method, Anomaly) else None
-    height, width = (min(crop or length, length) for length in images.shape[2:])
-    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
-    return images[:, :, top : top + height, left : left + width]
+def _seen(store: Store, rows: npt.NDArray[np.int64], data: Data) -> Floats:
+    """Return images (n, C, H, W) cropped and resized as the models saw them, in store's units."""
+    decoded = Decoded(store, data)
+    held = decoded.as_held(store.read_raw(rows)).astype(np.float32)
+    return np.asarray(held * np.float32(decoded.scale))
 
 
 def _gallery(

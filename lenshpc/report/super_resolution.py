@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lenshpc.aggregate.images import MERGED, Images, open_images
+from lenshpc.aggregate.images import Images, open_images
 from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES
 from lenshpc.aggregate.super_resolution import Judgement, Line, Quality, judge
 from lenshpc.errors import DataError
@@ -47,7 +47,7 @@ def build(findings: Findings) -> Report:
     run, plan = findings.run, findings.plan
     store, missing = _planned_store(plan), tuple(findings.lacks)
     images = open_images(run, plan, findings.splits, store, missing)
-    judgement = judge(images, run.root / MERGED, say=findings.say)
+    judgement = judge(images, run.merged, say=findings.say)
     content = _content(findings, judgement, store)
     return Report(
         title=run.name,
@@ -88,7 +88,7 @@ def _content(findings: Findings, judgement: Judgement, store: Store) -> Mapping[
                 "noise": truth.noise,
                 "knee": truth.knee,
             },
-            "merged": str(findings.run.root / MERGED),
+            "merged": str(findings.run.merged),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "images"},
             "notes": NOTES,
         }
@@ -150,8 +150,8 @@ def _sections(findings: Findings, judgement: Judgement, images: Images) -> Itera
 
 def _word_merged(findings: Findings) -> str:
     return (
-        f"The merged images of all evaluated rows are the array sr of {MERGED} in the run's "
-        f"folder ({findings.run.name}), in the order of the report's predictions.parquet."
+        f"The merged images of all evaluated rows are the array sr of {findings.run.merged}, in "
+        "the order of the report's predictions.parquet."
     )
 
 

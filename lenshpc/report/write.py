@@ -7,25 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
-from lenshpc.errors import ConfigError
 from lenshpc.files import flush, replacing, write_json, write_text
-from lenshpc.report import classification
+from lenshpc.report import anomaly, classification, super_resolution
 from lenshpc.report.content import Report
 from lenshpc.report.findings import Findings
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
 
 BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
-    {"classification": classification.build}
+    {
+        "classification": classification.build,
+        "anomaly": anomaly.build,
+        "super_resolution": super_resolution.build,
+    }
 )
 
 
 def compose(findings: Findings) -> Report:
     """Return the report of a run, as the kind of its method has it."""
-    kind = findings.plan.recipe.method.kind
-    if kind not in BUILDERS:
-        raise ConfigError(f"no report is known of {kind} runs, only of {', '.join(BUILDERS)}")
-    return BUILDERS[kind](findings)
+    return BUILDERS[findings.plan.recipe.method.kind](findings)
 
 
 def write(report: Report, path: Path) -> Path:

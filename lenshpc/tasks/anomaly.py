@@ -4,6 +4,7 @@ Shapes: B rows of a batch. Other classes never reach training or validation: the
 aside, and the task refuses them.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import Anomaly as Settings
 from lenshpc.models import anomaly as models
 from lenshpc.models.backbones import declare_missing_torchvision_ops
-from lenshpc.models.scorers import Scorer, Shape, row_mean
+from lenshpc.models.scorers import Scorer, row_mean
 from lenshpc.plan import normal_class
 from lenshpc.tasks.base import TaskSpec
 
@@ -34,23 +35,24 @@ class Anomaly:
         self._method, self._classes = spec.method, spec.classes
         self._normal = normal_class(spec.method, spec.classes) or 0
         self._check_classes(np.flatnonzero(spec.class_counts))
-        self._image_shape = _cropped_shape(spec.image_shape, spec.method.crop)
+        self._image_shape = spec.image_shape
         self._mean, self._deviation = (
             torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
         )
+        self._kept = dtype_that_holds(spec.mean, spec.deviation)
 
     def build_model(self, name: str) -> nn.Module:
-        """Return the model for this task's images, cropped if need be."""
+        """Return the model for this task's images."""
         return models.build(name, image_shape=self._image_shape, method=self._method)
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean loss of normal images; a batch with any other is refused."""
         self._check_classes(np.unique(batch["label"].cpu().numpy()))
-        return {"loss": model(self._cropped(batch["image"]), batch.get("progress")).mean()}
+        return {"loss": model(batch["image"], batch.get("progress")).mean()}
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the loss of each row."""
-        return {"loss": model(self._cropped(batch["image"]))}
+        return {"loss": model(batch["image"])}
 
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, all scores, those of the image turned by 90° and the reconstruction.
@@ -58,7 +60,7 @@ class Anomaly:
         Scores: `mse`, `rel_mse` (over the mean square of the image) and `ssim_error` (1 - SSIM) of
         models that reconstruct, in the store's units; `score` of those that have one of their own.
         """
-        image, scorer = self._cropped(batch["image"]), cast(Scorer, model)
+        image, scorer = batch["image"], cast(Scorer, model)
         columns = {"loss": scorer(image)}
         upright, arrays = self._scores(scorer, image)
         turned, _ = self._scores(scorer, torch.rot90(image, dims=(2, 3)))
@@ -73,7 +75,7 @@ class Anomaly:
         return {"loss": float(predictions["loss"].mean(dtype=np.float64))}
 
     def _scores(self, scorer: Scorer, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the scores (B,) and, of models that reconstruct, the images as float16."""
+        """Return the scores (B,) and, of models that reconstruct, the images."""
         found = scorer.judge(image)
         scores = {"score": found["score"].float()} if "score" in found else {}
         if "reconstruction" not in found:
@@ -82,18 +84,12 @@ class Anomaly:
         mse = row_mean((there - drawn) ** 2)
         energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
         errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": 1 - ssim(there, drawn)}
-        return errors | scores, {"reconstruction": drawn.half()}
+        return errors | scores, {"reconstruction": drawn.to(self._kept)}
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return normalised images in the units of the store."""
         mean, deviation = (each.to(image.device) for each in (self._mean, self._deviation))
         return image.float() * deviation + mean
-
-    def _cropped(self, image: Tensor) -> Tensor:
-        """Return the central part of the images that is learnt."""
-        _, height, width = self._image_shape
-        top, left = (image.shape[2] - height) // 2, (image.shape[3] - width) // 2
-        return image[:, :, top : top + height, left : left + width]
 
     def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
         others = [self._classes[label] for label in labels if label != self._normal]
@@ -104,15 +100,13 @@ class Anomaly:
             )
 
 
-def _cropped_shape(image_shape: Shape, crop: int | None) -> Shape:
-    channels, height, width = image_shape
-    if crop is None:
-        return image_shape
-    if crop > min(height, width):
-        raise ConfigError(
-            f"method.crop {crop} is larger than the images of {height}×{width} px; lower it"
-        )
-    return channels, crop, crop
+def dtype_that_holds(mean: Sequence[float], deviation: Sequence[float]) -> torch.dtype:
+    """Return float16 where it holds such pixels to a hundredth of their deviation, else float32."""
+    wide = all(
+        abs(middle) < 10 * spread and 1e-3 < spread < 100
+        for middle, spread in zip(mean, deviation, strict=True)
+    )
+    return torch.float16 if wide else torch.float32
 
 
 def ssim(image: Tensor, other: Tensor) -> Tensor:

@@ -7,31 +7,45 @@ import torch
 import zarr
 from anomaly_run import make_store
 
+from lenshpc.engine.load import load_model
 from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals
+from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.files import read_json
 from lenshpc.paths import RunPaths
-from lenshpc.plan import expand, save_plan, scored_rows
+from lenshpc.plan import expand, save_plan, scored_rows, splits_hash
 from lenshpc.recipe import Recipe
+from lenshpc.store import open_store
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
-def trained(tmp_path):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def planned(tmp_path):
     recipe = Recipe(
         name="strange",
         task="anomaly",
         models=("lens_ae",),
         folds=2,
-        method={"crop": 16},
+        data={"crop": 16},
         train={"batch_size": 8, "epochs": 2, "lr": 1e-3},
     )
     plan, splits = expand(recipe, make_store(tmp_path))
-    run = RunPaths(tmp_path / "runs" / plan.run_name)
+    return RunPaths(tmp_path / "runs" / plan.run_name), plan, splits
+
+
+@pytest.fixture
+def trained(planned):
+    run, plan, splits = planned
     save_plan(run, plan, splits)
     run_member(run, 0, Signals())
-    yield run, plan, splits
-    torch.set_num_threads(before)
+    return run, plan, splits
 
 
 def test_member_scores_all_splits_and_keeps_its_reconstructions(trained):
@@ -54,3 +68,35 @@ def test_member_scores_all_splits_and_keeps_its_reconstructions(trained):
     history = pd.read_json(files.metrics, lines=True)
     assert set(history) >= {"train_loss", "val_loss"}
     assert "val_auc" not in history
+
+
+def test_training_row_of_another_class_is_refused_before_training(planned):
+    run, plan, splits = planned
+    altered = splits.copy()
+    row = altered.index[altered["split"] == "aside"][0]
+    altered.loc[row, ["split", "fold"]] = ["dev", 1]
+    save_plan(run, plan.model_copy(update={"splits_hash": splits_hash(altered)}), altered)
+    with pytest.raises(DataError, match="rows of class class1 came to training or validation"):
+        run_member(run, 0, Signals())
+    assert not run.member(plan.members[0].name).checkpoint.exists()
+
+
+@torch.no_grad()
+def test_loaded_model_finds_the_losses_of_the_members_files(trained):
+    run, plan, _ = trained
+    files = run.member(plan.members[0].name)
+    done, frame = read_json(files.done), pd.read_parquet(files.predictions)
+    pixels = open_store(plan.store).read(frame["row"].to_numpy()[:8])
+    top, left = ((side - 16) // 2 for side in pixels.shape[2:])
+    images = torch.from_numpy(pixels[:, :, top : top + 16, left : left + 16])
+    mean, deviation = (torch.tensor(done[key])[:, None, None] for key in ("mean", "deviation"))
+    found = load_model(run.root, 0)((images - mean) / deviation)
+    np.testing.assert_allclose(found, frame["loss"][:8], rtol=1e-5)
+
+
+def test_model_that_is_not_there_is_refused(trained):
+    run, _, _ = trained
+    with pytest.raises(IncompleteError, match=r"member 1 of run strange-\w+ is not done;"):
+        load_model(run.root, 1)
+    with pytest.raises(ConfigError, match="has the members 0 to 1"):
+        load_model(run.root, 2)

@@ -107,13 +107,13 @@ def test_state_round_trips_through_a_file(name, tmp_path):
 
 @torch.no_grad()
 def test_files_hold_all_scores_upright_and_turned(name):
-    task = make(crop=20)
+    task = make()
     found = task.infer(task.build_model(name).eval(), rings())
     scores = OWN.get(name, ERRORS)
     arrays = () if name == "feature_distance" else ("reconstruction",)
     assert set(found) == {"loss", *scores, *(f"rot90_{one}" for one in scores), *arrays}
     if arrays:
-        assert found["reconstruction"].shape == (8, 1, 20, 20)
+        assert found["reconstruction"].shape == (8, 1, SIDE, SIDE)
         assert found["reconstruction"].dtype == torch.float16
 
 
@@ -187,9 +187,17 @@ def test_summary_is_the_mean_loss():
     assert make().summarise(np.zeros(3, int), columns) == {"loss": 3.0}
 
 
-def test_a_crop_beyond_the_image_is_refused():
-    with pytest.raises(ConfigError, match=r"method.crop 64 is larger than the images of 24×24"):
-        make(crop=64)
+@pytest.mark.parametrize(
+    ("mean", "deviation", "dtype"),
+    [(0.1, 0.2, torch.float16), (3e4, 1e4, torch.float32), (1e-7, 1e-6, torch.float32)],
+)
+@torch.no_grad()
+def test_reconstructions_are_kept_in_a_type_that_holds_their_units(mean, deviation, dtype):
+    task = make(mean=(mean,), deviation=(deviation,))
+    found = task.infer(task.build_model("conv_ae").eval(), rings())["reconstruction"]
+    assert found.dtype == dtype
+    assert torch.isfinite(found).all()
+    assert found.std() > 0
 
 
 def test_a_network_of_another_task_is_refused():
@@ -198,5 +206,5 @@ def test_a_network_of_another_task_is_refused():
 
 
 def test_names_are_known_without_torch():
-    assert set(MODELS) == ANOMALY_NAMES
+    assert set(MODELS) == set(ANOMALY_NAMES)
     check_names(MODELS)

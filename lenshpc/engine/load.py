@@ -1,0 +1,53 @@
+"""A trained network, ready to use: architecture and weights of a run's member."""
+
+import os
+
+from safetensors.torch import load_file
+from torch import nn
+
+from lenshpc.completion import is_done, resume_command
+from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.methods.classification import Classification
+from lenshpc.paths import find_run
+from lenshpc.plan import Plan, load_plan
+from lenshpc.store import open_store
+from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.table import make_task
+
+
+def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
+    """Return the network of a run's member with its best weights, in evaluation mode.
+
+    It takes images (B, C, H, W) as it was trained on: cropped, resized and stretched as the recipe
+    says, then (pixels - mean) / deviation, both of which the member's `done.json` holds.
+    """
+    paths = find_run(os.fspath(run))
+    plan = load_plan(paths)
+    if not 0 <= member < len(plan.members):
+        raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
+    one = plan.members[member]
+    files = paths.member(one.name)
+    if not is_done(files, plan.fingerprint(), verify=True):
+        raise IncompleteError(
+            f"member {member} of run {paths.name} is not done; finish it with: "
+            f"{resume_command(paths)}"
+        )
+    model = make_task(_spec(plan)).build_model(one.model)
+    model.load_state_dict(load_file(files.weights))
+    return model.eval()
+
+
+def _spec(plan: Plan) -> TaskSpec:
+    """Return what decides on the architecture; the store is asked for the shape of targets."""
+    recipe, method = plan.recipe, plan.recipe.method
+    if isinstance(method, Classification):
+        method = method.model_copy(update={"weights": "random"})
+    held, _ = recipe.data.in_memory(plan.image_shape, "float32")
+    return TaskSpec(
+        method=method,
+        train=recipe.train,
+        classes=plan.classes,
+        class_counts=(0,) * len(plan.classes),
+        image_shape=recipe.data.model_shape(held),
+        target_shape=open_store(plan.store).target_shape if method.needs_targets else None,
+    )
