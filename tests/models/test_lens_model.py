@@ -40,7 +40,7 @@ def test_fit_finds_the_lens_that_an_image_shows(model):
     image = drawn(model, TRUTH)
     start = TRUTH + 0.05 * torch.tensor([1, -1, 1, -1, 1, -1, 1, -1])
     found = model.fitted(start, image)
-    assert (model._left(found, image) < 1e-3 * model._left(start, image)).all()
+    assert (model._left(found, image) < 2e-3 * model._left(start, image)).all()
     torch.testing.assert_close(found, TRUTH, atol=0.02, rtol=0)
 
 

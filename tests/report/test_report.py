@@ -13,7 +13,7 @@ from synthetic_run import make_run
 
 from lenshpc.aggregate import classification as judging
 from lenshpc.cli.aggregate import aggregate
-from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.errors import IncompleteError
 from lenshpc.report.classification import build
 from lenshpc.report.content import Table
 from lenshpc.report.findings import gather
@@ -361,15 +361,6 @@ def test_perfect_separation_is_commented(tmp_path):
     assert report.content["headline"]["auc_low"] == 1
     assert report.content["mistakes"] == []
     assert any("gives an interval of no width" in note for note in report.content["notes"])
-
-
-def test_report_of_an_unknown_kind_is_refused(run):
-    method = run.plan.recipe.method.model_copy(update={"kind": "unknown"})
-    recipe = run.plan.recipe.model_copy(update={"method": method})
-    findings = gather(run.paths, run.plan, {}, allow_partial=False)
-    plan = run.plan.model_copy(update={"recipe": recipe})
-    with pytest.raises(ConfigError, match="no report is known of unknown runs"):
-        compose(replace(findings, plan=plan))
 
 
 def test_command_prints_the_table_and_the_place(run):
