@@ -127,11 +127,12 @@ def _data(content: Content) -> Iterator[Block]:
 
 
 def _counts(content: Content) -> Table:
-    titles = ("Class", "Always training", "Out-of-fold", "Test")
+    aside = {"aside": "Set aside"} if any(one["aside"] for one in content["counts"]) else {}
+    titles = {"training": "Always training", "oof": "Out-of-fold", **aside, "test": "Test"}
     return Table(
-        columns=tuple(Column(title=title) for title in titles),
+        columns=tuple(Column(title=title) for title in ("Class", *titles.values())),
         rows=tuple(
-            Row(cells=(one["class"], *(f"{one[key]:,}" for key in ("training", "oof", "test"))))
+            Row(cells=(one["class"], *(f"{one[key]:,}" for key in titles)))
             for one in content["counts"]
         ),
     )

@@ -57,10 +57,11 @@ def without_nan(value: Any) -> Any:
 
 
 def count_rows(splits: pd.DataFrame, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return each class's rows: those that only train, the out-of-fold ones, the test ones."""
+    """Return each class's rows: those that only train, are out-of-fold, set aside, or for test."""
     parts = {
         "training": (splits["split"] == "dev") & (splits["fold"] < 0),
         "oof": splits["fold"] >= 0,
+        "aside": splits["split"] == "aside",
         "test": splits["split"] == "test",
     }
     return [

@@ -17,7 +17,7 @@ METRICS = {
 
 def word_number(value: float | None, digits: int = 4) -> str:
     """Return a number with fixed digits, or a dash for one that is not known."""
-    return ABSENT if value is None or value != value else f"{value:.{digits}f}"
+    return ABSENT if value is None or value != value else f"{value:z.{digits}f}"
 
 
 def word_interval(value: float | None, low: float | None, high: float | None) -> str:
