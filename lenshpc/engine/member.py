@@ -168,6 +168,7 @@ class MemberWork:
         """Write what `status` and the report read: the history, and where the member stands."""
         if not self.process.is_main:
             return
+        self.claim.check()
         lines = [json.dumps(line) for line in progress.history]
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
         state = {
