@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc import __version__
-from lenshpc.config import Frozen, unknown, validate
+from lenshpc.checks import check_batches, check_fits, check_groups, check_loading
+from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly
-from lenshpc.methods.classification import Classification
-from lenshpc.methods.super_resolution import SuperResolution, check_pairs
-from lenshpc.methods.table import Method
+from lenshpc.methods.anomaly import normal_class
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe
 
@@ -88,10 +86,9 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
     check_fits(recipe, store)
     recipe = _with_loading(recipe, store)
-    if isinstance(recipe.method, Classification) and recipe.method.smote:
-        _check_smote(recipe)
+    check_loading(recipe)
     splits = split_manifest(recipe, store)
-    _check_batches(recipe, splits)
+    check_batches(recipe, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -146,7 +143,7 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     testing = (rows["split"] == "test").to_numpy()
     if not testing.any():
         raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
-    _check_groups(rows, testing)
+    check_groups(rows, testing)
     splits = np.select(
         [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
         ["test", "unlabelled", "aside"],
@@ -177,15 +174,6 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
     return np.asarray(labels >= 0 if normal is None else labels == normal)
 
 
-def normal_class(method: Method, classes: tuple[str, ...]) -> int | None:
-    """Return the label that an anomaly detector learns; None where all classes are learnt."""
-    if not isinstance(method, Anomaly):
-        return None
-    if method.normal is not None and method.normal not in classes:
-        raise ConfigError(unknown("method.normal", method.normal, classes))
-    return classes.index(method.normal) if method.normal else 0
-
-
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
     """Return the rows that a member predicts, with `split` naming what they are to this member.
 
@@ -204,154 +192,17 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
     return pd.concat([parts[name].assign(split=name) for name in scored], ignore_index=True)
 
 
-def check_fits(recipe: Recipe, store: Store) -> None:
-    """Refuse a recipe whose method, channels or turns the store's images do not allow."""
-    method = recipe.method
-    if isinstance(method, Classification):
-        _check_classes(method, store)
-        _check_sides(method, recipe, store)
-    _check_crop(recipe, store)
-    channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
-    if isinstance(method, Anomaly):
-        _check_normal(recipe, store)
-        _check_square(height, width)
-    if isinstance(method, SuperResolution):
-        _check_pairs(method, recipe, store)
-    if recipe.data.grey_to_rgb and channels != 1:
-        raise ConfigError(
-            f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
-        )
-    if recipe.data.normalise == "imagenet" and recipe.data.model_shape((channels, 0, 0))[0] != 3:
-        raise ConfigError(
-            f"data.normalise imagenet is for three channels, {store.path} has {channels}; "
-            "use fold, or --set data.grey_to_rgb=true"
-        )
-    steps = (*recipe.data.augment, *recipe.data.augment_minority)
-    if height != width and any(step.kind == "d4" for step in steps):
-        raise ConfigError(
-            f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
-            f"use flips, or --set data.image_size={min(height, width)}"
-        )
+def planned_store(plan: Plan) -> Store:
+    """Return the store that a Plan was made for, or refuse one that holds others by now."""
+    from lenshpc.store import open_store
 
-
-def _check_normal(recipe: Recipe, store: Store) -> None:
-    """Refuse a store that lacks normal rows to learn from, or to be tested on."""
-    normal = normal_class(recipe.method, store.classes) or 0
-    rows = store.rows
-    testing = rows.loc[rows["label"] == normal, "split"] == "test"
-    for what, there in (("training", (~testing).any()), ("test", testing.any())):
-        if not there:
-            raise ConfigError(
-                f"{store.path} has no {what} rows of class {store.classes[normal]}, which task "
-                f"{recipe.task} learns; prepare a store that has them, or name another class with "
-                "method.normal"
-            )
-
-
-def _check_square(height: int, width: int) -> None:
-    if height != width or height < MIN_SIDE_PX:
-        raise ConfigError(
-            f"task anomaly turns images by 90°, of {MIN_SIDE_PX} pixels a side or more, and these "
-            f"have {height} by {width}; use --set data.crop={max(MIN_SIDE_PX, min(height, width))}"
-        )
-
-
-def _check_pairs(method: SuperResolution, recipe: Recipe, store: Store) -> None:
-    if store.target_shape is None:
-        raise ConfigError(
-            f"task {recipe.task} learns from pairs, and {store.path} holds none; "
-            "prepare a dataset that has a target, such as super_resolution"
-        )
-    if recipe.data.image_size is not None:
-        raise ConfigError(
-            f"data.image_size would resize the images of {store.path}, not their targets; drop it"
-        )
-    check_pairs(method, recipe.data.model_shape(store.image_shape), store.target_shape)
-
-
-def _check_crop(recipe: Recipe, store: Store) -> None:
-    crop, (_, height, width) = recipe.data.crop, store.image_shape
-    if crop is None:
-        return
-    if crop > min(height, width):
-        raise ConfigError(
-            f"data.crop {crop} is larger than the images of {height} by {width} pixels; lower it"
-        )
-    if recipe.method.needs_targets:
-        raise ConfigError(
-            f"data.crop would cut the images of {store.path}, not their targets; drop it, and "
-            "train on parts of pairs with method.patch"
-        )
-
-
-def _check_sides(method: Classification, recipe: Recipe, store: Store) -> None:
-    _, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
-    if method.tta == "d4" and height != width:
-        raise ConfigError(
-            f"method.tta d4 turns images by quarters, and these have {height} by {width} pixels; "
-            f"use --set method.tta=none, or data.image_size={min(height, width)}"
-        )
-
-
-def _check_smote(recipe: Recipe) -> None:
-    if recipe.data.loading == "stream":
-        raise ConfigError(
-            "method.smote mixes images that lie anywhere in the store, and data.loading is stream; "
-            "raise resources.mem_gb_per_gpu, or use --set data.loading=resident"
-        )
-
-
-def _check_classes(method: Classification, store: Store) -> None:
-    classes = store.classes
-    if method.loss == "bce" and len(classes) != 2:
-        raise ConfigError(
-            f"method.loss bce is for two classes, {store.path} has {len(classes)} "
-            f"({', '.join(classes)}); use --set method.loss=cross_entropy"
-        )
-    if method.loss == "complement" and len(classes) == 2:
-        raise ConfigError(
-            "method.loss complement needs three classes or more: of two, only one is wrong, and "
-            "its entropy is 0; use --set method.loss=cross_entropy, or focal"
-        )
-    if len(classes) < 2:
-        raise ConfigError(
-            f"{store.path} has one class, {classes[0]}; a classification needs two or more"
-        )
-    if method.consistency and not (store.rows["split"] == "unlabelled").any():
-        raise ConfigError(
-            f"method.consistency learns from unlabelled rows, and {store.path} has none; "
-            "name their folder as `unlabelled` in the dataset file and prepare it again"
-        )
-
-
-def _check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
-    shared = set(rows.loc[testing, "group"]) & set(rows.loc[~testing, "group"])
-    if shared:
-        raise DataError(
-            f"group {min(shared)!r} lies in the test split and in training "
-            f"({len(shared)} such groups); prepare the store with a split that keeps groups whole"
-        )
-
-
-def _check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
-    """Refuse a fold that trains on less than one batch, or lacks a class."""
-    dev = splits[splits["split"] == "dev"]
-    one_class = isinstance(recipe.method, Anomaly)
-    wanted = set(dev["label"]) if one_class else set(splits.loc[splits["label"] >= 0, "label"])
-    for fold in range(recipe.folds):
-        num_training = int((dev["fold"] != fold).sum())
-        if num_training < recipe.train.batch_size:
-            raise ConfigError(
-                f"fold {fold} trains on {num_training} rows, fewer than train.batch_size "
-                f"{recipe.train.batch_size}; lower it with --set train.batch_size={num_training}"
-            )
-        for verb, part in (("trains", dev["fold"] != fold), ("validates", dev["fold"] == fold)):
-            absent = wanted - set(dev.loc[part, "label"])
-            if absent:
-                raise ConfigError(
-                    f"no row of class {min(absent)} {verb} fold {fold}; "
-                    "add data, use fewer folds, or prepare another split"
-                )
+    store = open_store(plan.store)
+    if store.content_hash == plan.store_hash:
+        return store
+    raise DataError(
+        f"{plan.store} is no longer the store that the run was planned on "
+        f"({store.content_hash[:8]}, not {plan.store_hash[:8]}); submit the recipe again"
+    )
 
 
 def splits_hash(splits: pd.DataFrame) -> str:

@@ -49,6 +49,14 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Store:
     )
 
 
+@pytest.fixture
+def seeded() -> None:
+    """Begin with the same random numbers of torch."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def pristine_run(tmp_path_factory: pytest.TempPathFactory) -> SyntheticRun:
     """Return a run of two models and three folds, its members' files drawn at random."""

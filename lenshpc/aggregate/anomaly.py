@@ -14,14 +14,13 @@ import pandas as pd
 
 from lenshpc import metrics
 from lenshpc.aggregate.bootstrap import Resamples, draw, interval, points, rank
+from lenshpc.aggregate.merge import ENSEMBLE, rejected
 from lenshpc.aggregate.results import NUM_RESAMPLES, Floats
-from lenshpc.completion import describe, resume_command
-from lenshpc.errors import DataError
+from lenshpc.methods.anomaly import normal_class
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan, normal_class, scored_rows
+from lenshpc.plan import Member, Plan, scored_rows
 
 TURNED = "rot90_"
-ENSEMBLE = "ensemble"
 SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
 PARTS: Mapping[str, tuple[str, ...]] = {
     "training": ("train",),
@@ -153,23 +152,18 @@ def _read(run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> pd
         frame = pd.read_parquet(run.member(member.name).predictions)
         found = frame[["row", "id", "split"]].sort_values(["row", "split"], ignore_index=True)
     except (OSError, ValueError, KeyError) as error:
-        raise _rejected(run, member, f"has predictions that cannot be read ({error})") from error
+        raise rejected(run, member, f"has predictions that cannot be read ({error})") from error
     if not found.equals(
         expected.astype(found.dtypes).sort_values(["row", "split"], ignore_index=True)
     ):
-        raise _rejected(run, member, "predicts other rows than the manifest gives it")
+        raise rejected(run, member, "predicts other rows than the manifest gives it")
     numbers = frame.select_dtypes(np.floating)
     faulty = ~np.isfinite(numbers.to_numpy()).all(axis=1)
     if faulty.any():
-        raise _rejected(
+        raise rejected(
             run, member, f"has a score that is not finite for {frame['id'][faulty].iloc[0]!r}"
         )
     return frame
-
-
-def _rejected(run: RunPaths, member: Member, fault: str) -> DataError:
-    command = f"rm {run.member(member.name).done} && {resume_command(run)}"
-    return DataError(f"{describe(run, member)} {fault}; rerun it with: {command}")
 
 
 def judge_scores(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[Line, ...]:

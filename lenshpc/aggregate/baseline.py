@@ -9,9 +9,7 @@ import pandas as pd
 
 from lenshpc.aggregate.merge import Probabilities, evaluated_rows
 from lenshpc.aggregate.radial import RING_RADIUS, Progress, read_image_numbers
-from lenshpc.errors import DataError
-from lenshpc.plan import Plan
-from lenshpc.store import Store, open_store
+from lenshpc.plan import Plan, planned_store
 
 BASELINE = "baseline (mean and deviation)"
 MEDIAN = "baseline (minus median pixel)"
@@ -38,7 +36,7 @@ def predict_baselines(
 
     All are fitted on the run's own folds; the images are read once, in blocks.
     """
-    store = _open(plan)
+    store = planned_store(plan)
     numbers = read_image_numbers(store, progress)
     logistic = {
         BASELINE: brightness(store.moments),
@@ -49,13 +47,6 @@ def predict_baselines(
     return {
         name: predict_baseline(features, splits, num_classes) for name, features in logistic.items()
     } | {BOOSTING: predict_baseline(numbers.radial, splits, num_classes, _boosting)}
-
-
-def _open(plan: Plan) -> Store:
-    store = open_store(plan.store)
-    if store.content_hash != plan.store_hash:
-        raise DataError(f"{plan.store} is no longer the store that the run was planned on")
-    return store
 
 
 def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.aggregate.merge import ENSEMBLE, evaluated_rows
-from lenshpc.completion import describe, resume_command
+from lenshpc.aggregate.merge import ENSEMBLE, evaluated_rows, rejected
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
@@ -173,18 +172,12 @@ def _opened(run: RunPaths, member: Member, rows: pd.DataFrame) -> MemberImages:
         frame = pd.read_parquet(files.predictions, columns=["row", "id", "split", "psnr"])
         array: Any = zarr.open_array(files.arrays, path="sr", mode="r")
     except (OSError, ValueError, KeyError) as error:
-        raise _rejected(run, member, f"has images that cannot be read ({error})") from error
+        reason = " ".join(str(error).split())
+        raise rejected(run, member, f"has images that cannot be read ({reason})") from error
     keys = ["row", "id", "split"]
     found = frame.sort_values("row")[keys].to_numpy()
     if array.shape[0] != len(frame) or not np.array_equal(found, rows.loc[mine, keys].to_numpy()):
-        raise _rejected(run, member, "has images of other rows than the split manifest's")
+        raise rejected(run, member, "has images of other rows than the split manifest's")
     places = np.where(mine, pd.Index(frame["row"]).get_indexer(rows["row"]), -1)
     test_psnr = float(frame.loc[frame["split"] == "test", "psnr"].mean())
     return MemberImages(member=member, array=array, places=places, test_psnr=test_psnr)
-
-
-def _rejected(run: RunPaths, member: Member, fault: str) -> DataError:
-    return DataError(
-        f"{describe(run, member)} {' '.join(fault.split())}; rerun it with: "
-        f"rm {run.member(member.name).done} && {resume_command(run)}"
-    )

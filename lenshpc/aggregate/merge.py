@@ -134,14 +134,14 @@ def read_probabilities(
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise _rejected(run, member, f"has predictions that cannot be read ({reason})") from error
+        raise rejected(run, member, f"has predictions that cannot be read ({reason})") from error
     fault = _find_row_fault(frame, expected)
     if fault:
-        raise _rejected(run, member, fault)
+        raise rejected(run, member, fault)
     logp = frame.set_index("row").loc[expected["row"], columns].to_numpy(np.float64)
     fault = _find_value_fault(logp, expected["id"].to_numpy())
     if fault:
-        raise _rejected(run, member, fault)
+        raise rejected(run, member, fault)
     probabilities = np.exp(logp)
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
 
@@ -157,12 +157,12 @@ def read_array(
         order = pd.read_parquet(files.predictions, columns=["row"])["row"]
         array = zarr.open_group(files.arrays, mode="r")[name]
     except (OSError, KeyError, ValueError) as error:
-        raise _rejected(run, member, f"has no array {name!r} that can be read") from error
+        raise rejected(run, member, f"has no array {name!r} that can be read") from error
     if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:
-        raise _rejected(run, member, f"has an array {name!r} of another length than its rows")
+        raise rejected(run, member, f"has an array {name!r} of another length than its rows")
     places = pd.Index(order).get_indexer(rows)
     if (places < 0).any():
-        raise _rejected(run, member, f"does not predict row {rows[places < 0][0]}")
+        raise rejected(run, member, f"does not predict row {rows[places < 0][0]}")
     ascending, where = np.unique(places, return_inverse=True)
     return np.asarray(array.oindex[ascending])[where]
 
@@ -199,7 +199,8 @@ def _name(ids: pd.Series | npt.NDArray[np.object_]) -> str:
     return f"{next(iter(ids))!r}{more}"
 
 
-def _rejected(run: RunPaths, member: Member, fault: str) -> DataError:
+def rejected(run: RunPaths, member: Member, fault: str) -> DataError:
+    """Return the refusal of a member's files, with the command that makes them again."""
     # The member marked itself as done, so resuming alone would leave it as it is.
     forget = shlex.join(["rm", str(run.member(member.name).done)])
     command = f"{forget} && {resume_command(run)}"

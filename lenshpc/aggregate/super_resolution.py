@@ -4,7 +4,6 @@ Shapes: N evaluated rows, n rows of a block, M members, C channels, H by W high-
 No more than a block of rows is held; the merged images of the headline go to a zarr array.
 """
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from lenshpc.aggregate.images import CHUNK_ROWS, Images, Stack
 from lenshpc.aggregate.merge import ENSEMBLE
 from lenshpc.aggregate.radial import radial_profile
 from lenshpc.aggregate.results import NUM_RESAMPLES, Intervals, Kind
-from lenshpc.files import flush_tree
+from lenshpc.files import flush_tree, replacing_folder
 from lenshpc.image_metrics import Floats, Frequencies, Power, Smoothed, Transform
 
 BICUBIC = "bicubic"
@@ -108,15 +107,13 @@ def judge(images: Images, merged: Path, *, say: Say = lambda _: None) -> Judgeme
 
     Its rows are those of `Judgement.rows`; `row` has the store's row of each.
     """
-    draft, tally = merged.with_name(f".{merged.name}.tmp"), _Tally(images)
-    shutil.rmtree(draft, ignore_errors=True)
-    out = _create(draft, images)
-    for block in images.blocks():
-        out[block] = tally.add(block)
-        say(f"merging and measuring images, {block.stop:,} of {len(images.rows):,} rows")
-    flush_tree(draft)
-    shutil.rmtree(merged, ignore_errors=True)
-    draft.rename(merged)
+    tally = _Tally(images)
+    with replacing_folder(merged) as draft:
+        out = _create(draft, images)
+        for block in images.blocks():
+            out[block] = tally.add(block)
+            say(f"merging and measuring images, {block.stop:,} of {len(images.rows):,} rows")
+        flush_tree(draft)
     return tally.judgement()
 
 

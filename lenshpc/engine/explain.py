@@ -4,24 +4,20 @@ R. R. Selvaraju et al., ICCV 2017 (arXiv 1610.02391); M. Sundararajan et al., IC
 1703.01365); both by captum. Shapes: B images, C channels, K classes.
 """
 
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
 from lenshpc.data.fold import opened_fold
 from lenshpc.data.order import Rows
-from lenshpc.engine.member import build_task, planned_store
-from lenshpc.errors import DataError
+from lenshpc.engine.load import load_model
 from lenshpc.models.backbones import Backbone
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan, load_splits
+from lenshpc.plan import Member, Plan, load_splits, planned_store
 
 BATCH_ROWS = 16
 NUM_STEPS = 32  # of the integral
@@ -35,18 +31,9 @@ def grad_cam(plan: Plan, run: RunPaths, member: Member, rows: Rows) -> npt.NDArr
     store, device = planned_store(plan), torch.device("cpu")
     blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
     with opened_fold(plan, member, load_splits(run, plan), store, device) as data:
-        task = build_task(plan, store, data)
-        model = cast(Backbone, task.build_model(member.model)).eval()
-        model.load_state_dict(_read_weights(run.member(member.name).weights))
+        model = cast(Backbone, load_model(run.root, member.index))
         maps = [class_maps(model, batch) for batch in data.source.batches(blocks)]
     return np.concatenate(maps)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
 def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:

@@ -1,12 +1,14 @@
 """A trained network, ready to use: architecture and weights of a run's member."""
 
 import os
+from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from lenshpc.completion import is_done, resume_command
-from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.methods.classification import Classification
 from lenshpc.paths import find_run
 from lenshpc.plan import Plan, load_plan
@@ -33,8 +35,15 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"{resume_command(paths)}"
         )
     model = make_task(_spec(plan)).build_model(one.model)
-    model.load_state_dict(load_file(files.weights))
+    model.load_state_dict(_read_weights(files.weights))
     return model.eval()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
 def _spec(plan: Plan) -> TaskSpec:

@@ -27,11 +27,11 @@ from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
-from lenshpc.errors import DataError, LensHpcError
+from lenshpc.errors import LensHpcError
 from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
-from lenshpc.plan import Member, Plan, load_plan, load_splits
-from lenshpc.store import Store, open_store
+from lenshpc.plan import Member, Plan, load_plan, load_splits, planned_store
+from lenshpc.store import Store
 from lenshpc.tasks.base import Task, TaskSpec
 from lenshpc.tasks.table import make_task
 
@@ -215,17 +215,6 @@ class MemberWork:
         arrays = sorted(path for path in self.paths.arrays.rglob("*") if path.is_file())
         outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics, *arrays)
         mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
-
-
-def planned_store(plan: Plan) -> Store:
-    """Return the store that a Plan was made for."""
-    store, wanted = open_store(plan.store), plan.store_hash
-    if store.content_hash != wanted:
-        raise DataError(
-            f"{store.path} has changed since the run was submitted "
-            f"({store.content_hash[:8]}, not {wanted[:8]}); submit the recipe again"
-        )
-    return store
 
 
 def build_task(plan: Plan, store: Store, data: FoldData) -> Task:

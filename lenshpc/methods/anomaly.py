@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from lenshpc.config import Frozen
+from lenshpc.config import Frozen, unknown
+from lenshpc.errors import ConfigError
 from lenshpc.methods.base import Monitors, Scored
 
 NETWORKS = ("lens_ae", "conv_ae", "conv_vae", "wae", "mae_scorer", "feature_distance")
@@ -35,3 +36,12 @@ class Anomaly(Frozen):
     needs_targets: ClassVar[bool] = False
     measures_pixels: ClassVar[bool] = True
     networks: ClassVar[tuple[str, ...] | None] = NETWORKS
+
+
+def normal_class(method: Frozen, classes: tuple[str, ...]) -> int | None:
+    """Return the label that an anomaly detector learns; None where all classes are learnt."""
+    if not isinstance(method, Anomaly):
+        return None
+    if method.normal is not None and method.normal not in classes:
+        raise ConfigError(unknown("method.normal", method.normal, classes))
+    return classes.index(method.normal) if method.normal else 0

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lenshpc.aggregate.anomaly import (
-    ENSEMBLE,
     FALSE_POSITIVE_RATE,
     PARTS,
     Line,
@@ -21,19 +20,19 @@ from lenshpc.aggregate.anomaly import (
     roc_points,
 )
 from lenshpc.aggregate.anomaly_baselines import score_baselines
+from lenshpc.aggregate.merge import ENSEMBLE
 from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.errors import DataError
-from lenshpc.methods.anomaly import Anomaly
-from lenshpc.plan import Plan, normal_class
+from lenshpc.methods.anomaly import Anomaly, normal_class
+from lenshpc.plan import Plan
 from lenshpc.report.anomaly_pictures import draw_strangest
-from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
 from lenshpc.report.content import (
     Block,
     Column,
     Figure,
     Headline,
     Pairs,
-    Prose,
     Report,
     Row,
     Section,
@@ -43,7 +42,7 @@ from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, 
 from lenshpc.report.findings import Findings
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_interval, word_number
-from lenshpc.store import Store, open_store
+from lenshpc.store import Store
 
 LOOKS = {"ensemble": "strong", "model": "", "score": "weak", "baseline": "weak"}
 FIGURES = {
@@ -67,7 +66,7 @@ def build(findings: Findings) -> Report:
         raise DataError(f"run {findings.run.name} is no anomaly detection but {method.kind}")
     findings.say("judging the scores")
     lines = judge_scores(merged, quantile=method.quantile)
-    store, absent = _open(plan)
+    store, absent = open_or_tell(plan, "No baselines and no images")
     baselines = _baselines(findings, merged, store)
     lines = (*lines, *judge_baselines(merged, baselines, quantile=method.quantile))
     content = _content(findings, lines, merged)
@@ -88,18 +87,6 @@ def build(findings: Findings) -> Report:
 
 def _normal(plan: Plan) -> str:
     return plan.classes[normal_class(plan.recipe.method, plan.classes) or 0]
-
-
-def _open(plan: Plan) -> tuple[Store | None, tuple[Block, ...]]:
-    """Return the store, or none and the reason: a run may outlive its store."""
-    try:
-        store = open_store(plan.store)
-    except DataError as error:
-        return None, (Prose(text=f"No baselines and no images are shown: {error}."),)
-    if store.content_hash != plan.store_hash:
-        text = f"{plan.store} is no longer the store that the run was planned on"
-        return None, (Prose(text=f"No baselines and no images are shown: {text}."),)
-    return store, ()
 
 
 def _baselines(findings: Findings, merged: MergedScores, store: Store | None) -> dict[str, Floats]:

@@ -15,7 +15,7 @@ from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES, Evaluation, Judgemen
 from lenshpc.errors import DataError
 from lenshpc.plan import Plan
 from lenshpc.report import scores
-from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
 from lenshpc.report.content import (
     Block,
     Column,
@@ -33,7 +33,7 @@ from lenshpc.report.galleries import draw_galleries
 from lenshpc.report.numbers import draw_numbers, known_numbers
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_count, word_covered, word_number
-from lenshpc.store import Store, open_store
+from lenshpc.store import Store
 
 NUM_MISTAKES = 20  # named in the table; the galleries show more
 NOTE_ON_MEANS = (
@@ -185,7 +185,7 @@ def _sections(
     blocks: Iterable[Block] = draw_confusions(judgement, classes)
     report = scores.per_class_table(judgement, classes)
     yield Section(title="What is taken for what", blocks=(*blocks, report))
-    store, absent = _open(findings.plan)
+    store, absent = open_or_tell(findings.plan, "No images")
     yield Section(
         title="Most confident mistakes",
         blocks=tuple(_worst(findings, store, mistakes, judgement)) + absent,
@@ -193,17 +193,6 @@ def _sections(
     looked = (*_numbers(store, merged, judgement, findings), *_embedding(findings, merged))
     if looked:
         yield Section(title="Images and features", blocks=looked)
-
-
-def _open(plan: Plan) -> tuple[Store | None, tuple[Block, ...]]:
-    """Return the store, or none and the reason: a run may outlive its store."""
-    try:
-        store = open_store(plan.store)
-    except DataError as error:
-        return None, (Prose(text=f"No images are shown: {error}."),)
-    if store.content_hash != plan.store_hash:
-        return None, (Prose(text=f"No images are shown: {plan.store} now holds others."),)
-    return store, ()
 
 
 def _models(judgement: Judgement, classes: Sequence[str]) -> Iterator[Block]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lenshpc.errors import DataError
+from lenshpc.plan import Plan, planned_store
 from lenshpc.report.content import (
     Banner,
     Block,
@@ -25,6 +27,7 @@ from lenshpc.report.words import (
     word_metric,
     word_number,
 )
+from lenshpc.store import Store
 
 Content = Mapping[str, Any]
 NUM_FAILURES = 50
@@ -66,6 +69,14 @@ def word_missing(one: Content) -> str:
     """Return which member is missing and what it lacks."""
     title = f"{one['model']} fold {one['fold']} seed {one['seed']}"
     return f"member {one['index']} ({title}) {one['lack']}"
+
+
+def open_or_tell(plan: Plan, what: str) -> tuple[Store | None, tuple[Block, ...]]:
+    """Return the store, or none and why `what` is not shown: a run may outlive its store."""
+    try:
+        return planned_store(plan), ()
+    except DataError as error:
+        return None, (Prose(text=f"{what} are shown: {error}."),)
 
 
 def common_sections(findings: Findings, content: Content) -> tuple[Section, ...]:

@@ -7,8 +7,7 @@ from typing import Any
 from lenshpc.aggregate.images import Images, open_images
 from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES
 from lenshpc.aggregate.super_resolution import Judgement, Line, Quality, judge
-from lenshpc.errors import DataError
-from lenshpc.plan import Plan
+from lenshpc.plan import planned_store
 from lenshpc.report.common import common_sections, partial_banner, word_reading
 from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
 from lenshpc.report.findings import Findings
@@ -16,7 +15,7 @@ from lenshpc.report.spectra import deviation, draw_calibration, draw_spectra
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.super_resolved import draw_cases
 from lenshpc.report.words import word_covered, word_number
-from lenshpc.store import Store, open_store
+from lenshpc.store import Store
 
 LOOKS = {"model": "", "ensemble": "strong", "combination": "", "baseline": "weak"}
 TITLES = {
@@ -45,7 +44,7 @@ NOTES = (
 def build(findings: Findings) -> Report:
     """Return the report of a run that enlarges images."""
     run, plan = findings.run, findings.plan
-    store, missing = _planned_store(plan), tuple(findings.lacks)
+    store, missing = planned_store(plan), tuple(findings.lacks)
     images = open_images(run, plan, findings.splits, store, missing)
     judgement = judge(images, run.merged, say=findings.say)
     content = _content(findings, judgement, store)
@@ -59,14 +58,6 @@ def build(findings: Findings) -> Report:
         content=content,
         predictions=judgement.rows,
     )
-
-
-def _planned_store(plan: Plan) -> Store:
-    """Return the store of the pairs, which every measure needs."""
-    store = open_store(plan.store)
-    if store.content_hash != plan.store_hash:
-        raise DataError(f"{plan.store} is no longer the store that the run was planned on")
-    return store
 
 
 def _word_shape(shape: Iterable[int]) -> str:

@@ -1,13 +1,10 @@
 """Compose a run's report and write its folder whole: everything, then one rename."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from lenshpc.files import flush, replacing, write_json, write_text
+from lenshpc.files import replacing, replacing_folder, write_json, write_text
 from lenshpc.report import anomaly, classification, super_resolution
 from lenshpc.report.content import Report
 from lenshpc.report.findings import Findings
@@ -30,7 +27,7 @@ def compose(findings: Findings) -> Report:
 
 def write(report: Report, path: Path) -> Path:
     """Write a report's folder at `path`, replacing an earlier one; return the path of its page."""
-    with _replacing_folder(path) as folder:
+    with replacing_folder(path) as folder:
         (folder / "figures").mkdir()
         for figure in report.figures():
             write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
@@ -43,21 +40,3 @@ def write(report: Report, path: Path) -> Path:
         write_text(folder / "report.md", render_markdown(report))
         write_text(folder / "report.html", render_html(report))
     return path / "report.html"
-
-
-@contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path` that takes its place when the block succeeds."""
-    fresh, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        yield fresh
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-        flush(path.parent)
-    finally:
-        for folder in (fresh, old):
-            shutil.rmtree(folder, ignore_errors=True)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lenshpc.data.batches import Batch
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import Anomaly as Settings
+from lenshpc.methods.anomaly import normal_class
 from lenshpc.models import anomaly as models
 from lenshpc.models.backbones import declare_missing_torchvision_ops
 from lenshpc.models.scorers import Scorer, row_mean
-from lenshpc.plan import normal_class
 from lenshpc.tasks.base import TaskSpec
 
 TURNED = "rot90_"

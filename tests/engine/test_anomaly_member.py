@@ -18,14 +18,6 @@ from lenshpc.recipe import Recipe
 from lenshpc.store import open_store
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def planned(tmp_path):
     recipe = Recipe(

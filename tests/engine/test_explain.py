@@ -8,14 +8,7 @@ from torch.nn import functional
 from lenshpc.engine.explain import class_maps, last_maps
 from lenshpc.models.backbones import build
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.mark.parametrize("num_outputs", [1, 3])

@@ -21,14 +21,6 @@ NAMED = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_known_names_are_ours_and_those_of_timm() -> None:
     assert known_names() == set(timm_module().list_models()) | OWN_NAMES
 

@@ -7,14 +7,6 @@ from safetensors.torch import load_file, save_file
 from lenshpc.models.d4 import D4Net, relative_symmetries, transformed
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)

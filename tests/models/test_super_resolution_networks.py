@@ -9,14 +9,7 @@ from torch import nn
 from lenshpc.errors import ConfigError
 from lenshpc.models.super_resolution import NETWORKS, bicubic, build
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def small(name, scale=2, channels=1):

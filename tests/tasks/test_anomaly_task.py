@@ -19,13 +19,7 @@ ERRORS = ("mse", "rel_mse", "ssim_error")
 OWN = {"feature_distance": ("score",)}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 @pytest.fixture(params=MODELS)

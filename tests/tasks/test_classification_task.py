@@ -14,14 +14,7 @@ from lenshpc.tasks import losses
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.classification import Classification
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make(num_classes=3, counts=None, shape=(1, 32, 32), **method):

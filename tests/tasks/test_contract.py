@@ -15,13 +15,7 @@ FIRST = {"phase": torch.tensor(0)}
 NUM_CLASSES = {"cross_entropy": 3, "bce": 2, "focal": 3, "complement": 3}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make(loss, **method):

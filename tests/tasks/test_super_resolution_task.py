@@ -25,13 +25,7 @@ NETWORKS = ("srresnet", "edsr", "rcan")
 MEAN, DEVIATION = 0.25, 0.5
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make(scale=2, target_side=None, **method):
