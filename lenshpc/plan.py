@@ -15,6 +15,7 @@ from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.methods.anomaly import normal_class
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe
 
@@ -177,7 +178,8 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
     """Return the rows that a member predicts, with `split` naming what they are to this member.
 
-    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen.
+    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen. A
+    diffusion draws an image for each: the first `num_samples` of a split, whose order is random.
     """
     import pandas as pd
 
@@ -188,8 +190,11 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
         "aside": splits[splits["split"] == "aside"],
         "test": splits[splits["split"] == "test"],
     }
-    scored = plan.recipe.method.scored
-    return pd.concat([parts[name].assign(split=name) for name in scored], ignore_index=True)
+    method = plan.recipe.method
+    most = method.num_samples if isinstance(method, Diffusion) else None
+    return pd.concat(
+        [parts[name].assign(split=name)[:most] for name in method.scored], ignore_index=True
+    )
 
 
 def planned_store(plan: Plan) -> Store:

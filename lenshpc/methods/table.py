@@ -8,9 +8,10 @@ from pydantic import Field
 
 from lenshpc.methods.anomaly import Anomaly
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.methods.super_resolution import SuperResolution
 
-Methods = Classification | Anomaly | SuperResolution
+Methods = Classification | Anomaly | SuperResolution | Diffusion
 
 TASKS: Mapping[str, type[Methods]] = MappingProxyType(
     {
@@ -18,6 +19,7 @@ TASKS: Mapping[str, type[Methods]] = MappingProxyType(
         "multiclass": Classification,
         "anomaly": Anomaly,
         "super-resolution": SuperResolution,
+        "diffusion": Diffusion,
     }
 )
 
