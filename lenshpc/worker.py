@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lenshpc.plan import Plan
+    from lenshpc.plan import Member, Plan
     from lenshpc.report.content import Report
 
 
@@ -67,6 +67,7 @@ def write_report(
         ledger=summary(run, plan),
         failures=past_failures(run, plan),
         explain=partial(_explain, run, plan),
+        walk=partial(_walk, run, plan),
         say=say,
     )
     report = compose(findings)
@@ -77,13 +78,24 @@ def write_report(
 
 def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return maps (n, H, W) of what the first finished member looked at in rows of the store."""
-    from lenshpc.completion import is_done
     from lenshpc.engine.explain import grad_cam
 
-    finished = (
+    return grad_cam(plan, run, _first_finished(run, plan), rows)
+
+
+def _walk(run: RunPaths, plan: Plan) -> NDArray[np.float32]:
+    """Return frames (F, C, H, W) between images that the first finished member draws."""
+    from lenshpc.engine.generate import open_generator
+
+    return open_generator(plan, run, _first_finished(run, plan)).walk()
+
+
+def _first_finished(run: RunPaths, plan: Plan) -> Member:
+    from lenshpc.completion import is_done
+
+    return next(
         member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
     )
-    return grad_cam(plan, run, next(finished), rows)
 
 
 def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:

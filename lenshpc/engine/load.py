@@ -34,7 +34,7 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = make_task(_spec(plan)).build_model(one.model)
+    model = make_task(spec_of(plan)).build_model(one.model)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
 
@@ -46,7 +46,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
-def _spec(plan: Plan) -> TaskSpec:
+def spec_of(plan: Plan) -> TaskSpec:
     """Return what decides on the architecture; the store is asked for the shape of targets."""
     recipe, method = plan.recipe, plan.recipe.method
     if isinstance(method, Classification):

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lenshpc.frozen import HEADER, Card, read_card
 from lenshpc.models.backbones import Backbone, build
@@ -45,7 +45,7 @@ class FrozenNetwork(nn.Module):
         """Return images (B, C', h, w) of the network's size, in [0, 1] each by itself."""
         channels, *sides = self.card.image_shape
         grey = image.float().mean(dim=1, keepdim=True)
-        small = F.interpolate(grey, tuple(sides), mode="bilinear", antialias=True)
+        small = functional.interpolate(grey, tuple(sides), mode="bilinear", antialias=True)
         low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
         span = (high - low).clamp(min=torch.finfo(small.dtype).tiny)
         return ((small - low) / span).repeat(1, channels, 1, 1)

@@ -12,9 +12,7 @@ from lenshpc.methods.anomaly import NETWORKS as ANOMALY_NAMES
 from lenshpc.methods.diffusion import NETWORKS as DIFFUSION_NAMES
 from lenshpc.methods.super_resolution import NETWORKS as SUPER_RESOLUTION_NAMES
 
-OWN_NAMES = frozenset(
-    {"d4_net", *ANOMALY_NAMES, *SUPER_RESOLUTION_NAMES, *DIFFUSION_NAMES}
-)
+OWN_NAMES = frozenset({"d4_net", *ANOMALY_NAMES, *SUPER_RESOLUTION_NAMES, *DIFFUSION_NAMES})
 
 
 @cache

@@ -16,6 +16,8 @@ from lenshpc.models.diffusion_schedule import NoiseSchedule
 
 Shape = tuple[int, int, int]
 
+MIN_SINE = 1e-6
+
 
 class Noise:
     """Normal numbers that are functions of a seed (some integers) and each row, nothing else."""
@@ -31,6 +33,21 @@ class Noise:
     def levels(self, num: int, device: torch.device) -> Tensor:
         """Return the next level of noise of each row (B,), all equally likely."""
         return torch.tensor([one.integers(num) for one in self._generators], device=device)
+
+
+def slerp(one: Tensor, other: Tensor, part: float) -> Tensor:
+    """Return what lies `part` of the way on the great circle between two draws of noise.
+
+    Shoemake 1985. Where they point the same or the opposite way, the straight line. Between normal
+    draws the norm stays that of noise, which a straight line would lose.
+    """
+    if part in {0.0, 1.0}:
+        return other if part else one
+    cosine = (one * other).sum() / (one.norm() * other.norm())
+    angle = cosine.clamp(-1, 1).acos()
+    if angle.sin() < MIN_SINE:
+        return torch.lerp(one, other, part)
+    return (((1 - part) * angle).sin() * one + (part * angle).sin() * other) / angle.sin()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 MAX_ATTENTION_SIDE_PX = 20  # of maps that attend to themselves: 400 places
 HEAD_CHANNELS = 32
@@ -77,7 +77,7 @@ class UNet(nn.Module):
         if self.classes is not None:
             label = torch.full_like(level, self.null_class) if label is None else label
             embedding = embedding + self.classes(label)
-        embedding, kept = F.silu(embedding), [hidden]
+        embedding, kept = functional.silu(embedding), [hidden]
         for layer in self.down:
             hidden = layer(hidden, embedding)
             kept.append(hidden)
@@ -86,7 +86,10 @@ class UNet(nn.Module):
         for layer in self.up:
             joins = isinstance(layer, Block)
             hidden = layer(torch.cat([hidden, kept.pop()], 1) if joins else hidden, embedding)
-        top, left = ((full - side) // 2 for full, side in zip(hidden.shape[2:], (height, width)))
+        top, left = (
+            (full - side) // 2
+            for full, side in zip(hidden.shape[2:], (height, width), strict=False)
+        )
         return cast(Tensor, self.last(hidden))[:, :, top : top + height, left : left + width]
 
 
@@ -105,10 +108,10 @@ class Block(nn.Module):
 
     def forward(self, maps: Tensor, embedding: Tensor) -> Tensor:
         """Return maps of the same sides."""
-        hidden = self.first(F.silu(self.norm(maps)))
+        hidden = self.first(functional.silu(self.norm(maps)))
         scale, shift = self.embed(embedding)[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm_embedded(hidden) * (1 + scale) + shift
-        result: Tensor = self.attention(self.skip(maps) + self.second(F.silu(hidden)))
+        result: Tensor = self.attention(self.skip(maps) + self.second(functional.silu(hidden)))
         return result
 
 
@@ -124,10 +127,10 @@ class Attention(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the maps and what they attended to."""
-        batch, channels, height, width = maps.shape
+        batch, _channels, height, width = maps.shape
         places = self.qkv(self.norm(maps)).reshape(batch, 3, self._heads, -1, height * width)
         query, key, value = places.transpose(3, 4).unbind(1)
-        seen = F.scaled_dot_product_attention(query, key, value)
+        seen = functional.scaled_dot_product_attention(query, key, value)
         result: Tensor = maps + self.out(seen.transpose(2, 3).reshape(maps.shape))
         return result
 
@@ -153,7 +156,7 @@ class Double(nn.Module):
 
     def forward(self, maps: Tensor, _: Tensor) -> Tensor:
         """Return maps of twice the sides."""
-        return cast(Tensor, self.convolution(F.interpolate(maps, scale_factor=2.0)))
+        return cast(Tensor, self.convolution(functional.interpolate(maps, scale_factor=2.0)))
 
 
 def sinusoids(level: Tensor, num: int) -> Tensor:
@@ -170,7 +173,7 @@ def padded(images: Tensor, multiple: int) -> Tensor:
     if not any(more):
         return images
     (top, bottom), (left, right) = ((each // 2, each - each // 2) for each in more)
-    return F.pad(images, (left, right, top, bottom), mode="reflect")
+    return functional.pad(images, (left, right, top, bottom), mode="reflect")
 
 
 def _norm(channels: int) -> nn.GroupNorm:

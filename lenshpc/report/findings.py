@@ -18,6 +18,7 @@ from lenshpc.plan import Member, Plan, load_splits
 
 Say = Callable[[str], None]
 Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+Walk = Callable[[], npt.NDArray[np.floating]]
 
 
 def silent(_: str) -> None:
@@ -46,7 +47,7 @@ class Findings:
 
     `ledger` and `failures` are what its jobs cost and how they failed, as plain values. `say` is
     told what is being done. `explain` returns maps (n, H, W) in [0, 1] of what the network looked
-    at in n rows of the store.
+    at in n rows of the store; `walk` frames (F, C, H, W) between images that a network draws.
     """
 
     run: RunPaths
@@ -57,6 +58,7 @@ class Findings:
     ledger: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, Any]] = ()
     explain: Explain | None = None
+    walk: Walk | None = None
     say: Say = field(default=silent)
 
 

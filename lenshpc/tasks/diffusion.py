@@ -38,7 +38,7 @@ class Diffusion:
         if not isinstance(spec.method, Settings):
             raise ConfigError(f"diffusion cannot have the method {spec.method.kind}")
         method = spec.method
-        self._method, self._shape = method, spec.image_shape
+        self._method, self.shape = method, spec.image_shape
         self.num_classes = len(spec.classes) if method.guidance else 0
         self._mean, self._deviation = (
             torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
@@ -55,7 +55,7 @@ class Diffusion:
     def build_model(self, _: str) -> nn.Module:
         """Return the U-Net of the method's size."""
         return UNet(
-            self._shape,
+            self.shape,
             width=self._method.width,
             multipliers=self._method.multipliers,
             blocks=self._method.blocks,
@@ -75,7 +75,7 @@ class Diffusion:
         """Return the weighted error of each row, at a level and with noise that are its own."""
         image, noise = DEVIATION * batch["image"], Noise((VALIDATION,), batch["row"].tolist())
         level = noise.levels(self._method.num_steps, image.device)
-        drawn = noise.draw(self._shape, image.device)
+        drawn = noise.draw(self.shape, image.device)
         return {"loss": self._losses(model, image, drawn, level, self._label(batch))}
 
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -106,11 +106,15 @@ class Diffusion:
         """Return images (B, C, H, W) in the store's units: functions of purpose, seed and row."""
         device = next(model.parameters()).device
         noise = Noise((purpose, seed), rows)
-        start = noise.draw(self._shape, device)
+        start = noise.draw(self.shape, device)
         return self.decode(model, start, label, noise=noise)
 
     def decode(
-        self, model: nn.Module, start: Tensor, label: Tensor | None = None, noise: Noise | None = None
+        self,
+        model: nn.Module,
+        start: Tensor,
+        label: Tensor | None = None,
+        noise: Noise | None = None,
     ) -> Tensor:
         """Return the images of what is noise alone; by DDIM where no further noise is given."""
         low, high = self._bounds()
@@ -122,7 +126,7 @@ class Diffusion:
             low=low,
             high=high,
         )
-        draw = (lambda: noise.draw(self._shape, start.device)) if noise else None
+        draw = (lambda: noise.draw(self.shape, start.device)) if noise else None
         return self._in_units(sampler(model, start, label, draw))
 
     def _losses(

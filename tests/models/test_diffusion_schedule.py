@@ -1,5 +1,6 @@
 """Levels of noise and steps of sampling, beside those of diffusers and closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -21,9 +22,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def ours(kind, prediction, zero):
-    return NoiseSchedule(
-        num_steps=1000, kind=kind, prediction=prediction, zero_terminal_snr=zero
-    )
+    return NoiseSchedule(num_steps=1000, kind=kind, prediction=prediction, zero_terminal_snr=zero)
 
 
 def theirs(name, kind, prediction, zero):
@@ -82,7 +81,7 @@ def test_ancestral_steps_are_those_of_diffusers(case):
     scheduler, schedule = theirs("DDPMScheduler", *case), ours(*case)
     levels = schedule.levels(50)
     noisy, output = torch.randn(2, 4, 1, 8, 8)
-    for level, after in zip(levels[:-1], levels[1:], strict=True):
+    for level, after in itertools.pairwise(levels):
         image = schedule.image_of(noisy, output, torch.full((4,), level))
         noise = torch.randn(noisy.shape, generator=torch.Generator().manual_seed(level))
         found = schedule.ancestral_step(noisy, image, level, after, noise)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lenshpc.models.unet import UNet, padded, sinusoids
 
@@ -28,7 +28,7 @@ def test_padding_reflects_to_the_middle_of_what_is_cut_back():
     found = padded(images, 32)
     assert found.shape == (2, 1, 160, 64)
     assert torch.equal(found[:, :, 5:155], images)
-    assert torch.equal(found, F.pad(images, (0, 0, 5, 5), mode="reflect"))
+    assert torch.equal(found, functional.pad(images, (0, 0, 5, 5), mode="reflect"))
 
 
 @torch.no_grad()
