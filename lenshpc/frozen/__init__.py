@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic import Field
+
 from lenshpc.config import Frozen
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
@@ -34,7 +36,7 @@ class Card(Frozen):
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     trained_on: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 def shipped() -> Iterator[tuple[str, Path]]:
