@@ -144,7 +144,7 @@ def read_images(
             raise rejected(run, member, f"has an array {name!r} that is not finite everywhere")
         return values
 
-    real = Decoded(store, plan.recipe.data).images(places)
+    real = Decoded(store, plan.recipe_of(member).data).images(places)
     return Images(
         rows=rows,
         pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blurred(real)},

@@ -18,16 +18,18 @@ def freeze_member(run: str, index: int, path: Path) -> str:
     """Write the network of a finished member of a classification; return the file's SHA-256."""
     paths = find_run(run)
     plan = load_plan(paths)
-    model, method, data = load_model(run, index), plan.recipe.method, plan.recipe.data
+    model, member = load_model(run, index), plan.members[index]
+    recipe = plan.recipe_of(member)
+    method, data = recipe.method, recipe.data
     if not isinstance(model, Backbone) or not isinstance(method, Classification):
         raise ConfigError(
             f"run {paths.name} is of task {plan.recipe.task}, whose networks give no features; "
             "name a classification"
         )
-    done = read_json(paths.member(plan.members[index].name).done)
+    done = read_json(paths.member(member.name).done)
     held, _ = data.in_memory(plan.image_shape, "float32")
     card = Card(
-        network=plan.members[index].model,
+        network=member.network,
         image_shape=data.model_shape(held),
         num_outputs=1 if method.loss == "bce" else len(plan.classes),
         stretch=data.stretch,

@@ -71,6 +71,8 @@ def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
     """Return a finished member of a diffusion run, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     done: dict[str, Any] = read_json(run.member(member.name).done)
-    spec = replace(spec_of(plan), mean=tuple(done["mean"]), deviation=tuple(done["deviation"]))
+    spec = replace(
+        spec_of(plan, member), mean=tuple(done["mean"]), deviation=tuple(done["deviation"])
+    )
     model = load_model(run.root, member.index).to(device)
     return Generator(cast(Diffusion, make_task(spec)), model, device)

@@ -86,10 +86,7 @@ class UNet(nn.Module):
         for layer in self.up:
             joins = isinstance(layer, Block)
             hidden = layer(torch.cat([hidden, kept.pop()], 1) if joins else hidden, embedding)
-        top, left = (
-            (full - side) // 2
-            for full, side in zip(hidden.shape[2:], (height, width), strict=False)
-        )
+        top, left = (hidden.shape[2] - height) // 2, (hidden.shape[3] - width) // 2
         return cast(Tensor, self.last(hidden))[:, :, top : top + height, left : left + width]
 
 
