@@ -243,7 +243,8 @@ def powers(images: Floats) -> Floats:
 
 def curves_of(images: Images) -> Curves:
     """Return the mean spectrum and profile of each kind."""
-    rings = Frequencies(images.pixels[REAL].shape[2:])  # type: ignore[arg-type]
+    height, width = images.pixels[REAL].shape[2:]
+    rings = Frequencies((height, width))
     return Curves(
         frequency=rings.frequency,
         power={name: powers(one).mean(axis=0) for name, one in images.pixels.items()},

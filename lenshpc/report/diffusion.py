@@ -67,7 +67,7 @@ def build(findings: Findings) -> Report:
     run, plan = findings.run, findings.plan
     store, missing = planned_store(plan), tuple(findings.lacks)
     judgement = judge(run, plan, findings.splits, store, missing, say=findings.say)
-    images = Decoded(store, plan.recipe.data)
+    images = Decoded(store, plan.recipe.of(judgement.headline).data)
     findings.say("looking for training images among the generated ones")
     memory = _memorised(findings, judgement, images)
     content = _content(findings, judgement, memory)
@@ -231,10 +231,10 @@ def _content(findings: Findings, judgement: Judgement, memory: Memorisation) -> 
         {
             **summarise(findings),
             "headline": {
-                "name": head.name,
                 "num_rows": head.num_rows,
-                "over_floor": main.over_floor,
-                **asdict(main),
+                **_measure(main),
+                "name": head.name,
+                "measure": main.name,
             },
             "lines": [
                 {**asdict(one), "measures": [_measure(each) for each in one.measures]}

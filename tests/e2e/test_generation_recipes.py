@@ -46,10 +46,8 @@ def test_recipe_goes_from_submission_to_report(recipe: str, place: Path):
 
     assert report["missing"] == []
     kinds = [(one["kind"], one["split"], one["num_rows"]) for one in report["lines"]]
-    assert kinds == [
-        *[("member", split, 16) for split in ("oof", "test")] * 2,
-        ("model", "test", 16),
-    ]
+    of_members = [("member", split, 16) for split in ("oof", "test")] * 2
+    assert kinds == [*of_members, ("model", "test", 16)]
     names = [one["name"] for one in report["lines"][-1]["measures"]]
     assert names[-3:] == ["pixels", "radial profile", "power spectrum"]
     assert report["headline"]["over_floor"] > 0
