@@ -1,4 +1,4 @@
-"""What runs inside an allocation: a member, the aggregation, a conversion, or this machine's queue.
+"""What runs inside an allocation: a member, the aggregation, a conversion, samples, or this machine's queue.
 
 The scheduler's pickle holds a path and a number; all else is read from the run directory. torch is
 imported where a job runs, not where it is submitted.
@@ -106,6 +106,31 @@ def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:
     draft = open_draft(Path(folder))
     mine = [shard for shard in draft.missing() if shard % num_tasks == task]
     convert_shards(draft, mine, jobs=jobs)
+
+
+def draw_share(
+    root: str,
+    task: int,
+    num_tasks: int,
+    index: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Draw the task's share of the shards of samples that a member lacks."""
+    from lenshpc.engine.generate import open_generator
+    from lenshpc.plan import load_plan
+    from lenshpc.samples import open_samples
+
+    run = RunPaths(Path(root))
+    plan = load_plan(run)
+    samples = open_samples(run, plan.members[index], seed)
+    mine = [shard for shard in samples.missing() if shard % num_tasks == task]
+    if not mine:
+        return
+    generator = open_generator(plan, run, plan.members[index])
+    for done, shard in enumerate(mine, start=1):
+        samples.write(shard, generator.draw(samples.rows(shard), seed))
+        progress(done, len(mine))
 
 
 def join_shards(folder: str) -> None:

@@ -19,7 +19,7 @@ FAULT = 0.05
 IMAGES = ("sample", "real", "blurred")
 
 
-def make_generation_run(folder, *, folds=2, copies=False):
+def make_generation_run(folder, *, folds=2, copies=False, **method):
     """Return paths, Plan, splits and store of a complete run.
 
     Drawn images are noisy rings of another seed, or, as `copies`, training images themselves.
@@ -38,7 +38,7 @@ def make_generation_run(folder, *, folds=2, copies=False):
     recipe = Recipe(
         name="rings",
         task="diffusion",
-        method={"num_samples": 32, "pixel_range": (-1, 2)},
+        method={"num_samples": 32, "pixel_range": (-1, 2)} | method,
         models=("unet",),
         folds=folds,
         train={"batch_size": 8},
