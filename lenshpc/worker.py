@@ -1,7 +1,7 @@
-"""What runs inside an allocation: a member, the aggregation, a conversion, samples, or this machine's queue.
+"""What runs inside an allocation: a member, the aggregation, a share of a conversion or of samples.
 
-The scheduler's pickle holds a path and a number; all else is read from the run directory. torch is
-imported where a job runs, not where it is submitted.
+As a module it is this machine's queue. The scheduler's pickle holds a path and numbers; all else is
+read from the run directory. torch is imported where a job runs, not where it is submitted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images drawn by a finished member: a walk whose ends are draws, samples however they are shared."""
+"""Images drawn by a finished member: a walk that begins and ends in draws, samples by shares."""
 
 import json
 import math
