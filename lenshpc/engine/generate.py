@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.engine.load import load_model, spec_of
+from lenshpc.engine.strategy import autocast
 from lenshpc.files import read_json
 from lenshpc.models.sampling import Noise, slerp
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import Train
 from lenshpc.tasks.diffusion import SAMPLES, Diffusion
 from lenshpc.tasks.table import make_task
 
@@ -33,6 +35,7 @@ class Generator:
     task: Diffusion
     model: nn.Module
     device: torch.device
+    train: Train
 
     def draw(self, rows: range, seed: int) -> Floats:
         """Return the images (n, C, H, W) of some indices: functions of seed and index.
@@ -40,7 +43,7 @@ class Generator:
         With classes, the classes take turns.
         """
         blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.train, self.device):
             drawn = [
                 self.task.draw(self.model, SAMPLES, seed, block, self._labels(block))
                 for block in blocks
@@ -57,7 +60,7 @@ class Generator:
         legs = pairwise([*stops, stops[0]])
         starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
         label = self._labels(range(1))
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.train, self.device):
             frames = [self.task.decode(self.model, start[None], label) for start in starts]
         return torch.cat(frames).cpu().numpy()
 
@@ -75,4 +78,4 @@ def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
         spec_of(plan, member), mean=tuple(done["mean"]), deviation=tuple(done["deviation"])
     )
     model = load_model(run.root, member.index).to(device)
-    return Generator(cast(Diffusion, make_task(spec)), model, device)
+    return Generator(cast(Diffusion, make_task(spec)), model, device, spec.train)
