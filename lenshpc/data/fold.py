@@ -18,6 +18,7 @@ from lenshpc.data.readers import Reader, opened
 from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
 from lenshpc.methods.classification import Classification, Smote
 from lenshpc.plan import Member, Plan, scored_rows
+from lenshpc.splits import training_rows
 from lenshpc.store import Store
 
 
@@ -62,7 +63,8 @@ def opened_fold(
 ) -> Iterator[FoldData]:
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
     settings, dev = plan.recipe.data, splits[splits["split"] == "dev"]
-    rows = dev.loc[dev["fold"] != member.fold, "row"].to_numpy()
+    rows = training_rows(splits, member.fold, settings.label_fraction, plan.recipe.split_seed)
+    rows = rows["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
         reader = held.enter_context(opened(decoded, device))
