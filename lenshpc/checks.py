@@ -27,12 +27,13 @@ def check_fits(recipe: Recipe, store: Store) -> None:
         _check_sides(method, recipe, store)
     _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    _check_encoder(recipe, height, width)
     if isinstance(method, Anomaly):
         _check_learnt(recipe, store, "method.normal")
         _check_square(height, width)
     if isinstance(method, Foundation):
         _check_learnt(recipe, store, "method.classes")
-        _check_patches(method, height, width)
+        _check_masks(method, height, width)
     if isinstance(method, SuperResolution):
         _check_pairs(method, recipe, store)
     if recipe.data.grey_to_rgb and channels != 1:
@@ -66,14 +67,23 @@ def _check_learnt(recipe: Recipe, store: Store, key: str) -> None:
                 )
 
 
-def _check_patches(method: Foundation, height: int, width: int) -> None:
+def _check_encoder(recipe: Recipe, height: int, width: int) -> None:
+    """Refuse images, or parts of pairs, that do not fill one patch of our encoder."""
+    method = recipe.method
+    if isinstance(method, Anomaly) or not any(one.startswith("mae_") for one in recipe.models):
+        return
+    cut = method.patch if isinstance(method, SuperResolution) else None
+    side = cut or min(height, width)
+    if method.vit.patch > side:
+        raise ConfigError(
+            f"method.vit.patch {method.vit.patch} is larger than the images of {side} pixels; "
+            f"use --set method.vit.patch={side} or less"
+        )
+
+
+def _check_masks(method: Foundation, height: int, width: int) -> None:
     """Refuse images of which no patch would be hidden, or none be seen."""
     patch = method.vit.patch
-    if patch > min(height, width):
-        raise ConfigError(
-            f"method.vit.patch {patch} is larger than the images of {height} by {width} pixels; "
-            "lower it"
-        )
     num_patches = -(-height // patch) * -(-width // patch)
     if not 0 < num_hidden(num_patches, method.mask_ratio) < num_patches:
         raise ConfigError(

@@ -99,6 +99,12 @@ class Classification(Frozen):
             raise ValueError("smote.space feature goes with neither mixup nor CutMix; use pixel")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_features_stay(self) -> Self:
+        if self.frozen and self.drop_path:
+            raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
+        return self
+
     def remedies(self) -> Sequence[str]:
         """Return the keys that make rare classes count more."""
         balanced = self.class_weights == "balanced"
