@@ -136,13 +136,12 @@ class MaskedAutoencoder(nn.Module):
         return spread(patches.scatter(1, index, drawn), self.encoder, image)
 
     def mask(self, image: Tensor, hidden: Tensor) -> Tensor:
-        """Return (B, 1, H, W), True where a pixel is hidden."""
+        """Return (B, 1, H, W), True where a pixel of whole patches is hidden."""
         rows, columns = self.encoder.grid(image)
         flags = torch.zeros(len(image), rows * columns, dtype=torch.bool, device=image.device)
         flags = flags.scatter(1, hidden, value=True).view(len(image), 1, rows, columns)
         patch = self.encoder.size.patch
-        large = flags.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-        return large[:, :, : image.shape[2], : image.shape[3]]
+        return flags.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
 
     def cut(self, image: Tensor) -> Tensor:
         """Return the patches (B, N, C P²) of padded images."""

@@ -3,6 +3,7 @@
 Shapes: B rows of a batch, C channels, H by W pixels, N patches.
 """
 
+from types import MappingProxyType
 from typing import cast
 
 import numpy as np
@@ -17,8 +18,16 @@ from lenshpc.data.stretch import unstretched
 from lenshpc.errors import ConfigError
 from lenshpc.methods.foundation import NETWORKS
 from lenshpc.methods.foundation import Foundation as Settings
-from lenshpc.models.masked_autoencoder import MaskedAutoencoder, fill_smoothly, fill_with_mean
+from lenshpc.models.masked_autoencoder import (
+    MaskedAutoencoder,
+    fill_smoothly,
+    fill_with_mean,
+    padded,
+)
+from lenshpc.tasks.anomaly import dtype_that_holds
 from lenshpc.tasks.base import TaskSpec
+
+FILLS = MappingProxyType({"mean_error": fill_with_mean, "smooth_error": fill_smoothly})
 
 
 class Foundation:
@@ -33,6 +42,7 @@ class Foundation:
         self._mean, self._deviation = (
             torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
         )
+        self._kept = dtype_that_holds(spec.mean, spec.deviation)
 
     def build_model(self, name: str) -> nn.Module:
         """Return the autoencoder for this task's images."""
@@ -57,18 +67,19 @@ class Foundation:
         patches drawn and the seen ones pasted, in the store's units; `mask` (B, H, W) is 1 where
         pixels were hidden; `embedding` (B, D) is the mean token of the whole image.
         """
-        network, image = cast(MaskedAutoencoder, model), batch["image"]
+        network, (height, width) = cast(MaskedAutoencoder, model), batch["image"].shape[2:]
+        image = padded(batch["image"], self._method.vit.patch)
         drawn, hidden = network.draw(image, _orders(network, batch))
         mask = network.mask(image, hidden)
-        fills = {"mean_error": fill_with_mean, "smooth_error": fill_smoothly}
+        pasted = self._in_units(network.paste(image, drawn, hidden)).to(self._kept)
         return {
             "loss": network.error(image, drawn, hidden),
             **{
                 name: network.error_of_filled(image, fill(image, mask), hidden)
-                for name, fill in fills.items()
+                for name, fill in FILLS.items()
             },
-            "reconstruction": self._in_units(network.paste(image, drawn, hidden)),
-            "mask": mask[:, 0].to(torch.uint8),
+            "reconstruction": pasted[:, :, :height, :width],
+            "mask": mask[:, 0, :height, :width].to(torch.uint8),
             "embedding": network.encoder(image).mean(dim=1).half(),
         }
 
