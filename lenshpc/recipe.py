@@ -17,7 +17,9 @@ from pydantic import (
 from lenshpc.augmentations import D4, Augmentation, Flips
 from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
 from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import TASKS, Method
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -53,6 +55,9 @@ class Data(Frozen):
     sampling: Literal["natural", "balanced"] = Field(
         default="natural", description="balanced: an epoch draws the classes equally often"
     )
+    label_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="part of each class's training rows that is used"
+    )
 
     def in_memory(
         self, image_shape: tuple[int, int, int], dtype: str
@@ -82,6 +87,9 @@ class Train(Frozen):
     batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 1e-4
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="factor of lr from each layer of the encoder to the one below"
+    )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: NonNegativeInt = 0
     plateau_patience: PositiveInt = 2
@@ -221,6 +229,7 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _networks_are_the_tasks(self) -> Self:
         others = {name for method in TASKS.values() for name in method.networks or ()}
+        others.difference_update(OWN_CLASSIFIERS)
         for network in map(network_of, self.models):
             if self.method.networks is not None and network not in self.method.networks:
                 what = f"network of task {self.task}"
@@ -238,6 +247,11 @@ class Recipe(Frozen):
                     f"{key} {value}: task {self.task} measures errors in the units of the store, "
                     "which this would change; drop it"
                 )
+        if isinstance(self.method, Foundation) and self.data.normalise == "image":
+            raise ValueError(
+                "data.normalise image forgets how bright each image is, which a reconstruction "
+                "has to tell; use fold"
+            )
         return self
 
     @model_validator(mode="after")

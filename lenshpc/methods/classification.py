@@ -17,6 +17,9 @@ from pydantic import (
 from lenshpc.augmentations import Affine, Augmentation, Contrast, Noise, Part, PsfJitter
 from lenshpc.config import Frozen
 from lenshpc.methods.base import Monitors, Scored
+from lenshpc.methods.vit import Vit
+
+NETWORKS = ("d4_net", "mae_vit")  # beside timm's
 
 
 def _weights_source(weights: str) -> str:
@@ -69,6 +72,13 @@ class Classification(Frozen):
     weights_sha256: str | None = Field(
         default=None, description="of the file of initial weights; noted at submission"
     )
+    vit: Vit = Field(default=Vit(), description="the size of mae_vit")
+    frozen: bool = Field(
+        default=False, description="train the last layer alone, on standardised features"
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="rate at which the last block is skipped in training"
+    )
     tta: Literal["none", "d4"] = Field(
         default="none", description="d4: mean over the eight symmetries"
     )
@@ -87,6 +97,12 @@ class Classification(Frozen):
         between_features = self.smote is not None and self.smote.space == "feature"
         if between_features and (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError("smote.space feature goes with neither mixup nor CutMix; use pixel")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_features_stay(self) -> Self:
+        if self.frozen and self.drop_path:
+            raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
         return self
 
     def remedies(self) -> Sequence[str]:
