@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.methods.table import learnt_labels
 from lenshpc.paths import RunPaths
-from lenshpc.recipe import Recipe
+from lenshpc.recipe import Recipe, network_of
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     import numpy as np
@@ -38,6 +39,11 @@ class Member(Frozen):
     seed: int
 
     @property
+    def network(self) -> str:
+        """Return the network; `model` may name a variant of the recipe after it."""
+        return network_of(self.model)
+
+    @property
     def name(self) -> str:
         """Return the member's folder name, such as `003-resnet18-fold3-seed0`."""
         return f"{self.index:03d}-{self.model}-fold{self.fold}-seed{self.seed}"
@@ -57,11 +63,19 @@ class Plan(Frozen):
     members: tuple[Member, ...]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all that can change a result, so not over limits of time."""
-        value = self.model_dump(mode="json", exclude={"store"})
+        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`."""
+        value = self.model_dump(mode="json", exclude={"store": True, "recipe": {"then"}})
         size = value["recipe"]["resources"]
         value["recipe"]["resources"] = {key: size[key] for key in ("nodes", "gpus_per_node")}
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {model: self.recipe.of(model) for model in self.recipe.models}
+
+    def recipe_of(self, member: Member) -> Recipe:
+        """Return the recipe as it is for a member: with the changes of its variant."""
+        return self._recipes[member.model]
 
     @property
     def run_name(self) -> str:
@@ -84,11 +98,14 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
-    check_fits(recipe, store)
     recipe = _with_loading(recipe, store)
-    check_loading(recipe)
+    variants = [recipe.of(model) for model in recipe.models]
+    for variant in variants:
+        check_fits(variant, store)
+        check_loading(variant)
     splits = split_manifest(recipe, store)
-    check_batches(recipe, splits)
+    for variant in variants:
+        check_batches(variant, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -181,7 +198,7 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
 
     from lenshpc.splits import training_rows
 
-    dev, recipe = splits["split"] == "dev", plan.recipe
+    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
     trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
     parts = {
         "train": trained.head(NUM_TRAINING_SCORED),
@@ -228,6 +245,11 @@ def load_plan(paths: RunPaths) -> Plan:
             f"{paths.plan} cannot be read ({error}); submit the recipe again"
         ) from error
     return validate(Plan, value, str(paths.plan))
+
+
+def origin_of(plan: Plan) -> RunPaths | None:
+    """Return the run of pre-training whose weights a run starts from."""
+    return RunPaths(Path(plan.recipe.init_from)) if plan.recipe.init_from else None
 
 
 def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from lenshpc.completion import is_done, resume_command
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.methods.classification import Classification
 from lenshpc.paths import find_run
-from lenshpc.plan import Plan, load_plan
+from lenshpc.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.table import make_task
@@ -34,7 +34,7 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = make_task(_spec(plan)).build_model(one.model)
+    model = make_task(_spec(plan, one)).build_model(one.network)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
 
@@ -46,9 +46,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
-def _spec(plan: Plan) -> TaskSpec:
+def _spec(plan: Plan, member: Member) -> TaskSpec:
     """Return what decides on the architecture; the store is asked for the shape of targets."""
-    recipe, method = plan.recipe, plan.recipe.method
+    recipe = plan.recipe_of(member)
+    method = recipe.method
     if isinstance(method, Classification):
         method = method.model_copy(update={"weights": "random"})
     held, _ = recipe.data.in_memory(plan.image_shape, "float32")

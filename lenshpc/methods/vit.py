@@ -6,6 +6,8 @@ from pydantic import PositiveInt, model_validator
 
 from lenshpc.config import Frozen
 
+ENCODERS = ("mae_vit", "mae_sr")  # the networks that hold one
+
 
 class Vit(Frozen):
     """An encoder of image patches (Dosovitskiy et al. 2021, arXiv 2010.11929)."""

@@ -76,7 +76,8 @@ def test_low_resolution_of_a_pair_is_an_exposure_of_its_own(tmp_path):
         for part in ("HR", "LR")
     )
     assert (high.shape, low.shape) == ((60, 150, 150), (60, 75, 75))
-    assert (high.min(axis=(1, 2)) == 0).all() and (high.max(axis=(1, 2)) == 1).all()
+    assert (high.min(axis=(1, 2)) == 0).all()
+    assert (high.max(axis=(1, 2)) == 1).all()
     means = high.reshape(60, 75, 2, 75, 2).mean(axis=(2, 4))
     assert abs((low - means).mean()) < 1e-4
     # of neighbours in a corner, which holds sky alone, the difference is noise
