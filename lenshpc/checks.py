@@ -10,6 +10,8 @@ from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation, num_hidden
 from lenshpc.methods.super_resolution import SuperResolution, check_pairs
 from lenshpc.methods.table import learnt_labels
+from lenshpc.methods.vit import ENCODERS
+from lenshpc.recipe import network_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,7 +72,7 @@ def _check_learnt(recipe: Recipe, store: Store, key: str) -> None:
 def _check_encoder(recipe: Recipe, height: int, width: int) -> None:
     """Refuse images, or parts of pairs, that do not fill one patch of our encoder."""
     method = recipe.method
-    if isinstance(method, Anomaly) or not any(one.startswith("mae_") for one in recipe.models):
+    if isinstance(method, Anomaly) or not set(ENCODERS) & set(map(network_of, recipe.models)):
         return
     cut = method.patch if isinstance(method, SuperResolution) else None
     side = cut or min(height, width)

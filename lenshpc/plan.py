@@ -198,7 +198,7 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
 
     from lenshpc.splits import training_rows
 
-    dev, recipe = splits["split"] == "dev", plan.recipe
+    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
     trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
     parts = {
         "train": trained.head(NUM_TRAINING_SCORED),

@@ -21,6 +21,7 @@ from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import TASKS, Method
+from lenshpc.methods.vit import ENCODERS, NETWORKS_WITH_ENCODER
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
@@ -239,6 +240,16 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _decays_by_layers(self) -> Self:
+        plain = [model for model in self.models if model not in ENCODERS and "+" not in model]
+        if self.train.layer_decay is not None and plain:
+            raise ValueError(
+                f"train.layer_decay knows the layers of {' and '.join(ENCODERS)} alone, not of "
+                f"{plain[0]}; drop it, or give {plain[0]} a variant without it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keeps_the_stores_units(self) -> Self:
         changes = {"data.stretch": self.data.stretch, "data.normalise": self.data.normalise}
         for key, value in changes.items():
@@ -287,7 +298,11 @@ class Recipe(Frozen):
                         f"{', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
-            self.of(model)
+            if self.of(model).init_from and network_of(model) not in NETWORKS_WITH_ENCODER:
+                raise ValueError(
+                    f"{model} has no encoder that init_from could fill; use "
+                    f"{' or '.join(NETWORKS_WITH_ENCODER)}, or a variant that sets init_from to null"
+                )
         return self
 
     def of(self, model: str) -> "Recipe":

@@ -25,7 +25,7 @@ LEARNT = "learnt classes"
 class Line:
     """A model's mean errors on some rows: its own, and those of two fillings under its masks.
 
-    `ratio` is its error over that of smooth interpolation; NaN where no row is covered.
+    `ratio` is its error over that of the better filling; NaN where no row is covered.
     """
 
     model: str
@@ -78,21 +78,21 @@ def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[Li
 def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> Line:
     rows = rows.dropna(subset=list(ERRORS))
     values = rows[list(ERRORS)].to_numpy(np.float64)
-    error, mean_error, smooth_error = values.mean(axis=0) if len(values) else [np.nan] * 3
-    drawn_error, _, drawn_smooth = _resampled(rows, values, seed).T
-    low, high = interval(drawn_error)
-    ratio_low, ratio_high = interval(drawn_error / drawn_smooth)
+    error, *fillings = values.mean(axis=0).tolist() if len(values) else [np.nan] * len(ERRORS)
+    resampled = _resampled(rows, values, seed)
+    low, high = interval(resampled[:, 0])
+    ratio_low, ratio_high = interval(resampled[:, 0] / resampled[:, 1:].min(axis=1))
     return Line(
         model=model,
         split=split,
         rows=name,
         num_rows=len(rows),
-        error=float(error),
+        error=error,
         error_low=low,
         error_high=high,
-        mean_error=float(mean_error),
-        smooth_error=float(smooth_error),
-        ratio=float(error / smooth_error),
+        mean_error=fillings[0],
+        smooth_error=fillings[1],
+        ratio=error / min(fillings),
         ratio_low=ratio_low,
         ratio_high=ratio_high,
     )

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
-from lenshpc.errors import ConfigError
 from lenshpc.models.masked_autoencoder import layer_factors
 from lenshpc.recipe import Recipe, Train
 from lenshpc.tasks.base import Task
@@ -61,7 +60,7 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
     With layer decay each layer of an encoder has a learning rate of its own; the first group has
     the whole one.
     """
-    factors = _layer_factors(model, train)
+    factors = layer_factors(model, train.layer_decay or 1.0)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -78,19 +77,6 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
         ],
         lr=train.lr,
     )
-
-
-def _layer_factors(model: nn.Module, train: Train) -> dict[nn.Parameter, float]:
-    """Return parameter → factor of its learning rate, of those that have one."""
-    if train.layer_decay is None:
-        return {}
-    factors = layer_factors(model, train.layer_decay)
-    if not factors:
-        raise ConfigError(
-            f"train.layer_decay {train.layer_decay} is for networks with our encoder, mae_vit and "
-            "mae_sr; drop it"
-        )
-    return factors
 
 
 def averaged(model: nn.Module, train: Train) -> AveragedModel | None:

@@ -276,7 +276,7 @@ def encoder_of(model: nn.Module) -> Encoder | None:
 def layer_factors(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     """Return parameter → factor of its learning rate: 1 after the encoder, less in each layer down.
 
-    Layer-wise decay as in Clark et al. 2020 (arXiv 2003.10555); none without an encoder.
+    Layer-wise decay as in Clark et al. 2020 (arXiv 2003.10555); empty without an encoder.
     """
     encoder = encoder_of(model)
     if encoder is None:

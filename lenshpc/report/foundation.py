@@ -65,7 +65,7 @@ def _learnt(plan: Plan) -> list[str]:
 def _headline(line: Line) -> Headline:
     low, high = word_number(line.ratio_low, 3), word_number(line.ratio_high, 3)
     return Headline(
-        label=f"Test error of {line.model} on hidden patches, beside smooth interpolation's",
+        label=f"Test error of {line.model} on hidden patches, beside the better filling's",
         value=f"{word_number(line.ratio, 3)} ×",
         range=f"{LEVEL:.0%} interval {low} to {high}, {line.num_rows:,} test images",
     )
@@ -145,7 +145,7 @@ def errors_table(lines: Sequence[Line]) -> Table:
         for line in lines
     )
     words = ("Model", "Rows", "Of")
-    figures = ("Error [interval]", "Mean of the seen", "Smooth", "Error / smooth", "Images")
+    figures = ("Error [interval]", "Mean of the seen", "Smooth", "Error / the better", "Images")
     return Table(
         columns=(
             *(Column(title=title, words=True) for title in words),
