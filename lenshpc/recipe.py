@@ -299,9 +299,10 @@ class Recipe(Frozen):
                     )
         for model in self.models:
             if self.of(model).init_from and network_of(model) not in NETWORKS_WITH_ENCODER:
+                able = " or ".join(NETWORKS_WITH_ENCODER)
                 raise ValueError(
-                    f"{model} has no encoder that init_from could fill; use "
-                    f"{' or '.join(NETWORKS_WITH_ENCODER)}, or a variant that sets init_from to null"
+                    f"{model} has no encoder that init_from could fill; use {able}, or a variant "
+                    "that sets init_from to null"
                 )
         return self
 
