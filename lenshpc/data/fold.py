@@ -65,8 +65,8 @@ def opened_fold(
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
     recipe, dev = plan.recipe_of(member), splits[splits["split"] == "dev"]
     settings = recipe.data
-    part = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
-    rows = part["row"].to_numpy()
+    kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
+    rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
         reader = held.enter_context(opened(decoded, device))

@@ -33,7 +33,7 @@ class Backbone(nn.Module):
         self.frozen = frozen
         self.standardise: nn.Module = nn.Identity()
         if frozen:
-            last: Any = self.network.get_classifier()
+            last = cast(Any, network).get_classifier()
             network.requires_grad_(requires_grad=False)
             last.requires_grad_(requires_grad=True)
             self.standardise = nn.BatchNorm1d(last.in_features, affine=False)
