@@ -1,7 +1,7 @@
 """The recipe: what a user asks to run, as one frozen, strictly validated value."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -319,13 +319,22 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
+        return (*self._repeated_remedies(), *self._spared_layers())
+
+    def _repeated_remedies(self) -> Iterator[str]:
         if not isinstance(self.method, Classification):
-            return ()
+            return
         sampling = ["data.sampling balanced"] if self.data.sampling == "balanced" else []
         remedies = [*sampling, *self.method.remedies()]
-        if len(remedies) < 2:
-            return ()
-        return (f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one",)
+        if len(remedies) > 1:
+            yield f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one"
+
+    def _spared_layers(self) -> Iterator[str]:
+        if self.train.layer_decay is not None and self.init_from is None:
+            yield (
+                "train.layer_decay spares layers that were learnt before, and these begin at "
+                "random; give --init-from RUN"
+            )
 
     @property
     def monitor(self) -> tuple[str, int]:
