@@ -59,4 +59,5 @@ def _spec(plan: Plan) -> TaskSpec:
         class_counts=(0,) * len(plan.classes),
         image_shape=recipe.data.model_shape(held),
         target_shape=open_store(plan.store).target_shape if method.needs_targets else None,
+        zoom=recipe.data.zoom(plan.image_shape),
     )

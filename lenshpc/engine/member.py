@@ -231,5 +231,6 @@ def build_task(plan: Plan, store: Store, data: FoldData) -> Task:
         target_shape=store.target_shape,
         mean=tuple(preparation.mean.tolist()),
         deviation=tuple(preparation.deviation.tolist()),
+        zoom=recipe.data.zoom(store.image_shape),
     )
     return make_task(spec)
