@@ -36,11 +36,11 @@ class Physics(Frozen):
         default=1.0, description="half the side of the square that holds the source"
     )
     source_side: Annotated[int, Field(ge=4)] = Field(
-        default=24, description="nodes on a side of it"
+        default=20, description="nodes on a side of it"
     )
     softening_arcsec: PositiveFloat = Field(default=1e-3, description="core of the lens")
     smoothness: NonNegativeFloat = Field(
-        default=0.1, description="weight of the source's mean slope beside the misfit"
+        default=0.03, description="weight of the source's mean slope beside the misfit"
     )
     weight: PositiveFloat = Field(default=1.0, description="of the physics term in the loss")
     curriculum: tuple[Part, Part] = Field(

@@ -1,10 +1,11 @@
 """A lens as a differentiable layer: trace rays, rebuild the source, draw the image again.
 
 x runs along columns and y along rows, in arcsec from the middle of the image, as in the simulator.
-Shapes: B images, C channels, H × W pixels, N = H · W rays, S × S nodes of the source, P parameters.
+Shapes: B images, C channels, H × W pixels, N rays, S × S nodes of the source, P parameters.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,7 @@ ROUND = 1e-4  # an ellipticity below it has no direction, whose gradient would b
 TINY = 1e-12
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lens:
+class Lens(NamedTuple):
     """An isothermal lens with external shear for each image, (B,); lengths in arcsec."""
 
     theta_e_arcsec: Tensor
@@ -29,25 +29,21 @@ class Lens:
     axis_ratio: Tensor
     angle_rad: Tensor
 
-    def columns(self) -> dict[str, Tensor]:
-        """Return the parameters by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """What is seen without the sky, (B, H, W), the source (B, S, S), and what the lens makes of it.
-
-    Surface brightness is in the units of the images that were given, a mean over channels.
-    """
+    """Light and what the lens makes of it at the rays (B, N), and the source between (B, S, S)."""
 
     light: Tensor
-    source: Tensor
     render: Tensor
+    source: Tensor
 
 
 class LensLayer(nn.Module):
-    """Square images of one pixel scale, seen through a lens each; it has no weights."""
+    """Square images of one pixel scale, seen through a lens each; it has no weights.
+
+    A ray goes through each pixel of the ring; all else of an image counts for nothing.
+    """
 
     x: Tensor
     y: Tensor
@@ -59,9 +55,9 @@ class LensLayer(nn.Module):
         at = (torch.arange(side_px) - (side_px - 1) / 2) * pixel_scale_arcsec
         y, x = torch.meshgrid(at, at, indexing="ij")
         low, high = physics.ring_arcsec
-        distance = torch.hypot(x, y)
-        for name, values in (("x", x), ("y", y), ("ring", (low <= distance) & (distance <= high))):
-            self.register_buffer(name, values.float(), persistent=False)
+        ring = (low <= torch.hypot(x, y)) & (torch.hypot(x, y) <= high)
+        for name, values in (("x", x[ring]), ("y", y[ring]), ("ring", ring)):
+            self.register_buffer(name, values, persistent=False)
 
     def lens(self, raw_BP: Tensor) -> Lens:
         """Return the lenses of numbers without bounds; zeros are a round one in the middle."""
@@ -94,64 +90,66 @@ class LensLayer(nn.Module):
         return (1 - flat) / (1 + flat), torch.atan2(second, first) / 2
 
     def trace(self, lens: Lens) -> tuple[Tensor, Tensor]:
-        """Return where the light of each pixel comes from, (B, H, W), about the lens's own axis."""
-        of = {name: values[:, None, None] for name, values in lens.columns().items()}
-        x, y = self.x - of["centre_x_arcsec"], self.y - of["centre_y_arcsec"]
-        theta_e, core = of["theta_e_arcsec"], self.physics.softening_arcsec
+        """Return where each ray comes from, x and y (B, N) about the lens's own axis."""
+        of = Lens(*(values[:, None] for values in lens))
+        x, y = self.x - of.centre_x_arcsec, self.y - of.centre_y_arcsec
+        core = self.physics.softening_arcsec
         if self.physics.lens == "sie":
-            alpha = deflect_sie(x, y, theta_e, of["axis_ratio"], of["angle_rad"], core)
+            alpha = deflect_sie(x, y, of.theta_e_arcsec, of.axis_ratio, of.angle_rad, core)
         else:
-            alpha = deflect_sis(x, y, theta_e, core)
-        shear = deflect_shear(x, y, of["gamma1"], of["gamma2"])
+            alpha = deflect_sis(x, y, of.theta_e_arcsec, core)
+        shear = deflect_shear(x, y, of.gamma1, of.gamma2)
         return x - alpha[0] - shear[0], y - alpha[1] - shear[1]
 
     def reconstruct(self, image: Tensor, lens: Lens) -> Reconstruction:
         """Return the source that images (B, C, H, W) would have behind the lens, and its images.
 
-        Several images of one place in the source are averaged: every pixel of the ring is shared
-        out among the four nodes about the place that its ray comes from, with bilinear weights, and
-        a node has the weighted mean. Drawing takes the same weights. Neither undoes the blurring by
-        the point-spread function, so the source is the blurred one.
+        Several images of one place in the source are averaged: every ray's light is shared out
+        among the four nodes about the place that it comes from, with bilinear weights, and a node
+        has the weighted mean. Drawing takes the same weights. Neither undoes the blurring by the
+        point-spread function, so the source is the blurred one.
         """
-        light = light_of(image.to(self.x.dtype))
+        light = light_of(image.to(self.x.dtype))[:, self.ring]
         index, weight = self._nodes(*self.trace(lens))
-        seen = weight * self.ring.flatten()
+        side = self.physics.source_side
         total, cover = (
-            _sums(index, values, self.physics.source_side**2)
-            for values in (seen * light.flatten(1)[:, None], seen)
+            _sums(index, values, side**2) for values in (weight * light[:, None], weight)
         )
         source = total / (cover + LEAST_COVER)
         behind = source.gather(1, index.flatten(1)).reshape(weight.shape)
-        side = self.physics.source_side
         return Reconstruction(
             light=light,
+            render=(weight * behind).sum(dim=1),
             source=source.reshape(-1, side, side),
-            render=(weight * behind).sum(dim=1).reshape(light.shape),
         )
+
+    def drawn(self, rays: Tensor) -> Tensor:
+        """Return values at the rays (B, N) as images (B, H, W), 0 outside the ring."""
+        images = rays.new_zeros(len(rays), *self.ring.shape)
+        images[:, self.ring] = rays
+        return images
 
     def losses(self, image: Tensor, lens: Lens) -> Tensor:
         """Return each image's misfit (B,), as a part of the misfit without any lens.
 
-        So 1 is a lens that explains nothing, whatever the brightness and noise of the image.
+        So 1 is a lens that explains nothing, whatever the brightness of the image.
         """
         none = torch.zeros_like(lens.theta_e_arcsec)
-        nothing = Lens(
-            **{name: none for name in lens.columns() if name != "axis_ratio"}, axis_ratio=none + 1
-        )
+        nothing = Lens(*[none] * len(lens))._replace(axis_ratio=none + 1)
         with torch.no_grad():
             unlensed = self._misfits(image, nothing).clamp(min=TINY)
         return self._misfits(image, lens) / unlensed
 
     def _misfits(self, image: Tensor, lens: Lens) -> Tensor:
-        """Return the mean difference in the ring, and the source's mean slope by its weight.
+        """Return the mean difference at the rays, and the source's mean slope by its weight.
 
         The slope is taken over half the width of the source, so both are brightnesses.
         """
         found = self.reconstruct(image, lens)
-        left = (found.render - found.light).abs() * self.ring
-        slopes = sum(found.source.diff(dim=axis).abs().sum(dim=(1, 2)) for axis in (1, 2))
-        slope = slopes / (2 * (self.physics.source_side - 1))
-        return left.sum(dim=(1, 2)) / self.ring.sum() + self.physics.smoothness * slope
+        steps = [found.source.diff(dim=axis).abs().sum(dim=(1, 2)) for axis in (1, 2)]
+        slope = (steps[0] + steps[1]) / (2 * (self.physics.source_side - 1))
+        misfit = (found.render - found.light).abs().mean(dim=1)
+        return misfit + self.physics.smoothness * slope
 
     def _nodes(self, beta_x: Tensor, beta_y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the four nodes about each ray, as places in the flat source, and their weights.

@@ -13,7 +13,7 @@ from lenshpc.data.batches import Batch
 from lenshpc.errors import ConfigError
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.guided import GuidedBackbone
-from lenshpc.models.lens_layer import LensLayer, Reconstruction
+from lenshpc.models.lens_layer import LensLayer
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.classification import Classification
 
@@ -64,7 +64,7 @@ class PhysicsGuided(Classification):
         raw_BP = self._raw(model, batch)
         return {
             **super().infer(model, batch),
-            **self._layer.lens(raw_BP).columns(),
+            **self._layer.lens(raw_BP)._asdict(),
             "physics_loss": self._losses(batch["image"], raw_BP),
         }
 
@@ -75,10 +75,12 @@ class PhysicsGuided(Classification):
         mean = float(predictions["physics_loss"].mean(dtype=np.float64))
         return {**super().summarise(labels, predictions), "physics_loss": mean}
 
-    def reconstruct(self, model: nn.Module, batch: Batch) -> Reconstruction:
-        """Return light, source and redrawn image of each row."""
+    def reconstruct(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `light` and `render` (B, H, W), 0 outside the ring, and `source` (B, S, S)."""
         layer = self._layer.to(batch["image"].device)
-        return layer.reconstruct(batch["image"], layer.lens(self._raw(model, batch)))
+        found = layer.reconstruct(batch["image"], layer.lens(self._raw(model, batch)))
+        drawn = {name: layer.drawn(getattr(found, name)) for name in ("light", "render")}
+        return {**drawn, "source": found.source}
 
     def _raw(self, model: nn.Module, batch: Batch) -> Tensor:
         guided = cast(GuidedBackbone, model)
