@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from lenshpc.checks import check_batches, check_fits, check_groups, check_loadin
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.methods.anomaly import normal_class
+from lenshpc.methods.table import learnt_labels
 from lenshpc.paths import RunPaths
-from lenshpc.recipe import Recipe
+from lenshpc.recipe import Recipe, network_of
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     import numpy as np
@@ -38,6 +39,11 @@ class Member(Frozen):
     seed: int
 
     @property
+    def network(self) -> str:
+        """Return the network; `model` may name a variant of the recipe after it."""
+        return network_of(self.model)
+
+    @property
     def name(self) -> str:
         """Return the member's folder name, such as `003-resnet18-fold3-seed0`."""
         return f"{self.index:03d}-{self.model}-fold{self.fold}-seed{self.seed}"
@@ -57,11 +63,19 @@ class Plan(Frozen):
     members: tuple[Member, ...]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all that can change a result, so not over limits of time."""
-        value = self.model_dump(mode="json", exclude={"store"})
+        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`."""
+        value = self.model_dump(mode="json", exclude={"store": True, "recipe": {"then"}})
         size = value["recipe"]["resources"]
         value["recipe"]["resources"] = {key: size[key] for key in ("nodes", "gpus_per_node")}
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {model: self.recipe.of(model) for model in self.recipe.models}
+
+    def recipe_of(self, member: Member) -> Recipe:
+        """Return the recipe as it is for a member: with the changes of its variant."""
+        return self._recipes[member.model]
 
     @property
     def run_name(self) -> str:
@@ -84,11 +98,14 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
-    check_fits(recipe, store)
     recipe = _with_loading(recipe, store)
-    check_loading(recipe)
+    variants = [recipe.of(model) for model in recipe.models]
+    for variant in variants:
+        check_fits(variant, store)
+        check_loading(variant)
     splits = split_manifest(recipe, store)
-    check_batches(recipe, splits)
+    for variant in variants:
+        check_batches(variant, splits)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -132,7 +149,7 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
 
     Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
     own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
-    `test`, and those `aside` (of the classes that an anomaly detector must not know), never do;
+    `test`, and those `aside` (of the classes that the method must not know), never do;
     `unlabelled` ones train without a label.
     """
     import numpy as np
@@ -169,9 +186,7 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
     """Return which rows are of a class that the method may learn."""
     import numpy as np
 
-    labels = store.rows["label"].to_numpy()
-    normal = normal_class(recipe.method, store.classes)
-    return np.asarray(labels >= 0 if normal is None else labels == normal)
+    return np.isin(store.rows["label"], learnt_labels(recipe.method, store.classes))
 
 
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
@@ -181,14 +196,17 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
     """
     import pandas as pd
 
-    dev = splits["split"] == "dev"
+    from lenshpc.splits import training_rows
+
+    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
+    trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
     parts = {
-        "train": splits[dev & (splits["fold"] != member.fold)].head(NUM_TRAINING_SCORED),
+        "train": trained.head(NUM_TRAINING_SCORED),
         "oof": splits[dev & (splits["fold"] == member.fold)],
         "aside": splits[splits["split"] == "aside"],
         "test": splits[splits["split"] == "test"],
     }
-    scored = plan.recipe.method.scored
+    scored = recipe.method.scored
     return pd.concat([parts[name].assign(split=name) for name in scored], ignore_index=True)
 
 
@@ -229,6 +247,11 @@ def load_plan(paths: RunPaths) -> Plan:
     return validate(Plan, value, str(paths.plan))
 
 
+def origin_of(plan: Plan) -> RunPaths | None:
+    """Return the run of pre-training whose weights a run starts from."""
+    return RunPaths(Path(plan.recipe.init_from)) if plan.recipe.init_from else None
+
+
 def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     """Return the split manifest, checked against the hash in the Plan."""
     import pandas as pd
@@ -237,3 +260,31 @@ def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     if splits_hash(splits) != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
     return splits
+
+
+def check_unseen(
+    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
+) -> None:
+    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
+
+    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
+    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
+    that hash is of both files, and knows no image that is one of them.
+    """
+    import numpy as np
+
+    (first, seen, first_store), (second, tested, second_store) = before, after
+    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
+    if first.store_hash == second.store_hash:
+        known = np.isin(testing, trained)
+    else:
+        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
+        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
+    if known.any():
+        name = second_store.rows["id"].iloc[testing[known][0]]
+        raise ConfigError(
+            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
+            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
+            "in its test split"
+        )

@@ -17,10 +17,17 @@ from pydantic import (
 from lenshpc.augmentations import D4, Affine, Augmentation, Crop, Flips
 from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
 from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import TASKS, Method
+from lenshpc.methods.vit import ENCODERS, NETWORKS_WITH_ENCODER
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
+
+
+VARIED = ("method.", "train.", "data.")
 
 
 class Data(Frozen):
@@ -48,6 +55,9 @@ class Data(Frozen):
     )
     sampling: Literal["natural", "balanced"] = Field(
         default="natural", description="balanced: an epoch draws the classes equally often"
+    )
+    label_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="part of each class's training rows that is used"
     )
 
     def in_memory(
@@ -83,6 +93,9 @@ class Train(Frozen):
     batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 1e-4
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="factor of lr from each layer of the encoder to the one below"
+    )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: NonNegativeInt = 0
     plateau_patience: PositiveInt = 2
@@ -91,6 +104,9 @@ class Train(Frozen):
         default=None, description="validation metric that picks the epoch; the task's own if absent"
     )
     clip_norm: NonNegativeFloat = Field(default=0.0, description="0 does not clip")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="of a moving average of the weights, used in their place; 0: none"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     strategy: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
     zero_stage: Literal[1, 2, 3] = 2
@@ -135,6 +151,16 @@ class Recipe(Frozen):
     folds: PositiveInt = Field(default=5, description="1: a single hold-out split")
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     split_seed: NonNegativeInt = 0
+    variants: Mapping[VariantName, Mapping[str, Any]] = Field(
+        default={}, description="dotted keys that a model called NETWORK+VARIANT has otherwise"
+    )
+    init_from: str | None = Field(
+        default=None, description="a run of pre-training; its encoder's weights are the first ones"
+    )
+    init_fingerprint: str | None = Field(default=None, description="that run's, noted by submit")
+    then: tuple[str, ...] = Field(
+        default=(), description="recipes that are submitted too, to start from this run's weights"
+    )
     ensemble: Literal["mean", "logit_mean", "rank_mean", "oof_weighted", "greedy", "stacking"] = (
         Field(default="mean", description="how several models are combined in the headline")
     )
@@ -162,8 +188,8 @@ class Recipe(Frozen):
     @classmethod
     def _models_are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         for model in models:
-            if not re.fullmatch(r"[A-Za-z0-9_.]+", model):
-                raise ValueError(f"{model!r} is no timm model name")
+            if not re.fullmatch(r"[A-Za-z0-9_.]+(\+[A-Za-z0-9_]+)?", model):
+                raise ValueError(f"{model!r} is neither NETWORK nor NETWORK+VARIANT")
         return models
 
     @field_validator("models", "seeds")
@@ -209,12 +235,23 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _networks_are_the_tasks(self) -> Self:
         others = {name for method in TASKS.values() for name in method.networks or ()}
-        for model in self.models:
-            if self.method.networks is not None and model not in self.method.networks:
+        others.difference_update(OWN_CLASSIFIERS)
+        for network in map(network_of, self.models):
+            if self.method.networks is not None and network not in self.method.networks:
                 what = f"network of task {self.task}"
-                raise ValueError(unknown(what, model, self.method.networks))
-            if self.method.networks is None and model in others:
-                raise ValueError(f"{model} is no classifier; task {self.task} cannot use it")
+                raise ValueError(unknown(what, network, self.method.networks))
+            if self.method.networks is None and network in others:
+                raise ValueError(f"{network} is no classifier; task {self.task} cannot use it")
+        return self
+
+    @model_validator(mode="after")
+    def _decays_by_layers(self) -> Self:
+        plain = [model for model in self.models if model not in ENCODERS and "+" not in model]
+        if self.train.layer_decay is not None and plain:
+            raise ValueError(
+                f"train.layer_decay knows the layers of {' and '.join(ENCODERS)} alone, not of "
+                f"{plain[0]}; drop it, or give {plain[0]} a variant without it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -226,6 +263,11 @@ class Recipe(Frozen):
                     f"{key} {value}: task {self.task} measures errors in the units of the store, "
                     "which this would change; drop it"
                 )
+        if isinstance(self.method, Foundation) and self.data.normalise == "image":
+            raise ValueError(
+                "data.normalise image forgets how bright each image is, which a reconstruction "
+                "has to tell; use fold"
+            )
         return self
 
     @model_validator(mode="after")
@@ -251,6 +293,46 @@ class Recipe(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _averages_whole_weights(self) -> Self:
+        if self.train.ema_decay and self.strategy == "deepspeed" and self.train.zero_stage == 3:
+            raise ValueError(
+                "train.ema_decay averages whole weights, which ZeRO-3 shares out; "
+                "use --set train.zero_stage=2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_recipes(self) -> Self:
+        used = {model.partition("+")[2] for model in self.models} - {""}
+        for name in sorted(used - set(self.variants)):
+            raise ValueError(unknown("variant", name, sorted(self.variants)))
+        for name, changes in self.variants.items():
+            for key, leaf in changes.items():
+                if not (key.startswith(VARIED) or (key == "init_from" and leaf is None)):
+                    raise ValueError(
+                        f"variants.{name} sets {key}; a variant may change what begins with "
+                        f"{', '.join(VARIED)}, and set init_from to null"
+                    )
+        for model in self.models:
+            if self.of(model).init_from and network_of(model) not in NETWORKS_WITH_ENCODER:
+                able = " or ".join(NETWORKS_WITH_ENCODER)
+                raise ValueError(
+                    f"{model} has no encoder that init_from could fill; use {able}, or a variant "
+                    "that sets init_from to null"
+                )
+        return self
+
+    def of(self, model: str) -> "Recipe":
+        """Return the recipe of one entry of `models`, with its variant's changes made."""
+        variant = model.partition("+")[2]
+        if not variant:
+            return self
+        value = self.model_dump(exclude={"variants"}) | {"models": (network_of(model),)}
+        for key, leaf in self.variants[variant].items():
+            value = override(value, key, leaf)
+        return validate(Recipe, value, f"variants.{variant}")
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
@@ -274,6 +356,11 @@ class Recipe(Frozen):
         if self.train.strategy != "auto":
             return self.train.strategy
         return "ddp" if self.resources.world_size > 1 else "single"
+
+
+def network_of(model: str) -> str:
+    """Return the network of an entry of `models`, which may name a variant after it."""
+    return model.partition("+")[0]
 
 
 def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:

@@ -185,7 +185,9 @@ def test_repeated_entries_are_refused():
 
 @pytest.mark.parametrize("model", ["", "a b", "../x", "resnet18;rm", "hf-hub:timm/x", "a\n"])
 def test_model_that_is_no_name_is_refused(model):
-    assert complaint(models=[model]).startswith(f"recipe: models: {model!r} is no timm model name")
+    assert complaint(models=[model]).startswith(
+        f"recipe: models: {model!r} is neither NETWORK nor NETWORK+VARIANT"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", ".hidden", "-x", "a\n", "x" * 65])
@@ -228,3 +230,63 @@ def test_task_has_the_recipe_of_its_name():
     assert recipe_of_task("lens-finding") == "lens_finding"
     with pytest.raises(ConfigError, match="did you mean lens-finding"):
         recipe_of_task("lens-findng")
+
+
+VARIANTS = {"plain": {"train.lr": 0.5, "data.augment": []}}
+
+
+def test_variant_changes_the_recipe_of_its_models_alone():
+    asked = make(models=["test_resnet", "test_resnet+plain"], variants=VARIANTS)
+    assert asked.of("test_resnet") is asked
+    plain = asked.of("test_resnet+plain")
+    assert (plain.models, plain.train.lr, plain.data.augment) == (("test_resnet",), 0.5, ())
+    unchanged = {"models", "variants", "train", "data"}
+    assert plain.model_dump(exclude=unchanged) == asked.model_dump(exclude=unchanged)
+    assert plain.train.model_dump(exclude={"lr"}) == asked.train.model_dump(exclude={"lr"})
+
+
+def test_variant_may_start_from_nothing():
+    asked = make(
+        models=["test_vit+scratch"], variants={"scratch": {"init_from": None}}, init_from="runs/x"
+    )
+    assert asked.of("test_vit+scratch").init_from is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"models": ["test_resnet+plane"], "variants": VARIANTS},
+            "unknown variant 'plane'; did you mean plain? known: plain",
+        ),
+        (
+            {"variants": {"big": {"resources.nodes": 2}}},
+            "variants.big sets resources.nodes; a variant may change what begins with method., "
+            "train., data., and set init_from to null",
+        ),
+        (
+            {"models": ["test_resnet+plain"], "variants": {"plain": {"train.epoch": 3}}},
+            "variants.plain: unknown key 'train.epoch'; did you mean train.epochs?",
+        ),
+        (
+            {"models": ["test_resnet+plain"], "variants": {"plain": {"train.batch_size": 15}}},
+            "variants.plain: train.batch_size 15 cannot be shared by 2 GPUs",
+        ),
+        (
+            {"models": ["mae_vit", "test_resnet"], "init_from": "runs/x"},
+            "test_resnet has no encoder that init_from could fill; use mae_vit or mae_sr, or a "
+            "variant that sets init_from to null",
+        ),
+        ({"models": ["test resnet"]}, "'test resnet' is neither NETWORK nor NETWORK+VARIANT"),
+    ],
+)
+def test_variant_that_makes_no_recipe_is_refused(changes, told):
+    assert told in complaint(**changes, resources={"gpus_per_node": 2})
+
+
+def test_average_of_weights_that_zero_3_shares_out_is_refused():
+    told = complaint(train__ema_decay=0.9, train__strategy="deepspeed", train__zero_stage=3)
+    assert told == (
+        "recipe: train.ema_decay averages whole weights, which ZeRO-3 shares out; "
+        "use --set train.zero_stage=2"
+    )

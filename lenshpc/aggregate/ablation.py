@@ -13,10 +13,10 @@ from lenshpc.aggregate.merge import UPRIGHT, evaluated_rows, read_probabilities
 from lenshpc.aggregate.results import LEVEL
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import network_of
 
 Metric = Literal["auc", "accuracy"]
 METRICS: tuple[Metric, ...] = ("auc", "accuracy")
-VARIANT = "+"  # between the name of a network and that of its variant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Trained:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference:
-    """Two variants' test figure over P trainings of equal fold and seed, the first minus the second.
+    """Two variants' test figure over pairs of equal fold and seed, the first minus the second.
 
     `low`, `high` and `p_value` are those of a paired t test, two-sided; NaN for fewer than two
     pairs, or pairs that differ all alike.
@@ -50,16 +50,12 @@ def score_variants(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
 ) -> tuple[Trained, ...]:
     """Return the figures of all finished members whose network the plan has in variants."""
-    networks = [_network(model) for model in plan.ensembles()]
+    networks = [network_of(model) for model in plan.ensembles()]
     several = {network for network in networks if networks.count(network) > 1}
     rows = evaluated_rows(splits)
     testing = rows[rows["split"] == "test"]
-    chosen = (one for one in plan.members if one not in missing and _network(one.model) in several)
+    chosen = (one for one in plan.members if one not in missing and one.network in several)
     return tuple(_scored(run, plan, member, rows, testing) for member in chosen)
-
-
-def _network(model: str) -> str:
-    return model.partition(VARIANT)[0]
 
 
 def _scored(
@@ -89,7 +85,7 @@ def compare_variants(trained: Sequence[Trained]) -> Iterator[PairedDifference]:
     models = list(dict.fromkeys(one.member.model for one in trained))
     for first, second in combinations(models, 2):
         pairs = pairs_of(trained, first, second)
-        if _network(first) == _network(second) and pairs:
+        if network_of(first) == network_of(second) and pairs:
             for metric in METRICS:
                 yield _difference(first, second, metric, pairs)
 

@@ -12,7 +12,7 @@ from lenshpc.aggregate.ensembles import COMBINATIONS, Combination, combine
 from lenshpc.completion import describe, resume_command
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan
+from lenshpc.plan import Member, Plan, scored_rows
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -179,6 +179,27 @@ def read_array(
         raise rejected(run, member, f"does not predict row {rows[places < 0][0]}")
     ascending, where = np.unique(places, return_inverse=True)
     return np.asarray(array.oindex[ascending])[where]
+
+
+def read_scores(run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return a member's predictions, or refuse them where they are not of its rows."""
+    expected = scored_rows(plan, splits, member)[["row", "id", "split"]]
+    try:
+        frame = pd.read_parquet(run.member(member.name).predictions)
+        found = frame[["row", "id", "split"]].sort_values(["row", "split"], ignore_index=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise rejected(run, member, f"has predictions that cannot be read ({error})") from error
+    if not found.equals(
+        expected.astype(found.dtypes).sort_values(["row", "split"], ignore_index=True)
+    ):
+        raise rejected(run, member, "predicts other rows than the manifest gives it")
+    numbers = frame.select_dtypes(np.floating)
+    faulty = ~np.isfinite(numbers.to_numpy()).all(axis=1)
+    if faulty.any():
+        raise rejected(
+            run, member, f"has a score that is not finite for {frame['id'][faulty].iloc[0]!r}"
+        )
+    return frame
 
 
 def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from lenshpc.cli.completing import recipes, sites, tasks
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lenshpc.launch.sites import Site
     from lenshpc.launch.submit import Submission
     from lenshpc.paths import RunPaths
     from lenshpc.plan import Plan
     from lenshpc.recipe import Recipe
+    from lenshpc.store import Store
 
 
 @click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
 @click.option("--models", help="Networks of timm, separated by commas.")
 @click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
+@click.option("--init-from", metavar="RUN", help="Start from the weights of this pre-training.")
 @click.option("--nodes", type=int, help="Nodes for one member.")
 @click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
@@ -75,34 +79,78 @@ def submit(
         raise click.UsageError("give either --wait or --json")
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
-    from lenshpc.launch.submit import run_paths
     from lenshpc.launch.submit import submit as send
-    from lenshpc.models.names import check_names
-    from lenshpc.plan import expand
     from lenshpc.recipe import load_recipe
     from lenshpc.store import open_store
 
     changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
     asked = load_recipe(chosen(task, recipe), changes)
-    check_names(asked.models)
-    asked = with_weights(asked)
-    for warning in asked.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    plan, splits = expand(asked, open_store(store))
     place = load_site(site)
-    check_fits(place, plan.recipe)
-    run = run_paths(plan, runs)
+    chain = chained(asked, open_store(store), runs)
+    for one in chain:
+        check_fits(place, one.plan.recipe)
     if dry_run:
-        click.echo(preview(run, plan, place))
+        click.echo("\n\n".join(preview(one.run, one.plan, place) for one in chain))
         return
     from lenshpc.worker import CALLS
 
-    sent = send(run, plan, splits, place, CALLS)
-    report(run, plan, sent, as_json=as_json)
+    for one in chain:
+        sent = send(one.run, one.plan, one.splits, place, CALLS)
+        report(one.run, one.plan, sent, as_json=as_json)
     if wait:
-        from lenshpc.cli.watch import watch
+        from lenshpc.cli.watch import watch_all
 
-        watch(run, plan)
+        watch_all([(one.run, one.plan) for one in chain])
+
+
+class Asked(NamedTuple):
+    """A run that is to be sent: where it lies, its Plan and its split manifest."""
+
+    run: RunPaths
+    plan: Plan
+    splits: pd.DataFrame
+
+
+def chained(first: Recipe, store: Store, runs: Path) -> list[Asked]:
+    """Return the run of a recipe, then those of `then`, which start from its weights."""
+    from lenshpc.plan import check_unseen
+    from lenshpc.recipe import load_recipe
+
+    head = planned(first, store, runs)
+    origin = [("init_from", str(head.run.root)), ("init_fingerprint", head.plan.fingerprint())]
+    later = [planned(load_recipe(name, origin), store, runs) for name in first.then]
+    for one in later:
+        check_unseen((head.plan, head.splits, store), (one.plan, one.splits, store))
+    return [head, *later]
+
+
+def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
+    """Return the run of a recipe, with all that it names outside of the store found."""
+    from lenshpc.launch.submit import run_paths
+    from lenshpc.models.names import check_names
+    from lenshpc.plan import check_unseen, expand
+    from lenshpc.recipe import network_of
+
+    check_names(map(network_of, recipe.models))
+    found = with_origin(with_weights(recipe), runs)
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    plan, splits = expand(found, store)
+    if recipe.init_from is not None and recipe.init_fingerprint is None:
+        check_unseen(pretraining(found), (plan, splits, store))
+    return Asked(run_paths(plan, runs), plan, splits)
+
+
+def with_origin(recipe: Recipe, runs: Path) -> Recipe:
+    """Return the recipe with the run that it starts from found, and its fingerprint noted."""
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+
+    if recipe.init_from is None or recipe.init_fingerprint is not None:
+        return recipe
+    run = find_run(recipe.init_from, runs)
+    noted = {"init_from": str(run.root), "init_fingerprint": load_plan(run).fingerprint()}
+    return recipe.model_copy(update=noted)
 
 
 def chosen(task: str | None, recipe: str | None) -> str:
@@ -114,15 +162,26 @@ def chosen(task: str | None, recipe: str | None) -> str:
     return recipe or recipe_of_task(str(task))
 
 
+def pretraining(recipe: Recipe) -> tuple[Plan, pd.DataFrame, Store]:
+    """Return Plan, split manifest and store of the run that a recipe starts from."""
+    from lenshpc.paths import RunPaths
+    from lenshpc.plan import load_plan, load_splits, planned_store
+
+    run = RunPaths(Path(str(recipe.init_from)))
+    plan = load_plan(run)
+    return plan, load_splits(run, plan), planned_store(plan)
+
+
 def with_weights(recipe: Recipe) -> Recipe:
     """Return the recipe with its file of initial weights found, and its hash noted."""
     from lenshpc.methods.classification import Classification
     from lenshpc.models.weights import find_weights
+    from lenshpc.recipe import network_of
 
     method = recipe.method
     if not isinstance(method, Classification):
         return recipe
-    found = method.model_copy(update=find_weights(method.weights, recipe.models))
+    found = method.model_copy(update=find_weights(method.weights, map(network_of, recipe.models)))
     return recipe.model_copy(update={"method": found})
 
 
@@ -133,6 +192,7 @@ def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:
         "folds": "folds",
         "models": "models",
         "seeds": "seeds",
+        "init_from": "init_from",
         "nodes": "resources.nodes",
         "gpus_per_node": "resources.gpus_per_node",
     }

@@ -32,6 +32,17 @@ def show(status: RunStatus) -> None:
     Console().print(drawn(status))
 
 
+def watch_all(runs: Sequence[tuple[RunPaths, Plan]]) -> None:
+    """Watch runs that follow one another; where one fails, those of this machine after it end."""
+    for place, (run, plan) in enumerate(runs):
+        try:
+            watch(run, plan)
+        except SystemExit:
+            for later, _ in runs[place + 1 :]:
+                stop_queue(later)
+            raise
+
+
 def watch(run: RunPaths, plan: Plan) -> None:
     """Redraw the table until nothing waits or runs; exit 1 if the run did not come to a report.
 

@@ -18,6 +18,8 @@ from lenshpc.data.readers import Reader, opened
 from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
 from lenshpc.methods.classification import Classification, Smote
 from lenshpc.plan import Member, Plan, scored_rows
+from lenshpc.recipe import Recipe
+from lenshpc.splits import training_rows
 from lenshpc.store import Store
 
 
@@ -61,16 +63,18 @@ def opened_fold(
     plan: Plan, member: Member, splits: pd.DataFrame, store: Store, device: torch.device
 ) -> Iterator[FoldData]:
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
-    settings, dev = plan.recipe.data, splits[splits["split"] == "dev"]
-    rows = dev.loc[dev["fold"] != member.fold, "row"].to_numpy()
+    recipe, dev = plan.recipe_of(member), splits[splits["split"] == "dev"]
+    settings = recipe.data
+    kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
+    rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
         reader = held.enter_context(opened(decoded, device))
-        pairs, labels = _with_synthetic(plan, member, store, rows, reader)
+        pairs, labels = _with_synthetic(recipe, member, store, rows, reader)
         training = TrainingOrder(
             rows=np.concatenate([rows, np.arange(store.num_rows, len(labels))]),
             labels=labels,
-            batch_size=plan.recipe.train.batch_size,
+            batch_size=recipe.train.batch_size,
             seed=member.seed,
             sampling=settings.sampling,
             window=window_rows(decoded.image_bytes) if settings.loading == "stream" else None,
@@ -81,7 +85,7 @@ def opened_fold(
             preparation=_preparation(decoded, reader, rows),
             device=device,
             pairs=pairs,
-            targets=_targets(plan, store, device, held),
+            targets=_targets(recipe, store, device, held),
         )
         common = np.bincount(labels[training.rows]).argmax()
         rare = (labels >= 0) & (labels != common)
@@ -91,16 +95,16 @@ def opened_fold(
             val_rows=dev.loc[dev["fold"] == member.fold, "row"].to_numpy(),
             scored=scored_rows(plan, splits, member),
             augmenter=Augmenter(settings.augment, member.seed, settings.augment_minority, rare),
-            unlabelled=_unlabelled(plan, member, splits, len(labels)),
+            unlabelled=_unlabelled(recipe, member, splits, len(labels)),
         )
 
 
 def _with_synthetic(
-    plan: Plan, member: Member, store: Store, rows: Rows, reader: Reader
+    recipe: Recipe, member: Member, store: Store, rows: Rows, reader: Reader
 ) -> tuple[Pairs, Labels]:
     """Return the fold's synthetic rows, and the labels of the store's rows and then of these."""
     labels = store.rows["label"].to_numpy(np.int64)
-    settings = _smote(plan)
+    settings = _smote(recipe)
     if settings is None:
         return NO_PAIRS, labels
 
@@ -114,8 +118,8 @@ def _with_synthetic(
     return pairs, np.concatenate([labels, made])
 
 
-def _smote(plan: Plan) -> Smote | None:
-    method = plan.recipe.method
+def _smote(recipe: Recipe) -> Smote | None:
+    method = recipe.method
     return method.smote if isinstance(method, Classification) else None
 
 
@@ -135,24 +139,24 @@ def _preparation(decoded: Decoded, reader: Reader, rows: Rows) -> Preparation:
     )
 
 
-def _targets(plan: Plan, store: Store, device: torch.device, held: ExitStack) -> Targets | None:
+def _targets(recipe: Recipe, store: Store, device: torch.device, held: ExitStack) -> Targets | None:
     """Return how the targets are read, where the method learns from pairs."""
-    if not plan.recipe.method.needs_targets:
+    if not recipe.method.needs_targets:
         return None
-    decoded = Decoded(store, plan.recipe.data, "targets")
+    decoded = Decoded(store, recipe.data, "targets")
     return Targets(reader=held.enter_context(opened(decoded, device)), scale=decoded.scale)
 
 
 def _unlabelled(
-    plan: Plan, member: Member, splits: pd.DataFrame, num_labels: int
+    recipe: Recipe, member: Member, splits: pd.DataFrame, num_labels: int
 ) -> Unlabelled | None:
-    method, data = plan.recipe.method, plan.recipe.data
+    method, data = recipe.method, recipe.data
     if not isinstance(method, Classification) or method.consistency is None:
         return None
     order = UnlabelledOrder(
         rows=splits.loc[splits["split"] == "unlabelled", "row"].to_numpy(),
         num_labels=num_labels,
-        num_a_step=plan.recipe.train.batch_size * method.consistency.ratio,
+        num_a_step=recipe.train.batch_size * method.consistency.ratio,
         seed=member.seed,
     )
     strong = Augmenter((*data.augment, *method.consistency.strong), member.seed)

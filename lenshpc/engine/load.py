@@ -34,14 +34,14 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = load_task(plan, one).build_model(one.model)
+    model = load_task(plan, one).build_model(one.network)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
 
 
-def load_task(plan: Plan, _member: Member) -> Task:
+def load_task(plan: Plan, member: Member) -> Task:
     """Return the task of a run's member, as far as the architecture and the method decide."""
-    return make_task(_spec(plan))
+    return make_task(_spec(plan, member))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -51,9 +51,10 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
-def _spec(plan: Plan) -> TaskSpec:
+def _spec(plan: Plan, member: Member) -> TaskSpec:
     """Return what decides on the architecture; the store is asked for the shape of targets."""
-    recipe, method = plan.recipe, plan.recipe.method
+    recipe = plan.recipe_of(member)
+    method = recipe.method
     if isinstance(method, Classification):
         method = method.model_copy(update={"weights": "random"})
     held, _ = recipe.data.in_memory(plan.image_shape, "float32")

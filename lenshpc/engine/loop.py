@@ -98,7 +98,9 @@ class Loop:
 
         train_loss = self._train_epoch(epoch, begun.steps, save)
         trained_s = begun.seconds + time.monotonic() - began
-        distributed.broadcast_buffers(self.strategy.module)
+        for module in (self.strategy.module, self.strategy.average):
+            if module is not None:
+                distributed.broadcast_buffers(module)
         metrics = self._validate(lambda: save(self.data.training.num_steps))
         self.schedule.after_epoch(metrics["loss"])
         line = {

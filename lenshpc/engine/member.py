@@ -25,12 +25,14 @@ from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
+from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import LensHpcError
 from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
 from lenshpc.paths import MemberPaths, RunPaths
 from lenshpc.plan import Member, Plan, load_plan, load_splits, planned_store
+from lenshpc.recipe import Recipe
 from lenshpc.store import Store
 from lenshpc.tasks.base import Task, TaskSpec
 from lenshpc.tasks.table import make_task
@@ -74,6 +76,11 @@ class MemberWork:
         return self.run.member(self.member.name)
 
     @property
+    def recipe(self) -> Recipe:
+        """Return the recipe as it is for this member."""
+        return self.plan.recipe_of(self.member)
+
+    @property
     def claim(self) -> Claim:
         """Return this attempt's right to write them."""
         return Claim(self.paths.owner, f"{self.process.job}.{self.process.restart}")
@@ -85,7 +92,7 @@ class MemberWork:
         try:
             yield
         except Stopped as stopped:
-            running_s, resources = self.signals.running_s, self.plan.recipe.resources
+            running_s, resources = self.signals.running_s, self.recipe.resources
             why = cause(stopped.number, running_s, resources)
             self._note("stopped", cause=why, reason=str(stopped))
             raise
@@ -105,7 +112,7 @@ class MemberWork:
         splits = load_splits(self.run, self.plan)
         store, device = planned_store(self.plan), self.process.device
         with opened_fold(self.plan, self.member, splits, store, device) as data:
-            task = build_task(self.plan, store, data)
+            task = build_task(self.plan, self.recipe, store, data)
             progress = self._trained(task, data)
             self._predict(task, data)
             preparation = data.source.preparation
@@ -146,15 +153,16 @@ class MemberWork:
         return Progress(fingerprint=self.plan.fingerprint(), world_size=self.process.world_size)
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
-        train = self.plan.recipe.train
+        train = self.recipe.train
         torch.manual_seed(self.member.seed)
-        model = task.build_model(self.member.model)
+        model = task.build_model(self.member.network)
+        start_from(model, self.recipe, self.member)
         torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
-        chosen = strategy.choose(self.plan.recipe, task, model, self.process)
+        chosen = strategy.choose(self.recipe, task, model, self.process)
         return Loop(
             task=task,
             train=train,
-            monitor=self.plan.recipe.monitor,
+            monitor=self.recipe.monitor,
             strategy=chosen,
             schedule=Schedule(chosen.optimizer, train, data.training.num_steps),
             data=data,
@@ -174,7 +182,7 @@ class MemberWork:
         state = {
             "epoch": progress.epochs_done,
             "step": progress.place[1],
-            "epochs": self.plan.recipe.train.epochs,
+            "epochs": self.recipe.train.epochs,
             "best_metric": progress.best_metric,
             "best_epoch": progress.best_epoch,
             "host": distributed.hostname(),
@@ -186,7 +194,7 @@ class MemberWork:
 
     def _predict(self, task: Task, data: FoldData) -> None:
         """Predict with the best weights in a plain model, whatever strategy trained them."""
-        model = task.build_model(self.member.model)
+        model = task.build_model(self.member.network)
         model.load_state_dict(load_file(self.paths.weights))
         model.to(self.process.device).eval()
         stop = Stop(signals=self.signals)
@@ -194,7 +202,7 @@ class MemberWork:
         def infer(batch: Batch) -> dict[str, torch.Tensor]:
             stop.check()
             on_device = strategy.on_device(batch, self.process.device)
-            with torch.no_grad(), strategy.autocast(self.plan.recipe.train, self.process.device):
+            with torch.no_grad(), strategy.autocast(self.recipe.train, self.process.device):
                 return task.infer(model, on_device)
 
         write_predictions(self.paths, infer, data, self.process, self.claim)
@@ -210,16 +218,16 @@ class MemberWork:
             "num_processes": self.process.world_size,
             "host": distributed.hostname(),
             "device": distributed.device_name(self.process.device),
-            "strategy": self.plan.recipe.strategy,
+            "strategy": self.recipe.strategy,
         }
         arrays = sorted(path for path in self.paths.arrays.rglob("*") if path.is_file())
         outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics, *arrays)
         mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
 
 
-def build_task(plan: Plan, store: Store, data: FoldData) -> Task:
-    """Return the task of a Plan for the rows of one fold."""
-    recipe, preparation = plan.recipe, data.source.preparation
+def build_task(plan: Plan, recipe: Recipe, store: Store, data: FoldData) -> Task:
+    """Return the task of a member's recipe for the rows of its fold."""
+    preparation = data.source.preparation
     labels = data.training.labels[data.training.rows]
     held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
     spec = TaskSpec(
@@ -231,6 +239,7 @@ def build_task(plan: Plan, store: Store, data: FoldData) -> Task:
         target_shape=store.target_shape,
         mean=tuple(preparation.mean.tolist()),
         deviation=tuple(preparation.deviation.tolist()),
+        stretch=preparation.stretch,
         zoom=recipe.data.zoom(store.image_shape),
     )
     return make_task(spec)

@@ -11,14 +11,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
+from lenshpc.models.masked_autoencoder import layer_factors
 from lenshpc.recipe import Recipe, Train
 from lenshpc.tasks.base import Task
 
 Weights = dict[str, Tensor]
+Several = tuple[Tensor, ...] | list[Tensor]
 
 
 class Strategy(Protocol):
@@ -26,6 +29,7 @@ class Strategy(Protocol):
 
     optimizer: torch.optim.Optimizer
     module: nn.Module
+    average: AveragedModel | None
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
@@ -51,13 +55,46 @@ def choose(recipe: Recipe, task: Task, model: nn.Module, process: Process) -> St
 
 
 def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
-    """Return AdamW over the parameters; biases and norms (one dimension) are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1]},
-    ]
-    return torch.optim.AdamW(groups, lr=train.lr, weight_decay=0.0)
+    """Return AdamW over the parameters; biases and norms (one dimension) are not decayed.
+
+    With layer decay each layer of an encoder has a learning rate of its own; the first group has
+    the whole one.
+    """
+    factors = layer_factors(model, train.layer_decay or 1.0)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = (factors.get(parameter, 1.0), parameter.ndim > 1)
+            groups.setdefault(kind, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[factor, decays],
+                "lr": train.lr * factor,
+                "weight_decay": train.weight_decay if decays else 0.0,
+            }
+            for factor, decays in sorted(groups, reverse=True)
+        ],
+        lr=train.lr,
+    )
+
+
+def averaged(model: nn.Module, train: Train) -> AveragedModel | None:
+    """Return the moving average of the weights that the recipe asks for.
+
+    Its decay after n steps is (1 + n) / (10 + n), up to the recipe's, so that the first weights are
+    soon forgotten.
+    """
+    if not train.ema_decay:
+        return None
+
+    def blend(old: Several, new: Several, steps: Tensor | int) -> None:
+        change = torch._foreach_sub(new, old)
+        part = torch.as_tensor(9 / (10 + steps)).clamp(min=1 - train.ema_decay)
+        torch._foreach_mul_(change, part)
+        torch._foreach_add_(old, change)
+
+    return AveragedModel(model, multi_avg_fn=blend)
 
 
 def autocast(train: Train, device: torch.device) -> torch.autocast:
@@ -85,6 +122,7 @@ class Plain:
         several = process.world_size > 1
         self._wrapped = DistributedDataParallel(self.module) if several else self.module
         self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
+        self.average = averaged(self.module, train)
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
@@ -100,30 +138,36 @@ class Plain:
             nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.module)
         detached: Tensor = loss.detach()
         return detached
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        self.module.eval()
+        module = self.average.module if self.average is not None else self.module
+        module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
-            return self._task.predict(self.module, on_device(batch, self._device))
+            return self._task.predict(module, on_device(batch, self._device))
 
     def save(self, folder: Path) -> None:
         """Write model and optimiser, which are equal on all ranks, from rank 0."""
         state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if distributed.rank() == 0:
             torch.save(state, folder / "training.pt")
+            save_average(self.average, folder)
 
     def load(self, folder: Path) -> None:
         """Read back what `save` wrote."""
         state = torch.load(folder / "training.pt", map_location=self._device, weights_only=True)
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        load_average(self.average, folder)
 
     def weights(self) -> Weights:
         """Return the model's weights on the CPU of rank 0."""
-        return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
+        module = self.average.module if self.average is not None else self.module
+        return on_cpu(module.state_dict()) if distributed.rank() == 0 else {}
 
 
 class DeepSpeed:
@@ -135,6 +179,7 @@ class DeepSpeed:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
         base = adamw(model, train)
+        self.average = averaged(model.to(process.device), train)
         self._engine, _, _, _ = deepspeed.initialize(
             model=model, optimizer=base, config=zero_config(train, process.world_size)
         )
@@ -152,28 +197,49 @@ class DeepSpeed:
         loss = self._task.training_step(self._engine, on_device(batch, self._device))["loss"]
         self._engine.backward(loss)
         self._engine.step()
+        if self.average is not None:
+            self.average.update_parameters(self.module)
         detached: Tensor = loss.detach()
         return detached
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        self._engine.eval()
-        with torch.no_grad():
-            return self._task.predict(self._engine, on_device(batch, self._device))
+        module = self._engine if self.average is None else self.average.module
+        module.eval()
+        with torch.no_grad(), autocast(self._train, self._device):
+            return self._task.predict(module, on_device(batch, self._device))
 
     def save(self, folder: Path) -> None:
         """Write each rank's part."""
         self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+        if distributed.rank() == 0:
+            save_average(self.average, folder)
 
     def load(self, folder: Path) -> None:
         """Read back what `save` wrote, on the same number of ranks."""
         self._engine.load_checkpoint(str(folder), tag=self.TAG)
+        load_average(self.average, folder)
 
     def weights(self) -> Weights:
         """Return the whole model's weights on the CPU of rank 0; ZeRO-3 gathers them first."""
+        if self.average is not None:
+            return on_cpu(self.average.module.state_dict()) if distributed.rank() == 0 else {}
         shared = list(self.module.parameters()) if self._train.zero_stage == 3 else []
         with self._gather(shared):
             return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
+
+
+def save_average(average: AveragedModel | None, folder: Path) -> None:
+    """Write the average, which is equal on all ranks."""
+    if average is not None:
+        torch.save(average.state_dict(), folder / "average.pt")
+
+
+def load_average(average: AveragedModel | None, folder: Path) -> None:
+    """Read back what `save_average` wrote."""
+    if average is not None:
+        state = torch.load(folder / "average.pt", map_location="cpu", weights_only=True)
+        average.load_state_dict(state)
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> Weights:

@@ -27,7 +27,7 @@ from lenshpc.launch import executor
 from lenshpc.launch.sites import Site, local_gpus, local_slots
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, load_plan
+from lenshpc.plan import Plan, load_plan, origin_of
 
 POLL_S = 0.2
 SAVE_S = 10.0  # for members that are told to end
@@ -214,6 +214,9 @@ class LocalQueue:
                 self._note(member, "COMPLETED" if done else "FAILED")
 
     def _start_next(self) -> None:
+        origin = origin_of(self.plan)
+        if origin is not None and read_queue(origin).pid:  # the weights to start from are not there
+            return
         size = self.plan.recipe.resources.gpus_per_node
         for member in self._waiting():
             slots = take_slots(self.site, size)

@@ -130,7 +130,7 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
     job, word = _scheduler_word(sources, member.index)
     state, reason, failure = _judged(sources, job, word, is_done=marks.is_done)
     known = sources.known.jobs.get(job)
-    epochs = sources.plan.recipe.train.epochs
+    epochs = sources.plan.recipe_of(member).train.epochs
     size = sources.plan.recipe.resources.world_size
     spent_s = sources.spent_s.get(member.index) or marks.seconds
     return MemberStatus(

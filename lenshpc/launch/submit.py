@@ -17,12 +17,13 @@ from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import start_queue
+from lenshpc.launch.origin import awaited_jobs, check_ended
 from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, load_plan, save_plan
+from lenshpc.plan import Plan, load_plan, origin_of, save_plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +54,12 @@ class Share:
     parallel: int
     follows: int | None
 
-    def request(self, plan: Plan, site: Site, folder: Path, job_ids: Sequence[str]) -> JobRequest:
-        """Return what is asked of SLURM, given the jobs of the parts before this one."""
-        after = None if self.follows is None else job_ids[self.follows]
+    def request(
+        self, plan: Plan, site: Site, folder: Path, job_ids: Sequence[str], awaited: Sequence[str]
+    ) -> JobRequest:
+        """Return what is asked of SLURM, given the jobs of the parts before, and of another run."""
+        first = ":".join(awaited) or None
+        after = first if self.follows is None else job_ids[self.follows]
         throttled = site.model_copy(update={"max_parallel": self.parallel})
         return executor.member_request(plan, throttled, folder, len(self.members), after)
 
@@ -84,10 +88,16 @@ def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], J
     parts = shares(tuple(range(len(plan.members))), site)
     site = exclusion.before(snapshot.read(run.code).before(site), run)
     unknown = [f"<JOB ID OF PART {part + 1}>" for part in range(len(parts))]
+    origin = origin_of(plan)
+    awaited = [f"<JOBS OF {origin.name}>"] if origin and not _is_complete(origin) else []
     return (
-        [part.request(plan, site, run.slurm, unknown) for part in parts],
+        [part.request(plan, site, run.slurm, unknown, awaited) for part in parts],
         executor.aggregate_request(plan, site, run.slurm, after="<JOB ID OF THE MEMBERS>"),
     )
+
+
+def _is_complete(run: RunPaths) -> bool:
+    return run.plan.is_file() and not missing_members(run, load_plan(run), verify=False)
 
 
 def submit(run: RunPaths, plan: Plan, splits: pd.DataFrame, site: Site, calls: Calls) -> Submission:
@@ -122,6 +132,7 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
         todo = tuple(sorted(missing - active))
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())
+        awaited = awaited_jobs(plan)
         code.keep()
         if site.scheduler == "slurm":
             # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
@@ -129,7 +140,8 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
             jobs = [latest[member][0] for member in active]
             after = {job.job_id for job in jobs if job.scheduler == "slurm"}
             place = exclusion.before(code.before(site), run)
-            return SlurmSender(run, plan, place, calls, lock).send(todo, after, status)
+            return SlurmSender(run, plan, place, calls, lock, awaited).send(todo, after, status)
+        check_ended(plan, awaited)
         if active:
             where = f"lenshpc status {reference(run)} --watch"
             raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
@@ -152,13 +164,14 @@ class SlurmSender:
     site: Site
     calls: Calls
     lock: int
+    awaited: tuple[str, ...] = ()
 
     def send(self, todo: tuple[int, ...], after: set[str], status: RunStatus) -> Submission:
         """Send the members and, in place of one that waits, the report after all of them."""
         parts = shares(todo, self.site)
         job_ids: list[str] = []
         for part in parts:
-            request = part.request(self.plan, self.site, self.run.slurm, job_ids)
+            request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
             job_ids.append(self._sent(request, part.members))
         if status.report_is_due:
             slurm.order(["scancel", status.report_job])

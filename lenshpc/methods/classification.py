@@ -18,6 +18,9 @@ from lenshpc.augmentations import Affine, Augmentation, Contrast, Noise, Part, P
 from lenshpc.config import Frozen
 from lenshpc.methods.base import Monitors, Scored
 from lenshpc.methods.physics import Physics
+from lenshpc.methods.vit import Vit
+
+NETWORKS = ("d4_net", "mae_vit")  # beside timm's
 
 
 def _weights_source(weights: str) -> str:
@@ -73,6 +76,13 @@ class Classification(Frozen):
     weights_sha256: str | None = Field(
         default=None, description="of the file of initial weights; noted at submission"
     )
+    vit: Vit = Field(default=Vit(), description="the size of mae_vit")
+    frozen: bool = Field(
+        default=False, description="train the last layer alone, on standardised features"
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="rate at which the last block is skipped in training"
+    )
     tta: Literal["none", "d4"] = Field(
         default="none", description="d4: mean over the eight symmetries"
     )
@@ -105,6 +115,12 @@ class Classification(Frozen):
             raise ValueError(f"{mixed[0]} mixes images, and physics redraws single lenses; drop it")
         if self.physics is not None and self.loss == "complement":
             raise ValueError("loss complement has steps of its own; physics goes with the others")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_features_stay(self) -> Self:
+        if self.frozen and self.drop_path:
+            raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
         return self
 
     def remedies(self) -> Sequence[str]:

@@ -222,6 +222,8 @@ class Dataset(Frozen):
         self.simulate.check(self.image.shape, {entry.name for entry in self.classes})
         made = self.target or self.image
         (_, height, width), (_, made_height, made_width) = self.image.shape, made.shape
+        if self.target and self.simulate.model == "survey":
+            raise ValueError("simulate makes pairs with model dark_matter only")
         if height != width or made_height != made_width or made_height % height:
             raise ValueError("simulate makes square images, and targets a multiple of their size")
         if not {self.image.format, made.format} <= {"npy", "image"}:

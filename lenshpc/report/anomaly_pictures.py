@@ -31,7 +31,7 @@ def draw_strangest(findings: Findings, merged: MergedScores, store: Store) -> It
     places = most_and_least(merged, line, NUM_SHOWN)
     for which, some in places.items():
         rows = merged.rows.iloc[list(some)]
-        images = _seen(store, rows["row"].to_numpy(), findings.plan.recipe.data)
+        images = seen_images(store, rows["row"].to_numpy(), findings.plan.recipe.data)
         drawn = read_array(findings.run, member, "reconstruction", rows["row"].to_numpy())
         yield _gallery(which, line, rows, images, np.asarray(drawn, np.float32), findings.plan)
 
@@ -45,7 +45,7 @@ def _first_reconstructing(findings: Findings, merged: MergedScores) -> tuple[Mem
     return None
 
 
-def _seen(store: Store, rows: npt.NDArray[np.int64], data: Data) -> Floats:
+def seen_images(store: Store, rows: npt.NDArray[np.int64], data: Data) -> Floats:
     """Return images (n, C, H, W) cropped and resized as the models saw them, in store's units."""
     decoded = Decoded(store, data)
     held = decoded.as_held(store.read_raw(rows)).astype(np.float32)

@@ -31,6 +31,7 @@ from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_em
 from lenshpc.report.findings import Findings
 from lenshpc.report.galleries import draw_galleries
 from lenshpc.report.numbers import draw_numbers, known_numbers
+from lenshpc.report.pretraining import pretraining_section
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_count, word_covered, word_number
 from lenshpc.store import Store
@@ -181,6 +182,7 @@ def _sections(
     say, classes = findings.say, merged.classes
     say("drawing the curves")
     yield Section(title="Models", blocks=tuple(_models(judgement, classes)))
+    yield from pretraining_section(findings.plan, judgement)
     yield Section(title="Curves", blocks=tuple(draw_curves(judgement, merged)))
     blocks: Iterable[Block] = draw_confusions(judgement, classes)
     report = scores.per_class_table(judgement, classes)

@@ -48,6 +48,9 @@ class Classification:
             image_shape=self._spec.image_shape,
             num_outputs=1 if self._method.loss == "bce" else len(self._spec.classes),
             weights=self._method.weights,
+            vit=self._method.vit,
+            drop_path=self._method.drop_path,
+            frozen=self._method.frozen,
         )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -31,8 +31,10 @@ class PhysicsGuided(Classification):
 
     def build_model(self, name: str) -> nn.Module:
         """Return the classification's network with a second last layer for the lens."""
-        network = cast(Backbone, super().build_model(name)).network
-        return GuidedBackbone(network, self._physics.num_parameters)
+        built = cast(Backbone, super().build_model(name))
+        return GuidedBackbone(
+            built.network, self._physics.num_parameters, frozen=self._method.frozen
+        )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the classification's loss plus that of the lenses of the labelled images.

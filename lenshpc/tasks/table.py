@@ -22,3 +22,7 @@ def make_task(spec: TaskSpec) -> Task:
             from lenshpc.tasks.super_resolution import SuperResolution
 
             return SuperResolution(spec)
+        case "foundation":
+            from lenshpc.tasks.foundation import Foundation
+
+            return Foundation(spec)

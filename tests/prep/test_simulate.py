@@ -69,13 +69,24 @@ def test_every_layout_is_that_of_the_original_and_can_be_prepared(name, tmp_path
     assert num_images == len(truth)
 
 
-def test_low_resolution_is_the_mean_of_four_pixels_of_its_pair(tmp_path):
-    simulate(load_dataset("super_resolution"), tmp_path / "out", {"train": {"lens": 1}})
-    high = np.load(tmp_path / "out/HR/sample1.npy")
-    low = np.load(tmp_path / "out/LR/sample1.npy")
-    assert (high.shape, high.min(), high.max()) == ((1, 150, 150), 0, 1)
-    four = [high[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
-    np.testing.assert_allclose(low, np.mean(four, axis=0), atol=1e-6)
+def test_low_resolution_of_a_pair_is_an_exposure_of_its_own(tmp_path):
+    simulate(load_dataset("super_resolution"), tmp_path / "out", {"train": {"lens": 60}})
+    high, low = (
+        np.stack([np.load(tmp_path / f"out/{part}/sample{one}.npy")[0] for one in range(1, 61)])
+        for part in ("HR", "LR")
+    )
+    assert (high.shape, low.shape) == ((60, 150, 150), (60, 75, 75))
+    assert (high.min(axis=(1, 2)) == 0).all()
+    assert (high.max(axis=(1, 2)) == 1).all()
+    means = high.reshape(60, 75, 2, 75, 2).mean(axis=(2, 4))
+    assert abs((low - means).mean()) < 1e-4
+    # of neighbours in a corner, which holds sky alone, the difference is noise
+    noise_high, noise_means, noise_low = (
+        (one[:, :14, 0:14:2] - one[:, :14, 1:14:2]).ravel() for one in (high, means, low)
+    )
+    # four pixels of half the exposure
+    assert noise_low.var() / noise_high.var() == pytest.approx(1 / 2, rel=0.1)
+    assert abs(np.corrcoef(noise_low, noise_means)[0, 1]) < 0.05
 
 
 def test_equal_seed_gives_equal_images_with_any_number_of_jobs_and_more_leave_the_first(tmp_path):

@@ -9,33 +9,51 @@ from numpy.random import Generator
 from lenshpc.physics import deflect_points, deflect_shear, deflect_sie, sersic, sersic_flux
 from lenshpc.prep.simulation.draws import Draws, Stream
 from lenshpc.prep.simulation.halo import Halo, Profile, draw_halo, truth
-from lenshpc.prep.simulation.pixels import Pixels, axis, blur_matrix, expose, scaled
+from lenshpc.prep.simulation.pixels import Pixels, axis, binned, blur_matrix, expose, scaled
 from lenshpc.prep.simulation.sample import Sample
 from lenshpc.prep.simulation.substructure import DarkMatter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Darkroom:
-    """Turn halos into (1, n, n) images, in electrons."""
+    """Turn halos into (1, n, n) images, in electrons, or into pairs of two resolutions.
+
+    A pair's other image has pixels `binning` times as wide.
+    """
 
     settings: DarkMatter
     num_pixels: int
+    binning: int = 1
 
     def make(self, stream: Stream, number: int) -> Sample:
         """Return image `number` of the class that the stream names."""
         draws = Draws(stream, number, self.settings.legacy)
         halo = draw_halo(self.settings, draws)
         points = np.stack([*halo.points.positions, halo.points_theta_e, halo.points.fractions])
-        image = scaled(self.photograph(halo, draws.random))
-        return Sample(image=image, truth=truth(halo), points=points)
+        blurred = self.blurred(halo)
+        image = self.exposed(blurred, draws.random)
+        if self.binning == 1:
+            return Sample(image=scaled(image), truth=truth(halo), points=points)
+        exposure = self.settings.binned_exposure * self.binning**2
+        coarse = self.exposed(binned(blurred, self.binning), draws.random, exposure)
+        return Sample(
+            image=scaled(coarse, like=image),
+            target=scaled(image),
+            truth=truth(halo),
+            points=points,
+        )
 
-    def photograph(self, halo: Halo, random: Generator) -> Pixels:
-        """Return the image with the noise of the settings."""
-        image = np.asarray(self._blur @ self.surface(halo) @ self._blur.T, np.float32)[None]
+    def blurred(self, halo: Halo) -> Pixels:
+        """Return the surface brightness behind the PSF (1, n, n)."""
+        return np.asarray(self._blur @ self.surface(halo) @ self._blur.T, np.float32)[None]
+
+    def exposed(self, image: Pixels, random: Generator, exposure: float = 1.0) -> Pixels:
+        """Return the image with the noise of `exposure` times the settings' electrons, a mean."""
         noise = self.settings.noise
         if noise is None:
             return image
-        return expose(image, noise.electrons_per_intensity, noise.sky_electrons, random)
+        scale, sky = exposure * noise.electrons_per_intensity, exposure * noise.sky_electrons
+        return np.asarray(expose(image, scale, sky, random) / np.float32(exposure))
 
     def surface(self, halo: Halo) -> Pixels:
         """Return the surface brightness before the PSF (n, n), one ray a pixel."""

@@ -9,35 +9,23 @@ from PIL import Image
 
 from lenshpc.prep.dataset import Dataset, ImageFormat, SplitName
 from lenshpc.prep.simulation.draws import Stream
+from lenshpc.prep.simulation.sample import Sample
 
 _JPEG_QUALITY = 75  # the quantisation tables of the Strong Lensing Challenge's files
 
 
-def write_image(
-    root: Path, dataset: Dataset, stream: Stream, number: int, image: NDArray[Any]
-) -> str:
-    """Write an image in [0, 1] to its folder, and return its id.
-
-    Of a pair, `image` becomes the target, and the means of its blocks of pixels the image.
-    """
+def write_sample(root: Path, dataset: Dataset, stream: Stream, number: int, sample: Sample) -> str:
+    """Write the image of a sample, and its target, to their folders; return the image's id."""
     assert dataset.simulate is not None  # noqa: S101 - for mypy: the caller has looked
     split: SplitName = stream.split
     stem = f"{dataset.simulate.file_prefix}{number + 1}"
-    if dataset.target:
+    if dataset.target and sample.target is not None:
         folder = PurePosixPath(dataset.target.folders[split])
-        _write(root / folder / stem, image, dataset.target)
-        image = _binned(image, image.shape[1] // dataset.image.shape[1])
+        _write(root / folder / stem, sample.target, dataset.target)
     folders = next(entry.folders for entry in dataset.classes if entry.name == stream.name)
     identifier = PurePosixPath(folders[split]) / (stem + dataset.image.suffixes[0])
-    _write(root / identifier, image, dataset.image)
+    _write(root / identifier, sample.image, dataset.image)
     return str(identifier)
-
-
-def _binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Return the means of blocks of `factor` by `factor` pixels."""
-    channels, height, width = image.shape
-    blocks = image.reshape(channels, height // factor, factor, width // factor, factor)
-    return np.asarray(blocks.mean(axis=(2, 4)))
 
 
 def _write(path: Path, image: NDArray[Any], declared: ImageFormat) -> None:

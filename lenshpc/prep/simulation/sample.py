@@ -12,12 +12,14 @@ from lenshpc.prep.simulation.draws import Stream
 class Sample:
     """An image (C, H, W), its row of truth.csv, and the point masses in it.
 
+    `target` is the high-resolution image of a pair, on the same scale.
     `points` is (4, K): x and y in arcsec, Einstein radius in arcsec, fraction of the total mass.
     """
 
     image: NDArray[Any]
     truth: dict[str, Any]
     points: NDArray[Any] | None = None
+    target: NDArray[Any] | None = None
 
 
 class Simulator(Protocol):

@@ -19,7 +19,7 @@ from lenshpc.prep.simulation.camera import Camera
 from lenshpc.prep.simulation.counts import Counts
 from lenshpc.prep.simulation.darkroom import Darkroom
 from lenshpc.prep.simulation.draws import Stream
-from lenshpc.prep.simulation.layout import write_image
+from lenshpc.prep.simulation.layout import write_sample
 from lenshpc.prep.simulation.sample import Simulator
 from lenshpc.prep.simulation.survey import Survey
 from lenshpc.prep.simulation.truth import join_parts, write_part
@@ -68,11 +68,12 @@ def simulate(
 
 def simulator(dataset: Dataset) -> Simulator:
     """Return the simulator of a dataset that has one."""
-    num_pixels = (dataset.target or dataset.image).shape[1]
+    num_pixels = dataset.image.shape[1]
     if isinstance(dataset.simulate, Survey):
         return Camera(survey=dataset.simulate, num_pixels=num_pixels)
     assert dataset.simulate is not None  # noqa: S101 - for mypy: the caller has looked
-    return Darkroom(settings=dataset.simulate, num_pixels=num_pixels)
+    binning = dataset.target.shape[1] // num_pixels if dataset.target else 1
+    return Darkroom(settings=dataset.simulate, num_pixels=binning * num_pixels, binning=binning)
 
 
 def _blocks(counts: Counts, seed: int) -> Iterator[_Block]:
@@ -93,7 +94,7 @@ def _make_block(dataset: Dataset, root: Path, block: _Block, count: Count) -> No
     with threadpool_limits(1):  # else each process would take all cores for its matrix products
         for number in block.numbers:
             sample = make(block.stream, number)
-            identifier = write_image(root, dataset, block.stream, number, sample.image)
+            identifier = write_sample(root, dataset, block.stream, number, sample)
             known[identifier] = sample
     write_part(root / _PARTS / f"{block.place:09}", known)
     count(len(block.numbers))

@@ -122,6 +122,7 @@ class DarkMatter(Frozen):
     source: Source
     lens_light: Light | None = None
     classes: dict[str, Substructure]
+    binned_exposure: Positive = 1.0  # of a pair's coarse image, in exposures of the fine one
     legacy: bool = False
 
     def check(self, image_shape: tuple[int, int, int], classes: set[str]) -> None:
