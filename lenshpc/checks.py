@@ -8,6 +8,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation, num_hidden
+from lenshpc.methods.physics import check_field
 from lenshpc.methods.super_resolution import SuperResolution, check_pairs
 from lenshpc.methods.table import learnt_labels
 from lenshpc.methods.vit import ENCODERS
@@ -27,6 +28,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     if isinstance(method, Classification):
         _check_classes(method, store)
         _check_sides(method, recipe, store)
+        _check_physics(method, recipe, store)
     _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
     _check_encoder(recipe, height, width)
@@ -137,6 +139,18 @@ def _check_sides(method: Classification, recipe: Recipe, store: Store) -> None:
             f"method.tta d4 turns images by quarters, and these have {height} by {width} pixels; "
             f"use --set method.tta=none, or data.image_size={min(height, width)}"
         )
+
+
+def _check_physics(method: Classification, recipe: Recipe, store: Store) -> None:
+    if method.physics is None:
+        return
+    crop, (_, height, width) = recipe.data.crop, store.image_shape
+    if height != width and not crop:
+        raise ConfigError(
+            f"method.physics is for square images, and these have {height} by {width} pixels; "
+            f"use --set data.crop={min(height, width)}"
+        )
+    check_field(method.physics, crop or height)
 
 
 def check_loading(recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from lenshpc.augmentations import D4, Augmentation, Flips
+from lenshpc.augmentations import D4, Affine, Augmentation, Crop, Flips
 from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
 from lenshpc.errors import ConfigError
 from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
@@ -74,6 +74,11 @@ class Data(Frozen):
         wanted = [self.image_size] * 2 if self.image_size else sides
         held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
         return (channels, wanted[0], wanted[1]), held
+
+    def zoom(self, image_shape: tuple[int, int, int]) -> float:
+        """Return the side of a pixel that models see, in pixels of a store's square images."""
+        side = self.crop or image_shape[1]
+        return side / (self.image_size or side)
 
     def model_shape(self, held_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the (C, H, W) that networks see of images held as `held_shape`."""
@@ -273,6 +278,18 @@ class Recipe(Frozen):
             raise ValueError(
                 f"data.augment {inexact[0]} changes the pixels of pairs; "
                 f"task {self.task} takes d4 and flips"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_pixel_scale(self) -> Self:
+        steps = (*self.data.augment, *self.data.augment_minority)
+        moving = [step.kind for step in steps if isinstance(step, Affine | Crop)]
+        guided = isinstance(self.method, Classification) and self.method.physics is not None
+        if guided and moving:
+            raise ValueError(
+                f"data.augment {moving[0]} changes scale and centre of the images, by which "
+                "method.physics measures lenses; use d4, flips, noise, psf_jitter or contrast"
             )
         return self
 

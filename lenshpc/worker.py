@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lenshpc.plan import Plan
+    from lenshpc.plan import Member, Plan
     from lenshpc.report.content import Report
 
 
@@ -67,6 +67,7 @@ def write_report(
         ledger=summary(run, plan),
         failures=past_failures(run, plan),
         explain=partial(_explain, run, plan),
+        reconstruct=partial(_reconstruct, run, plan),
         say=say,
     )
     report = compose(findings)
@@ -84,6 +85,15 @@ def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.f
         member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
     )
     return grad_cam(plan, run, next(finished), rows)
+
+
+def _reconstruct(
+    run: RunPaths, plan: Plan, member: Member, rows: NDArray[np.int64]
+) -> Mapping[str, NDArray[np.float32]]:
+    """Return what a finished member's lenses make of rows of the store."""
+    from lenshpc.engine.reconstruct import reconstruct
+
+    return reconstruct(plan, run, member, rows)
 
 
 def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:

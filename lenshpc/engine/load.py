@@ -13,7 +13,7 @@ from lenshpc.methods.classification import Classification
 from lenshpc.paths import find_run
 from lenshpc.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
-from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.base import Task, TaskSpec
 from lenshpc.tasks.table import make_task
 
 
@@ -34,9 +34,14 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = make_task(_spec(plan, one)).build_model(one.network)
+    model = load_task(plan, one).build_model(one.network)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
+
+
+def load_task(plan: Plan, member: Member) -> Task:
+    """Return the task of a run's member, as far as the architecture and the method decide."""
+    return make_task(_spec(plan, member))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -60,4 +65,5 @@ def _spec(plan: Plan, member: Member) -> TaskSpec:
         class_counts=(0,) * len(plan.classes),
         image_shape=recipe.data.model_shape(held),
         target_shape=open_store(plan.store).target_shape if method.needs_targets else None,
+        zoom=recipe.data.zoom(plan.image_shape),
     )

@@ -240,5 +240,6 @@ def build_task(plan: Plan, recipe: Recipe, store: Store, data: FoldData) -> Task
         mean=tuple(preparation.mean.tolist()),
         deviation=tuple(preparation.deviation.tolist()),
         stretch=preparation.stretch,
+        zoom=recipe.data.zoom(store.image_shape),
     )
     return make_task(spec)

@@ -19,6 +19,7 @@ TASKS: Mapping[str, type[Methods]] = MappingProxyType(
     {
         "lens-finding": Classification,
         "multiclass": Classification,
+        "physics-guided": Classification,
         "anomaly": Anomaly,
         "super-resolution": SuperResolution,
         "foundation": Foundation,

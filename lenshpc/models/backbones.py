@@ -63,13 +63,20 @@ class Backbone(nn.Module):
 
         There may be fewer partners than images: those of the first rows.
         """
+        return self.head(self.between(image, partner, mix)[1])
+
+    def between(
+        self, image: Tensor, partner: Tensor | None, mix: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D) of images, and where they lie after the mixing."""
         if partner is None or mix is None:
-            return self.head(self.features(image))
+            features = self.features(image)
+            return features, features
         chosen = mix.nonzero()[:, 0]
         both = self.features(torch.cat([image, partner[chosen]]))
         own, other = both[: len(image)], both[len(image) :]
         way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
-        return self.head(own.index_add(0, chosen, way))
+        return own, own.index_add(0, chosen, way)
 
 
 def build(
@@ -189,7 +196,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}); "
             "expected safetensors, or a torch file with tensors only"
         ) from error
-    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+    ours = {
+        key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)
+    }
+    return ours or dict(state)
 
 
 def _check_size(name: str, network: nn.Module, image_shape: Shape) -> None:

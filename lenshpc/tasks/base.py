@@ -20,7 +20,7 @@ class TaskSpec:
 
     `class_counts` are of the member's own training rows. A batch's images are (pixels - mean) /
     deviation of the stretched pixels, a channel each; targets (C', H', W') of pairs have the same
-    scale.
+    scale. `zoom` is the side of an image's pixel in pixels of the store.
     """
 
     method: Method
@@ -32,6 +32,7 @@ class TaskSpec:
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
     stretch: str = "none"
+    zoom: float = 1.0
 
 
 class Task(Protocol):

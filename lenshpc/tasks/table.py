@@ -6,6 +6,10 @@ from lenshpc.tasks.base import Task, TaskSpec
 def make_task(spec: TaskSpec) -> Task:
     """Return the task of a method."""
     match spec.method.kind:
+        case "classification" if spec.method.physics is not None:
+            from lenshpc.tasks.physics_guided import PhysicsGuided
+
+            return PhysicsGuided(spec)
         case "classification":
             from lenshpc.tasks.classification import Classification
 
