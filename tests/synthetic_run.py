@@ -44,10 +44,18 @@ def make_run(
     num_train: int = 90,
     num_test: int = 60,
     separation: float = 1.5,
+    variants: dict | None = None,
 ) -> SyntheticRun:
     """Return a complete run under `folder`/runs over a store at `folder`/store."""
     store = _write_store(folder / "store", classes, num_train, num_test)
-    recipe = Recipe(name="lens", task="lens-finding", models=models, folds=folds, seeds=seeds)
+    recipe = Recipe(
+        name="lens",
+        task="lens-finding",
+        models=models,
+        folds=folds,
+        seeds=seeds,
+        variants=variants or {},
+    )
     plan, splits = expand(recipe, open_store(store))
     paths = RunPaths(folder / "runs" / plan.run_name)
     save_plan(paths, plan, splits)
