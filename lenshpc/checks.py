@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lenshpc.errors import ConfigError, DataError
-from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly, normal_class
+from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.diffusion import Diffusion
+from lenshpc.methods.foundation import Foundation, num_hidden
+from lenshpc.methods.physics import check_field
 from lenshpc.methods.super_resolution import SuperResolution, check_pairs
+from lenshpc.methods.table import learnt_labels
+from lenshpc.methods.vit import ENCODERS
+from lenshpc.recipe import network_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +29,16 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     if isinstance(method, Classification):
         _check_classes(method, store)
         _check_sides(method, recipe, store)
+        _check_physics(method, recipe, store)
     _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    _check_encoder(recipe, height, width)
     if isinstance(method, Anomaly):
-        _check_normal(recipe, store)
+        _check_learnt(recipe, store, "method.normal")
         _check_square(height, width)
+    if isinstance(method, Foundation):
+        _check_learnt(recipe, store, "method.classes")
+        _check_masks(method, height, width)
     if isinstance(method, SuperResolution):
         _check_pairs(method, recipe, store)
     if isinstance(method, Diffusion):
@@ -50,18 +60,45 @@ def check_fits(recipe: Recipe, store: Store) -> None:
         )
 
 
-def _check_normal(recipe: Recipe, store: Store) -> None:
-    """Refuse a store that lacks normal rows to learn from, or to be tested on."""
-    normal = normal_class(recipe.method, store.classes) or 0
+def _check_learnt(recipe: Recipe, store: Store, key: str) -> None:
+    """Refuse a store that lacks rows of a class to learn from, or to be tested on."""
     rows = store.rows
-    testing = rows.loc[rows["label"] == normal, "split"] == "test"
-    for what, there in (("training", (~testing).any()), ("test", testing.any())):
-        if not there:
-            raise ConfigError(
-                f"{store.path} has no {what} rows of class {store.classes[normal]}, which task "
-                f"{recipe.task} learns; prepare a store that has them, or name another class with "
-                "method.normal"
-            )
+    for label in learnt_labels(recipe.method, store.classes):
+        testing = rows.loc[rows["label"] == label, "split"] == "test"
+        for what, there in (("training", (~testing).any()), ("test", testing.any())):
+            if not there:
+                raise ConfigError(
+                    f"{store.path} has no {what} rows of class {store.classes[label]}, which task "
+                    f"{recipe.task} learns; prepare a store that has them, or name another class "
+                    f"with {key}"
+                )
+
+
+def _check_encoder(recipe: Recipe, height: int, width: int) -> None:
+    """Refuse images, or parts of pairs, that do not fill one patch of our encoder."""
+    method = recipe.method
+    if isinstance(method, Anomaly | Diffusion) or not set(ENCODERS) & set(
+        map(network_of, recipe.models)
+    ):
+        return
+    cut = method.patch if isinstance(method, SuperResolution) else None
+    side = cut or min(height, width)
+    if method.vit.patch > side:
+        raise ConfigError(
+            f"method.vit.patch {method.vit.patch} is larger than the images of {side} pixels; "
+            f"use --set method.vit.patch={side} or less"
+        )
+
+
+def _check_masks(method: Foundation, height: int, width: int) -> None:
+    """Refuse images of which no patch would be hidden, or none be seen."""
+    patch = method.vit.patch
+    num_patches = -(-height // patch) * -(-width // patch)
+    if not 0 < num_hidden(num_patches, method.mask_ratio) < num_patches:
+        raise ConfigError(
+            f"method.mask_ratio {method.mask_ratio} of {num_patches} patches hides none or all; "
+            f"lower method.vit.patch {patch}, or change the ratio"
+        )
 
 
 def _check_square(height: int, width: int) -> None:
@@ -136,6 +173,18 @@ def _check_sides(method: Classification, recipe: Recipe, store: Store) -> None:
         )
 
 
+def _check_physics(method: Classification, recipe: Recipe, store: Store) -> None:
+    if method.physics is None:
+        return
+    crop, (_, height, width) = recipe.data.crop, store.image_shape
+    if height != width and not crop:
+        raise ConfigError(
+            f"method.physics is for square images, and these have {height} by {width} pixels; "
+            f"use --set data.crop={min(height, width)}"
+        )
+    check_field(method.physics, crop or height)
+
+
 def check_loading(recipe: Recipe) -> None:
     """Refuse a method that needs images from anywhere in the store where they are streamed."""
     method = recipe.method
@@ -181,18 +230,22 @@ def check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
 
 def check_batches(recipe: Recipe, splits: pd.DataFrame) -> None:
     """Refuse a fold that trains on less than one batch, or lacks a class."""
-    dev = splits[splits["split"] == "dev"]
-    one_class = isinstance(recipe.method, Anomaly)
-    wanted = set(dev["label"]) if one_class else set(splits.loc[splits["label"] >= 0, "label"])
+    from lenshpc.splits import training_rows
+
+    dev, data = splits[splits["split"] == "dev"], recipe.data
+    some_classes = isinstance(recipe.method, Anomaly | Foundation)
+    wanted = set(dev["label"]) if some_classes else set(splits.loc[splits["label"] >= 0, "label"])
     for fold in range(recipe.folds):
-        num_training = int((dev["fold"] != fold).sum())
-        if num_training < recipe.train.batch_size:
+        training = training_rows(splits, fold, data.label_fraction, recipe.split_seed)
+        if len(training) < recipe.train.batch_size:
+            part = "" if data.label_fraction == 1 else " or a larger data.label_fraction"
             raise ConfigError(
-                f"fold {fold} trains on {num_training} rows, fewer than train.batch_size "
-                f"{recipe.train.batch_size}; lower it with --set train.batch_size={num_training}"
+                f"fold {fold} trains on {len(training)} rows, fewer than train.batch_size "
+                f"{recipe.train.batch_size}; lower it with --set train.batch_size={len(training)}"
+                f"{part}"
             )
-        for verb, part in (("trains", dev["fold"] != fold), ("validates", dev["fold"] == fold)):
-            absent = wanted - set(dev.loc[part, "label"])
+        for verb, rows in (("trains", training), ("validates", dev[dev["fold"] == fold])):
+            absent = wanted - set(rows["label"])
             if absent:
                 raise ConfigError(
                     f"no row of class {min(absent)} {verb} fold {fold}; "

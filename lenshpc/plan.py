@@ -15,8 +15,8 @@ from lenshpc.checks import check_batches, check_fits, check_groups, check_loadin
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.methods.anomaly import normal_class
 from lenshpc.methods.diffusion import Diffusion
+from lenshpc.methods.table import learnt_labels
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe, network_of
 
@@ -150,7 +150,7 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
 
     Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
     own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
-    `test`, and those `aside` (of the classes that an anomaly detector must not know), never do;
+    `test`, and those `aside` (of the classes that the method must not know), never do;
     `unlabelled` ones train without a label.
     """
     import numpy as np
@@ -187,9 +187,7 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
     """Return which rows are of a class that the method may learn."""
     import numpy as np
 
-    labels = store.rows["label"].to_numpy()
-    normal = normal_class(recipe.method, store.classes)
-    return np.asarray(labels >= 0 if normal is None else labels == normal)
+    return np.isin(store.rows["label"], learnt_labels(recipe.method, store.classes))
 
 
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
@@ -200,9 +198,12 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
     """
     import pandas as pd
 
-    dev = splits["split"] == "dev"
+    from lenshpc.splits import training_rows
+
+    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
+    trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
     parts = {
-        "train": splits[dev & (splits["fold"] != member.fold)].head(NUM_TRAINING_SCORED),
+        "train": trained.head(NUM_TRAINING_SCORED),
         "oof": splits[dev & (splits["fold"] == member.fold)],
         "aside": splits[splits["split"] == "aside"],
         "test": splits[splits["split"] == "test"],
@@ -264,3 +265,31 @@ def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     if splits_hash(splits) != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
     return splits
+
+
+def check_unseen(
+    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
+) -> None:
+    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
+
+    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
+    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
+    that hash is of both files, and knows no image that is one of them.
+    """
+    import numpy as np
+
+    (first, seen, first_store), (second, tested, second_store) = before, after
+    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
+    if first.store_hash == second.store_hash:
+        known = np.isin(testing, trained)
+    else:
+        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
+        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
+    if known.any():
+        name = second_store.rows["id"].iloc[testing[known][0]]
+        raise ConfigError(
+            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
+            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
+            "in its test split"
+        )

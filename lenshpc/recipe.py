@@ -1,7 +1,7 @@
 """The recipe: what a user asks to run, as one frozen, strictly validated value."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,11 +14,14 @@ from pydantic import (
     model_validator,
 )
 
-from lenshpc.augmentations import D4, Augmentation, Flips
+from lenshpc.augmentations import D4, Affine, Augmentation, Crop, Flips
 from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
 from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import TASKS, Method
+from lenshpc.methods.vit import ENCODERS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
@@ -53,6 +56,9 @@ class Data(Frozen):
     sampling: Literal["natural", "balanced"] = Field(
         default="natural", description="balanced: an epoch draws the classes equally often"
     )
+    label_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="part of each class's training rows that is used"
+    )
 
     def in_memory(
         self, image_shape: tuple[int, int, int], dtype: str
@@ -69,6 +75,11 @@ class Data(Frozen):
         held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
         return (channels, wanted[0], wanted[1]), held
 
+    def zoom(self, image_shape: tuple[int, int, int]) -> float:
+        """Return the side of a pixel that models see, in pixels of a store's square images."""
+        side = self.crop or image_shape[1]
+        return side / (self.image_size or side)
+
     def model_shape(self, held_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the (C, H, W) that networks see of images held as `held_shape`."""
         channels, height, width = held_shape
@@ -82,6 +93,9 @@ class Train(Frozen):
     batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 1e-4
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="factor of lr from each layer of the encoder to the one below"
+    )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: NonNegativeInt = 0
     plateau_patience: PositiveInt = 2
@@ -221,12 +235,23 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _networks_are_the_tasks(self) -> Self:
         others = {name for method in TASKS.values() for name in method.networks or ()}
+        others.difference_update(OWN_CLASSIFIERS)
         for network in map(network_of, self.models):
             if self.method.networks is not None and network not in self.method.networks:
                 what = f"network of task {self.task}"
                 raise ValueError(unknown(what, network, self.method.networks))
             if self.method.networks is None and network in others:
                 raise ValueError(f"{network} is no classifier; task {self.task} cannot use it")
+        return self
+
+    @model_validator(mode="after")
+    def _decays_by_layers(self) -> Self:
+        plain = [model for model in self.models if model not in ENCODERS and "+" not in model]
+        if self.train.layer_decay is not None and plain:
+            raise ValueError(
+                f"train.layer_decay knows the layers of {' and '.join(ENCODERS)} alone, not of "
+                f"{plain[0]}; drop it, or give {plain[0]} a variant without it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -238,6 +263,11 @@ class Recipe(Frozen):
                     f"{key} {value}: task {self.task} measures errors in the units of the store, "
                     "which this would change; drop it"
                 )
+        if isinstance(self.method, Foundation) and self.data.normalise == "image":
+            raise ValueError(
+                "data.normalise image forgets how bright each image is, which a reconstruction "
+                "has to tell; use fold"
+            )
         return self
 
     @model_validator(mode="after")
@@ -248,6 +278,18 @@ class Recipe(Frozen):
             raise ValueError(
                 f"data.augment {inexact[0]} changes the pixels of pairs; "
                 f"task {self.task} takes d4 and flips"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_the_pixel_scale(self) -> Self:
+        steps = (*self.data.augment, *self.data.augment_minority)
+        moving = [step.kind for step in steps if isinstance(step, Affine | Crop)]
+        guided = isinstance(self.method, Classification) and self.method.physics is not None
+        if guided and moving:
+            raise ValueError(
+                f"data.augment {moving[0]} changes scale and centre of the images, by which "
+                "method.physics measures lenses; use d4, flips, noise, psf_jitter or contrast"
             )
         return self
 
@@ -273,7 +315,12 @@ class Recipe(Frozen):
                         f"{', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
-            self.of(model)
+            if self.of(model).init_from and network_of(model) not in ENCODERS:
+                able = " or ".join(ENCODERS)
+                raise ValueError(
+                    f"{model} has no encoder that init_from could fill; use {able}, or a variant "
+                    "that sets init_from to null"
+                )
         return self
 
     def of(self, model: str) -> "Recipe":
@@ -289,13 +336,22 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
+        return (*self._repeated_remedies(), *self._spared_layers())
+
+    def _repeated_remedies(self) -> Iterator[str]:
         if not isinstance(self.method, Classification):
-            return ()
+            return
         sampling = ["data.sampling balanced"] if self.data.sampling == "balanced" else []
         remedies = [*sampling, *self.method.remedies()]
-        if len(remedies) < 2:
-            return ()
-        return (f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one",)
+        if len(remedies) > 1:
+            yield f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one"
+
+    def _spared_layers(self) -> Iterator[str]:
+        if self.train.layer_decay is not None and self.init_from is None:
+            yield (
+                "train.layer_decay spares layers that were learnt before, and these begin at "
+                "random; give --init-from RUN"
+            )
 
     @property
     def monitor(self) -> tuple[str, int]:

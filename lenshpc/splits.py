@@ -1,9 +1,17 @@
 """Decide which rows validate which fold: stratified by class, groups kept whole, seeded."""
 
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from lenshpc.errors import ConfigError
+
+if TYPE_CHECKING:  # it costs a second, which `status` need not pay
+    import pandas as pd
 
 HOLDOUT_PARTS = 10
 UNLABELLED = -1  # the label of rows that have none
@@ -24,6 +32,26 @@ def assign_folds(
     grouped = len(np.unique(groups)) < len(groups)
     folds = _deal_groups(labels, groups, parts, seed) if grouped else _deal(labels, parts, seed)
     return np.where(folds < num_folds, folds, -1).astype(np.int16)
+
+
+def training_rows(
+    splits: pd.DataFrame, fold: int, fraction: float = 1.0, seed: int = 0
+) -> pd.DataFrame:
+    """Return the manifest's lines that train a fold, or a part of each class of them.
+
+    Every row has a random number, and those with the smallest are taken: so a smaller part lies
+    within a larger one, and a row is taken in all folds or in few.
+    """
+    rows = splits[(splits["split"] == "dev") & (splits["fold"] != fold)]
+    if fraction == 1:
+        return rows
+    drawn = np.random.default_rng(seed).random(len(splits))[splits.index.get_indexer(rows.index)]
+    taken = np.zeros(len(rows), dtype=bool)
+    for label in rows["label"].unique():
+        mine = np.flatnonzero(rows["label"] == label)
+        order = mine[np.argsort(drawn[mine], kind="stable")]
+        taken[order[: math.ceil(fraction * len(mine))]] = True
+    return rows[taken]
 
 
 def _deal(labels: npt.NDArray[np.integer], parts: int, seed: int) -> npt.NDArray[np.integer]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,7 @@ def write_report(
         ledger=summary(run, plan),
         failures=past_failures(run, plan),
         explain=partial(_explain, run, plan),
+        reconstruct=partial(_reconstruct, run, plan),
         walk=partial(_walk, run, plan),
         say=say,
     )
@@ -96,6 +97,15 @@ def _first_finished(run: RunPaths, plan: Plan) -> Member:
     return next(
         member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
     )
+
+
+def _reconstruct(
+    run: RunPaths, plan: Plan, member: Member, rows: NDArray[np.int64]
+) -> Mapping[str, NDArray[np.float32]]:
+    """Return what a finished member's lenses make of rows of the store."""
+    from lenshpc.engine.reconstruct import reconstruct
+
+    return reconstruct(plan, run, member, rows)
 
 
 def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,10 +45,16 @@ def make_run(
     num_train: int = 90,
     num_test: int = 60,
     separation: float = 1.5,
+    **further: Any,
 ) -> SyntheticRun:
-    """Return a complete run under `folder`/runs over a store at `folder`/store."""
+    """Return a complete run under `folder`/runs over a store at `folder`/store.
+
+    `further` keys are the recipe's.
+    """
     store = _write_store(folder / "store", classes, num_train, num_test)
-    recipe = Recipe(name="lens", task="lens-finding", models=models, folds=folds, seeds=seeds)
+    recipe = Recipe(
+        name="lens", task="lens-finding", models=models, folds=folds, seeds=seeds, **further
+    )
     plan, splits = expand(recipe, open_store(store))
     paths = RunPaths(folder / "runs" / plan.run_name)
     save_plan(paths, plan, splits)

@@ -272,6 +272,11 @@ def test_variant_may_start_from_nothing():
             {"models": ["test_resnet+plain"], "variants": {"plain": {"train.batch_size": 15}}},
             "variants.plain: train.batch_size 15 cannot be shared by 2 GPUs",
         ),
+        (
+            {"models": ["mae_vit", "test_resnet"], "init_from": "runs/x"},
+            "test_resnet has no encoder that init_from could fill; use mae_vit or mae_sr, or a "
+            "variant that sets init_from to null",
+        ),
         ({"models": ["test resnet"]}, "'test resnet' is neither NETWORK nor NETWORK+VARIANT"),
     ],
 )

@@ -1,11 +1,14 @@
 """Folds are stratified, keep groups whole and depend on nothing but the seed."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
 from lenshpc.errors import ConfigError
-from lenshpc.splits import assign_folds
+from lenshpc.splits import assign_folds, training_rows
 
 
 def alone(num_rows):
@@ -87,3 +90,31 @@ def test_rows_of_one_group_count_once():
     groups = np.concatenate([alone(20), np.repeat(["a", "b"], 4)])
     with pytest.raises(ConfigError, match="class 1 has 2 independent training rows"):
         assign_folds(labels, groups, 3, seed=0)
+
+
+def manifest(num=200):
+    labels = np.arange(num) % 10 // 7  # 7 of 10 rows are of class 0
+    frame = pd.DataFrame({"row": np.arange(num), "label": labels, "split": "dev"})
+    frame["fold"] = assign_folds(labels, alone(num), 5, seed=0)
+    frame.loc[num - 20 :, ["split", "fold"]] = ["test", -1]
+    return frame
+
+
+def test_whole_training_rows_are_those_of_the_other_folds():
+    splits = manifest()
+    expected = splits[(splits["split"] == "dev") & (splits["fold"] != 2)]
+    pd.testing.assert_frame_equal(training_rows(splits, 2), expected)
+
+
+def test_parts_of_the_training_rows_are_nested_and_keep_the_classes():
+    splits = manifest()
+    whole = training_rows(splits, 2)
+    parts = [training_rows(splits, 2, fraction, seed=1) for fraction in (0.01, 0.1, 0.5)]
+    for less, more in itertools.pairwise([*parts, whole]):
+        assert set(less["row"]) < set(more["row"])
+    for part, fraction in zip(parts, (0.01, 0.1, 0.5), strict=True):
+        expected = np.ceil(fraction * np.bincount(whole["label"]))
+        assert np.bincount(part["label"]).tolist() == expected.tolist()
+    again, other = (training_rows(splits, 2, 0.1, seed=seed) for seed in (1, 2))
+    assert again["row"].tolist() == parts[1]["row"].tolist()
+    assert other["row"].tolist() != parts[1]["row"].tolist()

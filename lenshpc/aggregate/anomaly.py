@@ -14,11 +14,11 @@ import pandas as pd
 
 from lenshpc import metrics
 from lenshpc.aggregate.bootstrap import Resamples, draw, interval, points, rank
-from lenshpc.aggregate.merge import ENSEMBLE, rejected
+from lenshpc.aggregate.merge import ENSEMBLE, read_scores
 from lenshpc.aggregate.results import NUM_RESAMPLES, Floats
 from lenshpc.methods.anomaly import normal_class
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan, scored_rows
+from lenshpc.plan import Member, Plan
 
 TURNED = "rot90_"
 SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
@@ -103,7 +103,7 @@ def merge_scores(
 ) -> MergedScores:
     """Return the mean score of each row over the members to which it is of the same split."""
     present = [member for member in plan.members if member not in missing]
-    frames = {member: _read(run, plan, splits, member) for member in present}
+    frames = {member: read_scores(run, plan, splits, member) for member in present}
     keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
     rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
     rows = rows.sort_values(["split", "row"], ignore_index=True)
@@ -143,27 +143,6 @@ def _mean_scores(
     means = pd.concat(scaled).groupby(["row", "split"])[columns].mean()
     found = means.reindex(pd.MultiIndex.from_frame(rows[["row", "split"]])).to_numpy(np.float64)
     return found[:, 0], found[:, 1]
-
-
-def _read(run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
-    """Return a member's predictions, or refuse them where they are not of its rows."""
-    expected = scored_rows(plan, splits, member)[["row", "id", "split"]]
-    try:
-        frame = pd.read_parquet(run.member(member.name).predictions)
-        found = frame[["row", "id", "split"]].sort_values(["row", "split"], ignore_index=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise rejected(run, member, f"has predictions that cannot be read ({error})") from error
-    if not found.equals(
-        expected.astype(found.dtypes).sort_values(["row", "split"], ignore_index=True)
-    ):
-        raise rejected(run, member, "predicts other rows than the manifest gives it")
-    numbers = frame.select_dtypes(np.floating)
-    faulty = ~np.isfinite(numbers.to_numpy()).all(axis=1)
-    if faulty.any():
-        raise rejected(
-            run, member, f"has a score that is not finite for {frame['id'][faulty].iloc[0]!r}"
-        )
-    return frame
 
 
 def judge_scores(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[Line, ...]:

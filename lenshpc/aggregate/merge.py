@@ -12,7 +12,7 @@ from lenshpc.aggregate.ensembles import COMBINATIONS, Combination, combine
 from lenshpc.completion import describe, resume_command
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan
+from lenshpc.plan import Member, Plan, scored_rows
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -53,6 +53,11 @@ def evaluated_rows(splits: pd.DataFrame) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
+def predicted_by(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which evaluated rows a member predicts: its validation fold and all test rows."""
+    return ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
+
+
 def merge(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
 ) -> Merged:
@@ -66,7 +71,7 @@ def merge(
     turned = {
         name: _merge_model(run, plan, rows, members, prefix=TURNED)
         for name, members in present.items()
-        if members and all(_is_turned(run, member) for member in members)
+        if members and all(has_column(run, member, f"{TURNED}_0") for member in members)
     }
     combined = _combine(plan.recipe.ensemble, rows, models)
     ensembles = {line: one.apply(np.array([*models.values()])) for line, one in combined.items()}
@@ -107,27 +112,28 @@ def _merge_model(
     total = np.zeros((len(rows), len(plan.classes)))
     count = np.zeros((len(rows), 1))
     for member in members:
-        mine = ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
+        mine = predicted_by(member, rows)
         columns = [f"{prefix}_{label}" for label in range(len(plan.classes))]
         total[mine] += read_probabilities(run, member, rows[mine], columns)
         count[mine] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
-def _is_turned(run: RunPaths, member: Member) -> bool:
+def has_column(run: RunPaths, member: Member, name: str) -> bool:
+    """Say whether a member's predictions have a column; False where they cannot be read."""
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import read_schema
 
     try:
-        return f"{TURNED}_0" in read_schema(run.member(member.name).predictions).names
+        return name in read_schema(run.member(member.name).predictions).names
     except (OSError, ArrowInvalid):
-        return False  # the upright columns will say what is wrong
+        return False  # reading other columns will say what is wrong
 
 
-def read_probabilities(
-    run: RunPaths, member: Member, expected: pd.DataFrame, columns: list[str]
-) -> Probabilities:
-    """Return a member's probabilities in the order of the rows that it must have predicted."""
+def read_columns(
+    run: RunPaths, member: Member, expected: pd.DataFrame, columns: Sequence[str]
+) -> pd.DataFrame:
+    """Return a member's columns in the order of the rows that it must have predicted."""
     try:
         frame = pd.read_parquet(
             run.member(member.name).predictions, columns=["row", "id", "split", *columns]
@@ -138,7 +144,15 @@ def read_probabilities(
     fault = _find_row_fault(frame, expected)
     if fault:
         raise rejected(run, member, fault)
-    logp = frame.set_index("row").loc[expected["row"], columns].to_numpy(np.float64)
+    ordered: pd.DataFrame = frame.set_index("row").loc[expected["row"], [*columns]]
+    return ordered
+
+
+def read_probabilities(
+    run: RunPaths, member: Member, expected: pd.DataFrame, columns: list[str]
+) -> Probabilities:
+    """Return a member's probabilities in the order of the rows that it must have predicted."""
+    logp = read_columns(run, member, expected, columns).to_numpy(np.float64)
     fault = _find_value_fault(logp, expected["id"].to_numpy())
     if fault:
         raise rejected(run, member, fault)
@@ -165,6 +179,27 @@ def read_array(
         raise rejected(run, member, f"does not predict row {rows[places < 0][0]}")
     ascending, where = np.unique(places, return_inverse=True)
     return np.asarray(array.oindex[ascending])[where]
+
+
+def read_scores(run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return a member's predictions, or refuse them where they are not of its rows."""
+    expected = scored_rows(plan, splits, member)[["row", "id", "split"]]
+    try:
+        frame = pd.read_parquet(run.member(member.name).predictions)
+        found = frame[["row", "id", "split"]].sort_values(["row", "split"], ignore_index=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise rejected(run, member, f"has predictions that cannot be read ({error})") from error
+    if not found.equals(
+        expected.astype(found.dtypes).sort_values(["row", "split"], ignore_index=True)
+    ):
+        raise rejected(run, member, "predicts other rows than the manifest gives it")
+    numbers = frame.select_dtypes(np.floating)
+    faulty = ~np.isfinite(numbers.to_numpy()).all(axis=1)
+    if faulty.any():
+        raise rejected(
+            run, member, f"has a score that is not finite for {frame['id'][faulty].iloc[0]!r}"
+        )
+    return frame
 
 
 def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:

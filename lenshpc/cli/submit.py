@@ -113,18 +113,22 @@ class Asked(NamedTuple):
 
 def chained(first: Recipe, store: Store, runs: Path) -> list[Asked]:
     """Return the run of a recipe, then those of `then`, which start from its weights."""
+    from lenshpc.plan import check_unseen
     from lenshpc.recipe import load_recipe
 
     head = planned(first, store, runs)
     origin = [("init_from", str(head.run.root)), ("init_fingerprint", head.plan.fingerprint())]
-    return [head, *(planned(load_recipe(name, origin), store, runs) for name in first.then)]
+    later = [planned(load_recipe(name, origin), store, runs) for name in first.then]
+    for one in later:
+        check_unseen((head.plan, head.splits, store), (one.plan, one.splits, store))
+    return [head, *later]
 
 
 def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     """Return the run of a recipe, with all that it names outside of the store found."""
     from lenshpc.launch.submit import run_paths
     from lenshpc.models.names import check_names
-    from lenshpc.plan import expand
+    from lenshpc.plan import check_unseen, expand
     from lenshpc.recipe import network_of
 
     check_names(map(network_of, recipe.models))
@@ -132,6 +136,8 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     plan, splits = expand(found, store)
+    if recipe.init_from is not None and recipe.init_fingerprint is None:
+        check_unseen(pretraining(found), (plan, splits, store))
     return Asked(run_paths(plan, runs), plan, splits)
 
 
@@ -154,6 +160,16 @@ def chosen(task: str | None, recipe: str | None) -> str:
     if (task is None) == (recipe is None):
         raise click.UsageError("give either --task or --recipe")
     return recipe or recipe_of_task(str(task))
+
+
+def pretraining(recipe: Recipe) -> tuple[Plan, pd.DataFrame, Store]:
+    """Return Plan, split manifest and store of the run that a recipe starts from."""
+    from lenshpc.paths import RunPaths
+    from lenshpc.plan import load_plan, load_splits, planned_store
+
+    run = RunPaths(Path(str(recipe.init_from)))
+    plan = load_plan(run)
+    return plan, load_splits(run, plan), planned_store(plan)
 
 
 def with_weights(recipe: Recipe) -> Recipe:

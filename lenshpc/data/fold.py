@@ -19,6 +19,7 @@ from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
 from lenshpc.methods.classification import Classification, Smote
 from lenshpc.plan import Member, Plan, scored_rows
 from lenshpc.recipe import Recipe
+from lenshpc.splits import training_rows
 from lenshpc.store import Store
 
 
@@ -64,7 +65,8 @@ def opened_fold(
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
     recipe, dev = plan.recipe_of(member), splits[splits["split"] == "dev"]
     settings = recipe.data
-    rows = dev.loc[dev["fold"] != member.fold, "row"].to_numpy()
+    kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
+    rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
         reader = held.enter_context(opened(decoded, device))

@@ -24,3 +24,18 @@ def stretched(pixels: Tensor, kind: str) -> Tensor:
             return (pixels.clamp(min=0) / SOFTENING).log1p() / math.log1p(1 / SOFTENING)
         case _:
             raise ValueError(f"no stretch is named {kind!r}")
+
+
+def unstretched(pixels: Tensor, kind: str) -> Tensor:
+    """Return stretched pixels as they were before, in the same units."""
+    match kind:
+        case "none":
+            return pixels
+        case "sqrt":
+            return pixels.clamp(min=0).square()
+        case "asinh":
+            return (pixels * math.asinh(1 / SOFTENING)).sinh() * SOFTENING
+        case "log":
+            return (pixels.clamp(min=0) * math.log1p(1 / SOFTENING)).expm1() * SOFTENING
+        case _:
+            raise ValueError(f"no stretch is named {kind!r}")

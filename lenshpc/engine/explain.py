@@ -4,6 +4,8 @@ R. R. Selvaraju et al., ICCV 2017 (arXiv 1610.02391); M. Sundararajan et al., IC
 1703.01365); both by captum. Shapes: B images, C channels, K classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -28,12 +30,20 @@ def grad_cam(plan: Plan, run: RunPaths, member: Member, rows: Rows) -> npt.NDArr
 
     The images are prepared as in training, by the statistics of the member's own fold.
     """
+    model = cast(Backbone, load_model(run.root, member.index))
+    with prepared_rows(plan, run, member, rows) as batches:
+        return np.concatenate([class_maps(model, batch) for batch in batches])
+
+
+@contextmanager
+def prepared_rows(
+    plan: Plan, run: RunPaths, member: Member, rows: Rows
+) -> Iterator[Iterator[Batch]]:
+    """Yield batches of the rows, prepared by the statistics of the member's own fold."""
     store, device = planned_store(plan), torch.device("cpu")
     blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
     with opened_fold(plan, member, load_splits(run, plan), store, device) as data:
-        model = cast(Backbone, load_model(run.root, member.index))
-        maps = [class_maps(model, batch) for batch in data.source.batches(blocks)]
-    return np.concatenate(maps)
+        yield data.source.batches(blocks)
 
 
 def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:

@@ -3,24 +3,22 @@
 Shapes: F frames, C channels, H by W pixels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.engine.load import load_model, spec_of
+from lenshpc.engine.load import load_model, load_task
 from lenshpc.engine.strategy import autocast
-from lenshpc.files import read_json
 from lenshpc.models.sampling import Noise, slerp
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
 from lenshpc.recipe import Train
 from lenshpc.tasks.diffusion import SAMPLES, Diffusion
-from lenshpc.tasks.table import make_task
 
 NUM_STOPS, FRAMES_A_LEG = 3, 5
 BATCH_ROWS = 64
@@ -73,9 +71,6 @@ class Generator:
 def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
     """Return a finished member of a diffusion run, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    done: dict[str, Any] = read_json(run.member(member.name).done)
-    spec = replace(
-        spec_of(plan, member), mean=tuple(done["mean"]), deviation=tuple(done["deviation"])
-    )
     model = load_model(run.root, member.index).to(device)
-    return Generator(cast(Diffusion, make_task(spec)), model, device, spec.train)
+    task = cast(Diffusion, load_task(plan, run, member))
+    return Generator(task, model, device, plan.recipe_of(member).train)

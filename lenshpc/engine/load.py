@@ -1,6 +1,7 @@
 """A trained network, ready to use: architecture and weights of a run's member."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from lenshpc.completion import is_done, resume_command
 from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.files import read_json
 from lenshpc.methods.classification import Classification
-from lenshpc.paths import find_run
+from lenshpc.paths import RunPaths, find_run
 from lenshpc.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
-from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.base import Task, TaskSpec
 from lenshpc.tasks.table import make_task
 
 
@@ -34,9 +36,16 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = make_task(spec_of(plan, one)).build_model(one.network)
+    model = load_task(plan, paths, one).build_model(one.network)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
+
+
+def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
+    """Return the task of a finished member, with the normalisation of its fold."""
+    done = read_json(run.member(member.name).done)
+    mean, deviation = tuple(done["mean"]), tuple(done["deviation"])
+    return make_task(replace(_spec(plan, member), mean=mean, deviation=deviation))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -46,7 +55,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
-def spec_of(plan: Plan, member: Member) -> TaskSpec:
+def _spec(plan: Plan, member: Member) -> TaskSpec:
     """Return what decides on the architecture; the store is asked for the shape of targets."""
     recipe = plan.recipe_of(member)
     method = recipe.method
@@ -60,4 +69,5 @@ def spec_of(plan: Plan, member: Member) -> TaskSpec:
         class_counts=(0,) * len(plan.classes),
         image_shape=recipe.data.model_shape(held),
         target_shape=open_store(plan.store).target_shape if method.needs_targets else None,
+        zoom=recipe.data.zoom(plan.image_shape),
     )

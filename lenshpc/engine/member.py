@@ -25,6 +25,7 @@ from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
+from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import LensHpcError
@@ -155,6 +156,7 @@ class MemberWork:
         train = self.recipe.train
         torch.manual_seed(self.member.seed)
         model = task.build_model(self.member.network)
+        start_from(model, self.recipe, self.member)
         torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
         chosen = strategy.choose(self.recipe, task, model, self.process)
         return Loop(
@@ -237,5 +239,7 @@ def build_task(plan: Plan, recipe: Recipe, store: Store, data: FoldData) -> Task
         target_shape=store.target_shape,
         mean=tuple(preparation.mean.tolist()),
         deviation=tuple(preparation.deviation.tolist()),
+        stretch=preparation.stretch,
+        zoom=recipe.data.zoom(store.image_shape),
     )
     return make_task(spec)

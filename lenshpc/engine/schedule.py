@@ -20,7 +20,7 @@ class Schedule:
 
     @property
     def lr(self) -> float:
-        """Return the learning rate of the next step."""
+        """Return the learning rate of the next step, the first group's."""
         return float(self._optimizer.param_groups[0]["lr"])
 
     def after_step(self) -> None:
@@ -36,14 +36,14 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Return all that resuming needs."""
         parts = {"by_step": self._by_step.state_dict(), "by_epoch": self._by_epoch.state_dict()}
-        return {**parts, "lr": self.lr}
+        return {**parts, "lrs": [group["lr"] for group in self._optimizer.param_groups]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self._by_step.load_state_dict(state["by_step"])
         self._by_epoch.load_state_dict(state["by_epoch"])
-        for group in self._optimizer.param_groups:
-            group["lr"] = state["lr"]
+        for group, lr in zip(self._optimizer.param_groups, state["lrs"], strict=True):
+            group["lr"] = lr
 
 
 def factor(step: int, train: Train, steps_per_epoch: int) -> float:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
+from lenshpc.models.masked_autoencoder import layer_factors
 from lenshpc.recipe import Recipe, Train
 from lenshpc.tasks.base import Task
 
@@ -54,13 +55,28 @@ def choose(recipe: Recipe, task: Task, model: nn.Module, process: Process) -> St
 
 
 def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
-    """Return AdamW over the parameters; biases and norms (one dimension) are not decayed."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1]},
-    ]
-    return torch.optim.AdamW(groups, lr=train.lr, weight_decay=0.0)
+    """Return AdamW over the parameters; biases and norms (one dimension) are not decayed.
+
+    With layer decay each layer of an encoder has a learning rate of its own; the first group has
+    the whole one.
+    """
+    factors = layer_factors(model, train.layer_decay or 1.0)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = (factors.get(parameter, 1.0), parameter.ndim > 1)
+            groups.setdefault(kind, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[factor, decays],
+                "lr": train.lr * factor,
+                "weight_decay": train.weight_decay if decays else 0.0,
+            }
+            for factor, decays in sorted(groups, reverse=True)
+        ],
+        lr=train.lr,
+    )
 
 
 def averaged(model: nn.Module, train: Train) -> AveragedModel | None:

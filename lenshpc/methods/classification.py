@@ -17,6 +17,10 @@ from pydantic import (
 from lenshpc.augmentations import Affine, Augmentation, Contrast, Noise, Part, PsfJitter
 from lenshpc.config import Frozen
 from lenshpc.methods.base import Monitors, Scored
+from lenshpc.methods.physics import Physics
+from lenshpc.methods.vit import Vit
+
+NETWORKS = ("d4_net", "mae_vit")  # beside timm's
 
 
 def _weights_source(weights: str) -> str:
@@ -63,11 +67,21 @@ class Classification(Frozen):
     mixup_alpha: NonNegativeFloat = Field(default=0.0, description="0: no mixup")
     cutmix_alpha: NonNegativeFloat = Field(default=0.0, description="0: no CutMix")
     consistency: Consistency | None = None
+    physics: Physics | None = Field(
+        default=None, description="guide the features by redrawing each image through a lens"
+    )
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
         default="random", description="initial ones: random, imagenet, or a file"
     )
     weights_sha256: str | None = Field(
         default=None, description="of the file of initial weights; noted at submission"
+    )
+    vit: Vit = Field(default=Vit(), description="the size of mae_vit")
+    frozen: bool = Field(
+        default=False, description="train the last layer alone, on standardised features"
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="rate at which the last block is skipped in training"
     )
     tta: Literal["none", "d4"] = Field(
         default="none", description="d4: mean over the eight symmetries"
@@ -87,6 +101,26 @@ class Classification(Frozen):
         between_features = self.smote is not None and self.smote.space == "feature"
         if between_features and (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError("smote.space feature goes with neither mixup nor CutMix; use pixel")
+        return self
+
+    @model_validator(mode="after")
+    def _redraws_single_images(self) -> Self:
+        mixing = {
+            "mixup_alpha": self.mixup_alpha > 0,
+            "cutmix_alpha": self.cutmix_alpha > 0,
+            "smote.space pixel": self.smote is not None and self.smote.space == "pixel",
+        }
+        mixed = [key for key, chosen in mixing.items() if chosen]
+        if self.physics is not None and mixed:
+            raise ValueError(f"{mixed[0]} mixes images, and physics redraws single lenses; drop it")
+        if self.physics is not None and self.loss == "complement":
+            raise ValueError("loss complement has steps of its own; physics goes with the others")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_features_stay(self) -> Self:
+        if self.frozen and self.drop_path:
+            raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
         return self
 
     def remedies(self) -> Sequence[str]:

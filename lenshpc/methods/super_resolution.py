@@ -8,10 +8,11 @@ from pydantic import Field, PositiveInt
 from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
 from lenshpc.methods.base import Monitors, Scored
+from lenshpc.methods.vit import Vit
 
 Shape = tuple[int, int, int]
 
-NETWORKS = ("srresnet", "edsr", "rcan")
+NETWORKS = ("srresnet", "edsr", "rcan", "mae_sr")
 SCALES = (2, 4)
 MIN_SIDE_PX = 11  # of a high-resolution image: the window of SSIM
 
@@ -26,6 +27,7 @@ class SuperResolution(Frozen):
     )
     width: PositiveInt = Field(default=64, description="channels of the network")
     blocks: PositiveInt = Field(default=16, description="residual blocks of the network")
+    vit: Vit = Field(default=Vit(), description="the size of mae_sr's encoder")
 
     monitors: ClassVar[Monitors] = MappingProxyType({"psnr": 1, "ssim": 1, "loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")

@@ -1,32 +1,54 @@
 """Build networks by name: ours, or timm's with its ways to take any channels and image size."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError
+from lenshpc.methods.classification import NETWORKS as OWN_NETWORKS
+from lenshpc.methods.vit import Vit
 from lenshpc.models.d4 import D4Net
 from lenshpc.models.weights import downloaded
 
 Shape = tuple[int, int, int]
 PREFIX = "network."
+DEFAULT_VIT = Vit()
 
 
 class Backbone(nn.Module):
-    """A network in two parts: the features of an image, and the last layer."""
+    """A network in two parts: the features of an image, and the last layer.
 
-    def __init__(self, network: nn.Module) -> None:
+    Of a `frozen` one only the last layer learns; its features are standardised by batch norm
+    without parameters, as linear probes of masked autoencoders are (He et al. 2022, A.1).
+    """
+
+    def __init__(self, network: nn.Module, *, frozen: bool = False) -> None:
         super().__init__()
         self.network: Any = network
+        self.frozen = frozen
+        self.standardise: nn.Module = nn.Identity()
+        if frozen:
+            last = cast(Any, network).get_classifier()
+            network.requires_grad_(requires_grad=False)
+            last.requires_grad_(requires_grad=True)
+            self.standardise = nn.BatchNorm1d(last.in_features, affine=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Train or evaluate; what is frozen neither drops anything nor follows the batches."""
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
 
     def features(self, image: Tensor) -> Tensor:
         """Return what goes into the last layer, (B, D)."""
         maps = self.network.forward_features(image)
-        features: Tensor = self.network.forward_head(maps, pre_logits=True)
+        features: Tensor = self.standardise(self.network.forward_head(maps, pre_logits=True))
         return features
 
     def head(self, features: Tensor) -> Tensor:
@@ -41,23 +63,40 @@ class Backbone(nn.Module):
 
         There may be fewer partners than images: those of the first rows.
         """
+        return self.head(self.between(image, partner, mix)[1])
+
+    def between(
+        self, image: Tensor, partner: Tensor | None, mix: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D) of images, and where they lie after the mixing."""
         if partner is None or mix is None:
-            return self.head(self.features(image))
+            features = self.features(image)
+            return features, features
         chosen = mix.nonzero()[:, 0]
         both = self.features(torch.cat([image, partner[chosen]]))
         own, other = both[: len(image)], both[len(image) :]
         way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
-        return self.head(own.index_add(0, chosen, way))
+        return own, own.index_add(0, chosen, way)
 
 
-def build(name: str, *, image_shape: Shape, num_outputs: int, weights: str = "random") -> Backbone:
+def build(
+    name: str,
+    *,
+    image_shape: Shape,
+    num_outputs: int,
+    weights: str = "random",
+    vit: Vit = DEFAULT_VIT,
+    drop_path: float = 0.0,
+    frozen: bool = False,
+) -> Backbone:
     """Return the network for (C, H, W) images, with random, `imagenet` or a file's weights."""
-    network = _random(name, image_shape, num_outputs)
+    make = partial(_random, name, image_shape, num_outputs, vit=vit, drop_path=drop_path)
+    network = make()
     if weights != "random":
         path = Path(weights) if weights != "imagenet" else imagenet_file(name)
-        network = _loaded(name, network, path, image_shape, num_outputs)
+        network = _loaded(name, network, path, image_shape, make)
     _check_size(name, network, image_shape)
-    return Backbone(network)
+    return Backbone(network, frozen=frozen)
 
 
 def imagenet_file(name: str) -> Path:
@@ -68,11 +107,25 @@ def imagenet_file(name: str) -> Path:
     return downloaded(config.hf_hub_id)
 
 
-def _random(name: str, image_shape: Shape, num_outputs: int, **options: Any) -> nn.Module:
+def _random(
+    name: str,
+    image_shape: Shape,
+    num_outputs: int,
+    *,
+    vit: Vit = DEFAULT_VIT,
+    drop_path: float = 0.0,
+    **options: Any,
+) -> nn.Module:
     """Return the network, told the images' size where it wants to know it."""
     channels, *size = image_shape
+    if name == "mae_vit":
+        from lenshpc.models.masked_autoencoder import EncoderClassifier  # which needs timm_module
+
+        return EncoderClassifier(channels, num_outputs, vit, drop_path)
     if name == "d4_net":
         return D4Net(channels, num_outputs)
+    if drop_path:  # some take no such option, which only they know
+        options["drop_path_rate"] = drop_path
     timm, options = timm_module(), {"in_chans": channels, "num_classes": num_outputs, **options}
     # A ViT pads what does not fill a patch; a Swin only takes the size; others refuse both.
     sized: dict[str, Any] = {"img_size": tuple(size)}
@@ -82,11 +135,20 @@ def _random(name: str, image_shape: Shape, num_outputs: int, **options: Any) -> 
             return cast(nn.Module, timm.create_model(name, **options, **further))
         except TypeError:
             continue
-    return cast(nn.Module, timm.create_model(name, **options))
+    try:
+        return cast(nn.Module, timm.create_model(name, **options))
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise ConfigError(f"{name} has no blocks to skip; drop method.drop_path") from error
 
 
 def _loaded(
-    name: str, network: nn.Module, path: Path, image_shape: Shape, num_outputs: int
+    name: str,
+    network: nn.Module,
+    path: Path,
+    image_shape: Shape,
+    make: Callable[..., nn.Module],
 ) -> nn.Module:
     """Return the network with a file's weights; last layer and first convolution are adapted.
 
@@ -98,16 +160,18 @@ def _loaded(
         if key not in state or state[key].shape != own[key].shape:
             state[key] = own[key]
     try:
-        if name == "d4_net":
+        if name in OWN_NETWORKS:
             network.load_state_dict(state)
             return network
-        facts = {"state_dict": state, "num_classes": num_outputs, "label_offset": 0}
+        facts: dict[str, Any] = {
+            "state_dict": state,
+            "num_classes": network.num_classes,
+            "label_offset": 0,
+        }
         stem = [state[key] for key in _keys(config, "first_conv") if key in state]
         if stem and stem[0].ndim == 4:
             facts["input_size"] = (stem[0].shape[1], *image_shape[1:])
-        return _random(
-            name, image_shape, num_outputs, pretrained=True, pretrained_cfg_overlay=facts
-        )
+        return make(pretrained=True, pretrained_cfg_overlay=facts)
     except (RuntimeError, KeyError, ValueError) as error:
         first = " ".join(str(error).split())[:160]
         raise ConfigError(f"{path} does not hold weights of {name}: {first}") from error
@@ -132,7 +196,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}); "
             "expected safetensors, or a torch file with tensors only"
         ) from error
-    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+    ours = {
+        key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)
+    }
+    return ours or dict(state)
 
 
 def _check_size(name: str, network: nn.Module, image_shape: Shape) -> None:

@@ -47,8 +47,8 @@ def slerp(one: Tensor, other: Tensor, part: float) -> Tensor:
     angle = cosine.clamp(-1, 1).acos()
     if angle.sin() < MIN_SINE:
         return torch.lerp(one, other, part)
-    mixed: Tensor = ((1 - part) * angle).sin() * one + (part * angle).sin() * other
-    return mixed / angle.sin()
+    mixed: Tensor = (((1 - part) * angle).sin() * one + (part * angle).sin() * other) / angle.sin()
+    return mixed
 
 
 @dataclass(frozen=True, kw_only=True)

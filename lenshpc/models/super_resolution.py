@@ -12,10 +12,13 @@ from torch.nn import functional
 
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
+from lenshpc.methods.vit import Vit
+from lenshpc.models.masked_autoencoder import EncoderMaps
 
 RESIDUAL_SCALE = 0.1  # EDSR's
 REDUCTION = 16  # RCAN's: channels to those of the bottleneck of its attention
 GROUP_BLOCKS = 4  # RCAN's blocks under one skip
+DEFAULT_VIT = Vit()
 
 Layer = Callable[[], nn.Module]
 
@@ -118,14 +121,26 @@ def rcan(channels: int, scale: int, width: int, blocks: int) -> nn.Sequential:
     return _plain(channels, scale, width, [*map(group, sizes), _conv(width, width)])
 
 
-NETWORKS = MappingProxyType({"srresnet": srresnet, "edsr": edsr, "rcan": rcan})
+def mae_sr(
+    channels: int, scale: int, width: int, blocks: int, vit: Vit = DEFAULT_VIT
+) -> nn.Sequential:
+    """Return EDSR whose first maps come from the encoder of a masked autoencoder too."""
+    layers = [*edsr(channels, scale, width, blocks)]
+    return nn.Sequential(EncoderMaps(channels, width, vit), *layers[1:])
 
 
-def build(name: str, *, channels: int, scale: int, width: int, blocks: int) -> SuperResolver:
+NETWORKS = MappingProxyType({"srresnet": srresnet, "edsr": edsr, "rcan": rcan, "mae_sr": mae_sr})
+
+
+def build(
+    name: str, *, channels: int, scale: int, width: int, blocks: int, vit: Vit = DEFAULT_VIT
+) -> SuperResolver:
     """Return the network of that name for images of so many channels."""
     if name not in NETWORKS:
         raise ConfigError(unknown("super-resolution network", name, NETWORKS))
-    return SuperResolver(NETWORKS[name](channels, scale, width, blocks), scale)
+    size = (channels, scale, width, blocks)
+    network = mae_sr(*size, vit) if name == "mae_sr" else NETWORKS[name](*size)
+    return SuperResolver(network, scale)
 
 
 def _plain(channels: int, scale: int, width: int, body: list[nn.Module]) -> nn.Sequential:

@@ -20,6 +20,7 @@ from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import Reader
 from lenshpc.prep.scan import Source, scan
+from lenshpc.prep.truth import digest_truth
 from lenshpc.store import (
     Draft,
     Pixels,
@@ -79,7 +80,11 @@ def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) ->
     refuse_existing(target)
     sources = ordered(scan(root, dataset), options.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"root": str(root.resolve()), "allow_pickle": options.allow_pickle}
+    settings = {
+        "root": str(root.resolve()),
+        "allow_pickle": options.allow_pickle,
+        "truth": digest_truth(root, dataset.truth),
+    }
     return begin(target, _spec(dataset, options), _rows(sources), settings)
 
 

@@ -136,6 +136,16 @@ class Target(ImageFormat, SplitFolders):
     """The images to be predicted from images; a pair is two files of one name."""
 
 
+class Truth(Frozen):
+    """Columns of numbers in a CSV file of SOURCE whose column `id` names the images.
+
+    Real data have no such file: where it is absent, or lacks an image or its number, that is NaN.
+    """
+
+    file: Folder = "truth.csv"
+    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+
+
 class Carve(Frozen):
     """A part of one split that becomes another, chosen by a hash of the group alone."""
 
@@ -158,6 +168,7 @@ class Dataset(Frozen):
     image: ImageFormat
     classes: Annotated[tuple[ClassFolders, ...], Field(min_length=1)]
     target: Target | None = None
+    truth: Truth | None = None
     unlabelled: Folder | None = None
     carve: Carve | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"
@@ -167,7 +178,8 @@ class Dataset(Frozen):
     def _consistent(self) -> Self:
         names = [entry.name for entry in self.classes]
         folders = [folder for split in self.splits for folder in self.folders(split)]
-        for what, values in (("class", names), ("folder", folders)):
+        columns = [*self.pickled, *(self.truth.columns if self.truth else ())]
+        for what, values in (("class", names), ("folder", folders), ("column", columns)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(f"{what} {twice[0]!r} stands twice")
@@ -175,13 +187,13 @@ class Dataset(Frozen):
             raise ValueError("the folder . (SOURCE itself) must be the only one")
         if len({tuple(entry.folders) for entry in self.classes}) > 1:
             raise ValueError("every class needs a folder for the same splits")
-        if self.columns and self.image.format != "npy":
+        if self.pickled and self.image.format != "npy":
             raise ValueError("pickled belongs to format npy")
         return self._carve_fits()
 
     @model_validator(mode="after")
     def _unlabelled_fits(self) -> Self:
-        if self.unlabelled and (self.target or self.columns):
+        if self.unlabelled and (self.target or self.pickled):
             raise ValueError("unlabelled images go with neither target nor pickled")
         return self
 
@@ -225,9 +237,14 @@ class Dataset(Frozen):
         return (*labelled, "unlabelled") if self.unlabelled else labelled
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Return the names of the numbers that come with images."""
+    def pickled(self) -> tuple[str, ...]:
+        """Return the names of the numbers that are pickled with images."""
         return tuple(dict.fromkeys(entry.pickled for entry in self.classes if entry.pickled))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the names of the numbers that come with images, or lie beside them."""
+        return (*self.pickled, *(self.truth.columns if self.truth else ()))
 
     def folders(self, split: SplitName) -> list[str]:
         """Return the folders of a split: one a class, in the order of labels, then the target's."""

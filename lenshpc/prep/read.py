@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lenshpc.prep.picture import picture_pixels
 from lenshpc.prep.pixels import check_dtype, check_shape, check_values, oriented, shown_shape
 from lenshpc.prep.scan import Source
 from lenshpc.prep.stacks import Rows, open_rows
+from lenshpc.prep.truth import Numbers, read_truth
 from lenshpc.prep.unpickle import unwrap
 
 # A file may be this much larger than its pixels as float128: headers, tables, other images.
@@ -73,10 +75,19 @@ class Reader:
         return SourceImage(
             pixels=pixels,
             target=target,
-            values={**self._blank, column: number} if column else self._blank,
+            values=self._values(source, column, number),
             sha256=digest.digest(),
             num_bytes=num_bytes,
         )
+
+    def _values(self, source: Source, column: str | None, number: float) -> Mapping[str, float]:
+        """Return what is known of an image: by the file of truth, and pickled beside its pixels."""
+        known = {**self._blank, **self._truth.get(source.id, {})}
+        return {**known, column: number} if column else known
+
+    @cached_property
+    def _truth(self) -> Numbers:
+        return read_truth(Path(self._root), self._dataset.truth)
 
     def _part(
         self, file: str, row: int | None, image: ImageFormat, column: str | None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lenshpc.aggregate.ablation import score_variants
 from lenshpc.aggregate.baseline import predict_baselines
 from lenshpc.aggregate.classification import find_mistakes
 from lenshpc.aggregate.judgement import judge
@@ -15,6 +16,7 @@ from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES, Evaluation, Judgemen
 from lenshpc.errors import DataError
 from lenshpc.plan import Plan
 from lenshpc.report import scores
+from lenshpc.report.ablation import variants_content, variants_section
 from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
 from lenshpc.report.content import (
     Block,
@@ -30,7 +32,9 @@ from lenshpc.report.curves import draw_comparison, draw_confusions, draw_curves,
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
 from lenshpc.report.findings import Findings
 from lenshpc.report.galleries import draw_galleries
+from lenshpc.report.lens_parameters import find_lenses, lenses_content, lenses_section
 from lenshpc.report.numbers import draw_numbers, known_numbers
+from lenshpc.report.pretraining import pretraining_section
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_count, word_covered, word_number
 from lenshpc.store import Store
@@ -69,7 +73,12 @@ def build(findings: Findings) -> Report:
         progress=findings.say,
     )
     mistakes = _all_mistakes(merged, headline_of(judgement))
-    content = _content(findings, judgement, mistakes, absent)
+    trained = score_variants(findings.run, plan, findings.splits, tuple(findings.lacks))
+    lenses = find_lenses(findings)
+    content = {
+        **_content(findings, judgement, mistakes, absent),
+        **without_nan({**variants_content(trained), **lenses_content(lenses)}),
+    }
     binary = len(plan.classes) == 2
     return Report(
         title=findings.run.name,
@@ -79,6 +88,8 @@ def build(findings: Findings) -> Report:
         overview=scores.models_table(judgement, "test", binary=binary),
         sections=(
             *_sections(findings, merged, judgement, mistakes),
+            *variants_section(trained),
+            *lenses_section(findings, lenses),
             *common_sections(findings, content),
         ),
         content=content,
@@ -181,6 +192,7 @@ def _sections(
     say, classes = findings.say, merged.classes
     say("drawing the curves")
     yield Section(title="Models", blocks=tuple(_models(judgement, classes)))
+    yield from pretraining_section(findings.plan, judgement)
     yield Section(title="Curves", blocks=tuple(draw_curves(judgement, merged)))
     blocks: Iterable[Block] = draw_confusions(judgement, classes)
     report = scores.per_class_table(judgement, classes)

@@ -18,6 +18,7 @@ from lenshpc.plan import Member, Plan, load_splits
 
 Say = Callable[[str], None]
 Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+Reconstruct = Callable[[Member, npt.NDArray[np.int64]], Mapping[str, npt.NDArray[np.floating]]]
 Walk = Callable[[], npt.NDArray[np.floating]]
 
 
@@ -58,6 +59,7 @@ class Findings:
     ledger: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, Any]] = ()
     explain: Explain | None = None
+    reconstruct: Reconstruct | None = None
     walk: Walk | None = None
     say: Say = field(default=silent)
 

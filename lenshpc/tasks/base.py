@@ -19,7 +19,8 @@ class TaskSpec:
     """What a task is built from.
 
     `class_counts` are of the member's own training rows. A batch's images are (pixels - mean) /
-    deviation, a channel each; targets (C', H', W') of pairs have the same scale.
+    deviation of the stretched pixels, a channel each; targets (C', H', W') of pairs have the same
+    scale. `zoom` is the side of an image's pixel in pixels of the store.
     """
 
     method: Method
@@ -30,6 +31,8 @@ class TaskSpec:
     target_shape: Shape | None = None
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
+    stretch: str = "none"
+    zoom: float = 1.0
 
 
 class Task(Protocol):

@@ -48,6 +48,9 @@ class Classification:
             image_shape=self._spec.image_shape,
             num_outputs=1 if self._method.loss == "bce" else len(self._spec.classes),
             weights=self._method.weights,
+            vit=self._method.vit,
+            drop_path=self._method.drop_path,
+            frozen=self._method.frozen,
         )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -57,18 +60,26 @@ class Classification:
         together. The mean is not over the sum of class weights: so the mean over equal shares of a
         batch is the mean over the batch.
         """
+        images, target, between = self._inputs(batch)
+        return {"loss": self._loss_of(model(images, *between), target, batch)}
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return the images of the one call, labelled ones first, their targets, what to mix."""
         image, target, between = self._mixed(batch)
-        views = [batch[view] for view in ("weak", "strong") if view in batch]
-        logits = losses.two_logits(model(torch.cat([image, *views]), *between))
-        labelled, *unlabelled = torch.split(logits, [len(view) for view in (image, *views)])
+        return torch.cat([image, *(batch[view] for view in _views(batch))]), target, between
+
+    def _loss_of(self, outputs: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the outputs of that call."""
+        logits, sizes = losses.two_logits(outputs), [len(batch[view]) for view in _views(batch)]
+        labelled, *unlabelled = torch.split(logits, [len(batch["image"]), *sizes])
         weights = self._weights.to(logits.device)
         if self.num_phases > 1 and batch["phase"] > 0:
-            return {"loss": -losses.complement_entropy(labelled, weights * target).mean()}
+            return -losses.complement_entropy(labelled, weights * target).mean()
         loss = self._loss(labelled, target, weights).mean()
         if unlabelled and (settings := self._method.consistency) is not None:
             weak, strong = unlabelled
             loss = loss + settings.weight * losses.consistency(weak, strong, settings.threshold)
-        return {"loss": loss}
+        return loss
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return `logp_0`, `logp_1`, …: each class's log-probability a row."""
@@ -132,6 +143,11 @@ class Classification:
             return image, target
         mixing, alpha = chosen[int(torch.randint(len(chosen), ()))]
         return mixing(image, target, alpha)
+
+
+def _views(batch: Batch) -> list[str]:
+    """Return which views of unlabelled images a batch holds."""
+    return [view for view in ("weak", "strong") if view in batch]
 
 
 def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ class SuperResolution:
             scale=self._scale,
             width=self._method.width,
             blocks=self._method.blocks,
+            vit=self._method.vit,
         )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

@@ -6,6 +6,10 @@ from lenshpc.tasks.base import Task, TaskSpec
 def make_task(spec: TaskSpec) -> Task:
     """Return the task of a method."""
     match spec.method.kind:
+        case "classification" if spec.method.physics is not None:
+            from lenshpc.tasks.physics_guided import PhysicsGuided
+
+            return PhysicsGuided(spec)
         case "classification":
             from lenshpc.tasks.classification import Classification
 
@@ -18,6 +22,10 @@ def make_task(spec: TaskSpec) -> Task:
             from lenshpc.tasks.super_resolution import SuperResolution
 
             return SuperResolution(spec)
+        case "foundation":
+            from lenshpc.tasks.foundation import Foundation
+
+            return Foundation(spec)
         case "diffusion":
             from lenshpc.tasks.diffusion import Diffusion
 

@@ -23,6 +23,7 @@ RECIPES = {  # folds, seeds, networks beside the recipe's own
     "anomaly_wae": (1, "0", None),
     "anomaly_mae": (1, "0", None),
     "anomaly_features": (2, "0", None),
+    "foundation_super_resolution": (1, "0", None),
     "super_resolution": (2, "0", "edsr,rcan"),
     "super_resolution_ensemble": (1, "0", None),
     "super_resolution_rcan": (1, "0,1", None),
@@ -43,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_goes_from_submission_to_report(recipe: str, place: Path):
     folds, seeds, models = RECIPES[recipe]
-    pairs = recipe.startswith("super")
+    pairs = recipe.endswith("super_resolution") or recipe.startswith("super")
     settings = REDUCED | (SMALL_NETWORK if pairs else SMALL_IMAGES)
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     chosen = ("--folds", str(folds), "--seeds", seeds, *(("--models", models) if models else ()))

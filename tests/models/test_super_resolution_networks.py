@@ -44,7 +44,7 @@ def test_default_size_is_the_published_one(name, millions):
 
 def test_only_srresnet_has_batch_norm():
     kinds = {name: {type(layer) for layer in small(name).modules()} for name in NETWORKS}
-    assert [nn.BatchNorm2d in kinds[name] for name in NETWORKS] == [True, False, False]
+    assert [nn.BatchNorm2d in kinds[name] for name in NETWORKS] == [True, False, False, False]
 
 
 def test_unknown_network_is_named_with_the_nearest():

@@ -1,0 +1,54 @@
+"""The weights of a pre-training, from which a member starts."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lenshpc.completion import is_done, resume_command
+from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.models.masked_autoencoder import encoder_of
+from lenshpc.paths import RunPaths
+from lenshpc.plan import Member, load_plan
+from lenshpc.recipe import Recipe
+
+PREFIX = "encoder."
+
+
+def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
+    """Load the encoder of the recipe's pre-training into a network; nothing where it names none."""
+    if recipe.init_from is None:
+        return
+    encoder = encoder_of(model)
+    assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
+    run = RunPaths(Path(recipe.init_from))
+    weights = pretrained(run, recipe.init_fingerprint, member.seed)
+    own = {
+        key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)
+    }
+    try:
+        encoder.load_state_dict(own)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"the encoder of run {run.name} is not that of {member.network} ({first}); give both "
+            "the same method.vit and images of as many channels"
+        ) from error
+
+
+def pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, Tensor]:
+    """Return the weights of a run's first member with that seed, or else of its first."""
+    plan = load_plan(run)
+    if plan.fingerprint() != fingerprint:
+        raise DataError(
+            f"{run.root} is no longer the run that this one was submitted to start from; "
+            "submit the recipe again"
+        )
+    member = next((one for one in plan.members if one.seed == seed), plan.members[0])
+    files = run.member(member.name)
+    if not is_done(files, plan.fingerprint(), verify=True):
+        raise IncompleteError(
+            f"member {member.index} of run {run.name}, whose weights are to be the first ones, is "
+            f"not done; finish it with: {resume_command(run)}"
+        )
+    return load_file(files.weights)

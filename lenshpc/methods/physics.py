@@ -1,0 +1,75 @@
+"""Settings of physics guidance: the lens that has to redraw each image, and when that counts."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+
+from lenshpc.config import Frozen
+from lenshpc.errors import ConfigError
+
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class Physics(Frozen):
+    """A lens with parameters from the classifier's own features, before a source of free form.
+
+    For images that all show a lens. Lengths are in arcsec.
+    """
+
+    pixel_scale_arcsec: PositiveFloat = Field(description="of the store's images")
+    lens: Literal["sis", "sie"] = "sis"
+    shear: bool = Field(default=True, description="with external shear")
+    theta_e_arcsec: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.5, 2.0), description="the least and the largest Einstein radius"
+    )
+    max_centre_arcsec: NonNegativeFloat = Field(
+        default=0.1, description="largest distance of the lens from the middle, on each axis"
+    )
+    max_shear: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.4, description="of each component"
+    )
+    min_axis_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.3, description="of sie")
+    ring_arcsec: tuple[NonNegativeFloat, PositiveFloat] = Field(
+        default=(0.2, 3.0), description="distances from the middle between which pixels count"
+    )
+    source_half_width_arcsec: PositiveFloat = Field(
+        default=1.25, description="half the side of the square that holds the source"
+    )
+    source_side: Annotated[int, Field(ge=4)] = Field(
+        default=20, description="nodes on a side of it"
+    )
+    softening_arcsec: PositiveFloat = Field(default=1e-3, description="core of the lens")
+    smoothness: NonNegativeFloat = Field(
+        default=0.03, description="weight of the source's mean slope beside the misfit"
+    )
+    weight: PositiveFloat = Field(default=1.0, description="of the physics term in the loss")
+    curriculum: tuple[Part, Part] = Field(
+        default=(0.1, 0.4),
+        description="parts of the training after which the weight begins to rise, and is whole",
+    )
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for key in ("theta_e_arcsec", "ring_arcsec", "curriculum"):
+            low, high = getattr(self, key)
+            if low >= high:
+                raise ValueError(f"{key} [{low:g}, {high:g}]: expected the smaller number first")
+        return self
+
+    @property
+    def num_parameters(self) -> int:
+        """Return how many numbers a lens has: Einstein radius, centre, shear, ellipticity."""
+        return 3 + 2 * self.shear + 2 * (self.lens == "sie")
+
+
+def check_field(physics: Physics, side_px: int) -> None:
+    """Refuse, before anything is submitted, lenses that do not fit into the images."""
+    half_arcsec = side_px * physics.pixel_scale_arcsec / 2
+    largest = physics.theta_e_arcsec[1]
+    if largest >= half_arcsec:
+        raise ConfigError(
+            f"method.physics.theta_e_arcsec reaches {largest:g}″, and the images show "
+            f"{half_arcsec:g}″ about their middle ({side_px} pixels of "
+            f"{physics.pixel_scale_arcsec:g}″); correct method.physics.pixel_scale_arcsec, or "
+            "lower the limit"
+        )

@@ -1,0 +1,31 @@
+"""The size of a vision transformer's encoder: the same in pre-training and in fine-tuning."""
+
+from typing import Self
+
+from pydantic import PositiveInt, model_validator
+
+from lenshpc.config import Frozen
+
+ENCODERS = ("mae_vit", "mae_sr")  # the networks that hold one
+
+
+class Vit(Frozen):
+    """An encoder of image patches (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
+
+    patch: PositiveInt = 8
+    width: PositiveInt = 192
+    depth: PositiveInt = 12
+    heads: PositiveInt = 3
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> Self:
+        check_width("width", self.width, self.heads)
+        return self
+
+
+def check_width(key: str, width: int, heads: int) -> None:
+    """Refuse a width that neither heads nor sines and cosines of two axes share out evenly."""
+    if width % heads or width % 4:
+        raise ValueError(
+            f"{key} {width} has to be a multiple of {heads} heads and of the 4 parts of a position"
+        )

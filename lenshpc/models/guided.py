@@ -1,0 +1,31 @@
+"""A classifier whose features also give the parameters of a lens."""
+
+import torch
+from torch import Tensor, nn
+
+from lenshpc.models.backbones import Backbone
+
+SMALL = 1e-2  # of the first weights: every image begins with nearly the same lens
+
+
+class GuidedBackbone(Backbone):
+    """A network with a second last layer."""
+
+    def __init__(self, network: nn.Module, num_parameters: int, *, frozen: bool = False) -> None:
+        super().__init__(network, frozen=frozen)
+        self.lens = nn.Linear(self.network.get_classifier().in_features, num_parameters)
+        nn.init.normal_(self.lens.weight, std=SMALL)
+        nn.init.zeros_(self.lens.bias)
+
+    def forward(
+        self,
+        image: Tensor,
+        partner: Tensor | None = None,
+        mix: Tensor | None = None,
+        with_lens: bool = False,
+    ) -> Tensor:
+        """Return outputs, followed by the lens's numbers of each image itself if so asked."""
+        if not with_lens:
+            return super().forward(image, partner, mix)
+        own, mixed = self.between(image, partner, mix)
+        return torch.cat([self.head(mixed), self.lens(own)], dim=1)

@@ -1,0 +1,71 @@
+"""Every task beside classification on two nodes of the real cluster, under DDP and under ZeRO-2."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pairs_run import write_pairs
+from test_runs import call
+
+from lenshpc.store import Store
+
+TIMEOUT_S = 1800
+VIT = {"method.vit": "{patch: 8, width: 16, depth: 1, heads: 2}"}
+SETTINGS = {
+    "anomaly": {"data.crop": 32, "data.image_size": 16, "method.normal": "class0"},
+    "super_resolution": {"method.width": 4, "method.blocks": 1},
+    "diffusion": {
+        "data.image_size": 16,
+        "method.width": 8,
+        "method.multipliers": "[1, 2]",
+        "method.num_samples": 8,
+        "method.sampling_steps": 4,
+        "train.precision": "fp32",
+    },
+    "physics_guided": {"data.crop": 32, "data.image_size": 32},
+    "foundation": {**VIT, "method.classes": "[class0]", "then": "[]"},
+}
+MODELS = {
+    "anomaly": "conv_ae",
+    "physics_guided": "test_resnet,test_resnet+plain",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SETTINGS)
+def test_two_nodes_train_alike_under_both_strategies_and_end_in_a_report(
+    cluster, recipe: str, spots: Store, tmp_path: Path
+):
+    store = spots.path
+    if recipe == "super_resolution":
+        store = tmp_path / "store"
+        write_pairs(store)
+    runs = {kind: submitted(tmp_path, recipe, store, kind) for kind in ("ddp", "deepspeed")}
+    jobs = [one[key] for one in runs.values() for key in ("job", "report")]
+    cluster.wait(jobs, timeout_s=TIMEOUT_S)
+    losses = {kind: reported_losses(Path(one["run"])) for kind, one in runs.items()}
+    assert losses["deepspeed"] == pytest.approx(losses["ddp"], rel=1e-3)
+
+
+def submitted(folder: Path, recipe: str, store: Path, strategy: str) -> dict:
+    settings = {
+        "train.strategy": strategy,
+        "train.epochs": 2,
+        "train.warmup_epochs": 1,
+        "train.batch_size": 8,
+        **SETTINGS[recipe],
+    }
+    changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    size = ["--folds", "1", "--seeds", "0", "--nodes", "2", "--gpus-per-node", "1"]
+    chosen = ["--models", MODELS[recipe]] if recipe in MODELS else []
+    source = ["--recipe", recipe, "--data", str(store), "--name", strategy, "--site", "rehearsal"]
+    done = call(folder, "submit", *source, *size, *chosen, *changes, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def reported_losses(run: Path) -> list[float]:
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["missing"] == []
+    assert {one["num_processes"] for one in report["members"]} == {2}
+    return [one["val_loss"] for one in report["members"]]
