@@ -1,44 +1,67 @@
-"""Write a run's classifier as a frozen network: python -m lenshpc.engine.freeze RUN MEMBER OUT."""
+"""Write a run's network as a frozen one: python -m lenshpc.engine.freeze RUN MEMBER OUT."""
 
 import sys
 from pathlib import Path
+
+from torch import nn
 
 from lenshpc.engine.load import load_model
 from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, sha256
 from lenshpc.frozen import Card
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.foundation import Foundation
+from lenshpc.methods.table import Methods
 from lenshpc.models.backbones import Backbone
-from lenshpc.models.frozen import freeze
+from lenshpc.models.frozen import backbone_of, freeze
+from lenshpc.models.masked_autoencoder import MaskedAutoencoder
 from lenshpc.paths import find_run
 from lenshpc.plan import load_plan
 
 
 def freeze_member(run: str, index: int, path: Path) -> str:
-    """Write the network of a finished member of a classification; return the file's SHA-256."""
+    """Write the network of a finished classifier or pre-training; return the file's SHA-256."""
     paths = find_run(run)
     plan = load_plan(paths)
     model, member = load_model(run, index), plan.members[index]
     recipe = plan.recipe_of(member)
     method, data = recipe.method, recipe.data
-    if not isinstance(model, Backbone) or not isinstance(method, Classification):
+    if not isinstance(method, Classification | Foundation):
         raise ConfigError(
-            f"run {paths.name} is of task {plan.recipe.task}, whose networks give no features; "
-            "name a classification"
+            f"run {paths.name} is of task {recipe.task}, whose networks give no features; "
+            "name a classification or a pre-training"
         )
     done = read_json(paths.member(member.name).done)
     held, _ = data.in_memory(plan.image_shape, "float32")
     card = Card(
         network=member.network,
         image_shape=data.model_shape(held),
-        num_outputs=1 if method.loss == "bce" else len(plan.classes),
+        num_outputs=_num_outputs(method, plan.classes),
         stretch=data.stretch,
         mean=done["mean"],
         deviation=done["deviation"],
         trained_on=f"{plan.dataset} ({', '.join(plan.classes)})",
+        vit=method.vit,
     )
-    freeze(model, card, path)
+    freeze(_with_features(model, card), card, path)
     return sha256(path)
+
+
+def _num_outputs(method: Methods, classes: tuple[str, ...]) -> int:
+    if not isinstance(method, Classification):
+        return 1
+    return 1 if method.loss == "bce" else len(classes)
+
+
+def _with_features(model: nn.Module, card: Card) -> Backbone:
+    """Return a classifier, or the encoder of a pre-training under a last layer that nobody asks."""
+    if isinstance(model, MaskedAutoencoder):
+        backbone = backbone_of(card)
+        backbone.network.encoder.load_state_dict(model.encoder.state_dict())
+        return backbone
+    if not isinstance(model, Backbone):
+        raise ConfigError(f"{card.network} gives no features; name a run of timm's networks")
+    return model
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import Field
-
 from lenshpc.config import Frozen
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
+from lenshpc.methods.vit import Vit
 
 HEADER = "lenshpc"  # the key of the card in the file's header
 # How a distance between features is named → the file of the network whose features they are.
@@ -26,7 +25,7 @@ class Card(Frozen):
     """What a frozen network is, and how images are prepared for it.
 
     They are averaged over channels, resized to `image_shape`, brought to [0, 1] each by itself,
-    stretched, and normalised by `mean` and `deviation`. `options` are those of the network's size.
+    stretched, and normalised by `mean` and `deviation`. `vit` is the size of an encoder of patches.
     """
 
     network: str
@@ -36,7 +35,7 @@ class Card(Frozen):
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     trained_on: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    vit: Vit
 
 
 def shipped() -> Iterator[tuple[str, Path]]:

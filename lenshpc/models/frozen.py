@@ -22,18 +22,20 @@ def freeze(model: Backbone, card: Card, path: Path) -> None:
     save_file(state, path, metadata={HEADER: card.model_dump_json()})
 
 
+def backbone_of(card: Card) -> Backbone:
+    """Return the network of a card, with random weights."""
+    return build(
+        card.network, image_shape=card.image_shape, num_outputs=card.num_outputs, vit=card.vit
+    )
+
+
 class FrozenNetwork(nn.Module):
     """The features of any image by a network that does not learn."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.card = read_card(path)
-        self._backbone = build(
-            self.card.network,
-            image_shape=self.card.image_shape,
-            num_outputs=self.card.num_outputs,
-            **self.card.options,
-        )
+        self._backbone = backbone_of(self.card)
         state = {
             name: value.float() if value.is_floating_point() else value
             for name, value in load_file(path).items()

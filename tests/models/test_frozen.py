@@ -9,6 +9,7 @@ from lenshpc import frozen
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
 from lenshpc.frozen import Card
+from lenshpc.methods.vit import Vit
 from lenshpc.models.backbones import build
 from lenshpc.models.frozen import FrozenNetwork, freeze
 from lenshpc.tasks.features import features
@@ -22,6 +23,7 @@ CARD = Card(
     mean=(0.4, 0.4, 0.4),
     deviation=(0.2, 0.2, 0.2),
     trained_on="spots (no, sub)",
+    vit=Vit(),
 )
 
 
