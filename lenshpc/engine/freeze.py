@@ -11,7 +11,7 @@ from lenshpc.files import read_json, sha256
 from lenshpc.frozen import Card
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation
-from lenshpc.methods.table import Methods
+from lenshpc.methods.table import Methods, learnt_labels
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.frozen import backbone_of, freeze
 from lenshpc.models.masked_autoencoder import MaskedAutoencoder
@@ -31,6 +31,7 @@ def freeze_member(run: str, index: int, path: Path) -> str:
             f"run {paths.name} is of task {recipe.task}, whose networks give no features; "
             "name a classification or a pre-training"
         )
+    learnt = [plan.classes[label] for label in learnt_labels(method, plan.classes)]
     done = read_json(paths.member(member.name).done)
     held, _ = data.in_memory(plan.image_shape, "float32")
     card = Card(
@@ -40,10 +41,10 @@ def freeze_member(run: str, index: int, path: Path) -> str:
         stretch=data.stretch,
         mean=done["mean"],
         deviation=done["deviation"],
-        trained_on=f"{plan.dataset} ({', '.join(plan.classes)})",
+        trained_on=f"{plan.dataset} ({', '.join(learnt)})",
         vit=method.vit,
     )
-    freeze(_with_features(model, card), card, path)
+    freeze(with_features(model, card), card, path)
     return sha256(path)
 
 
@@ -53,7 +54,7 @@ def _num_outputs(method: Methods, classes: tuple[str, ...]) -> int:
     return 1 if method.loss == "bce" else len(classes)
 
 
-def _with_features(model: nn.Module, card: Card) -> Backbone:
+def with_features(model: nn.Module, card: Card) -> Backbone:
     """Return a classifier, or the encoder of a pre-training under a last layer that nobody asks."""
     if isinstance(model, MaskedAutoencoder):
         backbone = backbone_of(card)

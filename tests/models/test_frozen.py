@@ -6,12 +6,15 @@ import torch
 from safetensors.torch import save_file
 
 from lenshpc import frozen
+from lenshpc.engine.freeze import with_features
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
 from lenshpc.frozen import Card
+from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.vit import Vit
 from lenshpc.models.backbones import build
 from lenshpc.models.frozen import FrozenNetwork, freeze
+from lenshpc.models.masked_autoencoder import MaskedAutoencoder
 from lenshpc.tasks.features import features
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -54,6 +57,21 @@ def test_features_do_not_depend_on_units_or_on_other_rows(written):
     torch.testing.assert_close(features(network, 300 * images - 7), found, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(features(network, images[2:]), found[2:], atol=1e-5, rtol=1e-5)
     assert torch.isfinite(features(network, torch.zeros(1, 1, 50, 50))).all()
+
+
+def test_encoder_of_a_pretraining_gives_its_mean_token(tmp_path):
+    vit = Vit(patch=8, width=24, depth=1, heads=2)
+    pretrained = MaskedAutoencoder((1, 16, 16), Foundation(vit=vit)).eval()
+    card = CARD.model_copy(
+        update={"network": "mae_vit", "image_shape": (1, 16, 16), "num_outputs": 1, "vit": vit}
+    )
+    with torch.no_grad():
+        model, images = with_features(pretrained, card).eval(), torch.randn(2, 1, 16, 16)
+        expected = pretrained.encoder(images).mean(dim=1)
+        torch.testing.assert_close(model.features(images), expected)
+        freeze(model, card.model_copy(update={"mean": (0,), "deviation": (1,)}), tmp_path / "mae")
+        found = FrozenNetwork(tmp_path / "mae").features(images)
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2)
 
 
 def test_description_is_what_the_report_needs(written):
