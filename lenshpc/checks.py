@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import MIN_SIDE_PX, Anomaly
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.methods.foundation import Foundation, num_hidden
 from lenshpc.methods.physics import check_field
 from lenshpc.methods.super_resolution import SuperResolution, check_pairs
@@ -40,6 +41,8 @@ def check_fits(recipe: Recipe, store: Store) -> None:
         _check_masks(method, height, width)
     if isinstance(method, SuperResolution):
         _check_pairs(method, recipe, store)
+    if isinstance(method, Diffusion):
+        _check_generation(method, recipe, store)
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
             f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
@@ -74,7 +77,9 @@ def _check_learnt(recipe: Recipe, store: Store, key: str) -> None:
 def _check_encoder(recipe: Recipe, height: int, width: int) -> None:
     """Refuse images, or parts of pairs, that do not fill one patch of our encoder."""
     method = recipe.method
-    if isinstance(method, Anomaly) or not set(ENCODERS) & set(map(network_of, recipe.models)):
+    if isinstance(method, Anomaly | Diffusion) or not set(ENCODERS) & set(
+        map(network_of, recipe.models)
+    ):
         return
     cut = method.patch if isinstance(method, SuperResolution) else None
     side = cut or min(height, width)
@@ -115,6 +120,33 @@ def _check_pairs(method: SuperResolution, recipe: Recipe, store: Store) -> None:
             f"data.image_size would resize the images of {store.path}, not their targets; drop it"
         )
     check_pairs(method, recipe.data.model_shape(store.image_shape), store.target_shape)
+
+
+def _check_generation(method: Diffusion, recipe: Recipe, store: Store) -> None:
+    """Refuse images too small for the U-Net, classes that are none, pixels out of range."""
+    _, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+    if min(height, width) < method.halving:
+        raise ConfigError(
+            f"method.multipliers halves sides {len(method.multipliers) - 1} times, and images have "
+            f"{height} by {width} pixels; give fewer multipliers"
+        )
+    if recipe.data.grey_to_rgb:
+        raise ConfigError(
+            f"task {recipe.task} draws the channels of the store; drop data.grey_to_rgb"
+        )
+    if method.guidance and len(store.classes) < 2:
+        raise ConfigError(
+            f"method.guidance tells classes apart, and {store.path} has one, {store.classes[0]}; "
+            "drop it"
+        )
+    low, high = method.pixel_range or (-float("inf"), float("inf"))
+    means = store.moments[:, :, 0]
+    if means.min() < low or means.max() > high:
+        raise ConfigError(
+            f"method.pixel_range {[low, high]} does not hold the pixels of {store.path}, whose "
+            f"images have means of {means.min():.3g} to {means.max():.3g}; give their range, or "
+            "null"
+        )
 
 
 def _check_crop(recipe: Recipe, store: Store) -> None:

@@ -81,6 +81,15 @@ def enlarged(images: Floats, sides: tuple[int, int], interpolation: int) -> Floa
     return np.stack(large).reshape(*images.shape[:2], *sides)
 
 
+def blurred(images: Floats) -> Floats:
+    """Return images (n, C, H, W) halved by area and enlarged by bicubic interpolation."""
+    import cv2
+
+    height, width = images.shape[2:]
+    halves = (max(1, height // 2), max(1, width // 2))
+    return enlarged(enlarged(images, halves, cv2.INTER_AREA), (height, width), cv2.INTER_CUBIC)
+
+
 def interpolations() -> dict[str, Callable[[Floats, tuple[int, int]], Floats]]:
     """Return the ways to enlarge an image without a network, the simplest first."""
     import cv2

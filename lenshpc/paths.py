@@ -129,6 +129,11 @@ class RunPaths:
         """Images that were merged from the members', of tasks that make images."""
         return self.root / "merged.zarr"
 
+    @property
+    def samples(self) -> Path:
+        """Images that a generative model drew: an array for each member and seed."""
+        return self.root / "samples.zarr"
+
     def member(self, name: str) -> MemberPaths:
         """Return the files of the member of that name."""
         return MemberPaths(self.root / "members" / name)

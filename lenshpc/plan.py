@@ -15,6 +15,7 @@ from lenshpc.checks import check_batches, check_fits, check_groups, check_loadin
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.methods.table import learnt_labels
 from lenshpc.paths import RunPaths
 from lenshpc.recipe import Recipe, network_of
@@ -192,7 +193,8 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
     """Return the rows that a member predicts, with `split` naming what they are to this member.
 
-    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen.
+    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen. A
+    diffusion draws an image for each: the first `num_samples` of a split, whose order is random.
     """
     import pandas as pd
 
@@ -206,8 +208,11 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
         "aside": splits[splits["split"] == "aside"],
         "test": splits[splits["split"] == "test"],
     }
-    scored = recipe.method.scored
-    return pd.concat([parts[name].assign(split=name) for name in scored], ignore_index=True)
+    method = plan.recipe_of(member).method
+    most = method.num_samples if isinstance(method, Diffusion) else None
+    return pd.concat(
+        [parts[name].assign(split=name)[:most] for name in method.scored], ignore_index=True
+    )
 
 
 def planned_store(plan: Plan) -> Store:

@@ -21,7 +21,7 @@ from lenshpc.methods.classification import NETWORKS as OWN_CLASSIFIERS
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import TASKS, Method
-from lenshpc.methods.vit import ENCODERS, NETWORKS_WITH_ENCODER
+from lenshpc.methods.vit import ENCODERS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
@@ -315,8 +315,8 @@ class Recipe(Frozen):
                         f"{', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
-            if self.of(model).init_from and network_of(model) not in NETWORKS_WITH_ENCODER:
-                able = " or ".join(NETWORKS_WITH_ENCODER)
+            if self.of(model).init_from and network_of(model) not in ENCODERS:
+                able = " or ".join(ENCODERS)
                 raise ValueError(
                     f"{model} has no encoder that init_from could fill; use {able}, or a variant "
                     "that sets init_from to null"

@@ -1,7 +1,7 @@
-"""What runs inside an allocation: a member, the aggregation, a conversion, or this machine's queue.
+"""What runs inside an allocation: a member, the aggregation, a share of a conversion or of samples.
 
-The scheduler's pickle holds a path and a number; all else is read from the run directory. torch is
-imported where a job runs, not where it is submitted.
+As a module it is this machine's queue. The scheduler's pickle holds a path and numbers; all else is
+read from the run directory. torch is imported where a job runs, not where it is submitted.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def write_report(
         failures=past_failures(run, plan),
         explain=partial(_explain, run, plan),
         reconstruct=partial(_reconstruct, run, plan),
+        walk=partial(_walk, run, plan),
         say=say,
     )
     report = compose(findings)
@@ -78,13 +79,24 @@ def write_report(
 
 def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return maps (n, H, W) of what the first finished member looked at in rows of the store."""
-    from lenshpc.completion import is_done
     from lenshpc.engine.explain import grad_cam
 
-    finished = (
+    return grad_cam(plan, run, _first_finished(run, plan), rows)
+
+
+def _walk(run: RunPaths, plan: Plan) -> NDArray[np.float32]:
+    """Return frames (F, C, H, W) between images that the first finished member draws."""
+    from lenshpc.engine.generate import open_generator
+
+    return open_generator(plan, run, _first_finished(run, plan)).walk()
+
+
+def _first_finished(run: RunPaths, plan: Plan) -> Member:
+    from lenshpc.completion import is_done
+
+    return next(
         member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
     )
-    return grad_cam(plan, run, next(finished), rows)
 
 
 def _reconstruct(
@@ -104,6 +116,31 @@ def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:
     draft = open_draft(Path(folder))
     mine = [shard for shard in draft.missing() if shard % num_tasks == task]
     convert_shards(draft, mine, jobs=jobs)
+
+
+def draw_share(
+    root: str,
+    task: int,
+    num_tasks: int,
+    index: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> None:
+    """Draw the task's share of the shards of samples that a member lacks."""
+    from lenshpc.engine.generate import open_generator
+    from lenshpc.plan import load_plan
+    from lenshpc.samples import open_samples
+
+    run = RunPaths(Path(root))
+    plan = load_plan(run)
+    samples = open_samples(run, plan.members[index], seed)
+    mine = [shard for shard in samples.missing() if shard % num_tasks == task]
+    if not mine:
+        return
+    generator = open_generator(plan, run, plan.members[index])
+    for done, shard in enumerate(mine, start=1):
+        samples.write(shard, generator.draw(samples.rows(shard), seed))
+        progress(done, len(mine))
 
 
 def join_shards(folder: str) -> None:

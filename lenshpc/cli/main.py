@@ -15,6 +15,7 @@ from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
+from lenshpc.cli.sample import sample
 from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
@@ -54,6 +55,6 @@ def main() -> None:
 
 
 PREPARING = (simulate, prepare, verify, info)
-RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, list_runs, clean)
+RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, sample, list_runs, clean)
 for verb in (*PREPARING, *RUNNING):
     main.add_command(verb)

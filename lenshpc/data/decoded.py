@@ -68,6 +68,11 @@ class Decoded:
         """Return how many chunks hold the images."""
         return -(-self.store.num_rows // self.store.chunk_rows)
 
+    def images(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return images (n, C, H, W), cropped and resized, in the store's units."""
+        held = self.as_held(self.store.read_raw(rows)).astype(np.float32)
+        return np.asarray(held * np.float32(self.scale))
+
     def read_chunks(
         self, chunks: Iterable[int], places: Iterable[Images | None] = repeat(None)
     ) -> Iterator[Images]:

@@ -1,6 +1,7 @@
 """A trained network, ready to use: architecture and weights of a run's member."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from lenshpc.completion import is_done, resume_command
 from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.files import read_json
 from lenshpc.methods.classification import Classification
-from lenshpc.paths import find_run
+from lenshpc.paths import RunPaths, find_run
 from lenshpc.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
 from lenshpc.tasks.base import Task, TaskSpec
@@ -34,14 +36,16 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
-    model = load_task(plan, one).build_model(one.network)
+    model = load_task(plan, paths, one).build_model(one.network)
     model.load_state_dict(_read_weights(files.weights))
     return model.eval()
 
 
-def load_task(plan: Plan, member: Member) -> Task:
-    """Return the task of a run's member, as far as the architecture and the method decide."""
-    return make_task(_spec(plan, member))
+def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
+    """Return the task of a finished member, with the normalisation of its fold."""
+    done = read_json(run.member(member.name).done)
+    mean, deviation = tuple(done["mean"]), tuple(done["deviation"])
+    return make_task(replace(_spec(plan, member), mean=mean, deviation=deviation))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

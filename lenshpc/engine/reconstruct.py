@@ -22,7 +22,7 @@ def reconstruct(
     Surface brightness is in the units of the images that the network sees, above the sky.
     """
     model = load_model(run.root, member.index)
-    task = cast(PhysicsGuided, load_task(plan, member))
+    task = cast(PhysicsGuided, load_task(plan, run, member))
     with prepared_rows(plan, run, member, rows) as batches, torch.no_grad():
         found = [task.reconstruct(model, batch) for batch in batches]
     return {name: torch.cat([one[name] for one in found]).numpy() for name in found[0]}

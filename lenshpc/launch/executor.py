@@ -114,6 +114,16 @@ def conversion_request(
     return _request(site, folder, num_tasks, parameters | _one_task(site, cpus) | parallel)
 
 
+def sampling_request(plan: Plan, site: Site, folder: Path, num_tasks: int) -> JobRequest:
+    """Return the request of an array that draws images: one GPU a task."""
+    size = plan.recipe.resources
+    cpus = site.cpus_per_gpu or size.cpus_per_gpu
+    mem_gb = site.mem_gb_per_gpu or size.mem_gb_per_gpu
+    parameters = _common(f"{plan.run_name}-sample", site, mem_gb, size.time_min)
+    more = {"gpus_per_node": 1, "array_parallelism": site.max_parallel}
+    return _request(site, folder, num_tasks, parameters | _one_task(site, cpus) | more)
+
+
 def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
     """Return the request of the job that joins what an array has converted."""
     parameters = _common(f"{name}-join", site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN)

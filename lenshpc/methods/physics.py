@@ -33,7 +33,7 @@ class Physics(Frozen):
         default=(0.2, 3.0), description="distances from the middle between which pixels count"
     )
     source_half_width_arcsec: PositiveFloat = Field(
-        default=1.0, description="half the side of the square that holds the source"
+        default=1.25, description="half the side of the square that holds the source"
     )
     source_side: Annotated[int, Field(ge=4)] = Field(
         default=20, description="nodes on a side of it"

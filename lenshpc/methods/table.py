@@ -10,10 +10,11 @@ from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
 from lenshpc.methods.anomaly import Anomaly, normal_class
 from lenshpc.methods.classification import Classification
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.super_resolution import SuperResolution
 
-Methods = Classification | Anomaly | SuperResolution | Foundation
+Methods = Classification | Anomaly | SuperResolution | Diffusion | Foundation
 
 TASKS: Mapping[str, type[Methods]] = MappingProxyType(
     {
@@ -23,6 +24,7 @@ TASKS: Mapping[str, type[Methods]] = MappingProxyType(
         "anomaly": Anomaly,
         "super-resolution": SuperResolution,
         "foundation": Foundation,
+        "diffusion": Diffusion,
     }
 )
 

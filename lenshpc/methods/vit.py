@@ -9,9 +9,6 @@ from lenshpc.config import Frozen
 ENCODERS = ("mae_vit", "mae_sr")  # the networks that hold one
 
 
-NETWORKS_WITH_ENCODER = ("mae_vit", "mae_sr")
-
-
 class Vit(Frozen):
     """An encoder of image patches (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
 

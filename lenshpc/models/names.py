@@ -10,11 +10,18 @@ from pathlib import Path
 from lenshpc.errors import ConfigError
 from lenshpc.methods.anomaly import NETWORKS as ANOMALY_NAMES
 from lenshpc.methods.classification import NETWORKS as CLASSIFICATION_NAMES
+from lenshpc.methods.diffusion import NETWORKS as DIFFUSION_NAMES
 from lenshpc.methods.foundation import NETWORKS as FOUNDATION_NAMES
 from lenshpc.methods.super_resolution import NETWORKS as SUPER_RESOLUTION_NAMES
 
 OWN_NAMES = frozenset(
-    {*CLASSIFICATION_NAMES, *ANOMALY_NAMES, *SUPER_RESOLUTION_NAMES, *FOUNDATION_NAMES}
+    {
+        *CLASSIFICATION_NAMES,
+        *ANOMALY_NAMES,
+        *SUPER_RESOLUTION_NAMES,
+        *DIFFUSION_NAMES,
+        *FOUNDATION_NAMES,
+    }
 )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from matplotlib import colormaps
 
@@ -13,7 +12,6 @@ from lenshpc.aggregate.merge import read_array
 from lenshpc.aggregate.results import Floats
 from lenshpc.data.decoded import Decoded
 from lenshpc.plan import Member, Plan
-from lenshpc.recipe import Data
 from lenshpc.report.content import Gallery, Picture
 from lenshpc.report.findings import Findings
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
@@ -31,7 +29,7 @@ def draw_strangest(findings: Findings, merged: MergedScores, store: Store) -> It
     places = most_and_least(merged, line, NUM_SHOWN)
     for which, some in places.items():
         rows = merged.rows.iloc[list(some)]
-        images = seen_images(store, rows["row"].to_numpy(), findings.plan.recipe.data)
+        images = Decoded(store, findings.plan.recipe.data).images(rows["row"].to_numpy())
         drawn = read_array(findings.run, member, "reconstruction", rows["row"].to_numpy())
         yield _gallery(which, line, rows, images, np.asarray(drawn, np.float32), findings.plan)
 
@@ -43,13 +41,6 @@ def _first_reconstructing(findings: Findings, merged: MergedScores) -> tuple[Mem
         if f"{model} mse" in merged.values:
             return training.member, merged.heads[model]
     return None
-
-
-def seen_images(store: Store, rows: npt.NDArray[np.int64], data: Data) -> Floats:
-    """Return images (n, C, H, W) cropped and resized as the models saw them, in store's units."""
-    decoded = Decoded(store, data)
-    held = decoded.as_held(store.read_raw(rows)).astype(np.float32)
-    return np.asarray(held * np.float32(decoded.scale))
 
 
 def _gallery(

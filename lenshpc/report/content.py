@@ -62,11 +62,16 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One image as PNG, with what a reader who does not see it is told."""
+    """One image as PNG or animated GIF, with what a reader who does not see it is told."""
 
     png: bytes
     text: str
     caption: str = ""
+
+    @property
+    def suffix(self) -> str:
+        """Return the end of its file's name."""
+        return "gif" if self.png.startswith(b"GIF8") else "png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class Gallery:
         """Yield each picture with the name of its file."""
         pictures = (picture for panel in self.panels for picture in panel)
         for number, picture in enumerate(pictures, start=1):
-            yield f"{self.name}_{number:02d}.png", picture
+            yield f"{self.name}_{number:02d}.{picture.suffix}", picture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from lenshpc.plan import Member, Plan, load_splits
 Say = Callable[[str], None]
 Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
 Reconstruct = Callable[[Member, npt.NDArray[np.int64]], Mapping[str, npt.NDArray[np.floating]]]
+Walk = Callable[[], npt.NDArray[np.floating]]
 
 
 def silent(_: str) -> None:
@@ -47,7 +48,7 @@ class Findings:
 
     `ledger` and `failures` are what its jobs cost and how they failed, as plain values. `say` is
     told what is being done. `explain` returns maps (n, H, W) in [0, 1] of what the network looked
-    at in n rows of the store.
+    at in n rows of the store; `walk` frames (F, C, H, W) between images that a network draws.
     """
 
     run: RunPaths
@@ -59,6 +60,7 @@ class Findings:
     failures: Sequence[Mapping[str, Any]] = ()
     explain: Explain | None = None
     reconstruct: Reconstruct | None = None
+    walk: Walk | None = None
     say: Say = field(default=silent)
 
 

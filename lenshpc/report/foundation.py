@@ -11,10 +11,10 @@ import pandas as pd
 from lenshpc.aggregate.foundation import LEARNT, Line, judge_errors, merge_errors
 from lenshpc.aggregate.merge import read_array
 from lenshpc.aggregate.results import LEVEL, NUM_RESAMPLES, Floats
+from lenshpc.data.decoded import Decoded
 from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.table import learnt_labels
 from lenshpc.plan import Plan
-from lenshpc.report.anomaly_pictures import seen_images
 from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
 from lenshpc.report.content import (
     Block,
@@ -159,7 +159,7 @@ def _gallery(findings: Findings, training: Training, store: Store, rows: pd.Data
     plan, member = findings.plan, training.member
     shown = rows.iloc[draw_rows(rows["label"].to_numpy(), NUM_SHOWN)]
     numbers = shown["row"].to_numpy()
-    images = seen_images(store, numbers, plan.recipe.data)
+    images = Decoded(store, plan.recipe.data).images(numbers)
     drawn, masks = (
         read_array(findings.run, member, name, numbers) for name in ("reconstruction", "mask")
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lenshpc.report.content import Block, Report
+from lenshpc.report.content import Block, Picture, Report
 
 
 def render_html(report: Report) -> str:
@@ -25,7 +25,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"grouped": _grouped, "inline_png": _inline_png, "inline_svg": _scalable}
+    environment.filters |= {
+        "grouped": _grouped,
+        "inline_image": _inline_image,
+        "inline_svg": _scalable,
+    }
     return environment
 
 
@@ -35,8 +39,8 @@ def _grouped(blocks: Iterable[Block]) -> Iterator[tuple[str, list[Block]]]:
         yield kind, list(some)
 
 
-def _inline_png(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _inline_image(picture: Picture) -> str:
+    return f"data:image/{picture.suffix};base64,{base64.b64encode(picture.png).decode()}"
 
 
 def _scalable(svg: str) -> Markup:

@@ -234,8 +234,8 @@ def _gallery(
         name="redrawn",
         title="Images redrawn through their lenses",
         caption=f"By {whose}: the ring of the image, the same redrawn, the residual (red: light "
-        f"that is missing, blue: too much; full colour is {reach:.3g} in the units that the network "
-        "sees), and the source. Source and images have one asinh stretch, not one scale.",
+        f"that is missing, blue: too much; full colour is {reach:.3g} in the units that the "
+        "network sees), and the source. All have the same asinh stretch; the source is enlarged.",
         panels=tuple(panels),
     )
 

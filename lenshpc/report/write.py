@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lenshpc.files import replacing, replacing_folder, write_json, write_text
-from lenshpc.report import anomaly, classification, foundation, super_resolution
+from lenshpc.report import anomaly, classification, diffusion, foundation, super_resolution
 from lenshpc.report.content import Report
 from lenshpc.report.findings import Findings
 from lenshpc.report.html import render_html
@@ -17,6 +17,7 @@ BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
         "anomaly": anomaly.build,
         "super_resolution": super_resolution.build,
         "foundation": foundation.build,
+        "diffusion": diffusion.build,
     }
 )
 

@@ -26,3 +26,7 @@ def make_task(spec: TaskSpec) -> Task:
             from lenshpc.tasks.foundation import Foundation
 
             return Foundation(spec)
+        case "diffusion":
+            from lenshpc.tasks.diffusion import Diffusion
+
+            return Diffusion(spec)

@@ -14,7 +14,7 @@ from lenshpc.cli.main import main
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
 VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
-VERBS += ["resume", "aggregate", "list", "clean"]
+VERBS += ["resume", "aggregate", "sample", "list", "clean"]
 SPAWNED = """
 import json, sys
 from lenshpc.cli.main import main
@@ -175,7 +175,7 @@ def test_mistyped_option_names_the_nearest():
 def test_unknown_task_names_the_nearest(spots):
     assert one_line("submit", "--task", "lens-findin", "--data", spots.path) == (
         "unknown task 'lens-findin'; did you mean lens-finding? known: "
-        "lens-finding, multiclass, anomaly, super-resolution"
+        "lens-finding, multiclass, anomaly, super-resolution, diffusion"
     )
 
 

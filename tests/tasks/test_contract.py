@@ -11,8 +11,13 @@ from lenshpc.recipe import Train
 from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.table import make_task
 
-FIRST = {"phase": torch.tensor(0)}
-NUM_CLASSES = {"cross_entropy": 3, "bce": 2, "focal": 3, "complement": 3}
+FIRST = {"phase": torch.tensor(0), "progress": torch.tensor(1.0)}
+NUM_CLASSES = {"cross_entropy": 3, "bce": 2, "focal": 3, "complement": 3, "guided": 3}
+GUIDED = {"loss": "cross_entropy", "physics": {"pixel_scale_arcsec": 0.2, "source_side": 8}}
+LENS = (
+    *("theta_e_arcsec", "centre_x_arcsec", "centre_y_arcsec", "gamma1", "gamma2"),
+    *("axis_ratio", "angle_rad", "physics_loss"),
+)
 
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -20,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def make(loss, **method):
     spec = TaskSpec(
-        method=Settings(loss=loss, **method),
+        method=Settings(**({"loss": loss} if loss != "guided" else GUIDED), **method),
         train=Train(),
         classes=tuple(f"class{k}" for k in range(NUM_CLASSES[loss])),
         class_counts=(10,) * NUM_CLASSES[loss],
@@ -74,8 +79,9 @@ def test_columns_are_those_that_the_files_keep(loss):
     task, batch, ks = make(loss), eight(loss), range(NUM_CLASSES[loss])
     model = task.build_model("test_resnet").eval()
     predicted, inferred = task.predict(model, batch), task.infer(model, batch)
-    assert list(predicted) == [f"logp_{k}" for k in ks]
-    assert list(inferred) == [*predicted, *(f"rot90_logp_{k}" for k in ks), "embedding"]
+    logp, lens = [f"logp_{k}" for k in ks], LENS if loss == "guided" else ()
+    assert list(predicted) == [*logp, *lens[-1:]]
+    assert list(inferred) == [*logp, *(f"rot90_{name}" for name in logp), "embedding", *lens]
     assert inferred["embedding"].shape == (8, model.network.num_features)
     assert inferred["embedding"].dtype == torch.float16
     assert all(torch.equal(inferred[key], column) for key, column in predicted.items())
@@ -109,6 +115,7 @@ def test_summary_agrees_with_scikit_learn(loss):
     labels = np.arange(12) % num
     probabilities = np.random.default_rng(0).dirichlet(np.ones(num), size=12)
     columns = {f"logp_{k}": np.log(probabilities[:, k]).astype(np.float32) for k in range(num)}
+    columns["physics_loss"] = np.linspace(0, 1, 12, dtype=np.float32)
     summary = make(loss).summarise(labels, columns)
     judged = [1] if num == 2 else range(num)
     areas = [
@@ -123,4 +130,5 @@ def test_summary_agrees_with_scikit_learn(loss):
         "pr_auc": pr_auc,
         "accuracy": accuracy_score(labels, probabilities.argmax(axis=1)),
     }
-    assert summary == pytest.approx(expected, rel=1e-6)
+    further = {"physics_loss": 0.5} if loss == "guided" else {}
+    assert summary == pytest.approx(expected | further, rel=1e-6)

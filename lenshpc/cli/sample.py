@@ -1,0 +1,95 @@
+"""`lenshpc sample`: a trained generative model draws images."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from lenshpc.cli.completing import runs, sites
+from lenshpc.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from lenshpc.paths import RunPaths
+    from lenshpc.plan import Member, Plan
+
+
+@click.command(short_help="Draw images with a run's generative model.")
+@click.argument("run", shell_complete=runs)
+@click.option("--num", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--member", type=click.IntRange(min=0), default=0, help="Its index.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--site",
+    shell_complete=sites,
+    help="Draw as a job array of this SLURM site: a name, or your .yaml.",
+)
+@click.option("--tasks", type=click.IntRange(min=1), help="Jobs in the array, a GPU each.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was drawn or sent as JSON.")
+def sample(
+    run: str,
+    num: int,
+    member: int,
+    seed: int,
+    site: str | None,
+    tasks: int | None,
+    as_json: bool,
+) -> None:
+    """Draw images with a finished member of RUN into samples.zarr of its directory.
+
+    Image number i is a function of the seed and i, whatever the number of jobs. Stopped at any
+    moment, the same command goes on where it was.
+
+    \b
+    Examples:
+      lenshpc sample diffusion-9f2c51ab --num 1000
+      lenshpc sample diffusion-9f2c51ab --num 100000 --site ./mycluster.yaml --tasks 16
+    """
+    if (site is None) != (tasks is None):
+        raise click.UsageError("--site and --tasks go together")
+    from lenshpc.launch.prepare import load_cluster
+    from lenshpc.launch.sample import send_samples
+    from lenshpc.samples import check_drawn, start_samples
+    from lenshpc.worker import draw_share
+
+    cluster = load_cluster(site) if site else None
+    paths, plan, one = _finished(run, member)
+    samples = start_samples(paths, plan, one, num=num, seed=seed)
+    if cluster and tasks:
+        sent = send_samples(
+            paths, plan, one, samples, cluster, seed=seed, num_tasks=tasks, draw=draw_share
+        )
+        advice = f"array {sent['job'] or 'none'} of {len(sent['tasks'])} jobs draws {samples.path}"
+        click.echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
+        return
+    with progress_bar("drawing") as progress:
+        draw_share(str(paths.root), 0, 1, member, seed, progress)
+    check_drawn(samples)
+    made = {"samples": str(samples.path), "num": num}
+    click.echo(json.dumps(made, indent=1) if as_json else f"samples: {samples.path}")
+
+
+def _finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
+    """Return a run's member, or refuse one that cannot draw."""
+    from lenshpc.completion import describe, find_lack, resume_command
+    from lenshpc.errors import ConfigError, IncompleteError
+    from lenshpc.paths import find_run
+    from lenshpc.plan import load_plan
+
+    paths = find_run(run)
+    plan = load_plan(paths)
+    if plan.recipe.method.kind != "diffusion":
+        raise ConfigError(
+            f"run {paths.name} is of task {plan.recipe.task}, which draws no images; name a run of "
+            "task diffusion"
+        )
+    if index >= len(plan.members):
+        raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
+    member = plan.members[index]
+    lack = find_lack(paths.member(member.name), plan.fingerprint())
+    if lack:
+        raise IncompleteError(
+            f"{describe(paths, member)} {lack}; finish it with: {resume_command(paths)}"
+        )
+    return paths, plan, member

@@ -1,0 +1,60 @@
+"""Frozen networks whose features are compared: written from a trained one, read back."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lenshpc.frozen import HEADER, Card, read_card
+from lenshpc.models.backbones import Backbone, build
+
+Shape = tuple[int, int, int]
+
+
+def freeze(model: Backbone, card: Card, path: Path) -> None:
+    """Write a network's weights in half precision, with its card in the header."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in model.state_dict().items()
+    }
+    save_file(state, path, metadata={HEADER: card.model_dump_json()})
+
+
+class FrozenNetwork(nn.Module):
+    """The features of any image by a network that does not learn."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.card = read_card(path)
+        self._backbone = build(
+            self.card.network,
+            image_shape=self.card.image_shape,
+            num_outputs=self.card.num_outputs,
+            **self.card.options,
+        )
+        state = {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in load_file(path).items()
+        }
+        self._backbone.load_state_dict(state)
+        self.eval().requires_grad_(requires_grad=False)
+
+    def resized(self, image: Tensor) -> Tensor:
+        """Return images (B, C', h, w) of the network's size, in [0, 1] each by itself."""
+        channels, *sides = self.card.image_shape
+        grey = image.float().mean(dim=1, keepdim=True)
+        small = functional.interpolate(grey, tuple(sides), mode="bilinear", antialias=True)
+        low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
+        span = (high - low).clamp(min=torch.finfo(small.dtype).tiny)
+        return ((small - low) / span).repeat(1, channels, 1, 1)
+
+    def features(self, stretched: Tensor) -> Tensor:
+        """Return features (B, D) of what `resized` gave, stretched as the card says."""
+        mean, deviation = (
+            stretched.new_tensor(values)[:, None, None]
+            for values in (self.card.mean, self.card.deviation)
+        )
+        with torch.autocast(stretched.device.type, enabled=False):
+            return self._backbone.features((stretched - mean) / deviation).float()

@@ -1,0 +1,185 @@
+"""A U-Net that is told the level of noise, and perhaps a class (Ho et al. 2020; Dhariwal and Nichol
+2021, arXiv 2105.05233). Attention where sides are small; any C, H, W.
+
+Shapes: B rows, C channels, H by W pixels, E numbers of the embedding.
+"""
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MAX_ATTENTION_SIDE_PX = 20  # of maps that attend to themselves: 400 places
+HEAD_CHANNELS = 32
+MAX_PERIOD = 10_000.0
+
+
+class UNet(nn.Module):
+    """Residual blocks on the way down and up, joined at equal sizes.
+
+    Sides are reflected until they halve evenly, and the result is cut back. The class `num_classes`
+    stands for a hidden one.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        width: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        self._halving = 2 ** (len(multipliers) - 1)
+        side = -(-max(sides) // self._halving) * self._halving
+        embedded = 4 * width
+        self.width, self.null_class = width, num_classes
+        self.time = nn.Sequential(
+            nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded)
+        )
+        self.classes = nn.Embedding(num_classes + 1, embedded) if num_classes else None
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        kept, now = [width], width
+        for level, multiplier in enumerate(multipliers):
+            attends = side <= MAX_ATTENTION_SIDE_PX
+            for _ in range(blocks):
+                self.down.append(Block(now, multiplier * width, embedded, attends=attends))
+                now = multiplier * width
+                kept.append(now)
+            if level < len(multipliers) - 1:
+                self.down.append(Halve(now))
+                kept.append(now)
+                side //= 2
+        self.middle = nn.ModuleList(Block(now, now, embedded, attends=at == 0) for at in range(2))
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            attends = side <= MAX_ATTENTION_SIDE_PX
+            for _ in range(blocks + 1):
+                joined = now + kept.pop()
+                self.up.append(Block(joined, multiplier * width, embedded, attends=attends))
+                now = multiplier * width
+            if level:
+                self.up.append(Double(now))
+                side *= 2
+        self.last = nn.Sequential(
+            _norm(now), nn.SiLU(), _zeroed(nn.Conv2d(now, channels, 3, padding=1))
+        )
+
+    def forward(self, noisy: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the prediction (B, C, H, W) at the levels (B,); no label is a hidden one."""
+        height, width = noisy.shape[2:]
+        hidden = self.first(padded(noisy, self._halving))
+        embedding = self.time(sinusoids(level, self.width).to(hidden.dtype))
+        if self.classes is not None:
+            label = torch.full_like(level, self.null_class) if label is None else label
+            embedding = embedding + self.classes(label)
+        embedding, kept = functional.silu(embedding), [hidden]
+        for layer in self.down:
+            hidden = layer(hidden, embedding)
+            kept.append(hidden)
+        for layer in self.middle:
+            hidden = layer(hidden, embedding)
+        for layer in self.up:
+            joins = isinstance(layer, Block)
+            hidden = layer(torch.cat([hidden, kept.pop()], 1) if joins else hidden, embedding)
+        top, left = (hidden.shape[2] - height) // 2, (hidden.shape[3] - width) // 2
+        return cast(Tensor, self.last(hidden))[:, :, top : top + height, left : left + width]
+
+
+class Block(nn.Module):
+    """Two convolutions, the second under the embedding's scale and shift; perhaps attention."""
+
+    def __init__(self, inputs: int, outputs: int, embedded: int, *, attends: bool) -> None:
+        super().__init__()
+        self.norm = _norm(inputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.embed = nn.Linear(embedded, 2 * outputs)
+        self.norm_embedded = _norm(outputs)
+        self.second = _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.attention = Attention(outputs) if attends else nn.Identity()
+
+    def forward(self, maps: Tensor, embedding: Tensor) -> Tensor:
+        """Return maps of the same sides."""
+        hidden = self.first(functional.silu(self.norm(maps)))
+        scale, shift = self.embed(embedding)[:, :, None, None].chunk(2, dim=1)
+        hidden = self.norm_embedded(hidden) * (1 + scale) + shift
+        result: Tensor = self.attention(self.skip(maps) + self.second(functional.silu(hidden)))
+        return result
+
+
+class Attention(nn.Module):
+    """Each place of the maps attends to all others; adds nothing at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self._heads = 1 if channels % HEAD_CHANNELS else channels // HEAD_CHANNELS
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = _zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps and what they attended to."""
+        batch, _channels, height, width = maps.shape
+        places = self.qkv(self.norm(maps)).reshape(batch, 3, self._heads, -1, height * width)
+        query, key, value = places.transpose(3, 4).unbind(1)
+        seen = functional.scaled_dot_product_attention(query, key, value)
+        result: Tensor = maps + self.out(seen.transpose(2, 3).reshape(maps.shape))
+        return result
+
+
+class Halve(nn.Module):
+    """A convolution that halves sides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, maps: Tensor, _: Tensor) -> Tensor:
+        """Return maps of half the sides."""
+        return cast(Tensor, self.convolution(maps))
+
+
+class Double(nn.Module):
+    """Pixels are repeated, then convolved."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, maps: Tensor, _: Tensor) -> Tensor:
+        """Return maps of twice the sides."""
+        return cast(Tensor, self.convolution(functional.interpolate(maps, scale_factor=2.0)))
+
+
+def sinusoids(level: Tensor, num: int) -> Tensor:
+    """Return the sines and cosines (B, num) of a level (Vaswani et al. 2017, 3.5)."""
+    half = num // 2
+    rates = torch.arange(half, device=level.device) / half
+    angles = level.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * rates)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def padded(images: Tensor, multiple: int) -> Tensor:
+    """Return images reflected at their edges until their sides are multiples of a number."""
+    more = [-side % multiple for side in images.shape[2:]]
+    if not any(more):
+        return images
+    (top, bottom), (left, right) = ((each // 2, each - each // 2) for each in more)
+    return functional.pad(images, (left, right, top, bottom), mode="reflect")
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(channels, 32), channels)
+
+
+def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return a layer that gives 0 at first."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
