@@ -11,12 +11,12 @@ PLAIN = {"plain": {"method.physics": None}}
 LENS = ("theta_e_arcsec", "centre_x_arcsec", "centre_y_arcsec", "gamma1", "gamma2")
 
 
-def make_lenses_run(folder: Path) -> SyntheticRun:
+def make_lenses_run(folder: Path, numbers: dict | None = None) -> SyntheticRun:
     """Return a run of two folds and three seeds; members of the first model have lenses.
 
     The Einstein radius of row r is 1 + r / 1000 and a member's own deviate.
     """
-    run = make_run(folder, models=MODELS, folds=2, seeds=(0, 1, 2), variants=PLAIN)
+    run = make_run(folder, models=MODELS, folds=2, seeds=(0, 1, 2), variants=PLAIN, numbers=numbers)
     for member in run.plan.members:
         if member.model == MODELS[0]:
             run.finish(member.index, with_lenses(run.predictions(member.index), member.index))

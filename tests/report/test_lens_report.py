@@ -99,14 +99,9 @@ def test_pictures_that_cannot_be_made_are_a_sentence(findings):
     assert said == ["No pictures of sources: the store is gone."]
 
 
-def test_truth_that_the_store_holds_is_compared_and_drawn(findings, monkeypatch):
-    from lenshpc.report import lens_parameters
-
-    store, _ = lens_parameters.open_or_tell(findings.plan, "")
-    rows = store.rows.assign(theta_e_arcsec=1 + np.arange(store.num_rows) / 1000)
-    told = type("Known", (), {"rows": rows})()
-    monkeypatch.setattr(lens_parameters, "open_or_tell", lambda *_: (told, ()))
-    report = compose(findings)
+def test_truth_that_the_store_holds_is_compared_and_drawn(tmp_path):
+    run = make_lenses_run(tmp_path, {"theta_e_arcsec": 1 + np.arange(150) / 1000})
+    report = compose(gather(run.paths, run.plan, {}, allow_partial=False))
     agreement = report.content["lens_parameters"]["agreement"]
     assert [one["part"] for one in agreement] == [
         "test",
@@ -116,3 +111,5 @@ def test_truth_that_the_store_holds_is_compared_and_drawn(findings, monkeypatch)
     ]
     assert agreement[0]["mae"] < 0.03
     assert "theta_e_truth_0" in [figure.name for figure in report.figures()]
+    kinds = [block.kind for block in section(report, "Lens parameters").blocks]
+    assert kinds == ["table", "prose", "figure", "figure"]
