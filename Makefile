@@ -65,6 +65,7 @@ bench: setup .venv-rivals/installed  ## loading, conversion, memory, options bes
 	$(BIN)/python benchmarks/conversion.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/options.py
+	$(BIN)/python benchmarks/diffusion.py
 
 clean:  ## remove the demo and what tools leave behind, not the environment
 	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

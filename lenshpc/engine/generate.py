@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.engine.load import load_model, load_task
+from lenshpc.engine.strategy import autocast
 from lenshpc.models.sampling import Noise, slerp
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import Train
 from lenshpc.tasks.diffusion import SAMPLES, Diffusion
 
 NUM_STOPS, FRAMES_A_LEG = 3, 5
@@ -31,6 +33,7 @@ class Generator:
     task: Diffusion
     model: nn.Module
     device: torch.device
+    train: Train
 
     def draw(self, rows: range, seed: int) -> Floats:
         """Return the images (n, C, H, W) of some indices: functions of seed and index.
@@ -38,7 +41,7 @@ class Generator:
         With classes, the classes take turns.
         """
         blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.train, self.device):
             drawn = [
                 self.task.draw(self.model, SAMPLES, seed, block, self._labels(block))
                 for block in blocks
@@ -55,7 +58,7 @@ class Generator:
         legs = pairwise([*stops, stops[0]])
         starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
         label = self._labels(range(1))
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self.train, self.device):
             frames = [self.task.decode(self.model, start[None], label) for start in starts]
         return torch.cat(frames).cpu().numpy()
 
@@ -69,4 +72,5 @@ def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
     """Return a finished member of a diffusion run, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(run.root, member.index).to(device)
-    return Generator(cast(Diffusion, load_task(plan, run, member)), model, device)
+    task = cast(Diffusion, load_task(plan, run, member))
+    return Generator(task, model, device, plan.recipe_of(member).train)

@@ -5,6 +5,8 @@ Shapes: B rows, C channels, H by W pixels, E numbers of the embedding.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,6 +16,14 @@ from torch.nn import functional
 MAX_ATTENTION_SIDE_PX = 20  # of maps that attend to themselves: 400 places
 HEAD_CHANNELS = 32
 MAX_PERIOD = 10_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """The channels of one size of maps, and whether these attend to themselves."""
+
+    channels: int
+    attends: bool
 
 
 class UNet(nn.Module):
@@ -36,37 +46,26 @@ class UNet(nn.Module):
         channels, *sides = image_shape
         self._halving = 2 ** (len(multipliers) - 1)
         side = -(-max(sides) // self._halving) * self._halving
-        embedded = 4 * width
+        levels = [
+            Level(channels=multiplier * width, attends=side >> at <= MAX_ATTENTION_SIDE_PX)
+            for at, multiplier in enumerate(multipliers)
+        ]
+        deepest, embedded = levels[-1].channels, 4 * width
         self.width, self.null_class = width, num_classes
         self.time = nn.Sequential(
             nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded)
         )
         self.classes = nn.Embedding(num_classes + 1, embedded) if num_classes else None
         self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        kept, now = [width], width
-        for level, multiplier in enumerate(multipliers):
-            attends = side <= MAX_ATTENTION_SIDE_PX
-            for _ in range(blocks):
-                self.down.append(Block(now, multiplier * width, embedded, attends=attends))
-                now = multiplier * width
-                kept.append(now)
-            if level < len(multipliers) - 1:
-                self.down.append(Halve(now))
-                kept.append(now)
-                side //= 2
-        self.middle = nn.ModuleList(Block(now, now, embedded, attends=at == 0) for at in range(2))
-        for level, multiplier in reversed(list(enumerate(multipliers))):
-            attends = side <= MAX_ATTENTION_SIDE_PX
-            for _ in range(blocks + 1):
-                joined = now + kept.pop()
-                self.up.append(Block(joined, multiplier * width, embedded, attends=attends))
-                now = multiplier * width
-            if level:
-                self.up.append(Double(now))
-                side *= 2
+        self.down, kept = _way_down(width, levels, blocks, embedded)
+        self.middle = nn.ModuleList(
+            Block(deepest, deepest, embedded, attends=attends) for attends in (True, False)
+        )
+        self.up = _way_up(levels, kept, blocks, embedded)
         self.last = nn.Sequential(
-            _norm(now), nn.SiLU(), _zeroed(nn.Conv2d(now, channels, 3, padding=1))
+            _norm(levels[0].channels),
+            nn.SiLU(),
+            _zeroed(nn.Conv2d(levels[0].channels, channels, 3, padding=1)),
         )
 
     def forward(self, noisy: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
@@ -154,6 +153,36 @@ class Double(nn.Module):
     def forward(self, maps: Tensor, _: Tensor) -> Tensor:
         """Return maps of twice the sides."""
         return cast(Tensor, self.convolution(functional.interpolate(maps, scale_factor=2.0)))
+
+
+def _way_down(
+    width: int, levels: Sequence[Level], blocks: int, embedded: int
+) -> tuple[nn.ModuleList, list[int]]:
+    """Return the layers, and the channels of what each of them leaves for the way up."""
+    layers, kept = nn.ModuleList(), [width]
+    for level in levels:
+        for _ in range(blocks):
+            layers.append(Block(kept[-1], level.channels, embedded, attends=level.attends))
+            kept.append(level.channels)
+        if level is not levels[-1]:
+            layers.append(Halve(level.channels))
+            kept.append(level.channels)
+    return layers, kept
+
+
+def _way_up(
+    levels: Sequence[Level], kept: Sequence[int], blocks: int, embedded: int
+) -> nn.ModuleList:
+    """Return the layers; each block is joined by what the way down has left last."""
+    layers, left, now = nn.ModuleList(), list(kept), kept[-1]
+    for level in reversed(levels):
+        for _ in range(blocks + 1):
+            joined = now + left.pop()
+            layers.append(Block(joined, level.channels, embedded, attends=level.attends))
+            now = level.channels
+        if level is not levels[0]:
+            layers.append(Double(now))
+    return layers
 
 
 def sinusoids(level: Tensor, num: int) -> Tensor:

@@ -11,6 +11,7 @@ from lenshpc.launch.executor import (
     conversion_request,
     joining_request,
     member_request,
+    sampling_request,
 )
 from lenshpc.launch.sites import Site
 from lenshpc.plan import Plan, expand
@@ -196,6 +197,15 @@ def test_conversion_is_an_array_of_single_tasks_without_gpus():
         + SETUP
         + srun("%A_%a", "--cpus-per-task=4")
     )
+
+
+def test_sampling_is_an_array_of_single_tasks_with_a_gpu_each(case):
+    lines = sampling_request(case.plan, SITE, FOLDER, 5).script().splitlines()
+    assert {"#SBATCH --gpus-per-node=1", "#SBATCH --nodes=1", "#SBATCH --ntasks-per-node=1"} <= {
+        *lines
+    }
+    (array,) = (line for line in lines if line.startswith("#SBATCH --array="))
+    assert array.startswith("#SBATCH --array=0-4%")
 
 
 def test_joining_waits_for_any_end_of_the_conversion():
