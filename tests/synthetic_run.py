@@ -45,13 +45,15 @@ def make_run(
     num_train: int = 90,
     num_test: int = 60,
     separation: float = 1.5,
+    numbers: dict | None = None,
     **further: Any,
 ) -> SyntheticRun:
     """Return a complete run under `folder`/runs over a store at `folder`/store.
 
-    `further` keys are the recipe's.
+    `numbers` has columns of the store beside its labels, a value a row; `further` keys are the
+    recipe's.
     """
-    store = _write_store(folder / "store", classes, num_train, num_test)
+    store = _write_store(folder / "store", classes, num_train, num_test, numbers or {})
     recipe = Recipe(
         name="lens", task="lens-finding", models=models, folds=folds, seeds=seeds, **further
     )
@@ -113,7 +115,9 @@ def _draw(plan: Plan, splits: pd.DataFrame, member: Member, separation: float) -
     return pd.DataFrame({"row": asked["row"], "id": asked["id"], "split": kind, **columns})
 
 
-def _write_store(path: Path, classes: tuple[str, ...], num_train: int, num_test: int) -> Path:
+def _write_store(
+    path: Path, classes: tuple[str, ...], num_train: int, num_test: int, numbers: dict
+) -> Path:
     num_rows = num_train + num_test
     labels = np.arange(num_rows) % len(classes)
     ids = [f"{label}/{at:04d}.npy" for at, label in enumerate(labels)]
@@ -124,8 +128,10 @@ def _write_store(path: Path, classes: tuple[str, ...], num_train: int, num_test:
         dataset="lens_finding",
         classes=classes,
         image=Pixels(shape=(1, 4, 4), dtype="float32", channels=("g",)),
+        columns=tuple(numbers),
     )
     rng = np.random.default_rng(0)
     images = rng.normal(size=(num_rows, 1, 4, 4)) + 0.2 * labels[:, None, None, None]
-    write_rows(path, spec, rows, images.astype(np.float32))
+    values = np.stack([*numbers.values()], axis=1) if numbers else None
+    write_rows(path, spec, rows, images.astype(np.float32), values=values)
     return path

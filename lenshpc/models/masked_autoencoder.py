@@ -17,7 +17,7 @@ from lenshpc.models.backbones import timm_module
 from lenshpc.models.scorers import Shape
 
 NUM_SWEEPS = 200  # of the relaxation; a hole of three patches of 8 pixels is smooth by then
-TINY = 1e-6  # of a patch's variance, as the paper's authors have it
+TINY = 1e-6  # added to the variance of a patch, which may be flat
 
 
 class Encoder(nn.Module):

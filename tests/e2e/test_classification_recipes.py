@@ -25,6 +25,10 @@ RECIPES = {  # folds, and the words that reduce it further
     "multiclass_best": (1, {"train.warmup_epochs": 1}),
     "multiclass_transformers": (1, {"train.warmup_epochs": 1, "method.weights": "random"}),
     "slc_two_classes": (2, {}),
+    "physics_guided": (
+        1,
+        {"data.crop": 32, "method.physics.pixel_scale_arcsec": 0.2, "train.warmup_epochs": 0},
+    ),
 }
 
 
@@ -59,13 +63,14 @@ def test_recipe_goes_from_submission_to_report(recipe: str, place: Path):
     written = Path(out.removeprefix("report: ").strip()).with_name("report.json")
     report = json.loads(written.read_text())
 
-    num = len(report["recipe"]["models"])
+    num = len(report["recipe"]["models"]) * len(report["recipe"]["seeds"])
     assert report["missing"] == []
     assert report["num_members"] == len(report["members"]) == num * folds
     assert [one["name"] for one in report["models"] if one["kind"] == "model"] == (
         report["recipe"]["models"]
     )
     assert {one["test"]["num_rows"] for one in report["models"]} == {24}
+    assert ("variants" in report) == ("lens_parameters" in report) == (recipe == "physics_guided")
     assert 0 <= report["headline"]["auc"] <= 1
     part = "took part" if recipe == "lens_finding_fixmatch" else "took no part"
     page = written.with_suffix(".md").read_text()
@@ -81,7 +86,7 @@ def test_recipe_goes_from_submission_to_report(recipe: str, place: Path):
 
 def test_every_classification_recipe_is_tried():
     jobs = Path(__file__).parents[2] / "jobs"
-    tasks = ("task: lens-finding\n", "task: multiclass\n")
+    tasks = ("task: lens-finding\n", "task: multiclass\n", "task: physics-guided\n")
     shipped = {
         path.stem for path in jobs.glob("*.yaml") if any(task in path.read_text() for task in tasks)
     }

@@ -86,3 +86,21 @@ def test_schedule_goes_on_from_its_state(kind: str) -> None:
     second = made(scheduler=kind, epochs=6)
     second.load_state_dict(first.state_dict())
     assert begun + epochs(second, losses[3:]) == whole
+
+
+def test_groups_keep_their_own_rates_over_a_state() -> None:
+    """Layers of an encoder have rates of their own."""
+    train = recipe(train__scheduler="plateau", train__plateau_patience=1).train
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+
+    def two() -> torch.optim.Optimizer:
+        groups = [{"params": [one], "lr": lr} for one, lr in zip(parameters, (1, 0.5), strict=True)]
+        return torch.optim.SGD(groups)
+
+    first, second = two(), two()
+    schedule = Schedule(first, train, steps_per_epoch=4)
+    for loss in (1.0, 2.0, 2.0):
+        schedule.after_epoch(loss)
+    Schedule(second, train, steps_per_epoch=4).load_state_dict(schedule.state_dict())
+    assert [group["lr"] for group in first.param_groups] == pytest.approx([0.1, 0.05])
+    assert [group["lr"] for group in second.param_groups] == pytest.approx([0.1, 0.05])
