@@ -21,6 +21,7 @@ from lenshpc.recipe import Train
 from lenshpc.tasks.diffusion import SAMPLES, Diffusion
 
 NUM_STOPS, FRAMES_A_LEG = 3, 5
+MOST_STEPS = 25  # of a frame: reports are written without a GPU, and 15 frames take minutes
 BATCH_ROWS = 64
 
 Floats = npt.NDArray[np.float32]
@@ -51,15 +52,18 @@ class Generator:
     def walk(self) -> Floats:
         """Return frames (F, C, H, W) from one draw to the next by slerp, and back to the first.
 
-        The frames 0, 5, 10, … are the draws themselves, by DDIM. With classes, all are of the
-        first.
+        The frames 0, 5, 10, … are the draws themselves, by 25 DDIM steps at most. With classes, all
+        are of the first.
         """
         stops = Noise((SAMPLES, 0), range(NUM_STOPS)).draw(self.task.shape, self.device)
         legs = pairwise([*stops, stops[0]])
         starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
         label = self._labels(range(1))
         with torch.no_grad(), autocast(self.train, self.device):
-            frames = [self.task.decode(self.model, start[None], label) for start in starts]
+            frames = [
+                self.task.decode(self.model, start[None], label, most_steps=MOST_STEPS)
+                for start in starts
+            ]
         return torch.cat(frames).cpu().numpy()
 
     def _labels(self, rows: range) -> Tensor | None:

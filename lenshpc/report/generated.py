@@ -108,8 +108,8 @@ def draw_walk(frames: Floats) -> Gallery:
     return Gallery(
         name="walk",
         title="From one draw to the next",
-        caption="Noise between three draws on great circles (slerp), each decoded by DDIM; every "
-        "fifth frame is a draw itself. First member, in the order of the walk, which closes.",
+        caption="Noise between three draws on great circles (slerp), each decoded by 25 DDIM steps "
+        "at most; every fifth frame is a draw itself. First member; the walk closes.",
         panels=((moving,), stills),
     )
 

@@ -114,14 +114,17 @@ class Diffusion:
         model: nn.Module,
         start: Tensor,
         label: Tensor | None = None,
+        *,
         noise: Noise | None = None,
+        most_steps: int | None = None,
     ) -> Tensor:
         """Return the images of what is noise alone; by DDIM where no further noise is given."""
+        steps = self._method.sampling_steps
         low, high = self._bounds()
         sampler = Sampler(
             schedule=self._schedule,
             kind=self._method.sampler,
-            num_steps=self._method.sampling_steps,
+            num_steps=steps if most_steps is None else min(steps, most_steps),
             scale=self._method.guidance.scale if self._method.guidance else None,
             low=low,
             high=high,
