@@ -38,7 +38,7 @@ def read_truth(root: Path, truth: Truth | None) -> Numbers:
     if len(twice) or table["id"].isna().any():
         found = f"names {twice.iloc[0]!r} twice" if len(twice) else "has a row without an id"
         raise DataError(f"{path} {found}; each image has one row: correct it")
-    infinite = table.loc[np.isinf(numbers).any(axis=1), "id"]
+    infinite = table.loc[np.isinf(numbers.to_numpy()).any(axis=1), "id"]
     if len(infinite):
         raise DataError(f"{path} has a number without end for {infinite.iloc[0]!r}; correct it")
     return dict(zip(table["id"], numbers.to_dict("records"), strict=True))

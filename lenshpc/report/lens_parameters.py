@@ -149,7 +149,9 @@ def _distributions(
         for label, kind in enumerate(classes):
             mine = estimate[asked & (rows["label"] == label).to_numpy()]
             if len(mine):
-                axes.hist(mine, edges, density=True, histtype="step", label=kind, **look_of(label))
+                axes.hist(
+                    mine, list(edges), density=True, histtype="step", label=kind, **look_of(label)
+                )
         axes.set(xlabel="Estimated θ_E (″)", ylabel="Density of test images")
         axes.set_title(f"Einstein radii by {model}", color=INK)
         add_legend(axes, "best")
