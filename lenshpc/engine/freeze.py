@@ -37,6 +37,7 @@ def freeze_member(run: str, index: int, path: Path) -> str:
     card = Card(
         network=member.network,
         image_shape=data.model_shape(held),
+        part=data.crop / min(plan.image_shape[1:]) if data.crop else 1.0,
         num_outputs=_num_outputs(method, plan.classes),
         stretch=data.stretch,
         mean=done["mean"],

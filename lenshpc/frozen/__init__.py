@@ -24,12 +24,14 @@ FILES: Mapping[str, str] = MappingProxyType(
 class Card(Frozen):
     """What a frozen network is, and how images are prepared for it.
 
-    They are averaged over channels, resized to `image_shape`, brought to [0, 1] each by itself,
-    stretched, and normalised by `mean` and `deviation`. `vit` is the size of an encoder of patches.
+    They are averaged over channels, cut to the middle `part` of each side, resized to
+    `image_shape`, brought to [0, 1] each by itself, stretched, and normalised by `mean` and
+    `deviation`. `vit` is the size of an encoder of patches.
     """
 
     network: str
     image_shape: tuple[int, int, int]
+    part: float
     num_outputs: int
     stretch: str
     mean: tuple[float, ...]

@@ -46,7 +46,7 @@ class FrozenNetwork(nn.Module):
     def resized(self, image: Tensor) -> Tensor:
         """Return images (B, C', h, w) of the network's size, in [0, 1] each by itself."""
         channels, *sides = self.card.image_shape
-        grey = image.float().mean(dim=1, keepdim=True)
+        grey = _middle(image.float().mean(dim=1, keepdim=True), self.card.part)
         small = functional.interpolate(grey, tuple(sides), mode="bilinear", antialias=True)
         low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
         span = (high - low).clamp(min=torch.finfo(small.dtype).tiny)
@@ -60,3 +60,10 @@ class FrozenNetwork(nn.Module):
         )
         with torch.autocast(stretched.device.type, enabled=False):
             return self._backbone.features((stretched - mean) / deviation).float()
+
+
+def _middle(images: Tensor, part: float) -> Tensor:
+    """Return the middle part of each side of images (B, C, H, W)."""
+    height, width = (max(1, round(part * side)) for side in images.shape[2:])
+    top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+    return images[:, :, top : top + height, left : left + width]

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 CARD = Card(
     network="test_resnet",
     image_shape=(3, 32, 32),
+    part=1.0,
     num_outputs=2,
     stretch="sqrt",
     mean=(0.4, 0.4, 0.4),
@@ -49,6 +50,18 @@ def test_network_comes_back_with_its_card(written):
             features(network, grey), model.features(prepared), atol=1e-2, rtol=1e-2
         )
     assert not any(one.requires_grad for one in network.parameters())
+
+
+def test_network_is_shown_the_part_that_it_was_trained_on(tmp_path):
+    model = build("test_resnet", image_shape=(3, 32, 32), num_outputs=2).eval()
+    card = CARD.model_copy(update={"part": 0.5})
+    freeze(model, card, tmp_path / "one.safetensors")
+    network, images = FrozenNetwork(tmp_path / "one.safetensors"), torch.rand(2, 1, 64, 64)
+    found = features(network, images)
+    images[:, :, :16] = 5  # outside of the middle
+    torch.testing.assert_close(features(network, images), found)
+    images[:, :, 17] = 5
+    assert not torch.allclose(features(network, images), found)
 
 
 def test_features_do_not_depend_on_units_or_on_other_rows(written):
