@@ -64,10 +64,14 @@ class Plan(Frozen):
     members: tuple[Member, ...]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`."""
-        value = self.model_dump(mode="json", exclude={"store": True, "recipe": {"then"}})
-        size = value["recipe"]["resources"]
-        value["recipe"]["resources"] = {key: size[key] for key in ("nodes", "gpus_per_node")}
+        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`.
+
+        A key that has its default is left out, so a later one does not make another Plan of it.
+        """
+        recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
+        size = self.recipe.resources
+        recipe["resources"] = {"nodes": size.nodes, "gpus_per_node": size.gpus_per_node}
+        value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     @cached_property
