@@ -41,4 +41,8 @@ def read_truth(root: Path, truth: Truth | None) -> Numbers:
     infinite = table.loc[np.isinf(numbers.to_numpy()).any(axis=1), "id"]
     if len(infinite):
         raise DataError(f"{path} has a number without end for {infinite.iloc[0]!r}; correct it")
-    return dict(zip(table["id"], numbers.to_dict("records"), strict=True))
+    values = numbers.to_numpy().tolist()
+    return {
+        name: dict(zip(truth.columns, row, strict=True))
+        for name, row in zip(table["id"].tolist(), values, strict=True)
+    }

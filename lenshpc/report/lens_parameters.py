@@ -71,7 +71,9 @@ def find_lenses(findings: Findings) -> Lenses | None:
     known = (
         {} if store is None else {name: store.rows[name] for name in COMPARED if name in store.rows}
     )
-    truth = {name: column.to_numpy()[estimates.rows["row"]] for name, column in known.items()}
+    truth = {
+        name: column.to_numpy()[estimates.rows["row"].to_numpy()] for name, column in known.items()
+    }
     return Lenses(
         estimates=estimates,
         truth=truth,

@@ -1,12 +1,13 @@
 """The tasks by the kind of their method; only the one that is asked for is imported."""
 
+from lenshpc.methods.classification import Classification as Settings
 from lenshpc.tasks.base import Task, TaskSpec
 
 
 def make_task(spec: TaskSpec) -> Task:
     """Return the task of a method."""
     match spec.method.kind:
-        case "classification" if spec.method.physics is not None:
+        case "classification" if _is_guided(spec):
             from lenshpc.tasks.physics_guided import PhysicsGuided
 
             return PhysicsGuided(spec)
@@ -30,3 +31,7 @@ def make_task(spec: TaskSpec) -> Task:
             from lenshpc.tasks.diffusion import Diffusion
 
             return Diffusion(spec)
+
+
+def _is_guided(spec: TaskSpec) -> bool:
+    return isinstance(spec.method, Settings) and spec.method.physics is not None
