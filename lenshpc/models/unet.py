@@ -125,7 +125,8 @@ class Attention(nn.Module):
         """Return the maps and what they attended to."""
         batch, _channels, height, width = maps.shape
         places = self.qkv(self.norm(maps)).reshape(batch, 3, self._heads, -1, height * width)
-        query, key, value = places.transpose(3, 4).unbind(1)
+        # contiguous, since the fused kernels of attention take nothing else
+        query, key, value = places.transpose(3, 4).contiguous().unbind(1)
         seen = functional.scaled_dot_product_attention(query, key, value)
         result: Tensor = maps + self.out(seen.transpose(2, 3).reshape(maps.shape))
         return result
