@@ -372,6 +372,11 @@ def network_of(model: str) -> str:
     return model.partition("+")[0]
 
 
+def is_variant(model: str) -> bool:
+    """Say whether an entry of `models` is a variant, which no ensemble takes in."""
+    return "+" in model
+
+
 def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:
     """Return a shipped recipe, or the one at a path, with dotted keys changed."""
     path = locate("jobs", source)

@@ -19,6 +19,7 @@ from lenshpc.aggregate.results import NUM_RESAMPLES, Floats
 from lenshpc.methods.anomaly import normal_class
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import is_variant
 
 TURNED = "rot90_"
 SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
@@ -116,9 +117,10 @@ def merge_scores(
             line = f"{model} {name}"
             heads.setdefault(model, line)
             values[line], turned[line] = _mean_scores(mine, name, rows)
-    if len(heads) > 1:
+    parts = [line for model, line in heads.items() if not is_variant(model)]
+    if len(parts) > 1:
         for table in (values, turned):
-            table[ENSEMBLE] = np.mean([table[line] for line in heads.values()], axis=0)
+            table[ENSEMBLE] = np.mean([table[line] for line in parts], axis=0)
     normal = normal_class(plan.recipe.method, plan.classes)
     return MergedScores(
         rows=rows,

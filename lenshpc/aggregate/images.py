@@ -15,6 +15,7 @@ from lenshpc.aggregate.merge import ENSEMBLE, evaluated_rows, rejected
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
+from lenshpc.recipe import is_variant
 from lenshpc.store import Store
 
 BLOCK_BYTES = 24_000_000
@@ -101,7 +102,12 @@ class Images:
     @property
     def headline(self) -> str:
         """Return the name that stands for the run: the ensemble, or the one model."""
-        return ENSEMBLE if len(self.models) > 1 else next(iter(self.models))
+        return ENSEMBLE if len(self.combined) > 1 else next(iter(self.models))
+
+    @property
+    def combined(self) -> tuple[str, ...]:
+        """Return the models whose mean is the ensemble: those that are no variants."""
+        return tuple(model for model in self.models if not is_variant(model))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -138,11 +144,11 @@ class Images:
             for one in members:
                 sums[name].add(*one.read(block))
         merged = {name: one.stack() for name, one in sums.items()}
-        if len(merged) > 1:
-            mean = np.mean([one.mean for one in merged.values()], axis=0)
+        if len(self.combined) > 1:
+            mean = np.mean([merged[name].mean for name in self.combined], axis=0)
             together = _Sums((num, *self.shape))
-            for summed in sums.values():
-                together.join(summed)
+            for name in self.combined:
+                together.join(sums[name])
             merged[ENSEMBLE] = replace(together.stack(), mean=mean)
         return merged
 

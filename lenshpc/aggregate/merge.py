@@ -13,6 +13,7 @@ from lenshpc.completion import describe, resume_command
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan, scored_rows
+from lenshpc.recipe import is_variant
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -73,10 +74,11 @@ def merge(
         for name, members in present.items()
         if members and all(has_column(run, member, f"{TURNED}_0") for member in members)
     }
-    combined = _combine(plan.recipe.ensemble, rows, models)
-    ensembles = {line: one.apply(np.array([*models.values()])) for line, one in combined.items()}
-    if combined and len(turned) == len(models):
-        turned[ENSEMBLE] = combined[ENSEMBLE].apply(np.array([*turned.values()]))
+    parts = {name: values for name, values in models.items() if not is_variant(name)}
+    combined = _combine(plan.recipe.ensemble, rows, parts)
+    ensembles = {line: one.apply(np.array([*parts.values()])) for line, one in combined.items()}
+    if combined and parts.keys() <= turned.keys():
+        turned[ENSEMBLE] = combined[ENSEMBLE].apply(np.array([turned[name] for name in parts]))
     headline = {ENSEMBLE: ensembles.pop(ENSEMBLE)} if ensembles else {}
     return Merged(
         classes=plan.classes,
@@ -84,7 +86,7 @@ def merge(
         probabilities=models | headline,
         combinations=ensembles,
         weights={
-            line: dict(zip(models, one.weights, strict=True)) for line, one in combined.items()
+            line: dict(zip(parts, one.weights, strict=True)) for line, one in combined.items()
         },
         turned=turned,
         missing=tuple(member for member in plan.members if member in missing),

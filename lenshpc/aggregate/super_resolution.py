@@ -239,7 +239,9 @@ class _Tally:
     def _members_psnr(self, name: str) -> float | None:
         """Return the mean test PSNR of a line's single members, if it is a mean of several."""
         models = self.images.models
-        chosen = [one for one in models if name in {one, ENSEMBLE}]
+        chosen = (
+            self.images.combined if name == ENSEMBLE else [one for one in models if one == name]
+        )
         found = [member.test_psnr for model in chosen for member in models[model]]
         return float(np.mean(found)) if len(found) > 1 else None
 

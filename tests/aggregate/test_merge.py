@@ -186,3 +186,20 @@ def test_array_is_read_in_the_order_asked_for(run):
     other = np.setdiff1d(np.arange(150), order)
     with pytest.raises(DataError, match=f"does not predict row {other[0]};"):
         read_array(run.paths, member, "embedding", other)
+
+
+@pytest.mark.parametrize(
+    ("models", "headline", "combined"),
+    [
+        (("resnet18", "resnet34", "resnet18+plain"), "ensemble", ["resnet18", "resnet34"]),
+        (("resnet18", "resnet18+plain"), "resnet18", []),
+    ],
+)
+def test_no_ensemble_takes_a_variant_in(tmp_path, models, headline, combined):
+    made = make_run(tmp_path, models=models, folds=2, variants={"plain": {"train.lr": 0.1}})
+    merged = merge(made.paths, made.plan, made.splits)
+    assert merged.headline == headline
+    if combined:
+        expected = np.mean([merged.probabilities[name] for name in combined], axis=0)
+        np.testing.assert_allclose(merged.probabilities["ensemble"], expected)
+    assert all(list(weights) == combined for weights in merged.weights.values())
