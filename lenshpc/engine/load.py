@@ -60,7 +60,7 @@ def _spec(plan: Plan, member: Member) -> TaskSpec:
     recipe = plan.recipe_of(member)
     method = recipe.method
     if isinstance(method, Classification):
-        method = method.model_copy(update={"weights": "random"})
+        method = method.model_copy(update={"weights": "random", "weights_sha256": None})
     held, _ = recipe.data.in_memory(plan.image_shape, "float32")
     return TaskSpec(
         method=method,

@@ -1,0 +1,24 @@
+"""A trained network, as other programs get it."""
+
+import torch
+from safetensors.torch import save_file
+from synthetic_run import make_run
+
+from lenshpc.completion import mark_done
+from lenshpc.engine.load import load_model
+from lenshpc.files import read_json
+from lenshpc.models.backbones import build
+
+
+def test_network_needs_no_initial_weights_any_more(tmp_path, seeded):
+    began = {"weights": str(tmp_path / "gone.safetensors"), "weights_sha256": "0" * 64}
+    run = make_run(tmp_path, models=("test_resnet",), folds=1, method=began)
+    files = run.paths.member(run.plan.members[0].name)
+    trained = build("test_resnet", image_shape=(1, 4, 4), num_outputs=2).eval()
+    save_file(trained.state_dict(), files.weights)
+    facts = {key: read_json(files.done)[key] for key in ("mean", "deviation")}
+    outputs = (files.predictions, files.weights)
+    mark_done(files, run.plan.fingerprint(), outputs, facts)
+    images = torch.rand(3, 1, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(run.paths.root, 0)(images), trained(images))
