@@ -22,7 +22,11 @@ SETTINGS = {
         "method.sampling_steps": 4,
         "train.precision": "fp32",
     },
-    "physics_guided": {"data.crop": 32, "data.image_size": 32},
+    "physics_guided": {
+        "data.crop": 32,
+        "data.image_size": 32,
+        "method.physics.pixel_scale_arcsec": 0.15,
+    },
     "foundation": {**VIT, "method.classes": "[class0]", "then": "[]"},
 }
 MODELS = {
