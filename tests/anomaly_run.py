@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
-from conftest import SIDE, write_store
+from spots import SIDE, write_store
 from synthetic_run import SyntheticRun, finish
 
 from lenshpc.files import write_json

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import write_store
+from spots import write_store
 
 from lenshpc.errors import ConfigError
 from lenshpc.plan import check_unseen, expand, scored_rows

@@ -52,7 +52,7 @@ NOTES = (
     "Each distance is of one half of the rows from the other half of the real ones, the mean and "
     "deviation over 5 random halvings. The floor is that of real images from other real images: no "
     "generator can be expected below it. The control is real images halved and enlarged again. All "
-    "three have equally many rows, on which such distances depend; `all rows` has the generated "
+    'three have equally many rows, on which such distances depend; "all rows" has the generated '
     "images of all rows, beside all real ones.",
     "Pixels, radial profile, power spectrum: mean Wasserstein-1 distance of pixels, of the "
     "azimuthal mean at each radius, and of the logarithm of the power in each ring of frequency.",

@@ -14,6 +14,7 @@ from lenshpc.data.decoded import Decoded
 from lenshpc.report.content import Figure, Gallery, Picture
 from lenshpc.report.figures import GREY, INK, PALETTE, Look, add_legend, draw_figure
 from lenshpc.report.pictures import colours, encode_png, stretch_of
+from lenshpc.report.spectra import POWERS
 
 NUM_SHOWN = 16
 NUM_NEAREST = 8
@@ -53,6 +54,7 @@ def draw_curves(curves: Curves) -> Iterator[Figure]:
             axes.semilogy(curves.frequency, curves.power[which], label=name, **look)
         axes.set(xlabel="Spatial frequency (cycles a pixel)", ylabel="Power", xlim=(0, 0.5))
         axes.set_title("Power spectrum")
+        axes.yaxis.set_major_formatter(POWERS)
         add_legend(axes, "best")
 
     def profile(axes: Axes) -> None:
@@ -110,7 +112,7 @@ def draw_walk(frames: Floats) -> Gallery:
         title="From one draw to the next",
         caption="Noise between three draws on great circles (slerp), each decoded by 25 DDIM steps "
         "at most; every fifth frame is a draw itself. First member; the walk closes.",
-        panels=((moving,), stills),
+        panels=((moving,), *((still,) for still in stills)),
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import finished
-from conftest import write_store
 from safetensors.torch import save_file
+from spots import write_store
 
 from lenshpc.models.backbones import declare_missing_torchvision_ops
 

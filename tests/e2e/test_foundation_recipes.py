@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 from commands import finished
-from conftest import write_store
 from safetensors.torch import load_file
+from spots import write_store
 
 JOBS = Path(__file__).parents[2] / "jobs"
 VIT = {"patch": 8, "width": 24, "depth": 2, "heads": 2}

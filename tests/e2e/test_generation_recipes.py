@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import finished
-from conftest import write_store
+from spots import write_store
 
 JOBS = Path(__file__).parents[2] / "jobs"
 REDUCED = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from commands import finished
-from conftest import SIDE, write_store
 from pairs_run import write_pairs
+from spots import SIDE, write_store
 
 from lenshpc.engine.load import load_model
 

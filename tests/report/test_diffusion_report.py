@@ -42,6 +42,12 @@ def test_report_has_its_sections_and_files(whole):
     assert b"data:image/gif;base64,R0lGOD" in page.read_bytes()
 
 
+def test_no_figure_shows_markup(whole):
+    figures = list(whole[0].figures())
+    assert figures
+    assert not any("mathdefault" in figure.svg for figure in figures)
+
+
 def test_walk_is_an_animation_of_all_frames(whole):
     _, page = whole
     moving = Image.open(io.BytesIO((page.parent / "figures" / "walk_01.gif").read_bytes()))

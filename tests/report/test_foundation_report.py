@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import zarr
-from conftest import write_store
+from spots import write_store
 from synthetic_run import SyntheticRun, finish, make_run
 
 from lenshpc.aggregate.foundation import judge_errors, merge_errors
