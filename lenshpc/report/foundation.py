@@ -92,7 +92,7 @@ def word_notes(plan: Plan) -> Iterator[str]:
     if not isinstance(method, Foundation):
         return
     yield (
-        f"Only {', '.join(_learnt(plan))} outside the test split was learnt. Rows of other classes "
+        f"Learnt: {', '.join(_learnt(plan))}, outside the test split. Rows of other classes "
         "are set aside, and test rows are drawn once, with the best weights. An epoch was kept by "
         "the loss on the validation fold."
     )
