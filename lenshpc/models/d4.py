@@ -5,11 +5,11 @@ equivariant convolutional networks", ICML 2016 (arXiv 1602.07576). Shapes: B ima
 channels, G = 8 symmetries, H × W pixels, k × k taps.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lenshpc.models.classifier import Classifier
 
 NUM_SYMMETRIES = 8
 
@@ -126,22 +126,17 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.body(maps) + self.past(maps))
 
 
-class D4Net(nn.Module):
-    """A residual network of group convolutions: 0.24 M parameters; any channels, any size.
-
-    It has the methods of timm's networks that the rest of the package calls.
-    """
+class D4Net(Classifier):
+    """A residual network of group convolutions: 0.24 M parameters; any channels, any size."""
 
     WIDTHS = (8, 16, 24, 32)
 
     def __init__(self, in_channels: int, num_outputs: int) -> None:
-        super().__init__()
+        super().__init__(self.WIDTHS[-1], num_outputs)
         width = self.WIDTHS[0]
         self.stem = nn.Sequential(LiftingConv(in_channels, width, 7), GroupNorm(width), nn.ReLU())
         pairs = zip((width, *self.WIDTHS), self.WIDTHS, strict=False)
         self.blocks = nn.ModuleList(ResidualBlock(*pair) for pair in pairs)
-        self.num_features = self.WIDTHS[-1]
-        self.head = nn.Linear(self.num_features, num_outputs)
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Return (B, C, H/16, W/16), the largest values over the symmetries; they turn with it."""
@@ -150,20 +145,6 @@ class D4Net(nn.Module):
             maps = block(halved(maps))
         return by_symmetry(maps).amax(dim=2)
 
-    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the mean over the pixels (B, C), which no turn changes, or the outputs from it."""
-        features = maps.mean(dim=(2, 3))
-        return features if pre_logits else self.head(features)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.head
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return (B, outputs)."""
-        return self.forward_head(self.forward_features(image))
-
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """Return what timm's networks say of their parts."""
-        return {"classifier": "head", "num_classes": self.head.out_features}
+    def mean(self, maps: Tensor) -> Tensor:
+        """Return the mean over the pixels (B, C), which no turn changes."""
+        return maps.mean(dim=(2, 3))

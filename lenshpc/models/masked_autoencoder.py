@@ -5,8 +5,6 @@ written from the paper. There is no class token: features are the mean of the to
 images, C channels, H × W pixels; N patches of P² pixels, in rows; V of them seen; D features.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +12,7 @@ from torch.nn import functional
 from lenshpc.methods.foundation import Foundation, num_hidden
 from lenshpc.methods.vit import Vit
 from lenshpc.models.backbones import timm_module
+from lenshpc.models.classifier import Classifier
 from lenshpc.models.scorers import Shape
 
 NUM_SWEEPS = 200  # of the relaxation; a hole of three patches of 8 pixels is smooth by then
@@ -150,40 +149,21 @@ class MaskedAutoencoder(nn.Module):
         return cut.flatten(2).transpose(1, 2)
 
 
-class EncoderClassifier(nn.Module):
-    """The encoder, the mean of its tokens, and a last layer.
-
-    It has the methods of timm's networks that the rest of the package calls.
-    """
+class EncoderClassifier(Classifier):
+    """The encoder, the mean of its tokens, and a last layer."""
 
     def __init__(self, channels: int, num_outputs: int, size: Vit, drop_path: float) -> None:
-        super().__init__()
+        super().__init__(size.width, num_outputs)
         self.encoder = Encoder(channels, size, drop_path)
-        self.num_features = size.width
-        self.head = nn.Linear(size.width, num_outputs)
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Return the tokens (B, N, D)."""
         tokens: Tensor = self.encoder(image)
         return tokens
 
-    def forward_head(self, tokens: Tensor, pre_logits: bool = False) -> Tensor:
-        """Return the mean token (B, D), or the outputs from it."""
-        features = tokens.mean(dim=1)
-        return features if pre_logits else self.head(features)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer."""
-        return self.head
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return (B, outputs)."""
-        return self.forward_head(self.forward_features(image))
-
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """Return what timm's networks say of their parts."""
-        return {"classifier": "head", "num_classes": self.head.out_features}
+    def mean(self, maps: Tensor) -> Tensor:
+        """Return the mean token (B, D)."""
+        return maps.mean(dim=1)
 
 
 class EncoderMaps(nn.Module):
