@@ -38,7 +38,7 @@ class Samples:
     def missing(self) -> list[int]:
         """Return the shards that are not written yet."""
         shards = range(-(-self.num // SHARD_ROWS))
-        return [one for one in shards if not (self.path / "c" / str(one)).is_dir()]
+        return [one for one in shards if not (self.path / f"c/{one}/0/0/0").is_file()]
 
     def write(self, shard: int, images: npt.NDArray[np.float32]) -> None:
         """Write a shard's images."""

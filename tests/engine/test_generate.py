@@ -68,9 +68,9 @@ def test_samples_do_not_depend_on_the_number_of_jobs(run):
 
     shard = alone.path / "c" / "1"
     before = [path.read_bytes() for path in shard.rglob("*") if path.is_file()]
-    for path in sorted(shard.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    shard.rmdir()
+    for path in shard.rglob("*"):
+        if path.is_file():
+            path.unlink()  # the folders stay, as where a job is killed before it writes
     assert alone.missing() == [1]
     draw_share(str(paths.root), 0, 2, 0, 1)
     assert alone.missing() == [1], "the shard is the other job's"

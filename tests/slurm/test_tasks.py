@@ -1,11 +1,14 @@
 """Every task beside classification on two nodes of the real cluster, under DDP and under ZeRO-2."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pairs_run import write_pairs
 from test_runs import call
+from zarr import open_array
 
 from lenshpc.store import Store
 
@@ -73,3 +76,18 @@ def reported_losses(run: Path) -> list[float]:
     assert report["missing"] == []
     assert {one["num_processes"] for one in report["members"]} == {2}
     return [one["val_loss"] for one in report["members"]]
+
+
+@pytest.mark.slow
+def test_array_draws_the_samples_that_this_machine_draws(cluster, spots: Store, tmp_path: Path):
+    sent = submitted(tmp_path, "diffusion", spots.path, "ddp")
+    cluster.wait([sent["job"], sent["report"]], timeout_s=TIMEOUT_S)
+    run, name = Path(sent["run"]), "member0_seed0"
+    asked = ["sample", str(run), "--num", "300", "--json"]
+    assert call(tmp_path, *asked).returncode == 0
+    alone = open_array(run / "samples.zarr" / name)[:]
+    shutil.rmtree(run / "samples.zarr")
+    done = call(tmp_path, *asked, "--site", "rehearsal", "--tasks", "2")
+    assert done.returncode == 0, done.stderr
+    cluster.wait(json.loads(done.stdout)["job"], timeout_s=TIMEOUT_S)
+    assert np.array_equal(open_array(run / "samples.zarr" / name)[:], alone)
