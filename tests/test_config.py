@@ -28,9 +28,9 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
         "train.epochs, train.batch_size, train.lr, "
-        "train.weight_decay, train.scheduler, train.warmup_epochs, train.plateau_patience, "
-        "train.patience, train.monitor, train.clip_norm, train.precision, train.strategy, "
-        "train.zero_stage"
+        "train.weight_decay, train.layer_decay, train.scheduler, train.warmup_epochs, "
+        "train.plateau_patience, train.patience, train.monitor, train.clip_norm, train.ema_decay, "
+        "train.precision, train.strategy, train.zero_stage"
     )
 
 
@@ -38,7 +38,8 @@ def test_unknown_top_key_names_the_nearest(tmp_path):
     source = recipe_file(tmp_path, MINIMAL + "fold: 3\n")
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'fold'; did you mean folds? known: "
-        "name, task, method, models, folds, seeds, split_seed, ensemble, data, train, resources"
+        "name, task, method, models, folds, seeds, split_seed, variants, init_from, "
+        "init_fingerprint, then, ensemble, data, train, resources"
     )
 
 
@@ -137,6 +138,11 @@ def test_shipped_files_are_found():
             "anomaly_mae",
             "anomaly_vae",
             "anomaly_wae",
+            "diffusion",
+            "diffusion_conditional",
+            "foundation",
+            "foundation_classification",
+            "foundation_super_resolution",
             "lens_finding",
             "lens_finding_best",
             "lens_finding_ensemble",
@@ -148,6 +154,7 @@ def test_shipped_files_are_found():
             "multiclass_convnextv2",
             "multiclass_resnet18",
             "multiclass_transformers",
+            "physics_guided",
             "slc_two_classes",
             "super_resolution",
             "super_resolution_ensemble",
@@ -160,6 +167,7 @@ def test_shipped_files_are_found():
             "foundation",
             "lens_finding",
             "multiclass",
+            "physics_guided",
             "slc",
             "super_resolution",
             "super_resolution_hsc_hst",

@@ -31,6 +31,8 @@ def test_wheel_in_an_empty_environment_shows_help_and_finds_what_ships(tmp_path:
     (wheel,) = wheels.glob("lenshpc-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"lenshpc/slurm/cluster.sh", "lenshpc/report/report.html"} <= names
+    frozen = {f"lenshpc/frozen/{path.name}" for path in (ROOT / "lenshpc/frozen").glob("*.safe*")}
+    assert len(frozen & names) == 2
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"lenshpc"}
 
     run(sys.executable, "-m", "venv", "empty", cwd=tmp_path)
@@ -41,8 +43,8 @@ def test_wheel_in_an_empty_environment_shows_help_and_finds_what_ships(tmp_path:
     run(*install, *light, cwd=tmp_path)
     shown = run(python.with_name("lenshpc"), "--help", cwd=tmp_path)
     assert "aggregate" in shown
-    assert run(python, "-c", FIND, cwd=tmp_path) == (
-        "{'jobs': ['lens_finding', 'multiclass'], 'slurm': ['example', 'local', 'rehearsal'], "
-        "'data_prep': ['diffusion', 'foundation', 'lens_finding', 'multiclass', 'slc', "
-        "'super_resolution', 'super_resolution_hsc_hst']}\n"
-    )
+    shipped = {
+        folder: sorted(path.stem for path in (ROOT / folder).glob("*.yaml"))
+        for folder in ("jobs", "slurm", "data_prep")
+    }
+    assert run(python, "-c", FIND, cwd=tmp_path) == f"{shipped}\n"
