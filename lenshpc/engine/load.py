@@ -60,7 +60,8 @@ def _spec(plan: Plan, member: Member) -> TaskSpec:
     recipe = plan.recipe_of(member)
     method = recipe.method
     if isinstance(method, Classification):
-        method = method.model_copy(update={"weights": "random", "weights_sha256": None})
+        needless = {"weights": "random", "weights_sha256": None, "class_weights": "none"}
+        method = method.model_copy(update=needless)  # training alone needs them
     held, _ = recipe.data.in_memory(plan.image_shape, "float32")
     return TaskSpec(
         method=method,

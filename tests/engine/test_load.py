@@ -1,5 +1,6 @@
 """A trained network, as other programs get it."""
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from synthetic_run import make_run
@@ -10,9 +11,12 @@ from lenshpc.files import read_json
 from lenshpc.models.backbones import build
 
 
-def test_network_needs_no_initial_weights_any_more(tmp_path, seeded):
-    began = {"weights": str(tmp_path / "gone.safetensors"), "weights_sha256": "0" * 64}
-    run = make_run(tmp_path, models=("test_resnet",), folds=1, method=began)
+@pytest.mark.parametrize(
+    "method",
+    [{"weights": "gone.safetensors", "weights_sha256": "0" * 64}, {"class_weights": "balanced"}],
+)
+def test_network_needs_nothing_that_training_alone_did(tmp_path, seeded, method):
+    run = make_run(tmp_path, models=("test_resnet",), folds=1, method=method)
     files = run.paths.member(run.plan.members[0].name)
     trained = build("test_resnet", image_shape=(1, 4, 4), num_outputs=2).eval()
     save_file(trained.state_dict(), files.weights)
