@@ -28,11 +28,12 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     method = recipe.method
     if isinstance(method, Classification):
         _check_classes(method, store)
-        _check_sides(method, recipe, store)
         _check_physics(method, recipe, store)
     _check_crop(recipe, store)
     channels, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
     _check_encoder(recipe, height, width)
+    if isinstance(method, Classification):
+        _check_sides(method, height, width)
     if isinstance(method, Anomaly):
         _check_learnt(recipe, store, "method.normal")
         _check_square(height, width)
@@ -42,7 +43,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     if isinstance(method, SuperResolution):
         _check_pairs(method, recipe, store)
     if isinstance(method, Diffusion):
-        _check_generation(method, recipe, store)
+        _check_generation(method, recipe, store, height, width)
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
             f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
@@ -122,9 +123,10 @@ def _check_pairs(method: SuperResolution, recipe: Recipe, store: Store) -> None:
     check_pairs(method, recipe.data.model_shape(store.image_shape), store.target_shape)
 
 
-def _check_generation(method: Diffusion, recipe: Recipe, store: Store) -> None:
+def _check_generation(
+    method: Diffusion, recipe: Recipe, store: Store, height: int, width: int
+) -> None:
     """Refuse images too small for the U-Net, classes that are none, pixels out of range."""
-    _, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
     if min(height, width) < method.halving:
         raise ConfigError(
             f"method.multipliers halves sides {len(method.multipliers) - 1} times, and images have "
@@ -164,8 +166,7 @@ def _check_crop(recipe: Recipe, store: Store) -> None:
         )
 
 
-def _check_sides(method: Classification, recipe: Recipe, store: Store) -> None:
-    _, height, width = recipe.data.in_memory(store.image_shape, store.dtype.name)[0]
+def _check_sides(method: Classification, height: int, width: int) -> None:
     if method.tta == "d4" and height != width:
         raise ConfigError(
             f"method.tta d4 turns images by quarters, and these have {height} by {width} pixels; "

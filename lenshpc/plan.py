@@ -212,7 +212,7 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
         "aside": splits[splits["split"] == "aside"],
         "test": splits[splits["split"] == "test"],
     }
-    method = plan.recipe_of(member).method
+    method = recipe.method
     most = method.num_samples if isinstance(method, Diffusion) else None
     return pd.concat(
         [parts[name].assign(split=name)[:most] for name in method.scored], ignore_index=True
@@ -256,9 +256,9 @@ def load_plan(paths: RunPaths) -> Plan:
     return validate(Plan, value, str(paths.plan))
 
 
-def origin_of(plan: Plan) -> RunPaths | None:
-    """Return the run of pre-training whose weights a run starts from."""
-    return RunPaths(Path(plan.recipe.init_from)) if plan.recipe.init_from else None
+def origin_of(recipe: Recipe) -> RunPaths | None:
+    """Return the run of pre-training whose weights a recipe starts from."""
+    return RunPaths(Path(recipe.init_from)) if recipe.init_from else None
 
 
 def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:

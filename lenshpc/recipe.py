@@ -246,7 +246,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _decays_by_layers(self) -> Self:
-        plain = [model for model in self.models if model not in ENCODERS and "+" not in model]
+        plain = [model for model in self.models if not is_variant(model) and model not in ENCODERS]
         if self.train.layer_decay is not None and plain:
             raise ValueError(
                 f"train.layer_decay knows the layers of {' and '.join(ENCODERS)} alone, not of "
@@ -304,7 +304,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _variants_are_recipes(self) -> Self:
-        used = {model.partition("+")[2] for model in self.models} - {""}
+        used = set(map(variant_of, filter(is_variant, self.models)))
         for name in sorted(used - set(self.variants)):
             raise ValueError(unknown("variant", name, sorted(self.variants)))
         for name, changes in self.variants.items():
@@ -325,7 +325,7 @@ class Recipe(Frozen):
 
     def of(self, model: str) -> "Recipe":
         """Return the recipe of one entry of `models`, with its variant's changes made."""
-        variant = model.partition("+")[2]
+        variant = variant_of(model)
         if not variant:
             return self
         value = self.model_dump(exclude={"variants"}) | {"models": (network_of(model),)}
@@ -372,9 +372,14 @@ def network_of(model: str) -> str:
     return model.partition("+")[0]
 
 
+def variant_of(model: str) -> str:
+    """Return the variant that an entry of `models` names; none is empty."""
+    return model.partition("+")[2]
+
+
 def is_variant(model: str) -> bool:
     """Say whether an entry of `models` is a variant, which no ensemble takes in."""
-    return "+" in model
+    return bool(variant_of(model))
 
 
 def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:

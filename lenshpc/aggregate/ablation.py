@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lenshpc import metrics
-from lenshpc.aggregate.merge import UPRIGHT, evaluated_rows, read_probabilities
+from lenshpc.aggregate.merge import UPRIGHT, evaluated_rows, predicted_by, read_probabilities
 from lenshpc.aggregate.results import LEVEL
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
@@ -61,7 +61,7 @@ def score_variants(
 def _scored(
     run: RunPaths, plan: Plan, member: Member, rows: pd.DataFrame, testing: pd.DataFrame
 ) -> Trained:
-    mine = rows[(rows["split"] == "test") | (rows["fold"] == member.fold)]
+    mine = rows[predicted_by(member, rows)]
     columns = [f"{UPRIGHT}_{label}" for label in range(len(plan.classes))]
     found = read_probabilities(run, member, mine, columns)
     values, labels = found[(mine["split"] == "test").to_numpy()], testing["label"].to_numpy()

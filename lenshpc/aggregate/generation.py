@@ -6,7 +6,7 @@ features, K numbers of an image.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -125,7 +125,9 @@ def judge(
             tests.append(images)
         if present:
             heads[model] = mixed(tests)
-            lines.append(_line(model, "model", "test", heads[model]))
+            several = len(present) > 1  # one member's images are the model's, and measured already
+            line = _line(model, "model", "test", heads[model]) if several else lines[-1]
+            lines.append(replace(line, name=model, kind="model"))
     headline, images = next(iter(heads.items()))
     return Judgement(headline=headline, lines=tuple(lines), images=images, curves=curves_of(images))
 
@@ -227,8 +229,7 @@ def _numbers(images: Floats) -> dict[str, Floats]:
     """Return numbers (n, K) of each image: pixels, radial profile, log10 of the power."""
     flat = images.reshape(len(images), -1)
     chosen = np.random.default_rng(0).permutation(flat.shape[1])[:NUM_PIXELS]
-    with np.errstate(divide="ignore"):
-        power = np.log10(np.maximum(powers(images), np.finfo(np.float32).tiny))
+    power = np.log10(np.maximum(powers(images), np.finfo(np.float32).tiny))
     found = (flat[:, chosen], radial_profile(images.mean(axis=1)), power)
     return dict(zip(STATISTICS, found, strict=True))
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.aggregate.merge import ENSEMBLE, evaluated_rows, rejected
+from lenshpc.aggregate.merge import ENSEMBLE, evaluated_rows, predicted_by, rejected
 from lenshpc.errors import DataError
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
@@ -173,7 +173,7 @@ def _opened(run: RunPaths, member: Member, rows: pd.DataFrame) -> MemberImages:
     import zarr
 
     files = run.member(member.name)
-    mine = ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
+    mine = predicted_by(member, rows)
     try:
         frame = pd.read_parquet(files.predictions, columns=["row", "id", "split", "psnr"])
         array: Any = zarr.open_array(files.arrays, path="sr", mode="r")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.aggregate.merge import evaluated_rows, has_column, predicted_by, read_columns
+from lenshpc.aggregate.merge import evaluated_rows, has_column, mean_over_members, read_columns
 from lenshpc.paths import RunPaths
 from lenshpc.plan import Member, Plan
 
@@ -72,12 +72,11 @@ def merge_lenses(
 
 def _merge(run: RunPaths, members: list[Member], rows: pd.DataFrame) -> pd.DataFrame:
     columns = [*PARAMETERS, LOSS]
-    total, count = np.zeros((len(rows), len(columns))), np.zeros((len(rows), 1))
-    for member in members:
-        mine = predicted_by(member, rows)
-        total[mine] += read_columns(run, member, rows[mine], columns).to_numpy(np.float64)
-        count[mine] += 1
-    mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    def read(member: Member, mine: pd.DataFrame) -> Floats:
+        return read_columns(run, member, mine, columns).to_numpy(np.float64)
+
+    mean = mean_over_members(members, rows, len(columns), read)
     return pd.DataFrame(mean, columns=columns)
 
 

@@ -1,7 +1,7 @@
 """Merge the members' predictions: each row as often as the Plan says, or an error."""
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -111,12 +111,23 @@ def _merge_model(
     members: Sequence[Member],
     prefix: str = UPRIGHT,
 ) -> Probabilities:
-    total = np.zeros((len(rows), len(plan.classes)))
-    count = np.zeros((len(rows), 1))
+    columns = [f"{prefix}_{label}" for label in range(len(plan.classes))]
+    return mean_over_members(
+        members, rows, len(columns), lambda one, mine: read_probabilities(run, one, mine, columns)
+    )
+
+
+def mean_over_members(
+    members: Sequence[Member],
+    rows: pd.DataFrame,
+    width: int,
+    read: Callable[[Member, pd.DataFrame], npt.NDArray[np.floating]],
+) -> npt.NDArray[np.float64]:
+    """Return the mean (N, width) of what members say of the rows; NaN where none says anything."""
+    total, count = np.zeros((len(rows), width)), np.zeros((len(rows), 1))
     for member in members:
         mine = predicted_by(member, rows)
-        columns = [f"{prefix}_{label}" for label in range(len(plan.classes))]
-        total[mine] += read_probabilities(run, member, rows[mine], columns)
+        total[mine] += read(member, rows[mine])
         count[mine] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 

@@ -128,7 +128,7 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     """Return the run of a recipe, with all that it names outside of the store found."""
     from lenshpc.launch.submit import run_paths
     from lenshpc.models.names import check_names
-    from lenshpc.plan import check_unseen, expand
+    from lenshpc.plan import check_unseen, expand, origin_of
     from lenshpc.recipe import network_of
 
     check_names(map(network_of, recipe.models))
@@ -136,8 +136,9 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
     plan, splits = expand(found, store)
-    if recipe.init_from is not None and recipe.init_fingerprint is None:
-        check_unseen(pretraining(found), (plan, splits, store))
+    origin = origin_of(found)
+    if origin is not None and recipe.init_fingerprint is None:
+        check_unseen(pretraining(origin), (plan, splits, store))
     return Asked(run_paths(plan, runs), plan, splits)
 
 
@@ -162,12 +163,10 @@ def chosen(task: str | None, recipe: str | None) -> str:
     return recipe or recipe_of_task(str(task))
 
 
-def pretraining(recipe: Recipe) -> tuple[Plan, pd.DataFrame, Store]:
-    """Return Plan, split manifest and store of the run that a recipe starts from."""
-    from lenshpc.paths import RunPaths
+def pretraining(run: RunPaths) -> tuple[Plan, pd.DataFrame, Store]:
+    """Return Plan, split manifest and store of the run that another one starts from."""
     from lenshpc.plan import load_plan, load_splits, planned_store
 
-    run = RunPaths(Path(str(recipe.init_from)))
     plan = load_plan(run)
     return plan, load_splits(run, plan), planned_store(plan)
 

@@ -11,7 +11,7 @@ from lenshpc.files import read_json, sha256
 from lenshpc.frozen import Card
 from lenshpc.methods.classification import Classification
 from lenshpc.methods.foundation import Foundation
-from lenshpc.methods.table import Methods, learnt_labels
+from lenshpc.methods.table import learnt_labels
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.frozen import backbone_of, freeze
 from lenshpc.models.masked_autoencoder import MaskedAutoencoder
@@ -38,7 +38,7 @@ def freeze_member(run: str, index: int, path: Path) -> str:
         network=member.network,
         image_shape=data.model_shape(held),
         part=data.crop / min(plan.image_shape[1:]) if data.crop else 1.0,
-        num_outputs=_num_outputs(method, plan.classes),
+        num_outputs=method.num_outputs(len(learnt)) if isinstance(method, Classification) else 1,
         stretch=data.stretch,
         mean=done["mean"],
         deviation=done["deviation"],
@@ -47,12 +47,6 @@ def freeze_member(run: str, index: int, path: Path) -> str:
     )
     freeze(with_features(model, card), card, path)
     return sha256(path)
-
-
-def _num_outputs(method: Methods, classes: tuple[str, ...]) -> int:
-    if not isinstance(method, Classification):
-        return 1
-    return 1 if method.loss == "bce" else len(classes)
 
 
 def with_features(model: nn.Module, card: Card) -> Backbone:

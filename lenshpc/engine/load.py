@@ -37,7 +37,7 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"{resume_command(paths)}"
         )
     model = load_task(plan, paths, one).build_model(one.network)
-    model.load_state_dict(_read_weights(files.weights))
+    model.load_state_dict(read_weights(files.weights))
     return model.eval()
 
 
@@ -48,7 +48,8 @@ def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
     return make_task(replace(_spec(plan, member), mean=mean, deviation=deviation))
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return a file of weights, or refuse a damaged one."""
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -1,15 +1,13 @@
 """The weights of a pre-training, from which a member starts."""
 
-from pathlib import Path
-
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lenshpc.completion import is_done, resume_command
+from lenshpc.engine.load import read_weights
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.models.masked_autoencoder import encoder_of
 from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, load_plan
+from lenshpc.plan import Member, load_plan, origin_of
 from lenshpc.recipe import Recipe
 
 PREFIX = "encoder."
@@ -17,11 +15,11 @@ PREFIX = "encoder."
 
 def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
     """Load the encoder of the recipe's pre-training into a network; nothing where it names none."""
-    if recipe.init_from is None:
+    run = origin_of(recipe)
+    if run is None:
         return
     encoder = encoder_of(model)
     assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
-    run = RunPaths(Path(recipe.init_from))
     weights = pretrained(run, recipe.init_fingerprint, member.seed)
     own = {
         key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)
@@ -51,4 +49,4 @@ def pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, T
             f"member {member.index} of run {run.name}, whose weights are to be the first ones, is "
             f"not done; finish it with: {resume_command(run)}"
         )
-    return load_file(files.weights)
+    return read_weights(files.weights)

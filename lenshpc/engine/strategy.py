@@ -79,7 +79,9 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
     )
 
 
-def averaged(model: nn.Module, train: Train) -> AveragedModel | None:
+def averaged(
+    model: nn.Module, train: Train, device: torch.device | None = None
+) -> AveragedModel | None:
     """Return the moving average of the weights that the recipe asks for.
 
     Its decay after n steps is (1 + n) / (10 + n), up to the recipe's, so that the first weights are
@@ -94,7 +96,12 @@ def averaged(model: nn.Module, train: Train) -> AveragedModel | None:
         torch._foreach_mul_(change, part)
         torch._foreach_add_(old, change)
 
-    return AveragedModel(model, multi_avg_fn=blend)
+    return AveragedModel(model, device, multi_avg_fn=blend)
+
+
+def looked_at(module: nn.Module, average: AveragedModel | None) -> nn.Module:
+    """Return the network that is validated and kept: the average's, where there is one."""
+    return module if average is None else average.module
 
 
 def autocast(train: Train, device: torch.device) -> torch.autocast:
@@ -145,7 +152,7 @@ class Plain:
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        module = self.average.module if self.average is not None else self.module
+        module = looked_at(self.module, self.average)
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))
@@ -166,7 +173,7 @@ class Plain:
 
     def weights(self) -> Weights:
         """Return the model's weights on the CPU of rank 0."""
-        module = self.average.module if self.average is not None else self.module
+        module = looked_at(self.module, self.average)
         return on_cpu(module.state_dict()) if distributed.rank() == 0 else {}
 
 
@@ -179,7 +186,7 @@ class DeepSpeed:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
         base = adamw(model, train)
-        self.average = averaged(model.to(process.device), train)
+        self.average = averaged(model, train, process.device)
         self._engine, _, _, _ = deepspeed.initialize(
             model=model, optimizer=base, config=zero_config(train, process.world_size)
         )
@@ -204,7 +211,7 @@ class DeepSpeed:
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        module = self._engine if self.average is None else self.average.module
+        module = looked_at(self._engine, self.average)
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))

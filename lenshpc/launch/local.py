@@ -214,7 +214,7 @@ class LocalQueue:
                 self._note(member, "COMPLETED" if done else "FAILED")
 
     def _start_next(self) -> None:
-        origin = origin_of(self.plan)
+        origin = origin_of(self.plan.recipe)
         if origin is not None and read_queue(origin).pid:  # the weights to start from are not there
             return
         size = self.plan.recipe.resources.gpus_per_node

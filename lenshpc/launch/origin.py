@@ -12,7 +12,7 @@ def awaited_jobs(plan: Plan) -> tuple[str, ...]:
 
     `ConfigError` where these weights are neither there nor on their way.
     """
-    origin = origin_of(plan)
+    origin = origin_of(plan.recipe)
     if origin is None:
         return ()
     before = load_plan(origin)
@@ -33,7 +33,7 @@ def awaited_jobs(plan: Plan) -> tuple[str, ...]:
 
 def check_ended(plan: Plan, jobs: tuple[str, ...]) -> None:
     """Refuse to run here what starts from weights that a cluster is still making."""
-    origin = origin_of(plan)
+    origin = origin_of(plan.recipe)
     if origin is not None and jobs:
         raise ConfigError(
             f"run {origin.name} is under way on a cluster; wait for it with: "

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lenshpc.errors import ConfigError
-from lenshpc.launch import executor, snapshot
+from lenshpc.launch import executor
 from lenshpc.launch.executor import Sending
+from lenshpc.launch.shards import jobs_folder, send_shares
 from lenshpc.launch.sites import Site, load_site
 
 if TYPE_CHECKING:  # it costs 1 s, which `resume` need not pay
@@ -36,23 +37,21 @@ def send_conversion(
 ) -> dict[str, Any]:
     """Send what is not converted yet, `jobs` processes a task; safe to repeat.
 
-    Task t of T converts the shards t, t + T, …: no two tasks ever write the same one. Returns the
-    tasks sent, the id of their job (empty where there are none) and that of the joining job.
+    Returns the tasks sent, the id of their job (empty where there are none) and that of the joining
+    job.
     """
     # beside the draft, since the last job removes that
     folder = draft.path.with_name(f".{draft.path.name}.slurm")
-    folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
-    code = snapshot.read(folder / "code")
-    code.keep()
-    site = code.before(site)
+    site = jobs_folder(folder, site)
     name = f"prepare-{draft.spec.dataset}"
-    tasks = sorted({shard % num_tasks for shard in draft.missing()})
-    job = ""
-    if tasks:
-        request = executor.conversion_request(name, site, folder, len(tasks), jobs)
-        job = executor.submit_array(
-            request, Sending(), calls.convert, draft.folder, tasks, num_tasks, jobs
-        )
+    tasks, job = send_shares(
+        draft.missing(),
+        num_tasks,
+        lambda num: executor.conversion_request(name, site, folder, num, jobs),
+        calls.convert,
+        draft.folder,
+        jobs,
+    )
     request = executor.joining_request(name, site, folder, after=job)
     join = executor.submit_single(request, Sending(), calls.join, draft.folder)
     return {

@@ -88,7 +88,7 @@ def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], J
     parts = shares(tuple(range(len(plan.members))), site)
     site = exclusion.before(snapshot.read(run.code).before(site), run)
     unknown = [f"<JOB ID OF PART {part + 1}>" for part in range(len(parts))]
-    origin = origin_of(plan)
+    origin = origin_of(plan.recipe)
     awaited = [f"<JOBS OF {origin.name}>"] if origin and not _is_complete(origin) else []
     return (
         [part.request(plan, site, run.slurm, unknown, awaited) for part in parts],

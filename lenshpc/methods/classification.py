@@ -123,6 +123,10 @@ class Classification(Frozen):
             raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
         return self
 
+    def num_outputs(self, num_classes: int) -> int:
+        """Return how many numbers a network gives an image."""
+        return 1 if self.loss == "bce" else num_classes
+
     def remedies(self) -> Sequence[str]:
         """Return the keys that make rare classes count more."""
         balanced = self.class_weights == "balanced"

@@ -36,9 +36,7 @@ class Anomaly:
         self._normal = normal_class(spec.method, spec.classes) or 0
         self._check_classes(np.flatnonzero(spec.class_counts))
         self._image_shape = spec.image_shape
-        self._mean, self._deviation = (
-            torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
-        )
+        self._in_units = spec.in_units
         self._kept = dtype_that_holds(spec.mean, spec.deviation)
 
     def build_model(self, name: str) -> nn.Module:
@@ -85,11 +83,6 @@ class Anomaly:
         energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
         errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": 1 - ssim(there, drawn)}
         return errors | scores, {"reconstruction": drawn.to(self._kept)}
-
-    def _in_units(self, image: Tensor) -> Tensor:
-        """Return normalised images in the units of the store."""
-        mean, deviation = (each.to(image.device) for each in (self._mean, self._deviation))
-        return image.float() * deviation + mean
 
     def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
         others = [self._classes[label] for label in labels if label != self._normal]

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
@@ -33,6 +34,14 @@ class TaskSpec:
     deviation: tuple[float, ...] = (1.0,)
     stretch: str = "none"
     zoom: float = 1.0
+
+    def in_units(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) without their normalisation, in float32."""
+        mean, deviation = (
+            torch.tensor(values, device=images.device).view(-1, 1, 1)
+            for values in (self.mean, self.deviation)
+        )
+        return images.float() * deviation + mean
 
 
 class Task(Protocol):

@@ -46,7 +46,7 @@ class Classification:
         return backbones.build(
             name,
             image_shape=self._spec.image_shape,
-            num_outputs=1 if self._method.loss == "bce" else len(self._spec.classes),
+            num_outputs=self._method.num_outputs(len(self._spec.classes)),
             weights=self._method.weights,
             vit=self._method.vit,
             drop_path=self._method.drop_path,

@@ -38,11 +38,8 @@ class Diffusion:
         if not isinstance(spec.method, Settings):
             raise ConfigError(f"diffusion cannot have the method {spec.method.kind}")
         method = spec.method
-        self._method, self.shape = method, spec.image_shape
+        self._method, self._spec, self.shape = method, spec, spec.image_shape
         self.num_classes = len(spec.classes) if method.guidance else 0
-        self._mean, self._deviation = (
-            torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
-        )
         self._kept = dtype_that_holds(spec.mean, spec.deviation)
         self._schedule = NoiseSchedule(
             num_steps=method.num_steps,
@@ -84,7 +81,7 @@ class Diffusion:
         The features are of the drawn image, of the row's own one and of that one blurred.
         """
         drawn = self.draw(model, EVALUATION, 0, batch["row"].tolist(), self._label(batch))
-        real = self._in_units(DEVIATION * batch["image"])
+        real = self._spec.in_units(batch["image"])
         control = torch.from_numpy(blurred(real.cpu().numpy())).to(real.device)
         features = self._features({"sample": drawn, "real": real, "blurred": control})
         return {**self.predict(model, batch), "sample": drawn.to(self._kept), **features}
@@ -146,12 +143,15 @@ class Diffusion:
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return what the network sees in the units of the store."""
-        mean, deviation = (one.to(image.device) for one in (self._mean, self._deviation))
-        return image.float() * (deviation / DEVIATION) + mean
+        return self._spec.in_units(image.float() / DEVIATION)
 
     def _bounds(self) -> tuple[Tensor | None, Tensor | None]:
         if self._method.pixel_range is None:
             return None, None
         low, high = self._method.pixel_range
-        factor = DEVIATION / self._deviation
-        return (low - self._mean) * factor, (high - self._mean) * factor
+        mean, deviation = (
+            torch.tensor(values).view(-1, 1, 1)
+            for values in (self._spec.mean, self._spec.deviation)
+        )
+        factor = DEVIATION / deviation
+        return (low - mean) * factor, (high - mean) * factor

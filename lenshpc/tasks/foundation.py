@@ -39,9 +39,6 @@ class Foundation:
         if not isinstance(spec.method, Settings):
             raise ConfigError(f"foundation cannot have the method {spec.method.kind}")
         self._method, self._spec = spec.method, spec
-        self._mean, self._deviation = (
-            torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.deviation)
-        )
         self._kept = dtype_that_holds(spec.mean, spec.deviation)
 
     def build_model(self, name: str) -> nn.Module:
@@ -91,8 +88,7 @@ class Foundation:
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return normalised, stretched images in the units of the store."""
-        mean, deviation = (each.to(image.device) for each in (self._mean, self._deviation))
-        return unstretched(image * deviation + mean, self._spec.stretch)
+        return unstretched(self._spec.in_units(image), self._spec.stretch)
 
 
 def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:

@@ -39,9 +39,7 @@ class SuperResolution:
             raise ConfigError("super-resolution learns from pairs, and the store holds none")
         self._method, self._channels = spec.method, spec.image_shape[0]
         self._scale = scale_of(spec.image_shape, spec.target_shape)
-        self._mean, self._deviation = (
-            torch.tensor(values)[:, None, None] for values in (spec.mean, spec.deviation)
-        )
+        self._in_units = spec.in_units  # both halves of a pair share one normalisation
 
     def build_model(self, name: str) -> nn.Module:
         """Return a network of the method's size that equals bicubic interpolation at first."""
@@ -91,11 +89,6 @@ class SuperResolution:
         if self._method.loss != "l1_ssim":
             return losses
         return losses + SSIM_WEIGHT * (1 - ssim(self._in_units(output), self._in_units(target)))
-
-    def _in_units(self, images: Tensor) -> Tensor:
-        """Undo the normalisation that both halves of a pair share."""
-        mean, deviation = (one.to(images.device) for one in (self._mean, self._deviation))
-        return images.float() * deviation + mean
 
     def _patches(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the same random part of both halves of each pair."""

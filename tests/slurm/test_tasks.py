@@ -13,7 +13,7 @@ from zarr import open_array
 from lenshpc.store import Store
 
 TIMEOUT_S = 1800
-VIT = {"method.vit": "{patch: 8, width: 16, depth: 1, heads: 2}"}
+SMALL_VIT = {"patch": 8, "width": 16, "depth": 1, "heads": 2}
 SETTINGS = {
     "anomaly": {"data.crop": 32, "data.image_size": 16, "method.normal": "class0"},
     "super_resolution": {"method.width": 4, "method.blocks": 1},
@@ -30,7 +30,7 @@ SETTINGS = {
         "data.image_size": 32,
         "method.physics.pixel_scale_arcsec": 0.15,
     },
-    "foundation": {**VIT, "method.classes": "[class0]", "then": "[]"},
+    "foundation": {"method.vit": json.dumps(SMALL_VIT), "method.classes": "[class0]", "then": "[]"},
 }
 MODELS = {
     "anomaly": "conv_ae",
@@ -91,3 +91,22 @@ def test_array_draws_the_samples_that_this_machine_draws(cluster, spots: Store, 
     assert done.returncode == 0, done.stderr
     cluster.wait(json.loads(done.stdout)["job"], timeout_s=TIMEOUT_S)
     assert np.array_equal(open_array(run / "samples.zarr" / name)[:], alone)
+
+
+@pytest.mark.slow
+def test_chain_waits_for_the_weights_that_it_starts_from(cluster, spots: Store, tmp_path: Path):
+    after = {"task": "multiclass", "models": ["mae_vit"], "folds": 1, "method": {"vit": SMALL_VIT}}
+    train = {"epochs": 1, "batch_size": 8}
+    first = {"task": "foundation", "models": ["mae_vit"], "folds": 1, "then": ["./after.yaml"]}
+    first |= {"method": {"vit": SMALL_VIT, "classes": ["class0"]}}
+    for name, recipe in {"first": first, "after": after}.items():
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({**recipe, "train": train}))
+    source = ["--recipe", "./first.yaml", "--data", str(spots.path), "--site", "rehearsal"]
+    done = call(tmp_path, "submit", *source, "--json")
+    assert done.returncode == 0, done.stderr
+    before, later = map(json.loads, done.stdout.splitlines())
+    (waiting,) = [row for row in cluster.squeue() if row[0] == later["job"]]
+    assert waiting[1:] == ("PENDING", "Dependency")
+    jobs = [one[key] for one in (before, later) for key in ("job", "report")]
+    cluster.wait(jobs, timeout_s=TIMEOUT_S)
+    assert json.loads((Path(later["run"]) / "report/report.json").read_text())["missing"] == []

@@ -1,0 +1,35 @@
+"""Send an array of jobs that share out the shards which an array on disk still lacks."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lenshpc.launch import executor, snapshot
+from lenshpc.launch.executor import JobRequest, Sending
+from lenshpc.launch.sites import Site
+
+
+def jobs_folder(folder: Path, site: Site) -> Site:
+    """Make the private folder of the jobs; return the site with the copy of the code in it."""
+    folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
+    code = snapshot.read(folder / "code")
+    code.keep()
+    return code.before(site)
+
+
+def send_shares(
+    missing: Iterable[int],
+    num_tasks: int,
+    request: Callable[[int], JobRequest],
+    call: Callable[..., None],
+    root: Path,
+    *arguments: int,
+) -> tuple[list[int], str]:
+    """Return the tasks that have shards to write, and the id of their job, empty without any.
+
+    Task t of T writes the shards t, t + T, …: no two tasks ever write the same one.
+    """
+    tasks = sorted({shard % num_tasks for shard in missing})
+    if not tasks:
+        return tasks, ""
+    asked = request(len(tasks))
+    return tasks, executor.submit_array(asked, Sending(), call, root, tasks, num_tasks, *arguments)
