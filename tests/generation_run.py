@@ -8,7 +8,7 @@ from stores import write_rows
 from synthetic_run import finish
 
 from lenshpc.files import write_json
-from lenshpc.frozen import array_name, shipped
+from lenshpc.frozen import array_name, distances
 from lenshpc.paths import RunPaths
 from lenshpc.plan import expand, save_plan, scored_rows
 from lenshpc.recipe import Recipe
@@ -53,7 +53,7 @@ def make_generation_run(folder, *, folds=2, copies=False, **method):
         drawn = np.clip(rings(len(scored), SIDE, seed=5 + member.index), 0, 1) + FAULT
         if copies:
             drawn = trained[np.arange(len(scored)) % len(trained), :, ::-1]
-        arrays = {"sample": drawn} | _features(len(scored), member.index)
+        arrays = {"sample": drawn} | _features(recipe.method, len(scored), member.index)
         for name, values in arrays.items():
             path = paths.member(member.name).arrays
             zarr.create_array(path, name=name, data=np.ascontiguousarray(values))
@@ -62,11 +62,11 @@ def make_generation_run(folder, *, folds=2, copies=False, **method):
     return paths, plan, splits, store
 
 
-def _features(num, seed):
+def _features(method, num, seed):
     """Return features: real ones are normal, drawn ones are moved by 1, blurred ones by 2."""
     rng = np.random.default_rng(seed)
     return {
         array_name(name, which): (move + rng.normal(size=(num, NUM_FEATURES))).astype(np.float32)
-        for name, _ in shipped()
+        for name in distances(method)
         for move, which in zip((1, 0, 2), IMAGES, strict=True)
     }

@@ -152,7 +152,7 @@ def read_images(
         pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blurred(real)},
         features={
             name: {which: read(frozen.array_name(name, which)) for which in IMAGES}
-            for name, _ in frozen.shipped()
+            for name in frozen.distances(plan.recipe_of(member).method)
         },
     )
 
@@ -199,7 +199,7 @@ def _feature_measures(images: Images) -> Iterator[Measure]:
         )
         first, second = halvings(len(real))[0]
         yield Measure(
-            name=name.replace("FD", "KID"),
+            name=frozen.kernel_distance(name),
             generated=kid(drawn[first], real[second]),
             floor=kid(real[first], real[second]),
             control=kid(control[first], real[second]),

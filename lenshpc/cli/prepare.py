@@ -60,10 +60,11 @@ def prepare(
 ) -> None:
     """Turn the images under SOURCE into a new STORE, laid out as DATASET says.
 
-    DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution, diffusion,
-    foundation) or the path of a .yaml of your own. Pixels are kept bit for bit. If anything is
-    wrong with a file, the error names it and no store is made. Stopped at any moment, the same
-    command goes on where it was; the store is then the same, byte for byte.
+    DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution,
+    super_resolution_hsc_hst, diffusion, physics_guided, foundation) or the path of a .yaml of your
+    own. Pixels are kept bit for bit. If anything is wrong with a file, the error names it and no
+    store is made. Stopped at any moment, the same command goes on where it was; the store is then
+    the same, byte for byte.
 
     \b
     Examples:

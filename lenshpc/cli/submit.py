@@ -172,16 +172,19 @@ def pretraining(run: RunPaths) -> tuple[Plan, pd.DataFrame, Store]:
 
 
 def with_weights(recipe: Recipe) -> Recipe:
-    """Return the recipe with its file of initial weights found, and its hash noted."""
+    """Return the recipe with its files of weights found, and the hash of initial ones noted."""
+    from lenshpc.frozen import find_inception
     from lenshpc.methods.classification import Classification
+    from lenshpc.methods.diffusion import Diffusion
     from lenshpc.models.weights import find_weights
     from lenshpc.recipe import network_of
 
-    method = recipe.method
-    if not isinstance(method, Classification):
-        return recipe
-    found = method.model_copy(update=find_weights(method.weights, map(network_of, recipe.models)))
-    return recipe.model_copy(update={"method": found})
+    method, found = recipe.method, {}
+    if isinstance(method, Classification):
+        found = find_weights(method.weights, map(network_of, recipe.models))
+    elif isinstance(method, Diffusion) and method.inception is not None:
+        found = {"inception": str(find_inception(method.inception))}
+    return recipe.model_copy(update={"method": method.model_copy(update=found)})
 
 
 def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:

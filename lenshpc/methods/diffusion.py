@@ -52,6 +52,9 @@ class Diffusion(Frozen):
     num_samples: Annotated[int, Field(ge=8)] = Field(
         default=2048, description="out-of-fold rows, and test rows, that get a generated image"
     )
+    inception: str | None = Field(
+        default=None, description="file of Inception's published weights, for the FID"
+    )
 
     monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")

@@ -48,9 +48,7 @@ class FrozenNetwork(nn.Module):
         channels, *sides = self.card.image_shape
         grey = _middle(image.float().mean(dim=1, keepdim=True), self.card.part)
         small = functional.interpolate(grey, tuple(sides), mode="bilinear", antialias=True)
-        low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
-        span = (high - low).clamp(min=torch.finfo(small.dtype).tiny)
-        return ((small - low) / span).repeat(1, channels, 1, 1)
+        return in_unit_range(small).repeat(1, channels, 1, 1)
 
     def features(self, stretched: Tensor) -> Tensor:
         """Return features (B, D) of what `resized` gave, stretched as the card says."""
@@ -60,6 +58,12 @@ class FrozenNetwork(nn.Module):
         )
         with torch.autocast(stretched.device.type, enabled=False):
             return self._backbone.features((stretched - mean) / deviation).float()
+
+
+def in_unit_range(images: Tensor) -> Tensor:
+    """Return images (B, C, H, W) of which each runs from 0 to 1; one without contrast is 0."""
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp(min=torch.finfo(images.dtype).tiny)
 
 
 def _middle(images: Tensor, part: float) -> Tensor:

@@ -38,6 +38,7 @@ from lenshpc.report.generated import draw_curves, draw_grids, draw_nearest, draw
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import flatten, word_number
 
+Networks = Mapping[str, dict[str, Any]]  # name of a distance → what its features are of
 LOOKS = {"model": "strong", "member": ""}
 UNITS = {
     "pixels": "Pixels (store's units)",
@@ -46,9 +47,10 @@ UNITS = {
 }
 NOTES = (
     "FD: Fréchet distance between Gaussians fitted to features of both sets of images, by a frozen "
-    "network of ours that ships with lenshpc. It is not the FID, whose network is Inception, and "
-    "the two cannot be compared. KID: kernel distance in the same features, unbiased, with the "
-    "deviation over 100 subsets.",
+    "network of ours that ships with lenshpc. It is not the FID, whose network is Inception and "
+    "which is there only if method.inception names that network's weights; the two cannot be "
+    "compared. KID: kernel distance in the same features, unbiased, with the deviation over 100 "
+    "subsets.",
     "Each distance is of one half of the rows from the other half of the real ones, the mean and "
     "deviation over 5 random halvings. The floor is that of real images from other real images: no "
     "generator can be expected below it. The control is real images halved and enlarged again. All "
@@ -70,7 +72,8 @@ def build(findings: Findings) -> Report:
     images = Decoded(store, plan.recipe.of(judgement.headline).data)
     findings.say("looking for training images among the generated ones")
     memory = _memorised(findings, judgement, images)
-    content = _content(findings, judgement, memory)
+    networks = frozen.describe_all(plan.recipe.method)
+    content = _content(findings, judgement, memory, networks)
     return Report(
         title=run.name,
         reading=word_reading(content, ""),
@@ -78,7 +81,7 @@ def build(findings: Findings) -> Report:
         headline=_headline(judgement),
         overview=_lines_table(_lines(judgement, "test")),
         sections=(
-            Section(title="Distances", blocks=tuple(_distances(judgement))),
+            Section(title="Distances", blocks=tuple(_distances(judgement, networks))),
             Section(title="Generated and real", blocks=tuple(_pictures(judgement))),
             Section(title="Memorisation", blocks=tuple(_memory(memory, judgement, images))),
             Section(title="Walk through the noise", blocks=tuple(_walk(findings))),
@@ -121,23 +124,20 @@ def _word(measure: Measure, which: str) -> str:
     return f"{spread.mean:.3g} ± {spread.deviation:.2g}"
 
 
-def _distances(judgement: Judgement) -> Iterator[Block]:
+def _distances(judgement: Judgement, networks: Networks) -> Iterator[Block]:
     yield _lines_table(_lines(judgement, "test"), "On the test rows")
     yield _lines_table(_lines(judgement, "oof"), "Against the held-out fold")
     yield _measures_table(judgement.head)
-    yield from _networks(judgement.head)
+    yield from _networks(judgement.head, networks)
 
 
-def _networks(head: Line) -> Iterator[Block]:
+def _networks(head: Line, networks: Networks) -> Iterator[Block]:
     """Yield what the features are of, which networks are not there, and whether rows suffice."""
-    shipped = dict(frozen.shipped())
     for name, file in frozen.FILES.items():
-        if name not in shipped:
+        if name not in networks:
             yield Prose(text=f"No {name}: the file {file} of its network is not installed.")
-            continue
-        yield Pairs(
-            title=f"Network of {name}", pairs=tuple(flatten(frozen.describe(shipped[name])))
-        )
+    for name, described in networks.items():
+        yield Pairs(title=f"Network of {name}", pairs=tuple(flatten(described)))
     few = [
         f"{one.name} rests on {head.num_rows // 2:,} images on each side and {one.num_features:,} "
         f"features; {ROWS_A_FEATURE} images a feature are asked for, so it is too large by an "
@@ -221,7 +221,9 @@ def _walk(findings: Findings) -> Iterator[Block]:
         yield Prose(text=f"No walk through the noise: {error}.")
 
 
-def _content(findings: Findings, judgement: Judgement, memory: Memorisation) -> Mapping[str, Any]:
+def _content(
+    findings: Findings, judgement: Judgement, memory: Memorisation, networks: Networks
+) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head, main, curves = judgement.head, _main(judgement.head), judgement.curves
     as_lists: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda one: {  # noqa: E731
@@ -240,7 +242,7 @@ def _content(findings: Findings, judgement: Judgement, memory: Memorisation) -> 
                 {**asdict(one), "measures": [_measure(each) for each in one.measures]}
                 for one in judgement.lines
             ],
-            "networks": {name: frozen.describe(path) for name, path in frozen.shipped()},
+            "networks": networks,
             "memorisation": {
                 "num_training": memory.num_training,
                 "num_generated": len(memory.generated.distance),

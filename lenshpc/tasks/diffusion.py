@@ -47,7 +47,7 @@ class Diffusion:
             prediction=method.prediction,
             zero_terminal_snr=method.zero_terminal_snr,
         )
-        self._features = Features()
+        self._features = Features(method.inception)
 
     def build_model(self, _: str) -> nn.Module:
         """Return the U-Net of the method's size."""

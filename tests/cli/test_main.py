@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from lenshpc import __version__
 from lenshpc.cli.main import main
+from lenshpc.config import shipped
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
 VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
@@ -146,6 +147,11 @@ def test_every_verb_has_help_with_an_example(verb):
     assert f"\n  lenshpc {verb} " in out.replace("    ", "  ")
     assert "Example" in out
     assert main.commands[verb].short_help
+
+
+def test_help_of_prepare_names_every_dataset_that_ships():
+    listed = called("prepare", "--help")[1].split("ships (")[1].split(")")[0]
+    assert set(listed.replace(",", " ").split()) == set(shipped("data_prep"))
 
 
 def test_version():

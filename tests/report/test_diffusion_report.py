@@ -8,6 +8,7 @@ import pytest
 from generation_run import make_generation_run
 from PIL import Image
 
+from lenshpc.frozen import INCEPTION_SHA256
 from lenshpc.report.diffusion import build
 from lenshpc.report.findings import gather
 from lenshpc.report.write import write
@@ -68,3 +69,12 @@ def test_few_images_for_many_features_are_warned_of(whole):
     report, _ = whole
     (notes,) = [block for block in report.sections[0].blocks if type(block).__name__ == "Notes"]
     assert notes.lines[0].startswith("FD-lens rests on 16 images on each side and 6 features; 10 ")
+
+
+def test_inception_gives_the_fid_beside_the_others(tmp_path):
+    paths, plan, *_ = make_generation_run(tmp_path, inception="weights.pth")
+    report = build(gather(paths, plan, {}, allow_partial=False, walk=walk))
+    names = [one["name"] for one in report.content["lines"][0]["measures"]]
+    assert names[:6] == ["FD-lens", "KID-lens", "FD-MAE", "KID-MAE", "FID", "KID"]
+    assert report.content["headline"]["measure"] == "FD-lens"
+    assert report.content["networks"]["FID"]["sha256"] == INCEPTION_SHA256
