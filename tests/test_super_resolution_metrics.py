@@ -7,7 +7,7 @@ import torch
 from lenshpc import image_metrics
 from lenshpc.aggregate.radial import radial_profile
 from lenshpc.image_metrics import Frequencies
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5])

@@ -1,6 +1,5 @@
 """Build networks by name: ours, or timm's with its ways to take any channels and image size."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ from lenshpc.errors import ConfigError
 from lenshpc.methods.classification import NETWORKS as OWN_NETWORKS
 from lenshpc.methods.vit import Vit
 from lenshpc.models.d4 import D4Net
+from lenshpc.models.importing import timm_module
+from lenshpc.models.masked_autoencoder import EncoderClassifier
 from lenshpc.models.weights import downloaded
 
 Shape = tuple[int, int, int]
@@ -119,8 +120,6 @@ def _random(
     """Return the network, told the images' size where it wants to know it."""
     channels, *size = image_shape
     if name == "mae_vit":
-        from lenshpc.models.masked_autoencoder import EncoderClassifier  # which needs timm_module
-
         return EncoderClassifier(channels, num_outputs, vit, drop_path)
     if name == "d4_net":
         return D4Net(channels, num_outputs)
@@ -235,29 +234,3 @@ def _problem(network: nn.Module, image_shape: Shape) -> str | None:
     finally:
         network.train(was_training)
     return None
-
-
-def timm_module() -> Any:
-    """Return timm, whatever torchvision stands beside torch."""
-    declare_missing_torchvision_ops()
-    import timm
-
-    return timm
-
-
-def declare_missing_torchvision_ops() -> None:
-    """Let PyPI's torchvision be imported beside a CPU build of torch (pytorch/vision#9085).
-
-    That torchvision registers shapes for two C++ operators which it cannot load there. Nothing here
-    calls them; their schemas are enough for the import. Does nothing where torchvision is whole.
-    """
-    if importlib.util.find_spec("torchvision") is None or hasattr(torch.ops.torchvision, "nms"):
-        return
-    if torch.version.cuda is not None:
-        return
-    _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-# The registration lives as long as this object.
-_LIBRARY: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

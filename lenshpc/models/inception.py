@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.frozen import find_inception
-from lenshpc.models.backbones import declare_missing_torchvision_ops
 from lenshpc.models.frozen import in_unit_range
+from lenshpc.models.importing import declare_missing_torchvision_ops
 
 
 class Inception(nn.Module):

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from lenshpc.methods.foundation import Foundation, num_hidden
 from lenshpc.methods.vit import Vit
-from lenshpc.models.backbones import timm_module
 from lenshpc.models.classifier import Classifier
+from lenshpc.models.importing import timm_module
 from lenshpc.models.scorers import Shape
 
 NUM_SWEEPS = 200  # of the relaxation; a hole of three patches of 8 pixels is smooth by then

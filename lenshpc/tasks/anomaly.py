@@ -17,7 +17,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.methods.anomaly import Anomaly as Settings
 from lenshpc.methods.anomaly import normal_class
 from lenshpc.models import anomaly as models
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.models.scorers import Scorer, row_mean
 from lenshpc.tasks.base import TaskSpec
 

@@ -16,7 +16,7 @@ from lenshpc.data.batches import Batch
 from lenshpc.errors import ConfigError
 from lenshpc.methods.super_resolution import SuperResolution as Settings
 from lenshpc.methods.super_resolution import scale_of
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.models.super_resolution import build
 from lenshpc.tasks.base import TaskSpec
 

@@ -14,7 +14,7 @@ from lenshpc.aggregate.frechet import (
     polynomial_mmd,
     wasserstein,
 )
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 
 declare_missing_torchvision_ops()
 from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: E402

@@ -9,7 +9,7 @@ from commands import finished
 from safetensors.torch import save_file
 from spots import write_store
 
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 
 REDUCED = {"data.image_size": 32, "train.epochs": 2, "train.batch_size": 16}
 RECIPES = {  # folds, and the words that reduce it further

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lenshpc.errors import ConfigError
-from lenshpc.models.backbones import build, timm_module
+from lenshpc.models.backbones import build
+from lenshpc.models.importing import timm_module
 from lenshpc.models.names import OWN_NAMES, check_names, known_names
 
 SMALL = ["test_resnet", "test_vit", "test_convnext", "d4_net"]

@@ -27,7 +27,7 @@ def ours(kind, prediction, zero):
 
 def theirs(name, kind, prediction, zero):
     """Return a scheduler of diffusers with the same settings."""
-    from lenshpc.models.backbones import declare_missing_torchvision_ops
+    from lenshpc.models.importing import declare_missing_torchvision_ops
 
     declare_missing_torchvision_ops()
     diffusers = pytest.importorskip("diffusers")

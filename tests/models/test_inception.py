@@ -8,7 +8,7 @@ import torch
 from lenshpc import frozen
 from lenshpc.errors import ConfigError
 from lenshpc.methods.diffusion import Diffusion
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.models.inception import Inception
 from lenshpc.tasks.features import Features
 

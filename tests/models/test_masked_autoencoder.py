@@ -7,7 +7,8 @@ from lenshpc.engine.strategy import adamw
 from lenshpc.errors import ConfigError
 from lenshpc.methods.foundation import Foundation
 from lenshpc.methods.vit import Vit
-from lenshpc.models.backbones import build, timm_module
+from lenshpc.models.backbones import build
+from lenshpc.models.importing import timm_module
 from lenshpc.models.masked_autoencoder import (
     Encoder,
     MaskedAutoencoder,

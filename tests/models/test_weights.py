@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from lenshpc.errors import ConfigError
-from lenshpc.models import backbones, weights
+from lenshpc.models import weights
 from lenshpc.models.backbones import build
+from lenshpc.models.importing import timm_module
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_imagenet_weights_without_network_are_refused_at_once(offline):
 
 
 def test_imagenet_weights_come_from_the_cache(offline):
-    repository = backbones.timm_module().get_pretrained_cfg("test_resnet").hf_hub_id
+    repository = timm_module().get_pretrained_cfg("test_resnet").hf_hub_id
     folder = offline / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")

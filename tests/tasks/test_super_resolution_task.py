@@ -8,7 +8,7 @@ from torch import nn
 
 from lenshpc.errors import ConfigError
 from lenshpc.methods.super_resolution import SuperResolution as Settings
-from lenshpc.models.backbones import declare_missing_torchvision_ops
+from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.models.super_resolution import bicubic
 from lenshpc.recipe import Train
 from lenshpc.tasks.base import TaskSpec
