@@ -23,7 +23,10 @@ class Frozen(BaseModel):
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice; YAML would silently take the last."""
+    """SafeLoader that refuses a key that stands twice, of which YAML would take the last.
+
+    The words yes, no, on and off are text, as in YAML 1.2: `no` is a class of images.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -36,10 +39,18 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+def _truth_or_word(_: _StrictLoader, node: yaml.ScalarNode) -> bool | str:
+    word = str(node.value)
+    return {"true": True, "false": False}.get(word.lower(), word)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:bool", _truth_or_word)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file."""
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -140,7 +151,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not (key and equals):
         raise ConfigError(f"--set {text}: expected key=value, such as train.epochs=3")
     try:
-        return key, yaml.safe_load(value)
+        return key, yaml.load(value, _StrictLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: {value!r} is not a YAML value") from error
 

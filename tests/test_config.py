@@ -86,6 +86,8 @@ def test_missing_file_and_unknown_name_are_refused():
         ("train.lr=3.0e-4", ("train.lr", 3e-4)),
         ("models=[resnet18, vit_tiny]", ("models", ["resnet18", "vit_tiny"])),
         ("name=a=b", ("name", "a=b")),
+        ("method.classes=[no, on]", ("method.classes", ["no", "on"])),  # words, as in YAML 1.2
+        ("train.deterministic=True", ("train.deterministic", True)),
     ],
 )
 def test_assignment_is_a_key_and_a_yaml_value(text, expected):

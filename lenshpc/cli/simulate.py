@@ -28,9 +28,10 @@ def simulate(
     """Make images of DATASET in the new folder OUT, in the original layout.
 
     DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution, diffusion,
-    physics_guided, foundation) or the path of a .yaml with the key `simulate`. N is a number for each class, or CLASS=N,CLASS=N. The truth (theta_E, shear, source, subhalos)
-    goes to OUT/truth.csv and OUT/subhalos.parquet. Equal seeds give equal images, and asking for
-    more leaves the first ones as they are.
+    physics_guided, foundation) or the path of a .yaml with the key `simulate`. N is a number for
+    each class, or CLASS=N,CLASS=N. The truth (theta_E, shear, source, subhalos) goes to
+    OUT/truth.csv and OUT/subhalos.parquet. Equal seeds give equal images, and asking for more
+    leaves the first ones as they are.
 
     \b
     Examples:
