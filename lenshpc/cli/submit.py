@@ -128,6 +128,7 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     """Return the run of a recipe, with all that it names outside of the store found."""
     from lenshpc.launch.submit import run_paths
     from lenshpc.models.names import check_names
+    from lenshpc.models.weights import with_weights
     from lenshpc.plan import check_unseen, expand, origin_of
     from lenshpc.recipe import network_of
 
@@ -169,22 +170,6 @@ def pretraining(run: RunPaths) -> tuple[Plan, pd.DataFrame, Store]:
 
     plan = load_plan(run)
     return plan, load_splits(run, plan), planned_store(plan)
-
-
-def with_weights(recipe: Recipe) -> Recipe:
-    """Return the recipe with its files of weights found, and the hash of initial ones noted."""
-    from lenshpc.frozen import find_inception
-    from lenshpc.methods.classification import Classification
-    from lenshpc.methods.diffusion import Diffusion
-    from lenshpc.models.weights import find_weights
-    from lenshpc.recipe import network_of
-
-    method, found = recipe.method, {}
-    if isinstance(method, Classification):
-        found = find_weights(method.weights, map(network_of, recipe.models))
-    elif isinstance(method, Diffusion) and method.inception is not None:
-        found = {"inception": str(find_inception(method.inception))}
-    return recipe.model_copy(update={"method": method.model_copy(update=found)})
 
 
 def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -7,15 +7,49 @@ elsewhere, and nothing waits for a network that is not there.
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import sha256
+from lenshpc.frozen import find_inception
+from lenshpc.methods.classification import Classification
+from lenshpc.methods.diffusion import Diffusion
 from lenshpc.models.names import OWN_NAMES
+from lenshpc.recipe import Recipe, is_variant, network_of, variant_of
 
 FILENAMES = ("model.safetensors", "pytorch_model.bin")
 TIMEOUT_S = 5.0
+
+
+def with_weights(recipe: Recipe) -> Recipe:
+    """Return the recipe with the files of weights found that it and its variants name."""
+    plain = [model for model in recipe.models if not is_variant(model)]
+    method = recipe.method.model_copy(update=_files(recipe, plain))
+    variants = {name: _noted(recipe, name) for name in recipe.variants}
+    return recipe.model_copy(update={"method": method, "variants": variants})
+
+
+def _noted(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Return a variant's changes, with what is known of the files that it names."""
+    changes, models = recipe.variants[name], [m for m in recipe.models if variant_of(m) == name]
+    found: dict[str, Any] = _files(recipe.of(models[0]), models) if models else {}
+    if "method.weights" in changes:
+        found = {"weights_sha256": None, **found}  # not that of the recipe's own file
+    elif "method.inception" not in changes:
+        return dict(changes)
+    return {**changes, **{f"method.{key}": value for key, value in found.items()}}
+
+
+def _files(recipe: Recipe, models: Iterable[str]) -> dict[str, str]:
+    match recipe.method:
+        case Classification(weights=weights):
+            return find_weights(weights, map(network_of, models))
+        case Diffusion(inception=str(path)):
+            return {"inception": str(find_inception(path))}
+        case _:
+            return {}
 
 
 def find_weights(weights: str, models: Iterable[str]) -> dict[str, str]:

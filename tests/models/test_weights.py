@@ -13,6 +13,7 @@ from lenshpc.errors import ConfigError
 from lenshpc.models import weights
 from lenshpc.models.backbones import build
 from lenshpc.models.importing import timm_module
+from lenshpc.recipe import Recipe
 
 
 @pytest.fixture
@@ -129,3 +130,37 @@ def test_check_does_not_import_torch():
         "import huggingface_hub.constants; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_files_of_variants_are_found_as_well(tmp_path):
+    for name in ("base", "other"):
+        (tmp_path / f"{name}.pth").write_bytes(name.encode())
+    base, other = (str(tmp_path / f"{name}.pth") for name in ("base", "other"))
+    recipe = Recipe(
+        name="three",
+        task="multiclass",
+        models=("test_resnet", "test_resnet+same", "test_resnet+other", "d4_net+scratch"),
+        method={"weights": base},
+        variants={
+            "same": {"train.epochs": 2},
+            "other": {"method.weights": other},
+            "scratch": {"method.weights": "random"},
+        },
+    )
+    found = weights.with_weights(recipe)
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("base", "other")}
+    methods = [found.of(model).method for model in recipe.models]
+    assert [(one.weights, one.weights_sha256) for one in methods] == [
+        (base, digests["base"]),
+        (base, digests["base"]),
+        (other, digests["other"]),
+        ("random", None),
+    ]
+
+
+def test_missing_file_of_a_variant_is_refused():
+    variants = {"other": {"method.weights": "absent.pth"}}
+    models = ("test_resnet", "test_resnet+other")
+    recipe = Recipe(name="two", task="multiclass", models=models, variants=variants)
+    with pytest.raises(ConfigError, match=r"method.weights absent.pth: no such file"):
+        weights.with_weights(recipe)
