@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
 )
-@click.option("--data", "store", required=True, type=click.Path(path_type=Path), help="The store.")
+@click.option(
+    "--data",
+    "store",
+    required=True,
+    envvar="LENSHPC_DATA",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The store.",
+)
 @click.option("--name", help="Begin the run's name with this.  [default: the recipe's]")
 @click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
 @click.option("--models", help="Networks of timm, separated by commas.")
@@ -42,6 +50,8 @@ if TYPE_CHECKING:
     "--site",
     default="local",
     show_default=True,
+    envvar="LENSHPC_SITE",
+    show_envvar=True,
     shell_complete=sites,
     help="A site by name, or your .yaml.",
 )

@@ -134,6 +134,19 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
     assert {f"{run}/slurm" in script for script in (members, report)} == {True}
 
 
+def test_store_and_site_may_stand_in_the_environment(spots, monkeypatch):
+    monkeypatch.setenv("LENSHPC_DATA", str(spots.path))
+    monkeypatch.setenv("LENSHPC_SITE", "rehearsal")
+    smaller = ("--set", "train.batch_size=16", "--dry-run")
+    code, out, err = called("submit", "--task", "diffusion", "--nodes", "4", *smaller)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:4] == [
+        f"data         {spots.path} (spots: class0, class1)",
+        "site         rehearsal (slurm)",
+        "a member     4 node(s) x 1 GPU(s), ddp, at most 720 min",
+    ]
+
+
 # --- help ------------------------------------------------------------------------------------
 
 
