@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 DEMO := demo
 QUICK := and not slow
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE  # what is first imported stays compiled for all that follow
 
 .PHONY: help setup check format test test-slurm test-all demo bench clean
@@ -35,7 +36,7 @@ format: setup  ## rewrite the code in the house's style
 	$(BIN)/ruff format lenshpc tests benchmarks
 
 test: check  ## checks and the quick tests; as root on Debian on a real SLURM cluster too
-	$(BIN)/pytest -q -m 'not slurm $(QUICK)'
+	$(BIN)/pytest -q $(PARALLEL) -m 'not slurm $(QUICK)'
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then $(MAKE) --no-print-directory test-slurm; \
 	else $(BIN)/pytest -q -rs -m 'slurm $(QUICK)' tests/slurm; fi
 
@@ -44,7 +45,7 @@ test-slurm: setup  ## the tests marked slurm, on the cluster of slurm/cluster.sh
 	slurm/cluster.sh sandbox $(BIN)/pytest -q -rs -m 'slurm $(QUICK)' tests/slurm
 
 test-all:  ## the same with the slow tests: every recipe, interruption and outage; an hour or more
-	$(MAKE) test QUICK=
+	$(MAKE) test QUICK= PARALLEL=
 
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
