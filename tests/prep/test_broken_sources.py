@@ -384,7 +384,8 @@ def test_full_disk_leaves_no_store(tmp_path):
     fill(tmp_path / "source", num_images=40)
     dataset = write_yaml(tmp_path / "tiny.yaml", TINY)
     arguments = [str(dataset), str(tmp_path / "source"), str(tmp_path / "store"), "--jobs", "1"]
-    command = [sys.executable, "-c", LIMITED, "prepare", *arguments]
+    # -B: what it imports would be compiled into files that the limit cuts short
+    command = [sys.executable, "-B", "-c", LIMITED, "prepare", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2, done.stderr
     assert "File too large" in done.stderr
