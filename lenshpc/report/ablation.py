@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lenshpc.aggregate.ablation import PairedDifference, Trained, compare_variants, pairs_of
+from lenshpc.aggregate.ablation import METRICS, Metric, PairedDifference, Trained, compare_variants
 from lenshpc.aggregate.results import LEVEL
 from lenshpc.report.content import Block, Column, Prose, Row, Section, Table
-from lenshpc.report.words import word_count, word_interval, word_metric, word_number, word_p
+from lenshpc.report.words import word_interval, word_metric, word_number, word_p
 
-MAX_PAIRS = 30  # of trainings that a table names
+MAX_TRAININGS = 30  # that a table names
 
 
 def variants_content(trained: Sequence[Trained]) -> dict[str, Any]:
@@ -24,13 +24,13 @@ def variants_content(trained: Sequence[Trained]) -> dict[str, Any]:
 
 
 def variants_section(trained: Sequence[Trained]) -> Iterator[Section]:
-    """Yield the section of a run that has variants."""
-    differences = tuple(compare_variants(trained))
+    """Yield the section of a run that has variants, of which two were trained more than once."""
+    differences = tuple(one for one in compare_variants(trained) if one.num_pairs > 1)
     if not differences:
         return
-    pairs = dict.fromkeys((one.first, one.second) for one in differences)
+    networks = dict.fromkeys(one.member.network for one in trained)
     blocks: list[Block] = [_differences(differences)]
-    blocks += [_trainings(trained, first, second) for first, second in pairs]
+    blocks += [_trainings(trained, network, metric) for network in networks for metric in METRICS]
     text = (
         f"Trainings of equal fold and seed are compared pair by pair on the test rows; {LEVEL:.0%} "
         "interval and p are those of a paired t test. They hold the scatter of the training, not "
@@ -63,20 +63,22 @@ def _differences(differences: Sequence[PairedDifference]) -> Table:
     )
 
 
-def _trainings(trained: Sequence[Trained], first: str, second: str) -> Table:
-    pairs = pairs_of(trained, first, second)
-    titles = [f"{metric}, {model}" for metric in ("AUC", "accuracy") for model in (first, second)]
-    more = f" (the first {MAX_PAIRS})" if len(pairs) > MAX_PAIRS else ""
+def _trainings(trained: Sequence[Trained], network: str, metric: Metric) -> Table:
+    """Return a network's figures: a line for each fold and seed, a column for each variant."""
+    mine = [one for one in trained if one.member.network == network]
+    models = list(dict.fromkeys(one.member.model for one in mine))
+    found = {(one.member.fold, one.member.seed, one.member.model): one for one in mine}
+    runs = sorted({(one.member.fold, one.member.seed) for one in mine})
+
+    def word(fold: int, seed: int, model: str) -> str:
+        return word_number(getattr(found.get((fold, seed, model)), metric, None))
+
+    more = f" (the first {MAX_TRAININGS})" if len(runs) > MAX_TRAININGS else ""
     return Table(
-        title=f"{first} and {second}: {word_count(len(pairs), 'pair')} of trainings{more}",
-        columns=tuple(Column(title=title) for title in ("Fold", "Seed", *titles)),
+        title=f"Test {word_metric(metric)} of each training of {network}{more}",
+        columns=tuple(Column(title=title) for title in ("Fold", "Seed", *models)),
         rows=tuple(
-            Row(
-                cells=(
-                    *map(str, (one.member.fold, one.member.seed)),
-                    *map(word_number, (one.auc, other.auc, one.accuracy, other.accuracy)),
-                )
-            )
-            for one, other in pairs[:MAX_PAIRS]
+            Row(cells=(str(fold), str(seed), *(word(fold, seed, model) for model in models)))
+            for fold, seed in runs[:MAX_TRAININGS]
         ),
     )

@@ -70,12 +70,17 @@ def test_content_has_every_training_and_the_loss_of_the_lenses(report):
     assert lens["agreement"] == []  # the store holds no truth
 
 
-def test_table_of_variants_names_each_pair(report):
-    differences, trainings = section(report, "Variants").blocks[:2]
+def test_tables_of_variants_have_a_line_for_each_training(report):
+    differences, trainings, accuracies = section(report, "Variants").blocks[:3]
     assert [row.cells[0] for row in differences.rows] == [f"{MODELS[0]} − {MODELS[1]}"] * 2
     assert [row.cells[:2] for row in trainings.rows] == [
         (str(fold), str(seed)) for fold in (0, 1) for seed in range(3)
     ]
+    assert [column.title for column in trainings.columns] == ["Fold", "Seed", *MODELS]
+    scores = {one["member"]: one for one in report.content["variants"]["members"]}
+    first = [scores[0], scores[6]]  # of either model
+    for table, metric in ((trainings, "auc"), (accuracies, "accuracy")):
+        assert table.rows[0].cells[2:] == tuple(f"{one[metric]:.4f}" for one in first)
 
 
 def test_gallery_has_image_redrawn_residual_and_source_of_test_rows_of_each_class(report, findings):
