@@ -69,10 +69,11 @@ def build(findings: Findings) -> Report:
     run, plan = findings.run, findings.plan
     store, missing = planned_store(plan), tuple(findings.lacks)
     judgement = judge(run, plan, findings.splits, store, missing, say=findings.say)
-    images = Decoded(store, plan.recipe.of(judgement.headline).data)
+    recipe = plan.recipe.of(judgement.headline)
+    images = Decoded(store, recipe.data)
     findings.say("looking for training images among the generated ones")
     memory = _memorised(findings, judgement, images)
-    networks = frozen.describe_all(plan.recipe.method)
+    networks = frozen.describe_all(recipe.method)
     content = _content(findings, judgement, memory, networks)
     return Report(
         title=run.name,
