@@ -30,9 +30,9 @@ Parts = tuple[nn.Module, Callable[[Tensor], Tensor], Callable[[int, int], Any]]
 
 def lenshpc(side: int) -> Parts:
     """Return network, loss and sampling of this package."""
-    from lenshpc.methods.diffusion import Diffusion
-    from lenshpc.recipe import Train
+    from lenshpc.run.recipe import Train
     from lenshpc.tasks.base import TaskSpec
+    from lenshpc.tasks.diffusion.settings import Diffusion
     from lenshpc.tasks.table import make_task
 
     def task(steps: int) -> Any:

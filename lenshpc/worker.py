@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lenshpc.plan import Member, Plan
     from lenshpc.report.content import Report
+    from lenshpc.run.plan import Member, Plan
 
 
 def run_member(root: str, index: int) -> None:
@@ -30,7 +30,7 @@ def run_member(root: str, index: int) -> None:
     from lenshpc.engine.signals import Signals, Stopped
 
     signals = Signals()
-    from lenshpc.engine.claim import Superseded
+    from lenshpc.engine.lease import Superseded
     from lenshpc.engine.member import run_member as complete
 
     try:
@@ -54,9 +54,9 @@ def write_report(
     from lenshpc.launch.history import past_failures
     from lenshpc.launch.ledger import summary
     from lenshpc.launch.states import reasons
-    from lenshpc.plan import load_plan
-    from lenshpc.report.findings import gather
     from lenshpc.report.write import compose, write
+    from lenshpc.run.plan import load_plan
+    from lenshpc.run.results import gather
 
     plan = load_plan(run)
     findings = gather(
@@ -79,20 +79,20 @@ def write_report(
 
 def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return maps (n, H, W) of what the first finished member looked at in rows of the store."""
-    from lenshpc.engine.explain import grad_cam
+    from lenshpc.tasks.supervised.explain import grad_cam
 
     return grad_cam(plan, run, _first_finished(run, plan), rows)
 
 
 def _walk(run: RunPaths, plan: Plan) -> NDArray[np.float32]:
     """Return frames (F, C, H, W) between images that the first finished member draws."""
-    from lenshpc.engine.generate import open_generator
+    from lenshpc.tasks.diffusion.generate import open_generator
 
     return open_generator(plan, run, _first_finished(run, plan)).walk()
 
 
 def _first_finished(run: RunPaths, plan: Plan) -> Member:
-    from lenshpc.completion import is_done
+    from lenshpc.run.completion import is_done
 
     return next(
         member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
@@ -103,7 +103,7 @@ def _reconstruct(
     run: RunPaths, plan: Plan, member: Member, rows: NDArray[np.int64]
 ) -> Mapping[str, NDArray[np.float32]]:
     """Return what a finished member's lenses make of rows of the store."""
-    from lenshpc.engine.reconstruct import reconstruct
+    from lenshpc.tasks.physics_guided.reconstruct import reconstruct
 
     return reconstruct(plan, run, member, rows)
 
@@ -127,9 +127,9 @@ def draw_share(
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Draw the task's share of the shards of samples that a member lacks."""
-    from lenshpc.engine.generate import open_generator
-    from lenshpc.plan import load_plan
-    from lenshpc.samples import open_samples
+    from lenshpc.run.plan import load_plan
+    from lenshpc.run.samples import open_samples
+    from lenshpc.tasks.diffusion.generate import open_generator
 
     run = RunPaths(Path(root))
     plan = load_plan(run)

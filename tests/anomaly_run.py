@@ -8,9 +8,9 @@ from spots import SIDE, write_store
 from synthetic_run import SyntheticRun, finish
 
 from lenshpc.files import write_json
-from lenshpc.paths import RunPaths
-from lenshpc.plan import expand, save_plan, scored_rows
-from lenshpc.recipe import Recipe
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import expand, save_plan, scored_rows
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
 NUM_TRAIN, NUM_TEST = 80, 60

@@ -10,7 +10,7 @@ import pytest
 from spots import write_store
 from synthetic_run import SyntheticRun, make_run
 
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 from lenshpc.store import Store
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of tests and of what they start: idle threads spin

@@ -8,11 +8,11 @@ from stores import write_rows
 from synthetic_run import finish
 
 from lenshpc.files import write_json
-from lenshpc.frozen import array_name, distances
-from lenshpc.paths import RunPaths
-from lenshpc.plan import expand, save_plan, scored_rows
-from lenshpc.recipe import Recipe
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import expand, save_plan, scored_rows
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Pixels, StoreSpec, open_store
+from lenshpc.tasks.diffusion.feature_extractors import array_name, distances
 
 SIDE, NUM_FEATURES = 16, 6
 FAULT = 0.05

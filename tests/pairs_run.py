@@ -10,9 +10,9 @@ from stores import write_rows
 from synthetic_run import finish
 
 from lenshpc.files import write_json
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan, expand, save_plan, scored_rows
-from lenshpc.recipe import Recipe
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan, expand, save_plan, scored_rows
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Pixels, Store, StoreSpec, open_store
 
 SIDE, SCALE = 32, 2

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from stores import write_rows
 
-from lenshpc.completion import mark_done
 from lenshpc.files import write_json
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan, expand, save_plan
-from lenshpc.recipe import Recipe
+from lenshpc.run.completion import mark_done
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan, expand, save_plan
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Pixels, StoreSpec, open_store
 
 

@@ -6,7 +6,7 @@ from lenshpc.config import locate, override, parse_assignment, read_yaml, shippe
 from lenshpc.errors import ConfigError
 from lenshpc.launch.sites import Site, load_site
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.recipe import Recipe, load_recipe
+from lenshpc.run.recipe import Recipe, load_recipe
 
 MINIMAL = "task: multiclass\nmodels: [resnet18]\n"
 

@@ -21,8 +21,8 @@ def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:
     Example:
       lenshpc aggregate lens_finding-9f2c51ab
     """
-    from lenshpc.paths import find_run
     from lenshpc.report.markdown import render_table
+    from lenshpc.run.paths import find_run
     from lenshpc.worker import write_report
 
     paths = find_run(run)

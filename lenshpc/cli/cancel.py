@@ -18,10 +18,10 @@ def cancel(run: str, member: int | None) -> None:
       lenshpc cancel lens_finding-9f2c51ab
       lenshpc cancel lens_finding-9f2c51ab --member 3
     """
-    from lenshpc.completion import resume_command
     from lenshpc.launch.cancel import cancel as stop
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.completion import resume_command
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
     stopped = stop(paths, load_plan(paths), member)

@@ -9,10 +9,10 @@ import click
 
 from lenshpc.cli.completing import runs
 from lenshpc.errors import ConfigError
-from lenshpc.paths import RUNS
+from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
-    from lenshpc.paths import RunPaths
+    from lenshpc.run.paths import RunPaths
 
 
 @click.command(short_help="Remove what ended runs no longer need.")
@@ -35,7 +35,7 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
     if whole and run is None:
         raise click.UsageError("--all needs a RUN")
     from lenshpc.launch.runs import find_runs
-    from lenshpc.paths import find_run
+    from lenshpc.run.paths import find_run
 
     chosen = [find_run(run, folder)] if run else find_runs(folder)
     num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)

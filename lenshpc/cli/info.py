@@ -49,7 +49,7 @@ def info(store: Path, as_json: bool, report: str | None) -> None:
 
 def _quality(store: Store, page: Path) -> dict[str, Any]:
     from lenshpc.cli.progress import progress_bar
-    from lenshpc.report.quality import write_quality_report
+    from lenshpc.quality.report import write_quality_report
 
     with progress_bar("surveying") as progress:
         return write_quality_report(store, page, progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.clean import size_text
-from lenshpc.paths import RUNS
+from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
     from lenshpc.launch.runs import RunSummary

@@ -25,8 +25,8 @@ def logs(run: str, member: int | None, follows: bool) -> None:
     """
     from lenshpc.launch.logs import ended_member, find_log, follow
     from lenshpc.launch.states import run_status
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
     plan = load_plan(paths)

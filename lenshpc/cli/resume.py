@@ -22,8 +22,8 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
         raise click.UsageError("give either --wait or --json")
     from lenshpc.cli.submit import report
     from lenshpc.launch.submit import resume as send
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
     from lenshpc.worker import CALLS
 
     paths = find_run(run)

@@ -11,8 +11,8 @@ from lenshpc.cli.completing import runs, sites
 from lenshpc.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from lenshpc.paths import RunPaths
-    from lenshpc.plan import Member, Plan
+    from lenshpc.run.paths import RunPaths
+    from lenshpc.run.plan import Member, Plan
 
 
 @click.command(short_help="Draw images with a run's generative model.")
@@ -50,7 +50,7 @@ def sample(
         raise click.UsageError("--site and --tasks go together")
     from lenshpc.launch.prepare import load_cluster
     from lenshpc.launch.sample import send_samples
-    from lenshpc.samples import check_drawn, start_samples
+    from lenshpc.run.samples import check_drawn, start_samples
     from lenshpc.worker import draw_share
 
     cluster = load_cluster(site) if site else None
@@ -72,10 +72,10 @@ def sample(
 
 def _finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     """Return a run's member, or refuse one that cannot draw."""
-    from lenshpc.completion import describe, find_lack, resume_command
     from lenshpc.errors import ConfigError, IncompleteError
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.completion import describe, find_lack, resume_command
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
     plan = load_plan(paths)

@@ -33,8 +33,8 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     from lenshpc.cli.watch import show, watch
     from lenshpc.launch.ledger import run_ledger
     from lenshpc.launch.states import run_status
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
     plan = load_plan(paths)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from lenshpc.launch.sites import Site
     from lenshpc.launch.submit import Submission
-    from lenshpc.paths import RunPaths
-    from lenshpc.plan import Plan
-    from lenshpc.recipe import Recipe
+    from lenshpc.run.paths import RunPaths
+    from lenshpc.run.plan import Plan
+    from lenshpc.run.recipe import Recipe
     from lenshpc.store import Store
 
 
@@ -90,7 +90,7 @@ def submit(
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
     from lenshpc.launch.submit import submit as send
-    from lenshpc.recipe import load_recipe
+    from lenshpc.run.recipe import load_recipe
     from lenshpc.store import open_store
 
     changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
@@ -123,8 +123,8 @@ class Asked(NamedTuple):
 
 def chained(first: Recipe, store: Store, runs: Path) -> list[Asked]:
     """Return the run of a recipe, then those of `then`, which start from its weights."""
-    from lenshpc.plan import check_unseen
-    from lenshpc.recipe import load_recipe
+    from lenshpc.run.plan import check_unseen
+    from lenshpc.run.recipe import load_recipe
 
     head = planned(first, store, runs)
     origin = [("init_from", str(head.run.root)), ("init_fingerprint", head.plan.fingerprint())]
@@ -139,8 +139,8 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
     from lenshpc.launch.submit import run_paths
     from lenshpc.models.names import check_names
     from lenshpc.models.weights import with_weights
-    from lenshpc.plan import check_unseen, expand, origin_of
-    from lenshpc.recipe import network_of
+    from lenshpc.run.plan import check_unseen, expand, origin_of
+    from lenshpc.run.recipe import network_of
 
     check_names(map(network_of, recipe.models))
     found = with_origin(with_weights(recipe), runs)
@@ -155,8 +155,8 @@ def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
 
 def with_origin(recipe: Recipe, runs: Path) -> Recipe:
     """Return the recipe with the run that it starts from found, and its fingerprint noted."""
-    from lenshpc.paths import find_run
-    from lenshpc.plan import load_plan
+    from lenshpc.run.paths import find_run
+    from lenshpc.run.plan import load_plan
 
     if recipe.init_from is None or recipe.init_fingerprint is not None:
         return recipe
@@ -167,7 +167,7 @@ def with_origin(recipe: Recipe, runs: Path) -> Recipe:
 
 def chosen(task: str | None, recipe: str | None) -> str:
     """Return the recipe that `--task` or `--recipe` names."""
-    from lenshpc.recipe import recipe_of_task
+    from lenshpc.run.recipe import recipe_of_task
 
     if (task is None) == (recipe is None):
         raise click.UsageError("give either --task or --recipe")
@@ -176,7 +176,7 @@ def chosen(task: str | None, recipe: str | None) -> str:
 
 def pretraining(run: RunPaths) -> tuple[Plan, pd.DataFrame, Store]:
     """Return Plan, split manifest and store of the run that another one starts from."""
-    from lenshpc.plan import load_plan, load_splits, planned_store
+    from lenshpc.run.plan import load_plan, load_splits, planned_store
 
     plan = load_plan(run)
     return plan, load_splits(run, plan), planned_store(plan)
@@ -227,7 +227,7 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
     """Say what was sent and how to follow it."""
     import json
 
-    from lenshpc.completion import reference
+    from lenshpc.run.completion import reference
 
     jobs = ",".join(sent.job_ids)
     if as_json:

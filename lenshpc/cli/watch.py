@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lenshpc.aggregate.gate import compact
-from lenshpc.completion import resume_command
 from lenshpc.launch.failures import Failure
 from lenshpc.launch.local import read_queue, stop_queue
 from lenshpc.launch.states import MemberStatus, RunStatus, run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.completion import resume_command
+from lenshpc.run.gate import compact
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
 
 MOST_LINES = 100  # of members in one state
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0

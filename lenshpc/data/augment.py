@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lenshpc.augmentations import Augmentation
 from lenshpc.data.draws import (
     AddedNoise,
     Blurs,
@@ -25,6 +24,7 @@ from lenshpc.data.draws import (
     standard_normal,
 )
 from lenshpc.data.order import Visits
+from lenshpc.run.augmentations import Augmentation
 
 Image = npt.NDArray[np.float32]
 

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lenshpc.augmentations import (
+from lenshpc.data.order import Visits
+from lenshpc.run.augmentations import (
     D4,
     Affine,
     Augmentation,
@@ -25,7 +26,6 @@ from lenshpc.augmentations import (
     Noise,
     PsfJitter,
 )
-from lenshpc.data.order import Visits
 
 Keys = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

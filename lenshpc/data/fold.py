@@ -16,11 +16,11 @@ from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
 from lenshpc.data.readers import Reader, opened
 from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
-from lenshpc.methods.classification import Classification, Smote
-from lenshpc.plan import Member, Plan, scored_rows
-from lenshpc.recipe import Recipe
-from lenshpc.splits import training_rows
+from lenshpc.run.plan import Member, Plan, scored_rows
+from lenshpc.run.recipe import Recipe
+from lenshpc.run.splits import training_rows
 from lenshpc.store import Store
+from lenshpc.tasks.supervised.settings import Classification, Smote
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lenshpc.config import Frozen, validate
 from lenshpc.engine import distributed
-from lenshpc.engine.claim import Claim
+from lenshpc.engine.lease import Claim
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError

@@ -8,14 +8,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lenshpc.completion import is_done, resume_command
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.files import read_json
-from lenshpc.methods.classification import Classification
-from lenshpc.paths import RunPaths, find_run
-from lenshpc.plan import Member, Plan, load_plan
+from lenshpc.run.completion import is_done, resume_command
+from lenshpc.run.paths import RunPaths, find_run
+from lenshpc.run.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
 from lenshpc.tasks.base import Task, TaskSpec
+from lenshpc.tasks.supervised.settings import Classification
 from lenshpc.tasks.table import make_task
 
 

@@ -15,14 +15,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from lenshpc.attempts import Attempts, What
-from lenshpc.completion import is_done, mark_done
 from lenshpc.data.batches import Batch, Preparation
 from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
-from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
+from lenshpc.engine.lease import Claim
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
@@ -30,9 +28,11 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import LensHpcError
 from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
-from lenshpc.paths import MemberPaths, RunPaths
-from lenshpc.plan import Member, Plan, load_plan, load_splits, planned_store
-from lenshpc.recipe import Recipe
+from lenshpc.run.attempts import Attempts, What
+from lenshpc.run.completion import is_done, mark_done
+from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.plan import Member, Plan, load_plan, load_splits, planned_store
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 from lenshpc.tasks.base import Task, TaskSpec
 from lenshpc.tasks.table import make_task

@@ -16,11 +16,11 @@ import zarr
 from lenshpc.data.batches import Batch
 from lenshpc.data.fold import FoldData
 from lenshpc.engine import distributed
-from lenshpc.engine.claim import Claim
 from lenshpc.engine.distributed import Process
+from lenshpc.engine.lease import Claim
 from lenshpc.engine.loop import Columns, predict_rows
 from lenshpc.files import flush_tree, replacing
-from lenshpc.paths import MemberPaths
+from lenshpc.run.paths import MemberPaths
 
 BLOCK_ROWS = 1024
 CHUNK_ROWS = 32

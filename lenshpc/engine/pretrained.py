@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from lenshpc.completion import is_done, resume_command
 from lenshpc.engine.load import read_weights
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.models.masked_autoencoder import encoder_of
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, load_plan, origin_of
-from lenshpc.recipe import Recipe
+from lenshpc.run.completion import is_done, resume_command
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, load_plan, origin_of
+from lenshpc.run.recipe import Recipe
 
 PREFIX = "encoder."
 

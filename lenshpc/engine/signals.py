@@ -10,8 +10,8 @@ import signal
 import time
 from types import FrameType
 
-from lenshpc.attempts import Cause
-from lenshpc.recipe import Resources
+from lenshpc.run.attempts import Cause
+from lenshpc.run.recipe import Resources
 
 EARLY_S = 120  # SLURM signals up to 60 s early, and modules are loaded before the clock starts
 

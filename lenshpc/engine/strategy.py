@@ -17,7 +17,7 @@ from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
 from lenshpc.models.masked_autoencoder import layer_factors
-from lenshpc.recipe import Recipe, Train
+from lenshpc.run.recipe import Recipe, Train
 from lenshpc.tasks.base import Task
 
 Weights = dict[str, Tensor]

@@ -9,8 +9,8 @@ from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import read_queue
 from lenshpc.launch.registry import records
 from lenshpc.launch.states import ENDED, RunStatus, run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
 
 WAIT_S = 60.0  # a job has KillWait, 30 s by default, to end by itself
 POLL_S = 0.5

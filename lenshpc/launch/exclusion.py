@@ -9,7 +9,7 @@ import re
 
 from lenshpc.launch.failures import Failure
 from lenshpc.launch.sites import Site
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it comes from a log, and goes to sbatch
 

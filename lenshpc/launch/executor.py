@@ -13,7 +13,7 @@ from typing import Any
 
 from lenshpc.launch import slurm
 from lenshpc.launch.sites import Site
-from lenshpc.plan import Plan
+from lenshpc.run.plan import Plan
 
 Call = Callable[..., None]  # a module-level function of the installed package
 

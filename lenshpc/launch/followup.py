@@ -6,11 +6,11 @@ The lines are shell, for the batch script on the node: Python may run in a conta
 import shlex
 import uuid
 
-from lenshpc.attempts import Event, read_events
-from lenshpc.completion import resume_command
 from lenshpc.errors import LaunchError
 from lenshpc.launch.registry import JobRecord, now, record, records
-from lenshpc.paths import RunPaths
+from lenshpc.run.attempts import Event, read_events
+from lenshpc.run.completion import resume_command
+from lenshpc.run.paths import RunPaths
 
 # SLURM takes excluded nodes of waiting jobs only: after the requeue
 REQUEUE = """\

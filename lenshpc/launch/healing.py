@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from lenshpc.errors import LaunchError
 from lenshpc.launch.registry import NEVER_SENT, intents, record
 from lenshpc.launch.slurm import find_jobs
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
-from lenshpc.attempts import read_events
 from lenshpc.launch import executor, ledger
 from lenshpc.launch.failures import Failure, classify, named, read_tails
 from lenshpc.launch.ledger import Attempt
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.attempts import read_events
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
 
 # words of SLURM, and last events where it has no accounting, of attempts that did not fail
 WELL = ledger.RUNNING | {"COMPLETED", "PENDING", "STARTED", "SAVED"}

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from lenshpc.attempts import Event, read_events
-from lenshpc.completion import is_done
 from lenshpc.errors import LaunchError
 from lenshpc.files import read_json
 from lenshpc.launch import registry, slurm
 from lenshpc.launch.local import read_queue
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.attempts import Event, read_events
+from lenshpc.run.completion import is_done
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
 
 # not REQUEUED: in sacct that is an attempt that has ended
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED"})

@@ -19,15 +19,15 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from lenshpc.completion import is_done
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import LaunchError
 from lenshpc.files import read_json, write_json
 from lenshpc.launch import executor
 from lenshpc.launch.sites import Site, local_gpus, local_slots
 from lenshpc.launch.snapshot import Snapshot
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, load_plan, origin_of
+from lenshpc.run.completion import is_done
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan, load_plan, origin_of
 
 POLL_S = 0.2
 SAVE_S = 10.0  # for members that are told to end

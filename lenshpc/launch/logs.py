@@ -7,8 +7,8 @@ from pathlib import Path
 from lenshpc.errors import ConfigError
 from lenshpc.launch import executor
 from lenshpc.launch.states import ENDED, MemberStatus, RunStatus, run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
 
 POLL_S = 0.5
 STATE_POLL_S = 5.0

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lenshpc.completion import read_done
 from lenshpc.files import read_json
-from lenshpc.paths import MemberPaths, RunPaths
-from lenshpc.plan import Plan
+from lenshpc.run.completion import read_done
+from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

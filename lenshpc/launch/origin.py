@@ -1,10 +1,10 @@
 """The run of pre-training that another one starts from: what must end before that can begin."""
 
-from lenshpc.completion import missing_members, reference, resume_command
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch.registry import latest_of_members
 from lenshpc.launch.states import ENDED, run_status
-from lenshpc.plan import Plan, load_plan, origin_of
+from lenshpc.run.completion import missing_members, reference, resume_command
+from lenshpc.run.plan import Plan, load_plan, origin_of
 
 
 def awaited_jobs(plan: Plan) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from lenshpc import __version__
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch.registry import now
 from lenshpc.launch.snapshot import Snapshot
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 PACKAGE = Path(__file__).parents[1]
 MAX_DIFF_BYTES = 1_000_000

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from lenshpc.config import Frozen
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 NEVER_SENT = "never sent"
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lenshpc.attempts import Attempts, Cause, Event
 from lenshpc.config import validate
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import exclusion
@@ -22,8 +21,9 @@ from lenshpc.launch.executor import log_paths
 from lenshpc.launch.failures import classify, read_tails
 from lenshpc.launch.followup import earlier_events, follow_up_lines, requeue_lines
 from lenshpc.launch.sites import Site
-from lenshpc.paths import RunPaths
-from lenshpc.recipe import Requeues, Resources
+from lenshpc.run.attempts import Attempts, Cause, Event
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.recipe import Requeues, Resources
 
 STATES = {"timeout": "TIMEOUT", "preemption": "PREEMPTED"}  # SLURM's words for what it will say
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from lenshpc.errors import ConfigError
 from lenshpc.launch.registry import records
 from lenshpc.launch.states import RunStatus, run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, load_plan
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan, load_plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from typing import Any
 from lenshpc.launch import executor
 from lenshpc.launch.shards import jobs_folder, send_shares
 from lenshpc.launch.sites import Site
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan
-from lenshpc.samples import Samples
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+from lenshpc.run.samples import Samples
 
 Draw = Callable[[str, int, int, int, int], None]
 

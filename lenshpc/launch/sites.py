@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, StrictIn
 
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
-from lenshpc.recipe import Recipe
+from lenshpc.run.recipe import Recipe
 
 
 def _single_line(text: str) -> str:

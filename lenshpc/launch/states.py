@@ -12,8 +12,8 @@ from lenshpc.launch.local import Queue, read_queue
 from lenshpc.launch.marks import Marks, read_marks
 from lenshpc.launch.registry import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.slurm import JobState, Known, query
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member, Plan
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
 
 ENDED = frozenset({"DONE", "FAILED", "NOT SUBMITTED"})
 SECONDS_AN_HOUR = 3600

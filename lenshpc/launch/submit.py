@@ -9,7 +9,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenshpc.completion import missing_members, reference
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_json
@@ -22,8 +21,9 @@ from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, no
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, load_plan, origin_of, save_plan
+from lenshpc.run.completion import missing_members, reference
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan, load_plan, origin_of, save_plan
 
 if TYPE_CHECKING:
     import pandas as pd

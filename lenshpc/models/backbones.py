@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError
-from lenshpc.methods.classification import NETWORKS as OWN_NETWORKS
-from lenshpc.methods.vit import Vit
 from lenshpc.models.d4 import D4Net
 from lenshpc.models.importing import timm_module
 from lenshpc.models.masked_autoencoder import EncoderClassifier
+from lenshpc.models.vit import Vit
 from lenshpc.models.weights import downloaded
+from lenshpc.tasks.supervised.settings import NETWORKS as OWN_NETWORKS
 
 Shape = tuple[int, int, int]
 PREFIX = "network."

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lenshpc.methods.foundation import Foundation, num_hidden
-from lenshpc.methods.vit import Vit
 from lenshpc.models.classifier import Classifier
 from lenshpc.models.importing import timm_module
-from lenshpc.models.scorers import Shape
+from lenshpc.models.vit import Vit
+from lenshpc.tasks.anomaly.scorers import Shape
+from lenshpc.tasks.foundation.settings import Foundation, num_hidden
 
 NUM_SWEEPS = 200  # of the relaxation; a hole of three patches of 8 pixels is smooth by then
 TINY = 1e-6  # added to the variance of a patch, which may be flat

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from lenshpc.errors import ConfigError
-from lenshpc.methods.anomaly import NETWORKS as ANOMALY_NAMES
-from lenshpc.methods.classification import NETWORKS as CLASSIFICATION_NAMES
-from lenshpc.methods.diffusion import NETWORKS as DIFFUSION_NAMES
-from lenshpc.methods.foundation import NETWORKS as FOUNDATION_NAMES
-from lenshpc.methods.super_resolution import NETWORKS as SUPER_RESOLUTION_NAMES
+from lenshpc.tasks.anomaly.settings import NETWORKS as ANOMALY_NAMES
+from lenshpc.tasks.diffusion.settings import NETWORKS as DIFFUSION_NAMES
+from lenshpc.tasks.foundation.settings import NETWORKS as FOUNDATION_NAMES
+from lenshpc.tasks.super_resolution.settings import NETWORKS as SUPER_RESOLUTION_NAMES
+from lenshpc.tasks.supervised.settings import NETWORKS as CLASSIFICATION_NAMES
 
 OWN_NAMES = frozenset(
     {

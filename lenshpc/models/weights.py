@@ -13,11 +13,11 @@ from urllib.request import Request, urlopen
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import sha256
-from lenshpc.frozen import find_inception
-from lenshpc.methods.classification import Classification
-from lenshpc.methods.diffusion import Diffusion
 from lenshpc.models.names import OWN_NAMES
-from lenshpc.recipe import Recipe, is_variant, network_of, variant_of
+from lenshpc.run.recipe import Recipe, is_variant, network_of, variant_of
+from lenshpc.tasks.diffusion.feature_extractors import find_inception
+from lenshpc.tasks.diffusion.settings import Diffusion
+from lenshpc.tasks.supervised.settings import Classification
 
 FILENAMES = ("model.safetensors", "pytorch_model.bin")
 TIMEOUT_S = 5.0

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lenshpc.errors import DataError
-from lenshpc.plan import Plan, planned_store
 from lenshpc.report.content import (
     Banner,
     Block,
@@ -18,7 +17,6 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.figures import draw_histories
-from lenshpc.report.findings import Findings
 from lenshpc.report.words import (
     ABSENT,
     flatten,
@@ -27,6 +25,8 @@ from lenshpc.report.words import (
     word_metric,
     word_number,
 )
+from lenshpc.run.plan import Plan, planned_store
+from lenshpc.run.results import Findings
 from lenshpc.store import Store
 
 Content = Mapping[str, Any]

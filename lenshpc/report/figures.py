@@ -11,8 +11,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from lenshpc.report.content import Figure
-from lenshpc.report.findings import Training, val_metrics
 from lenshpc.report.words import word_metric
+from lenshpc.run.results import Training, val_metrics
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), without those too pale on white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")

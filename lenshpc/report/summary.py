@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from lenshpc.completion import resume_command
 from lenshpc.files import read_json
-from lenshpc.report.findings import Findings, Training, val_metrics
+from lenshpc.run.completion import resume_command
+from lenshpc.run.results import Findings, Training, val_metrics
 
 SCHEMA_VERSION = 2
 MEMBER_FACTS = ("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy")

@@ -5,11 +5,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lenshpc.files import replacing, replacing_folder, write_json, write_text
-from lenshpc.report import anomaly, classification, diffusion, foundation, super_resolution
 from lenshpc.report.content import Report
-from lenshpc.report.findings import Findings
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
+from lenshpc.run.results import Findings
+from lenshpc.tasks.anomaly import report as anomaly
+from lenshpc.tasks.diffusion import report as diffusion
+from lenshpc.tasks.foundation import report as foundation
+from lenshpc.tasks.super_resolution import report as super_resolution
+from lenshpc.tasks.supervised import report as classification
 
 BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
     {

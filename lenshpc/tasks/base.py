@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
-from lenshpc.methods.table import Method
-from lenshpc.recipe import Train
+from lenshpc.run.recipe import Train
+from lenshpc.tasks.settings_table import Method
 
 Shape = tuple[int, int, int]
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from lenshpc.augmentations import AUGMENTATIONS
 from lenshpc.data.augment import Augmenter, on_cpu, on_device
 from lenshpc.data.draws import draw, standard_normal
-from lenshpc.recipe import Data
+from lenshpc.run.augmentations import AUGMENTATIONS
+from lenshpc.run.recipe import Data
 
 SIDE = 48
 RNG = np.random.default_rng(0)

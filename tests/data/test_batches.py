@@ -10,7 +10,7 @@ from lenshpc.data.augment import Augmenter
 from lenshpc.data.batches import Preparation, Source, Targets
 from lenshpc.data.readers import InMemory
 from lenshpc.data.smote import Pairs
-from lenshpc.recipe import Data
+from lenshpc.run.recipe import Data
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8)).astype(np.uint8)

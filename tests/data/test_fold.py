@@ -9,8 +9,8 @@ import torch
 from stores import write_rows
 
 from lenshpc.data.fold import opened_fold
-from lenshpc.plan import expand
-from lenshpc.recipe import Recipe
+from lenshpc.run.plan import expand
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Pixels, StoreSpec, open_store
 
 NUM_TRAIN, NUM_TEST, SIDE = 60, 12, 12

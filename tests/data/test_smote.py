@@ -6,7 +6,7 @@ from imblearn.over_sampling import SMOTE
 from sklearn.decomposition import PCA
 
 from lenshpc.data.smote import NUM_COMPONENTS, synthesise
-from lenshpc.methods.classification import Smote
+from lenshpc.tasks.supervised.settings import Smote
 
 NUM_ROWS, SIDE = 900, 12
 IMAGES = np.random.default_rng(0).normal(size=(NUM_ROWS, 1, SIDE, SIDE)).astype(np.float32)

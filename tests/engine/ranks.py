@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Plan, expand, save_plan
-from lenshpc.recipe import Recipe
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan, expand, save_plan
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
 _PORTS = iter(range(3000, 10_000, 7))

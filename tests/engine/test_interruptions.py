@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from ranks import finish, planned, recipe, start
 
-from lenshpc.attempts import Event, read_events
-from lenshpc.completion import is_done
 from lenshpc.engine.signals import cause
 from lenshpc.files import sha256
-from lenshpc.paths import RunPaths
-from lenshpc.recipe import Resources
+from lenshpc.run.attempts import Event, read_events
+from lenshpc.run.completion import is_done
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.recipe import Resources
 from lenshpc.store import Store
 
 Ranks = list[subprocess.Popen[str]]

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import save_file
 from synthetic_run import make_run
 
-from lenshpc.completion import mark_done
 from lenshpc.engine.load import load_model
 from lenshpc.files import read_json
 from lenshpc.models.backbones import build
+from lenshpc.run.completion import mark_done
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from ranks import finish, kill_in_epoch, planned, recipe, start
 
-from lenshpc.completion import is_done
 from lenshpc.files import sha256
+from lenshpc.run.completion import is_done
 from lenshpc.store import Store
 
 

@@ -5,7 +5,7 @@ import pytest
 from lenshpc.launch import exclusion
 from lenshpc.launch.failures import classify
 from lenshpc.launch.sites import Site
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
 SITE = Site(name="big", scheduler="slurm", sbatch={"nice": 5, "exclude": "gpu1,gpu2"})

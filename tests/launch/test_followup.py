@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
-from lenshpc.attempts import Attempts
 from lenshpc.launch.followup import earlier_events, follow_up_lines
 from lenshpc.launch.healing import settle
 from lenshpc.launch.registry import JobRecord, intents, latest_of_members, record, records
-from lenshpc.paths import RunPaths
+from lenshpc.run.attempts import Attempts
+from lenshpc.run.paths import RunPaths
 
 TOKENS = {"8": "lenshpc-" + 32 * "a", "9": "lenshpc-" + 32 * "b"}
 

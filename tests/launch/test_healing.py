@@ -6,7 +6,7 @@ import pytest
 
 from lenshpc.launch.healing import heal
 from lenshpc.launch.registry import JobRecord, intents, record, records
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 TOKEN = "lenshpc-" + 32 * "a"
 OTHER = "lenshpc-" + 32 * "b"

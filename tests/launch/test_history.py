@@ -3,9 +3,9 @@
 import pytest
 from ranks import planned, recipe
 
-from lenshpc.attempts import Attempts
 from lenshpc.launch import ledger, registry
 from lenshpc.launch.history import past_failures
+from lenshpc.run.attempts import Attempts
 
 SACCT = """\
 12_0|NODE_FAIL|2026-11-21T08:00:00|1800|cpu=4|node1

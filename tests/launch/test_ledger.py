@@ -5,7 +5,6 @@ from datetime import datetime
 import pytest
 from ranks import planned, recipe
 
-from lenshpc.attempts import Event
 from lenshpc.launch import registry
 from lenshpc.launch.ledger import (
     Allocation,
@@ -17,7 +16,8 @@ from lenshpc.launch.ledger import (
     run_ledger,
     saved_times,
 )
-from lenshpc.plan import Member, Plan
+from lenshpc.run.attempts import Event
+from lenshpc.run.plan import Member, Plan
 
 # sacct -X -D -n -P of an array: element 0 lost its node and came back, 1 is done, 2 waits
 SACCT = """\

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from commands import finished, start
 
-from lenshpc.attempts import read_events
 from lenshpc.launch.local import take_slots
 from lenshpc.launch.sites import Site
+from lenshpc.run.attempts import read_events
 
 SITE = Site(name="here", scheduler="local", slots=3)
 OTHER = """

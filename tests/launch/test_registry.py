@@ -10,7 +10,7 @@ from lenshpc.launch.registry import (
     record,
     records,
 )
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 
 
 def job(job_id, members):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lenshpc.attempts import Attempts, Event, read_events
 from lenshpc.launch.requeue import Decision, decide, main
 from lenshpc.launch.sites import Site
-from lenshpc.recipe import Requeues
+from lenshpc.run.attempts import Attempts, Event, read_events
+from lenshpc.run.recipe import Requeues
 from lenshpc.store import Store
 
 BUDGETS = Requeues(timeout=2, preemption=3, crash=1)

@@ -14,7 +14,7 @@ from lenshpc.launch.executor import (
     sampling_request,
 )
 from lenshpc.launch.sites import Site
-from lenshpc.plan import Plan, expand
+from lenshpc.run.plan import Plan, expand
 
 FOLDER = Path("/scratch/runs/spots/slurm")
 SITE = Site(

@@ -7,8 +7,8 @@ import pytest
 
 from lenshpc.launch.registry import JobRecord, record
 from lenshpc.launch.states import run_status
-from lenshpc.paths import RunPaths
-from lenshpc.plan import Member
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member
 
 SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
 ACCOUNTS = """

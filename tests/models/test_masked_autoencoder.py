@@ -5,8 +5,6 @@ import torch
 
 from lenshpc.engine.strategy import adamw
 from lenshpc.errors import ConfigError
-from lenshpc.methods.foundation import Foundation
-from lenshpc.methods.vit import Vit
 from lenshpc.models.backbones import build
 from lenshpc.models.importing import timm_module
 from lenshpc.models.masked_autoencoder import (
@@ -18,8 +16,10 @@ from lenshpc.models.masked_autoencoder import (
     layer_factors,
     positions,
 )
-from lenshpc.models.super_resolution import build as build_enlarger
-from lenshpc.recipe import Train
+from lenshpc.models.vit import Vit
+from lenshpc.run.recipe import Train
+from lenshpc.tasks.foundation.settings import Foundation
+from lenshpc.tasks.super_resolution.networks import build as build_enlarger
 
 pytestmark = pytest.mark.usefixtures("seeded")
 SIZE = Vit(patch=4, width=24, depth=3, heads=2)

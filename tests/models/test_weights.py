@@ -13,7 +13,7 @@ from lenshpc.errors import ConfigError
 from lenshpc.models import weights
 from lenshpc.models.backbones import build
 from lenshpc.models.importing import timm_module
-from lenshpc.recipe import Recipe
+from lenshpc.run.recipe import Recipe
 
 
 @pytest.fixture

@@ -27,7 +27,6 @@ from lenshpc.report.content import (
 from lenshpc.report.embedding import draw_rows, map_embedding
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown, render_table
-from lenshpc.report.numbers import binned
 from lenshpc.report.pictures import colours, encode_png, overlay, stretch_of
 from lenshpc.report.summary import without_nan
 from lenshpc.report.words import (
@@ -41,6 +40,7 @@ from lenshpc.report.words import (
     word_p,
 )
 from lenshpc.report.write import write
+from lenshpc.tasks.supervised.numbers import binned
 
 TABLE = Table(
     title="Enlargement",

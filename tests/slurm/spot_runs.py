@@ -14,10 +14,10 @@ from pathlib import Path
 
 from test_runs import call
 
-from lenshpc.attempts import Event, read_events
 from lenshpc.files import sha256
-from lenshpc.paths import MemberPaths, RunPaths
-from lenshpc.plan import load_plan
+from lenshpc.run.attempts import Event, read_events
+from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.plan import load_plan
 from lenshpc.store import Store
 
 SITE = """

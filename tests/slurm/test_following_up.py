@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lenshpc.launch.registry import latest_of_members, records
-from lenshpc.paths import RunPaths
+from lenshpc.run.paths import RunPaths
 from lenshpc.store import Store
 
 pytestmark = pytest.mark.slow

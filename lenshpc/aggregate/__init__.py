@@ -1,1 +1,0 @@
-"""From the members' predictions to one judged set: gate, merge, baseline, statistics."""

@@ -1,1 +1,0 @@
-"""What each task does, as settings: the recipe's `method`."""

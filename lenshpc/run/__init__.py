@@ -1,0 +1,1 @@
+"""What a run is: its recipe, its Plan, its folder, and what makes it complete."""

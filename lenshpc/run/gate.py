@@ -1,0 +1,36 @@
+"""The completeness gate: no report of a run that lacks a member, and a word on which and why."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from lenshpc.errors import IncompleteError
+from lenshpc.run.completion import describe, missing_members, resume_command
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+
+
+def check_complete(run: RunPaths, plan: Plan, reasons: Mapping[int, str]) -> None:
+    """Raise `IncompleteError` unless every member is done; `reasons` has what SLURM knows."""
+    missing = missing_members(run, plan)
+    if missing:
+        raise IncompleteError(word_missing(run, missing, reasons))
+
+
+def word_missing(run: RunPaths, missing: Mapping[Member, str], reasons: Mapping[int, str]) -> str:
+    """Word the complaint: the first member in full, the others by number, and the command."""
+    (first, lack), *others = missing.items()
+    reason = f" ({reasons[first.index]})" if first.index in reasons else ""
+    rest, them = "", "it"
+    if others:
+        numbers = compact([member.index for member, _ in others])
+        noun = "member is" if len(others) == 1 else "members are"
+        rest, them = f", and {len(others)} more {noun} not done ({numbers})", "them"
+    return f"{describe(run, first)} {lack}{reason}{rest}; rerun {them} with: {resume_command(run)}"
+
+
+def compact(numbers: Sequence[int]) -> str:
+    """Return ascending numbers with runs joined: `1, 4-6, 9`."""
+    breaks = [at + 1 for at, (a, b) in enumerate(pairwise(numbers)) if b != a + 1]
+    edges = [0, *breaks, len(numbers)]
+    runs = [numbers[start:stop] for start, stop in pairwise(edges)]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -1,0 +1,299 @@
+"""The Plan: a recipe and a store expanded into every member that must exist, as a hashed value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lenshpc import __version__
+from lenshpc.config import Frozen, validate
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.files import read_json, replacing, write_json
+from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.recipe import Recipe, network_of
+from lenshpc.tasks.diffusion.settings import Diffusion
+from lenshpc.tasks.settings_table import learnt_labels
+
+if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from lenshpc.store import Store
+
+SPLIT_COLUMNS = ["row", "id", "label", "group", "split", "fold"]
+NUM_TRAINING_SCORED = 1000
+
+
+class Member(Frozen):
+    """One training: a model on one fold under one seed."""
+
+    index: int
+    model: str
+    fold: int
+    seed: int
+
+    @property
+    def network(self) -> str:
+        """Return the network; `model` may name a variant of the recipe after it."""
+        return network_of(self.model)
+
+    @property
+    def name(self) -> str:
+        """Return the member's folder name, such as `003-resnet18-fold3-seed0`."""
+        return f"{self.index:03d}-{self.model}-fold{self.fold}-seed{self.seed}"
+
+
+class Plan(Frozen):
+    """Everything that decides a run's results."""
+
+    recipe: Recipe
+    store: Path
+    store_hash: str
+    dataset: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    splits_hash: str
+    code_version: str
+    members: tuple[Member, ...]
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`.
+
+        A key that has its default is left out, so a later one does not make another Plan of it.
+        """
+        recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
+        size = self.recipe.resources
+        recipe["resources"] = {"nodes": size.nodes, "gpus_per_node": size.gpus_per_node}
+        value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
+        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {model: self.recipe.of(model) for model in self.recipe.models}
+
+    def recipe_of(self, member: Member) -> Recipe:
+        """Return the recipe as it is for a member: with the changes of its variant."""
+        return self._recipes[member.model]
+
+    @property
+    def run_name(self) -> str:
+        """Return the name of the run directory."""
+        return f"{self.recipe.name}-{self.fingerprint()[:8]}"
+
+    @property
+    def gpu_hours_ceiling(self) -> float:
+        """Return the GPU-hours spent if every member used its whole time limit."""
+        size = self.recipe.resources
+        return len(self.members) * size.world_size * size.time_min / 60
+
+    def ensembles(self) -> dict[str, tuple[Member, ...]]:
+        """Return model name → its members, in the recipe's order."""
+        return {
+            model: tuple(member for member in self.members if member.model == model)
+            for model in self.recipe.models
+        }
+
+
+def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
+    """Return the Plan of a recipe on a store, and its split manifest."""
+    recipe = _with_loading(recipe, store)
+    variants = [recipe.of(model) for model in recipe.models]
+    for variant in variants:
+        check_fits(variant, store)
+        check_loading(variant)
+    splits = split_manifest(recipe, store)
+    for variant in variants:
+        check_batches(variant, splits)
+    triples = product(recipe.models, range(recipe.folds), recipe.seeds)
+    members = tuple(
+        Member(index=index, model=model, fold=fold, seed=seed)
+        for index, (model, fold, seed) in enumerate(triples)
+    )
+    plan = Plan(
+        recipe=recipe,
+        store=store.path.resolve(),
+        store_hash=store.content_hash,
+        dataset=store.dataset,
+        classes=store.classes,
+        image_shape=store.image_shape,
+        splits_hash=splits_hash(splits),
+        code_version=__version__,
+        members=members,
+    )
+    return plan, splits
+
+
+def _with_loading(recipe: Recipe, store: Store) -> Recipe:
+    """Return the recipe with `data.loading` decided.
+
+    A stream has another order of rows, hence other weights, so the word is decided here and hashed,
+    by what the recipe asks for and not by what a node happens to have free: up to half of the
+    memory that it asks for a node is the images'.
+    """
+    import numpy as np
+
+    if recipe.data.loading != "auto":
+        return recipe
+    shape, dtype = recipe.data.in_memory(store.image_shape, store.dtype.name)
+    num_bytes = store.num_rows * math.prod(shape) * np.dtype(dtype).itemsize
+    size = recipe.resources
+    fits = num_bytes <= size.mem_gb_per_gpu * size.gpus_per_node * 1e9 / 2
+    data = recipe.data.model_copy(update={"loading": "resident" if fits else "stream"})
+    return recipe.model_copy(update={"data": data})
+
+
+def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
+    """Return one line a row: its split and the fold in which it validates.
+
+    Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
+    own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
+    `test`, and those `aside` (of the classes that the method must not know), never do;
+    `unlabelled` ones train without a label.
+    """
+    import numpy as np
+
+    from lenshpc.run.splits import assign_folds
+
+    rows = store.rows
+    testing = (rows["split"] == "test").to_numpy()
+    if not testing.any():
+        raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
+    check_groups(rows, testing)
+    splits = np.select(
+        [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
+        ["test", "unlabelled", "aside"],
+        "dev",
+    )
+    folds = np.full(len(rows), -1, dtype=np.int16)
+    own = (splits == "dev") & (rows["split"] == "val").to_numpy()
+    if recipe.folds == 1 and own.any():
+        folds[own] = 0
+    else:
+        dev = rows[splits == "dev"]
+        folds[splits == "dev"] = assign_folds(
+            dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
+        )
+    columns = rows[["id", "label", "group"]].assign(
+        row=np.arange(len(rows)), split=splits, fold=folds
+    )
+    manifest: pd.DataFrame = columns[SPLIT_COLUMNS]
+    return manifest
+
+
+def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
+    """Return which rows are of a class that the method may learn."""
+    import numpy as np
+
+    return np.isin(store.rows["label"], learnt_labels(recipe.method, store.classes))
+
+
+def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return the rows that a member predicts, with `split` naming what they are to this member.
+
+    `oof`: its validation fold; `train`: some of its training rows, which show what it has seen. A
+    diffusion draws an image for each: the first `num_samples` of a split, whose order is random.
+    """
+    import pandas as pd
+
+    from lenshpc.run.splits import training_rows
+
+    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
+    trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
+    parts = {
+        "train": trained.head(NUM_TRAINING_SCORED),
+        "oof": splits[dev & (splits["fold"] == member.fold)],
+        "aside": splits[splits["split"] == "aside"],
+        "test": splits[splits["split"] == "test"],
+    }
+    method = recipe.method
+    most = method.num_samples if isinstance(method, Diffusion) else None
+    return pd.concat(
+        [parts[name].assign(split=name)[:most] for name in method.scored], ignore_index=True
+    )
+
+
+def planned_store(plan: Plan) -> Store:
+    """Return the store that a Plan was made for, or refuse one that holds others by now."""
+    from lenshpc.store import open_store
+
+    store = open_store(plan.store)
+    if store.content_hash == plan.store_hash:
+        return store
+    raise DataError(
+        f"{plan.store} is no longer the store that the run was planned on "
+        f"({store.content_hash[:8]}, not {plan.store_hash[:8]}); submit the recipe again"
+    )
+
+
+def splits_hash(splits: pd.DataFrame) -> str:
+    """Return the SHA-256 of a split manifest's content."""
+    return hashlib.sha256(splits.to_csv(index=False).encode()).hexdigest()
+
+
+def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
+    """Write the run directory's Plan and split manifest; the directory is private to the user."""
+    paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with replacing(paths.splits) as temporary:
+        splits.to_parquet(temporary, index=False)
+    write_json(paths.plan, plan.model_dump(mode="json"))
+
+
+def load_plan(paths: RunPaths) -> Plan:
+    """Return the Plan of a run directory."""
+    try:
+        value: dict[str, Any] = read_json(paths.plan)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{paths.plan} cannot be read ({error}); submit the recipe again"
+        ) from error
+    return validate(Plan, value, str(paths.plan))
+
+
+def origin_of(recipe: Recipe) -> RunPaths | None:
+    """Return the run of pre-training whose weights a recipe starts from."""
+    return RunPaths(Path(recipe.init_from)) if recipe.init_from else None
+
+
+def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
+    """Return the split manifest, checked against the hash in the Plan."""
+    import pandas as pd
+
+    splits = pd.read_parquet(paths.splits)
+    if splits_hash(splits) != plan.splits_hash:
+        raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
+    return splits
+
+
+def check_unseen(
+    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
+) -> None:
+    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
+
+    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
+    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
+    that hash is of both files, and knows no image that is one of them.
+    """
+    import numpy as np
+
+    (first, seen, first_store), (second, tested, second_store) = before, after
+    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
+    if first.store_hash == second.store_hash:
+        known = np.isin(testing, trained)
+    else:
+        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
+        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
+    if known.any():
+        name = second_store.rows["id"].iloc[testing[known][0]]
+        raise ConfigError(
+            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
+            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
+            "in its test split"
+        )

@@ -1,0 +1,111 @@
+"""What every report rests on: the run's plan and splits, its trainings, what is missing."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.errors import IncompleteError
+from lenshpc.files import read_json
+from lenshpc.run.completion import missing_members
+from lenshpc.run.gate import check_complete, word_missing
+from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.plan import Member, Plan, load_splits
+
+Say = Callable[[str], None]
+Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
+Reconstruct = Callable[[Member, npt.NDArray[np.int64]], Mapping[str, npt.NDArray[np.floating]]]
+Walk = Callable[[], npt.NDArray[np.floating]]
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How one finished member was trained: its `done.json` and a line of figures an epoch."""
+
+    member: Member
+    done: Mapping[str, Any]
+    history: pd.DataFrame
+
+    def best(self, column: str) -> float:
+        """Return a figure of the best epoch; NaN where the history lacks it."""
+        if not {"epoch", column} <= set(self.history):
+            return float("nan")
+        found = self.history.loc[self.history["epoch"] == self.done.get("best_epoch"), column]
+        return float(found.iloc[-1]) if len(found) else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What is known of a run of any task; `lacks` has a sentence about each missing member.
+
+    `ledger` and `failures` are what its jobs cost and how they failed, as plain values. `say` is
+    told what is being done. `explain` returns maps (n, H, W) in [0, 1] of what the network looked
+    at in n rows of the store; `walk` frames (F, C, H, W) between images that a network draws.
+    """
+
+    run: RunPaths
+    plan: Plan
+    splits: pd.DataFrame
+    trainings: tuple[Training, ...]
+    lacks: Mapping[Member, str]
+    ledger: Mapping[str, Any] | None = None
+    failures: Sequence[Mapping[str, Any]] = ()
+    explain: Explain | None = None
+    reconstruct: Reconstruct | None = None
+    walk: Walk | None = None
+    say: Say = field(default=silent)
+
+
+def gather(
+    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool, **extras: Any
+) -> Findings:
+    """Return the findings of a run; `IncompleteError` if it lacks members, or has none at all."""
+    missing = _missing(run, plan, reasons, allow_partial=allow_partial)
+    present = [member for member in plan.members if member not in missing]
+    return Findings(
+        run=run,
+        plan=plan,
+        splits=load_splits(run, plan),
+        trainings=tuple(read_training(run.member(one.name), one) for one in present),
+        lacks={
+            member: f"{lack} ({reasons[member.index]})" if member.index in reasons else lack
+            for member, lack in missing.items()
+        },
+        **extras,
+    )
+
+
+def _missing(
+    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool
+) -> dict[Member, str]:
+    if not allow_partial:
+        check_complete(run, plan, reasons)
+        return {}
+    missing = missing_members(run, plan)
+    if len(missing) == len(plan.members):
+        raise IncompleteError(word_missing(run, missing, reasons))
+    return missing
+
+
+def read_training(paths: MemberPaths, member: Member) -> Training:
+    """Return how a finished member was trained."""
+    lines = paths.metrics.read_text(encoding="utf-8").splitlines() if paths.metrics.exists() else []
+    history = pd.DataFrame([json.loads(line) for line in lines])
+    numbers = history.apply(pd.to_numeric, errors="coerce") if len(history) else history
+    return Training(member=member, done=read_json(paths.done), history=numbers.astype(np.float64))
+
+
+def val_metrics(trainings: Sequence[Training]) -> list[str]:
+    """Return the metrics of the validation rows that any member noted, in their order."""
+    columns = (str(column) for training in trainings for column in training.history)
+    return list(
+        dict.fromkeys(one.removeprefix("val_") for one in columns if one.startswith("val_"))
+    )

@@ -1,0 +1,96 @@
+"""Samples of a run's generative model: an array that grows shard by shard, by any number of jobs.
+
+`samples.zarr` in the run directory has an array (N, C, H, W) for each member and seed. A shard is
+one file, written whole by one call, so one that is there is done.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.files import replacing_folder
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+
+SHARD_ROWS, CHUNK_ROWS = 256, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What a member draws from one seed: image number i is a function of the seed and i."""
+
+    path: Path
+    array: Any
+
+    @property
+    def num(self) -> int:
+        """Return how many images there are to be."""
+        return int(self.array.shape[0])
+
+    def rows(self, shard: int) -> range:
+        """Return the numbers of a shard's images."""
+        return range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, self.num))
+
+    def missing(self) -> list[int]:
+        """Return the shards that are not written yet."""
+        shards = range(-(-self.num // SHARD_ROWS))
+        return [one for one in shards if not (self.path / f"c/{one}/0/0/0").is_file()]
+
+    def write(self, shard: int, images: npt.NDArray[np.float32]) -> None:
+        """Write a shard's images."""
+        rows = self.rows(shard)
+        self.array[rows.start : rows.stop] = images
+
+
+def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: int) -> Samples:
+    """Return a member's samples of a seed, begun now or earlier; another number is refused."""
+    import zarr
+
+    path = _path(run, member, seed)
+    if not path.exists():
+        data = plan.recipe_of(member).data
+        inner = data.model_shape(data.in_memory(plan.image_shape, "float32")[0])
+        zarr.open_group(run.samples, mode="a")
+        with replacing_folder(path) as draft:
+            zarr.create_array(
+                draft,
+                shape=(num, *inner),
+                chunks=(CHUNK_ROWS, *inner),
+                shards=(SHARD_ROWS, *inner),
+                dtype=np.float32,
+                config={"write_empty_chunks": True},
+                attributes={"member": member.name, "seed": seed, "fingerprint": plan.fingerprint()},
+            )
+    samples = open_samples(run, member, seed)
+    if samples.num != num:
+        raise ConfigError(
+            f"{path} is for {samples.num:,} samples, not {num:,}; ask for as many, take another "
+            "--seed, or remove it"
+        )
+    return samples
+
+
+def open_samples(run: RunPaths, member: Member, seed: int) -> Samples:
+    """Return samples that were begun."""
+    import zarr
+
+    path = _path(run, member, seed)
+    return Samples(path=path, array=zarr.open_array(path, mode="r+"))
+
+
+def check_drawn(samples: Samples) -> None:
+    """Refuse samples that lack a shard."""
+    missing = samples.missing()
+    if missing:
+        raise IncompleteError(
+            f"{samples.path} lacks {len(missing)} shards, the first is {missing[0]}; repeat the "
+            "command, which draws what is missing"
+        )
+
+
+def _path(run: RunPaths, member: Member, seed: int) -> Path:
+    return run.samples / f"member{member.index}_seed{seed}"

@@ -1,0 +1,204 @@
+"""Bootstrap figures of a classification: resamples drawn once, shared by all that is judged.
+
+Shapes: N rows, G groups of rows, B resamples, P positive rows, S scores that a positive row has.
+A resample is drawn group by group, within groups of the same classes; without groups, row by row.
+Since all models see the same resamples, differences between them are paired.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lenshpc.statistics.results import LEVEL, Floats, Labels
+
+CHUNK_VALUES = 100_000  # counts worked on at a time, so that they stay in the cache
+
+Counts = npt.NDArray[np.uint8]
+Whole = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """How often each group was drawn, `counts` (B, G), and the `group` (N,) of each row."""
+
+    counts: Counts
+    group: Labels
+
+    def of(self, rows: Labels | npt.NDArray[np.bool_]) -> "Resamples":
+        """Return the resamples of some of the rows."""
+        return Resamples(self.counts, self.group[rows])
+
+    def chunks(self) -> Iterator[Counts]:
+        """Yield the counts of a few resamples at a time."""
+        step = max(1, CHUNK_VALUES // max(1, len(self.group)))
+        for start in range(0, len(self.counts), step):
+            yield self.counts[start : start + step]
+
+
+def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[Labels, list[Labels]]:
+    """Return each row's group (N,), and the groups of each stratum: those of the same classes."""
+    if groups is None:
+        group = np.arange(len(labels))
+    else:
+        group = np.unique(groups.astype(str), return_inverse=True)[1]
+    kinds = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
+    np.bitwise_or.at(kinds, group, 1 << labels.astype(np.int64))
+    return group, [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+
+
+def draw(
+    labels: Labels, groups: npt.NDArray[np.object_] | None, *, num_resamples: int, seed: int
+) -> Resamples:
+    """Return resamples of the rows; each stratum keeps its number of groups."""
+    group, strata = stratify(labels, groups)
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((num_resamples, group.max(initial=-1) + 1), dtype=np.uint8)
+    for members in strata:
+        step = max(1, CHUNK_VALUES // len(members))
+        for start in range(0, num_resamples, step):
+            lines = min(step, num_resamples - start)
+            counts[start : start + lines, members] = _resample_counts(len(members), lines, rng)
+    return Resamples(counts, group)
+
+
+def _resample_counts(num_groups: int, num_resamples: int, rng: np.random.Generator) -> Labels:
+    """Return how often each group is drawn, (B, G): `num_groups` draws with replacement a line."""
+    draws = rng.integers(num_groups, size=(num_resamples, num_groups))
+    draws += np.arange(num_resamples)[:, None] * num_groups
+    counts = np.bincount(draws.ravel(), minlength=num_resamples * num_groups)
+    return counts.reshape(num_resamples, num_groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """One class against the rest, by falling score; `start`, `stop` bound the ties of positives.
+
+    `order` (N,) and `positives` (P,) are rows; of the S scores that positive rows have, `start` and
+    `stop` (S,) count the rows above and down to each, `hits` (S,) the positive rows down to it.
+    """
+
+    order: Labels
+    positives: Labels
+    start: Labels
+    stop: Labels
+    hits: Labels
+
+
+def rank(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> Ranking:
+    """Return the ranking of scores (N,)."""
+    order = np.argsort(-scores, kind="stable")
+    sorted_scores = scores[order]
+    stop = np.append(np.flatnonzero(np.diff(sorted_scores)) + 1, len(order))
+    start = np.append(0, stop[:-1])
+    hits = np.cumsum(positive[order])[stop - 1]
+    kept = np.diff(hits, prepend=0) > 0
+    return Ranking(order, order[positive[order]], start[kept], stop[kept], hits[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """ROC points of b resamples: true and false positives (b, S) above and down to each score."""
+
+    true_above: Whole
+    true: Whole
+    false_above: Whole
+    false: Whole
+    num_positives: Whole
+    num_negatives: Whole
+
+    def auc(self) -> Floats:
+        """Return the area under the ROC curve (b,), ties counted half."""
+        beaten = 2 * self.num_negatives[:, None] - self.false_above - self.false
+        won = np.einsum("ij,ij->i", self._gained(), beaten, dtype=np.float64) / 2
+        return _divide(won, self.num_positives * self.num_negatives.astype(np.float64))
+
+    def _gained(self) -> Whole:
+        return self.true - self.true_above
+
+    def precision(self) -> Floats:
+        """Return the precision (b, S) at each score."""
+        return np.asarray(self.true / np.maximum(self.true + self.false, 1))
+
+    def pr_auc(self) -> Floats:
+        """Return the average precision (b,)."""
+        gained = np.einsum("ij,ij->i", self._gained(), self.precision())
+        return _divide(gained, self.num_positives)
+
+    def recall_before(self, num_false: Floats) -> Floats:
+        """Return the highest recall (b,) with at most `num_false` (b,) false positives."""
+        within = (self.false <= num_false[:, None]).sum(axis=1)
+        reached = self.true[np.arange(len(within)), np.maximum(within - 1, 0)]
+        return _divide(np.where(within > 0, reached, 0), self.num_positives)
+
+
+def _divide(above: npt.NDArray[np.number], below: npt.NDArray[np.number]) -> Floats:
+    parts: Floats = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
+    return parts
+
+
+def points(ranking: Ranking, counts: Counts, group: Labels) -> Points:
+    """Return the ROC points of a chunk of resamples (b, G)."""
+    drawn = _running_sum(counts, group[ranking.order])
+    true = _running_sum(counts, group[ranking.positives])
+    hits_above = np.append(0, ranking.hits[:-1])
+    found, found_above = _columns(true, ranking.hits), _columns(true, hits_above)
+    return Points(
+        true_above=found_above,
+        true=found,
+        false_above=_columns(drawn, ranking.start) - found_above,
+        false=_columns(drawn, ranking.stop) - found,
+        num_positives=true[:, -1],
+        num_negatives=drawn[:, -1] - true[:, -1],
+    )
+
+
+def _columns(values: Whole, columns: Labels) -> Whole:
+    """Return columns of `values`; as a view where they lie side by side."""
+    if columns[-1] - columns[0] + 1 == len(columns):
+        return values[:, columns[0] : columns[-1] + 1]
+    return np.take(values, columns, axis=1)
+
+
+def _running_sum(counts: Counts, columns: Labels) -> Whole:
+    total = np.zeros((len(counts), len(columns) + 1), dtype=np.int32)
+    np.cumsum(np.take(counts, columns, axis=1), axis=1, dtype=np.int32, out=total[:, 1:])
+    return total
+
+
+def roc_at(found: Points, grid: Floats) -> Floats:
+    """Return the highest true-positive rate (b, len(grid)) up to each false-positive rate."""
+    lines = np.empty((len(found.true), len(grid)))
+    for at, line in enumerate(lines):
+        allowed = grid * found.num_negatives[at] + 1e-9
+        within = np.searchsorted(found.false[at], allowed, side="right")
+        line[:] = np.append(0, found.true[at])[within] / max(found.num_positives[at], 1)
+    return lines
+
+
+def precision_at(found: Points, grid: Floats) -> Floats:
+    """Return the precision (b, len(grid)) at the first score that reaches each recall."""
+    precision = found.precision()
+    last = precision.shape[1] - 1
+    lines = np.empty((len(precision), len(grid)))
+    for at, line in enumerate(lines):
+        wanted = grid * found.num_positives[at] - 1e-9
+        line[:] = precision[at, np.minimum(np.searchsorted(found.true[at], wanted), last)]
+    return lines
+
+
+def weighted_sums(resamples: Resamples, values: Floats) -> Floats:
+    """Return the sums (B, V) over each resample's rows of values (N, V)."""
+    by_group = np.zeros((resamples.counts.shape[1], values.shape[1]))
+    np.add.at(by_group, resamples.group, values)
+    return np.concatenate([chunk.astype(np.float64) @ by_group for chunk in resamples.chunks()])
+
+
+def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval of the draws that are defined."""
+    defined = values[np.isfinite(values)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,99 @@
+"""Few numbers of an image that need no network: its median pixel, and seven of its radial profile.
+
+Shapes: n images, C channels, H by W pixels, P = H * W, R radial bins of one pixel.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lenshpc.statistics.results import Floats
+from lenshpc.store import Store
+
+RADIAL_NUMBERS = (
+    "centre",
+    "ring_radius_px",
+    "ring_height",
+    "ring_width_px",
+    "inner_slope",
+    "outer_slope",
+    "total",
+)
+RING_RADIUS = RADIAL_NUMBERS.index("ring_radius_px")
+CENTRE_PX = 3  # radius of what counts as the centre
+BLOCK_VALUES = 4_000_000  # pixels held at a time
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNumbers:
+    """The median of all pixels (N,) and the radial numbers (N, 7) of each row of a store."""
+
+    median: Floats
+    radial: Floats
+
+
+def read_image_numbers(store: Store, progress: Progress = lambda _: None) -> ImageNumbers:
+    """Return the numbers of all images of a store, read block by block."""
+    values_per_row = int(np.prod(store.image_shape))
+    step = store.chunk_rows * max(1, BLOCK_VALUES // (values_per_row * store.chunk_rows))
+    median, radial = np.empty(store.num_rows), np.empty((store.num_rows, len(RADIAL_NUMBERS)))
+    for start in range(0, store.num_rows, step):
+        block = slice(start, min(start + step, store.num_rows))
+        images = store.read(block)
+        median[block] = np.median(images.reshape(len(images), -1), axis=1)
+        radial[block] = radial_numbers(images)
+        progress(f"measured {block.stop} of {store.num_rows} images for the baselines")
+    return ImageNumbers(median=median, radial=radial)
+
+
+def radial_numbers(images_NCHW: npt.NDArray[np.floating]) -> Floats:
+    """Return the `RADIAL_NUMBERS` (n, 7) of the channels' mean.
+
+    They are of the azimuthal mean p(r) above the sky, which is the median of the outermost tenth of
+    radii. The ring is the peak of the flux a unit of radius, r p(r): for an image without light in
+    the centre the peak of the profile, but not drowned by a bright lens. Its height is p there; its
+    width the deviation of r from it, weighted by the flux within half its radius; the slopes are
+    those of the chords from half to once and from once to one and a half times its radius. The
+    centre is the mean p within 3 px, the total the mean pixel.
+    """
+    mean = images_NCHW.mean(axis=1, dtype=np.float64)
+    profile = radial_profile(mean)
+    num_bins = profile.shape[1]
+    sky = np.median(profile[:, -max(1, num_bins // 10) :], axis=1, keepdims=True)
+    above, radii = profile - sky, np.arange(num_bins) + 0.5
+    peak = np.argmax(radii * above, axis=1)
+    ring = radii[peak]
+    height = above[np.arange(len(above)), peak]
+    inner, outer = (_at(above, ring * factor) for factor in (0.5, 1.5))
+    near = np.abs(radii - ring[:, None]) <= ring[:, None] / 2
+    flux = np.where(near, radii * np.maximum(above, 0), 0)
+    square = (flux * (radii - ring[:, None]) ** 2).sum(axis=1)
+    width = np.sqrt(square / np.maximum(flux.sum(axis=1), np.finfo(float).tiny))
+    centre = above[:, :CENTRE_PX].mean(axis=1)
+    slopes = (height - inner) / (ring / 2), (outer - height) / (ring / 2)
+    return np.stack([centre, ring, height, width, *slopes, mean.mean(axis=(1, 2))], axis=1)
+
+
+def radial_profile(images_NHW: npt.NDArray[np.floating]) -> Floats:
+    """Return the azimuthal mean (n, R) in rings of one pixel, out to the nearer edge."""
+    height, width = images_NHW.shape[1:]
+    y, x = np.indices((height, width))
+    radius = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2).astype(int).ravel()
+    order = np.argsort(radius, kind="stable")
+    counts = np.bincount(radius)[: max(1, min(height, width) // 2)]
+    starts = np.append(0, np.cumsum(counts)[:-1])
+    pixels = images_NHW.reshape(len(images_NHW), -1)[:, order[: counts.sum()]]
+    return np.asarray(np.add.reduceat(pixels, starts, axis=1) / counts)
+
+
+def _at(profile: Floats, radii: Floats) -> Floats:
+    """Return the profile (n, R) at a radius an image (n,), linear between the bins' middles."""
+    place = np.clip(radii - 0.5, 0, profile.shape[1] - 1)
+    lower = np.minimum(place.astype(int), max(profile.shape[1] - 2, 0))
+    upper = np.minimum(lower + 1, profile.shape[1] - 1)
+    rows, part = np.arange(len(profile)), place - lower
+    return np.asarray(profile[rows, lower] * (1 - part) + profile[rows, upper] * part)

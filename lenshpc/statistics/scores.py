@@ -1,0 +1,376 @@
+"""Judge merged predictions: thresholds from out-of-fold rows, the test rows touched once.
+
+Shapes: N rows, K classes, B resamples.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.statistics import metrics
+from lenshpc.statistics.bootstrap import (
+    Points,
+    Ranking,
+    Resamples,
+    draw,
+    interval,
+    points,
+    precision_at,
+    rank,
+    roc_at,
+    weighted_sums,
+)
+from lenshpc.statistics.results import (
+    NUM_RESAMPLES,
+    ClassScores,
+    Curve,
+    Decision,
+    Evaluation,
+    Floats,
+    Intervals,
+    Kind,
+    Labels,
+    Reliability,
+    Rotation,
+    Scores,
+)
+from lenshpc.tasks.supervised.merge import Probabilities
+
+MAX_POINTS = 500  # of a curve that is drawn
+FPR_GRID = np.concatenate([[0.0], np.geomspace(1e-4, 0.1, 61), np.linspace(0.12, 1, 45)])
+RECALL_GRID = np.linspace(0.01, 1, 100)
+
+
+def draw_splits(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Resamples]:
+    """Return the resamples of the out-of-fold and of the test rows, whole groups where they have.
+
+    One drawing serves all lines of the table, so that their differences are paired.
+    """
+    found = {}
+    for split in ("oof", "test"):
+        some = rows[rows["split"] == split]
+        groups = some["group"].to_numpy(object) if "group" in some else None
+        labels = some["label"].to_numpy()
+        found[split] = draw(labels, groups, num_resamples=NUM_RESAMPLES, seed=seed)
+    return found
+
+
+def evaluate(
+    name: str,
+    rows: pd.DataFrame,
+    probabilities: Probabilities,
+    resamples: Mapping[str, Resamples],
+    *,
+    kind: Kind = "model",
+    test_prior: float | None = None,
+    turned: Probabilities | None = None,
+) -> Evaluation:
+    """Return the evaluation of merged probabilities (N, K) of `rows`.
+
+    `test_prior` is the share of positives that is declared for test rows; `turned` has the
+    probabilities of the same images turned by 90°.
+    """
+    labels = rows["label"].to_numpy()
+    out = (rows["split"] == "oof").to_numpy()
+    testing = labels[~out], probabilities[~out], resamples["test"]
+    threshold = choose_threshold(labels[out], probabilities[out])
+    corrected = None
+    if threshold is not None and test_prior is not None:
+        prior = oof_prior(labels[out], probabilities[out])
+        corrected = metrics.shift_threshold(threshold, prior, test_prior)
+    return Evaluation(
+        name=name,
+        kind=kind,
+        threshold=threshold,
+        oof=score(labels[out], probabilities[out], resamples["oof"], threshold),
+        test=score(*testing, threshold),
+        corrected=None if corrected is None else decide(*_covered(*testing), corrected),
+        curves=curves(*testing),
+        reliability=reliability(labels[~out], probabilities[~out]),
+        rotation=None if turned is None else rotation(*testing, turned[~out]),
+    )
+
+
+def choose_threshold(labels: Labels, probabilities: Probabilities) -> float | None:
+    """Return the threshold of largest F1 on out-of-fold rows; None for three and more classes."""
+    covered = cover(probabilities)
+    if probabilities.shape[1] != 2 or len(np.unique(labels[covered])) < 2:
+        return None
+    return metrics.best_f1_threshold(labels[covered], probabilities[covered, 1])
+
+
+def oof_prior(labels: Labels, probabilities: Probabilities) -> float:
+    """Return the share of positives among the rows that the threshold was chosen on."""
+    return float(np.mean(labels[cover(probabilities)] == 1))
+
+
+def cover(probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+    """Return which rows (N,) have a value."""
+    return np.asarray(np.isfinite(probabilities).all(axis=1))
+
+
+def _covered(
+    labels: Labels, probabilities: Probabilities, resamples: Resamples
+) -> tuple[Labels, Probabilities, Resamples]:
+    covered = cover(probabilities)
+    return labels[covered], probabilities[covered], resamples.of(covered)
+
+
+def score(
+    labels: Labels, probabilities: Probabilities, resamples: Resamples, threshold: float | None
+) -> Scores:
+    """Return the figures of the rows that are covered."""
+    num_rows = len(labels)
+    labels, probabilities, resamples = _covered(labels, probabilities, resamples)
+    decision = decide(labels, probabilities, resamples, threshold)
+    losses = metrics.row_losses(labels, probabilities)
+    intervals = {
+        **_ranking_intervals(labels, probabilities, resamples),
+        **decision.intervals,
+        **_loss_intervals(losses, resamples),
+    }
+    low, high = intervals["auc"]
+    class_auc = metrics.class_auc(labels, probabilities)
+    judged = metrics.one_versus_rest(labels, probabilities)
+    return Scores(
+        num_rows=num_rows,
+        num_covered=len(labels),
+        num_negatives=tuple(int((~positive).sum()) for positive, _ in judged),
+        auc=float(np.mean(class_auc)),
+        auc_low=low,
+        auc_high=high,
+        auc_ovo=metrics.ovo_auc(labels, probabilities),
+        class_auc=tuple(class_auc),
+        pr_auc=metrics.pr_auc(labels, probabilities),
+        ece=metrics.expected_calibration_error(labels, probabilities),
+        tpr0=metrics.recall_before(labels, probabilities, 1),
+        tpr10=metrics.recall_before(labels, probabilities, 10),
+        tpr_at_fpr_1e3=metrics.recall_at_fpr(labels, probabilities, 1e-3),
+        tpr_at_fpr_1e4=metrics.recall_at_fpr(labels, probabilities, 1e-4),
+        precision_at_recall_90=metrics.precision_at_recall(labels, probabilities, 0.9),
+        classes=class_report(labels, probabilities, decision),
+        log_loss=_mean(losses["log_loss"]),
+        brier=_mean(losses["brier"]),
+        accuracy=decision.accuracy,
+        balanced_accuracy=decision.balanced_accuracy,
+        f1=decision.f1,
+        precision=decision.precision,
+        recall=decision.recall,
+        confusion=decision.confusion,
+        intervals=intervals,
+    )
+
+
+def decide(
+    labels: Labels, probabilities: Probabilities, resamples: Resamples, threshold: float | None
+) -> Decision:
+    """Return what follows from a threshold, with percentile intervals."""
+    num_classes = probabilities.shape[1]
+    predicted = metrics.decide(probabilities, threshold)
+    cells = np.eye(num_classes**2)[labels * num_classes + predicted]
+    drawn = weighted_sums(resamples, cells).reshape(-1, num_classes, num_classes)
+    confusion = metrics.confusion_matrix(labels, predicted, num_classes)
+    return Decision(
+        threshold=threshold,
+        **{name: float(value) for name, value in metrics.decision_metrics(confusion).items()},
+        confusion=tuple(tuple(int(count) for count in line) for line in confusion),
+        intervals={
+            name: interval(values) for name, values in metrics.decision_metrics(drawn).items()
+        },
+    )
+
+
+def class_report(
+    labels: Labels, probabilities: Probabilities, decision: Decision
+) -> tuple[ClassScores, ...]:
+    """Return a line for each class against the rest; the negative one of two is among them."""
+    confusion = np.array(decision.confusion)
+    each = metrics.class_decisions(confusion)
+    columns = [((labels == label).astype(np.intp), p) for label, p in enumerate(probabilities.T)]
+    return tuple(
+        ClassScores(
+            label=label,
+            support=int(confusion[label].sum()),
+            auc=metrics.roc_auc(*columns[label]),
+            pr_auc=metrics.pr_auc(*columns[label]),
+            **{name: float(values[label]) for name, values in each.items()},
+        )
+        for label in range(len(confusion))
+    )
+
+
+def _mean(values: npt.NDArray[np.floating]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _loss_intervals(losses: Mapping[str, Floats], resamples: Resamples) -> Intervals:
+    values = np.stack([*losses.values(), np.ones(len(resamples.group))], axis=1)
+    sums = weighted_sums(resamples, values)
+    drawn = sums[sums[:, -1] > 0]
+    return {name: interval(drawn[:, at] / drawn[:, -1]) for at, name in enumerate(losses)}
+
+
+def _ranking_intervals(
+    labels: Labels, probabilities: Probabilities, resamples: Resamples
+) -> Intervals:
+    """Return intervals of what needs no threshold; TPR0 has none, as no resample beats the rows."""
+
+    def measure(found: Points) -> Floats:
+        rate = np.floor(found.num_negatives * 1e-3 + 1e-9)
+        return np.stack(
+            [
+                found.auc(),
+                found.pr_auc(),
+                found.recall_before(np.full(len(rate), 9.0)),
+                found.recall_before(rate),
+            ]
+        )
+
+    judged = _rankings(labels, probabilities)
+    names = ("auc", "pr_auc", "tpr10", "tpr_at_fpr_1e3")
+    if len(judged) < _num_judged(probabilities):
+        return dict.fromkeys(names, (float("nan"), float("nan")))
+    drawn = [
+        np.mean([measure(points(one, counts, resamples.group)) for one in judged.values()], axis=0)
+        for counts in resamples.chunks()
+    ]
+    return dict(zip(names, map(interval, np.concatenate(drawn, axis=1)), strict=True))
+
+
+def _num_judged(probabilities: Probabilities) -> int:
+    return 1 if probabilities.shape[1] == 2 else probabilities.shape[1]
+
+
+def _rankings(labels: Labels, probabilities: Probabilities) -> dict[int, Ranking]:
+    """Return the ranking of each judged class that has rows of both kinds."""
+    first = 1 if probabilities.shape[1] == 2 else 0
+    judged = enumerate(metrics.one_versus_rest(labels, probabilities), start=first)
+    return {
+        label: rank(positive, scores)
+        for label, (positive, scores) in judged
+        if 0 < positive.sum() < len(positive)
+    }
+
+
+def draw_aucs(labels: Labels, probabilities: Probabilities, resamples: Resamples) -> Floats:
+    """Return the AUC (B,) of each resample of covered rows."""
+    judged = _rankings(labels, probabilities)
+    if len(judged) < _num_judged(probabilities):
+        return np.full(len(resamples.counts), np.nan)
+    return np.concatenate(
+        [
+            np.mean([points(one, counts, resamples.group).auc() for one in judged.values()], axis=0)
+            for counts in resamples.chunks()
+        ]
+    )
+
+
+def rotation(
+    labels: Labels, probabilities: Probabilities, resamples: Resamples, turned: Probabilities
+) -> Rotation:
+    """Return the AUC of images turned by 90° and its change, on rows that both cover."""
+    both = cover(probabilities) & cover(turned)
+    labels, resamples = labels[both], resamples.of(both)
+    upright, now = probabilities[both], turned[both]
+    change = draw_aucs(labels, now, resamples) - draw_aucs(labels, upright, resamples)
+    low, high = interval(change)
+    auc = metrics.roc_auc(labels, now)
+    return Rotation(
+        auc=auc,
+        change=auc - metrics.roc_auc(labels, upright),
+        change_low=low,
+        change_high=high,
+    )
+
+
+def curves(labels: Labels, probabilities: Probabilities, resamples: Resamples) -> tuple[Curve, ...]:
+    """Return the curves of each judged class that has rows of both kinds, with bands."""
+    labels, probabilities, resamples = _covered(labels, probabilities, resamples)
+    return tuple(
+        _curve(label, labels == label, probabilities[:, label], ranking, resamples)
+        for label, ranking in _rankings(labels, probabilities).items()
+    )
+
+
+def _curve(
+    label: int,
+    positive: npt.NDArray[np.bool_],
+    scores: metrics.Scores,
+    ranking: Ranking,
+    resamples: Resamples,
+) -> Curve:
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    false, true, _ = roc_curve(positive, scores)
+    precision, recall, _ = precision_recall_curve(positive, scores, drop_intermediate=True)
+    drawn = [points(ranking, counts, resamples.group) for counts in resamples.chunks()]
+    rates = _band(np.concatenate([roc_at(found, FPR_GRID) for found in drawn]))
+    precisions = _band(np.concatenate([precision_at(found, RECALL_GRID) for found in drawn]))
+    return Curve(
+        label=label,
+        false_positive_rate=_thin(false),
+        true_positive_rate=_thin(true),
+        recall=_thin(recall),
+        precision=_thin(precision),
+        fpr_grid=FPR_GRID,
+        tpr_low=rates[0],
+        tpr_high=rates[1],
+        recall_grid=RECALL_GRID,
+        precision_low=precisions[0],
+        precision_high=precisions[1],
+    )
+
+
+def _band(drawn: Floats) -> Floats:
+    """Return the pointwise percentile intervals (2, M) of draws (B, M)."""
+    return np.array([interval(column) for column in drawn.T]).T
+
+
+def _thin(values: Floats) -> Floats:
+    if len(values) <= MAX_POINTS:
+        return values
+    return np.asarray(values[np.linspace(0, len(values) - 1, MAX_POINTS).round().astype(int)])
+
+
+def reliability(labels: Labels, probabilities: Probabilities) -> Reliability | None:
+    """Return the calibration of the rows that are covered; None if there are none."""
+    from scipy.stats import binomtest
+
+    covered = cover(probabilities)
+    labels, probabilities = labels[covered], probabilities[covered]
+    if not len(labels):
+        return None
+    counts, predicted, observed = metrics.calibration_bins(labels, probabilities)
+    bounds = [
+        binomtest(round(share * count), int(count)).proportion_ci(method="wilson")
+        for count, share in zip(counts, observed, strict=True)
+    ]
+    return Reliability(
+        label=1 if probabilities.shape[1] == 2 else None,
+        counts=counts,
+        predicted=predicted,
+        observed=observed,
+        low=np.array([low for low, _ in bounds]),
+        high=np.array([high for _, high in bounds]),
+    )
+
+
+def find_mistakes(
+    rows: pd.DataFrame, probabilities: Probabilities, threshold: float | None, num_shown: int = 20
+) -> pd.DataFrame:
+    """Return the test rows decided wrongly, the least probable true class first.
+
+    Columns: row, id, label, predicted, p_true (of the true class), p_predicted.
+    """
+    covered = cover(probabilities)
+    asked = covered & (rows["split"] == "test").to_numpy()
+    found, values = rows[asked], probabilities[asked]
+    labels, predicted = found["label"].to_numpy(), metrics.decide(values, threshold)
+    at = np.arange(len(found))
+    table = found[["row", "id", "label"]].assign(
+        predicted=predicted, p_true=values[at, labels], p_predicted=values[at, predicted]
+    )
+    wrong: pd.DataFrame = table[labels != predicted].sort_values(["p_true", "row"])
+    return wrong.head(num_shown).reset_index(drop=True)

@@ -1,0 +1,1 @@
+"""One class is learnt; what it does not explain is found."""

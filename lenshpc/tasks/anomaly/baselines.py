@@ -1,0 +1,96 @@
+"""What finds anomalies without a network: principal components, neighbours, a ring's radius.
+
+All but the last are fitted on normal rows that fold 0 trains on, so its validation fold is unseen.
+Boosting is told the classes, as no detector may be: what it finds by seven numbers is no proof of
+insight. Shapes: N rows, P pixels.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.statistics.radial import RING_RADIUS, read_image_numbers
+from lenshpc.statistics.results import Floats
+from lenshpc.store import Store
+
+NUM_COMPONENTS = 96
+NUM_WHITENED = 128
+MAX_SIDE_PX = 64
+MAX_FITTED = 4000  # rows
+BLOCK_ROWS = 512
+
+PCA_ERROR = f"PCA-{NUM_COMPONENTS} relative error"
+NEIGHBOUR = f"whitened PCA-{NUM_WHITENED} nearest neighbour"
+RING = "ring radius"
+BOOSTING = "supervised boosting on radial numbers (a warning)"
+
+
+def score_baselines(
+    store: Store, splits: pd.DataFrame, rows: pd.DataFrame, crop: int | None
+) -> dict[str, Floats]:
+    """Return each baseline's scores (N,) of the merged rows; NaN for rows it was fitted on."""
+    dev = (splits["split"] == "dev").to_numpy()
+    fitted = splits.loc[dev & (splits["fold"] != 0), "row"].to_numpy()
+    numbers = read_image_numbers(store).radial
+    by_row = fit_components(store, fitted, crop)
+    ring = numbers[:, RING_RADIUS]
+    by_row[RING] = np.abs(ring - np.median(ring[fitted]))
+    known = splits[dev | (splits["split"] == "aside")]
+    by_row[BOOSTING] = _boosting(numbers, known, int(splits.loc[dev, "label"].iloc[0]))
+    asked = rows["row"].to_numpy()
+    scores = {name: values[asked] for name, values in by_row.items()}
+    for name, values in scores.items():
+        seen = known["row"] if name == BOOSTING else fitted
+        values[np.isin(asked, seen)] = np.nan
+    return scores
+
+
+def fit_components(
+    store: Store, fitted: npt.NDArray[np.integer], crop: int | None
+) -> dict[str, Floats]:
+    """Return relative error and whitened distance of all rows of a store."""
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import NearestNeighbors
+
+    some = np.sort(np.random.default_rng(0).permutation(fitted)[:MAX_FITTED])
+    images = _small(store.read(some), crop)
+    num = min(NUM_WHITENED, len(some) // 2, images.shape[1])
+    pca = PCA(num, svd_solver="randomized", random_state=0).fit(images)
+    scale = np.sqrt(pca.explained_variance_)
+    near = NearestNeighbors(n_neighbors=1).fit(pca.transform(images) / scale)
+    error, distance = np.empty(store.num_rows), np.empty(store.num_rows)
+    for start in range(0, store.num_rows, BLOCK_ROWS):
+        block = slice(start, min(start + BLOCK_ROWS, store.num_rows))
+        images = _small(store.read(block), crop)
+        parts = pca.transform(images)
+        distance[block] = near.kneighbors(parts / scale)[0][:, 0]
+        kept = parts[:, :NUM_COMPONENTS]
+        left = images - pca.mean_ - kept @ pca.components_[:NUM_COMPONENTS]
+        energy = np.maximum((images**2).sum(axis=1), np.finfo(np.float64).tiny)
+        error[block] = (left**2).sum(axis=1) / energy
+    return {PCA_ERROR: error, NEIGHBOUR: distance}
+
+
+def _small(images_NCHW: npt.NDArray[np.floating], crop: int | None) -> Floats:
+    """Return the central squares, averaged down to at most MAX_SIDE_PX, as (n, P)."""
+    height, width = images_NCHW.shape[2:]
+    side = min(height, width, crop or height)
+    factor = -(-side // MAX_SIDE_PX)
+    side -= side % factor
+    top, left = (height - side) // 2, (width - side) // 2
+    cut = images_NCHW[:, :, top : top + side, left : left + side].astype(np.float64)
+    small = side // factor
+    blocks = cut.reshape(*cut.shape[:2], small, factor, small, factor).mean(axis=(3, 5))
+    return np.asarray(blocks.reshape(len(blocks), -1))
+
+
+def _boosting(numbers: Floats, known: pd.DataFrame, normal: int) -> Floats:
+    """Return the probability of an anomaly of all rows, learnt from labelled rows."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    anomalous = (known["label"] != normal).to_numpy()
+    if anomalous.all() or not anomalous.any():
+        return np.full(len(numbers), np.nan)
+    model = HistGradientBoostingClassifier(random_state=0)
+    model.fit(numbers[known["row"].to_numpy()], anomalous)
+    return np.asarray(model.predict_proba(numbers)[:, 1])

@@ -1,0 +1,277 @@
+"""Merge the members' anomaly scores and judge them; other classes are only ever looked at.
+
+Scores of a member are brought to one scale by its own out-of-fold normal rows: (score - median) /
+interquartile range. Validation is the normal rows out-of-fold with the rows that were set aside;
+thresholds come from the former alone. Shapes: N rows, B resamples.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+from lenshpc.run.recipe import is_variant
+from lenshpc.statistics import metrics
+from lenshpc.statistics.bootstrap import Resamples, draw, interval, points, rank
+from lenshpc.statistics.results import NUM_RESAMPLES, Floats
+from lenshpc.tasks.anomaly.settings import normal_class
+from lenshpc.tasks.supervised.merge import ENSEMBLE, read_scores
+
+TURNED = "rot90_"
+SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "training": ("train",),
+    "validation": ("oof", "aside"),
+    "test": ("test",),
+}
+FALSE_POSITIVE_RATE = 0.1
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedScores:
+    """Scores of all rows: `rows` has row, id, label, group, split (train, oof, aside, test).
+
+    A row may stand twice, as train and as oof: to one member it is this, to another that. `values`
+    and `turned` (of the images turned by 90°) have (N,) by line, a model with one of its scores;
+    NaN where no member is there. `heads` has each model's line that stands for it.
+    """
+
+    rows: pd.DataFrame
+    anomalous: Flags
+    values: Mapping[str, Floats]
+    turned: Mapping[str, Floats]
+    heads: Mapping[str, str]
+
+    @property
+    def headline(self) -> str:
+        """Return the line that stands for the run."""
+        return ENSEMBLE if ENSEMBLE in self.values else next(iter(self.heads.values()))
+
+    def part(self, name: str) -> Flags:
+        """Return which rows are of `training`, `validation` or `test`."""
+        return self.rows["split"].isin(PARTS[name]).to_numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartScores:
+    """The figures of one line on one part; NaN where a class is absent.
+
+    `wasserstein` is between the scores of both classes, in the line's scale; `false_positives` and
+    `recall` are what the threshold flags of normal and of anomalous rows.
+    """
+
+    num_normal: int
+    num_anomalous: int
+    auc: float
+    auc_low: float
+    auc_high: float
+    average_precision: float
+    tpr_at_fpr: float
+    wasserstein: float
+    false_positives: float
+    recall: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """The test AUC of images turned by 90° less the upright one's, with its paired interval."""
+
+    auc: float
+    change: float
+    change_low: float
+    change_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the table: a model's score, the ensemble, or a baseline."""
+
+    name: str
+    kind: str
+    threshold: float
+    parts: Mapping[str, PartScores] = field(default_factory=dict)
+    turn: Turn | None = None
+
+
+def merge_scores(
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
+) -> MergedScores:
+    """Return the mean score of each row over the members to which it is of the same split."""
+    present = [member for member in plan.members if member not in missing]
+    frames = {member: read_scores(run, plan, splits, member) for member in present}
+    keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
+    rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
+    rows = rows.sort_values(["split", "row"], ignore_index=True)
+    values: dict[str, Floats] = {}
+    turned: dict[str, Floats] = {}
+    heads: dict[str, str] = {}
+    for model, members in plan.ensembles().items():
+        mine = [frames[member] for member in members if member in frames]
+        for name in (name for name in SCORES if mine and name in mine[0]):
+            line = f"{model} {name}"
+            heads.setdefault(model, line)
+            values[line], turned[line] = _mean_scores(mine, name, rows)
+    parts = [line for model, line in heads.items() if not is_variant(model)]
+    if len(parts) > 1:
+        for table in (values, turned):
+            table[ENSEMBLE] = np.mean([table[line] for line in parts], axis=0)
+    normal = normal_class(plan.recipe.method, plan.classes)
+    return MergedScores(
+        rows=rows,
+        anomalous=(rows["label"] != normal).to_numpy(),
+        values=values,
+        turned=turned,
+        heads=heads,
+    )
+
+
+def _mean_scores(
+    frames: Iterable[pd.DataFrame], name: str, rows: pd.DataFrame
+) -> tuple[Floats, Floats]:
+    """Return a score's mean over members in the order of the rows, upright and turned."""
+    columns = [name, f"{TURNED}{name}"]
+    scaled = []
+    for frame in frames:
+        own = frame.loc[frame["split"] == "oof", name]
+        low, middle, high = own.quantile([0.25, 0.5, 0.75])
+        span = high - low if high > low else 1.0
+        scaled.append(frame[["row", "split"]].join((frame[columns] - middle) / span))
+    means = pd.concat(scaled).groupby(["row", "split"])[columns].mean()
+    found = means.reindex(pd.MultiIndex.from_frame(rows[["row", "split"]])).to_numpy(np.float64)
+    return found[:, 0], found[:, 1]
+
+
+def judge_scores(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[Line, ...]:
+    """Return a line for each score, the headlines first; all on the same resamples."""
+    resamples = {name: _resamples(merged, name, seed) for name in ("validation", "test")}
+    first = [name for name in (ENSEMBLE, *merged.heads.values()) if name in merged.values]
+    names = [*first, *(name for name in merged.values if name not in first)]
+    return tuple(
+        _line(
+            name,
+            "ensemble" if name == ENSEMBLE else "model" if name in first else "score",
+            merged,
+            merged.values[name],
+            resamples,
+            quantile=quantile,
+            turned=merged.turned[name],
+        )
+        for name in names
+    )
+
+
+def judge_baselines(
+    merged: MergedScores, scores: Mapping[str, Floats], *, quantile: float, seed: int = 0
+) -> tuple[Line, ...]:
+    """Return a line for each baseline, whose scores (N,) are of the merged rows."""
+    resamples = {name: _resamples(merged, name, seed) for name in ("validation", "test")}
+    return tuple(
+        _line(name, "baseline", merged, values, resamples, quantile=quantile)
+        for name, values in scores.items()
+    )
+
+
+def _resamples(merged: MergedScores, part: str, seed: int) -> Resamples:
+    some = merged.rows[merged.part(part)]
+    labels = merged.anomalous[merged.part(part)].astype(np.int64)
+    return draw(labels, some["group"].to_numpy(object), num_resamples=NUM_RESAMPLES, seed=seed)
+
+
+def _line(
+    name: str,
+    kind: str,
+    merged: MergedScores,
+    values: Floats,
+    resamples: Mapping[str, Resamples],
+    *,
+    quantile: float,
+    turned: Floats | None = None,
+) -> Line:
+    normal = values[(merged.rows["split"] == "oof").to_numpy()]
+    threshold = float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
+    parts = {
+        part: part_scores(
+            merged.anomalous[merged.part(part)], values[merged.part(part)], some, threshold
+        )
+        for part, some in resamples.items()
+    }
+    test = merged.part("test")
+    turn = None
+    if turned is not None:
+        turn = measure_turn(merged.anomalous[test], values[test], turned[test], resamples["test"])
+    return Line(name=name, kind=kind, threshold=threshold, parts=parts, turn=turn)
+
+
+def part_scores(
+    anomalous: Flags, values: Floats, resamples: Resamples, threshold: float
+) -> PartScores:
+    """Return the figures of scores (N,), of the rows that have one."""
+    from scipy.stats import wasserstein_distance
+
+    there = np.isfinite(values)
+    anomalous, values, resamples = anomalous[there], values[there], resamples.of(there)
+    labels, normal, others = anomalous.astype(np.int64), values[~anomalous], values[anomalous]
+    both = len(normal) > 0 and len(others) > 0
+    low, high = interval(draw_aucs(anomalous, values, resamples)) if both else (np.nan, np.nan)
+    return PartScores(
+        num_normal=len(normal),
+        num_anomalous=len(others),
+        auc=metrics.auc_of(anomalous, values),
+        auc_low=low,
+        auc_high=high,
+        average_precision=metrics.pr_auc(labels, values),
+        tpr_at_fpr=metrics.recall_at_fpr(labels, values, FALSE_POSITIVE_RATE),
+        wasserstein=float(wasserstein_distance(normal, others)) if both else np.nan,
+        false_positives=_share(normal > threshold),
+        recall=_share(others > threshold),
+    )
+
+
+def _share(flags: Flags) -> float:
+    return float(flags.mean()) if len(flags) else float("nan")
+
+
+def draw_aucs(anomalous: Flags, values: Floats, resamples: Resamples) -> Floats:
+    """Return the AUC (B,) of each resample."""
+    ranking = rank(anomalous, values)
+    drawn = [points(ranking, counts, resamples.group).auc() for counts in resamples.chunks()]
+    return np.concatenate(drawn)
+
+
+def measure_turn(
+    anomalous: Flags, upright: Floats, turned: Floats, resamples: Resamples
+) -> Turn | None:
+    """Return what a turn by 90° changes; None where a class or a score is absent."""
+    there = np.isfinite(upright) & np.isfinite(turned)
+    if len(np.unique(anomalous[there])) < 2:
+        return None
+    anomalous, resamples = anomalous[there], resamples.of(there)
+    upright, turned = upright[there], turned[there]
+    change = draw_aucs(anomalous, turned, resamples) - draw_aucs(anomalous, upright, resamples)
+    low, high = interval(change)
+    auc = metrics.auc_of(anomalous, turned)
+    difference = auc - metrics.auc_of(anomalous, upright)
+    return Turn(auc=auc, change=difference, change_low=low, change_high=high)
+
+
+def roc_points(anomalous: Flags, values: Floats) -> tuple[Floats, Floats]:
+    """Return false and true positive rates of falling thresholds."""
+    from sklearn.metrics import roc_curve
+
+    there = np.isfinite(values)
+    false_rate, true_rate, _ = roc_curve(anomalous[there], values[there])
+    return np.asarray(false_rate), np.asarray(true_rate)
+
+
+def most_and_least(merged: MergedScores, line: str, num: int) -> dict[str, Sequence[int]]:
+    """Return places in the merged rows of the test rows with the largest and smallest scores."""
+    values = merged.values[line]
+    places = np.flatnonzero(merged.part("test") & np.isfinite(values))
+    ordered = places[np.argsort(-values[places], kind="stable")]
+    return {"most": ordered[:num].tolist(), "least": ordered[::-1][:num].tolist()}

@@ -1,0 +1,304 @@
+"""The report of an anomaly detection: scores of each class, curves, the strangest images."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lenshpc.errors import DataError
+from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.content import (
+    Block,
+    Column,
+    Figure,
+    Headline,
+    Pairs,
+    Report,
+    Row,
+    Section,
+    Table,
+)
+from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, model_looks
+from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.words import word_interval, word_number
+from lenshpc.run.plan import Plan
+from lenshpc.run.results import Findings
+from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
+from lenshpc.store import Store
+from lenshpc.tasks.anomaly.baselines import score_baselines
+from lenshpc.tasks.anomaly.judge import (
+    FALSE_POSITIVE_RATE,
+    PARTS,
+    Line,
+    MergedScores,
+    judge_baselines,
+    judge_scores,
+    merge_scores,
+    roc_points,
+)
+from lenshpc.tasks.anomaly.pictures import draw_strangest
+from lenshpc.tasks.anomaly.settings import Anomaly, normal_class
+from lenshpc.tasks.supervised.merge import ENSEMBLE
+
+LOOKS = {"ensemble": "strong", "model": "", "score": "weak", "baseline": "weak"}
+FIGURES = {
+    "average_precision": "Average precision",
+    "tpr_at_fpr": f"TPR at FPR {FALSE_POSITIVE_RATE}",
+    "wasserstein": "Wasserstein distance",
+    "false_positives": "Normal flagged",
+    "recall": "Anomalies flagged",
+}
+NUM_BINS = 50
+TAIL = 0.98  # quantile of the scores at which histograms end
+
+
+def build(findings: Findings) -> Report:
+    """Return the report of a run that learnt one class."""
+    plan = findings.plan
+    findings.say("merging the scores")
+    merged = merge_scores(findings.run, plan, findings.splits, tuple(findings.lacks))
+    method = plan.recipe.method
+    if not isinstance(method, Anomaly):
+        raise DataError(f"run {findings.run.name} is no anomaly detection but {method.kind}")
+    findings.say("judging the scores")
+    lines = judge_scores(merged, quantile=method.quantile)
+    store, absent = open_or_tell(plan, "No baselines and no images")
+    baselines = _baselines(findings, merged, store)
+    lines = (*lines, *judge_baselines(merged, baselines, quantile=method.quantile))
+    content = _content(findings, lines, merged)
+    return Report(
+        title=findings.run.name,
+        reading=word_reading(content, f", learning {_normal(plan)} alone"),
+        banners=partial_banner(content),
+        headline=_headline(lines[0]),
+        overview=figures_table(lines, "test"),
+        sections=(
+            *_sections(findings, merged, lines, baselines, store, absent),
+            *common_sections(findings, content),
+        ),
+        content=content,
+        predictions=_prediction_table(merged),
+    )
+
+
+def _normal(plan: Plan) -> str:
+    return plan.classes[normal_class(plan.recipe.method, plan.classes) or 0]
+
+
+def _baselines(findings: Findings, merged: MergedScores, store: Store | None) -> dict[str, Floats]:
+    if store is None:
+        return {}
+    findings.say("scoring the images by baselines")
+    return score_baselines(store, findings.splits, merged.rows, findings.plan.recipe.data.crop)
+
+
+def _headline(line: Line) -> Headline:
+    test = line.parts["test"]
+    return Headline(
+        label=f"Test ROC AUC of {'the ensemble' if line.name == ENSEMBLE else line.name}",
+        value=word_number(test.auc),
+        range=f"{LEVEL:.0%} interval {word_number(test.auc_low)} to {word_number(test.auc_high)}, "
+        f"{test.num_normal:,} normal and {test.num_anomalous:,} anomalous images",
+    )
+
+
+def _content(findings: Findings, lines: Sequence[Line], merged: MergedScores) -> Mapping[str, Any]:
+    """Return what report.json holds."""
+    head = lines[0]
+    test = asdict(head.parts["test"])
+    content: Mapping[str, Any] = without_nan(
+        {
+            **summarise(findings),
+            "headline": {"name": head.name, **test},
+            "lines": [asdict(line) for line in lines],
+            "heads": dict(merged.heads),
+            "normal": _normal(findings.plan),
+            "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
+            "notes": list(word_notes(findings.plan)),
+        }
+    )
+    return content
+
+
+def word_notes(plan: Plan) -> Iterator[str]:
+    """Yield what a reader must know to believe the figures."""
+    normal, method = _normal(plan), plan.recipe.method
+    quantile = method.quantile if isinstance(method, Anomaly) else np.nan
+    yield (
+        f"Only {normal} was learnt. Epochs were kept by the loss on {normal} rows of the "
+        f"validation fold; the threshold is the {quantile:.0%} quantile of the out-of-fold scores "
+        f"of {normal}. Rows of other classes outside the test split are set aside: they are "
+        "scored, and neither train, nor normalise, nor choose anything."
+    )
+    yield (
+        "A score is brought to the scale of each member's out-of-fold normal rows, (score - "
+        "median) / interquartile range, then averaged over the members. Validation is those rows, "
+        "judged by members that did not train on them, with the rows set aside, judged by all."
+    )
+    yield (
+        "The score that stands for a model is fixed beforehand: its own (`score`) if it has one, "
+        "else the relative error. The other scores are shown, not chosen from."
+    )
+    yield (
+        f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows, "
+        "drawn within each class. They hold the scatter of the rows, not that of the training."
+    )
+    yield (
+        "What a ring's radius alone tells is no sign of structure in the ring: compare with that "
+        "baseline. Boosting is told the classes and shows how far a few numbers go with labels."
+    )
+
+
+def _prediction_table(merged: MergedScores) -> pd.DataFrame:
+    """Return id, row, label, split and a column a line; the turned ones begin with rot90."""
+    turned = {f"rot90 {line}": values for line, values in merged.turned.items()}
+    rows = merged.rows[["id", "row", "label", "split"]]
+    return pd.concat([rows, pd.DataFrame({**merged.values, **turned})], axis=1)
+
+
+def _sections(
+    findings: Findings,
+    merged: MergedScores,
+    lines: Sequence[Line],
+    baselines: Mapping[str, Floats],
+    store: Store | None,
+    absent: tuple[Block, ...],
+) -> Iterator[Section]:
+    """Yield the sections that are of this task alone."""
+    findings.say("drawing the scores")
+    tables = [figures_table(lines, part, f"On the {part} rows") for part in ("test", "validation")]
+    yield Section(title="Scores", blocks=(*tables, turns_table(lines), *absent))
+    yield Section(title="ROC curves", blocks=tuple(draw_rocs(merged, lines, baselines)))
+    shown = dict.fromkeys([*merged.heads.values(), *_errors(merged), merged.headline])
+    yield Section(
+        title="Distributions",
+        blocks=tuple(
+            draw_distribution(merged, line, part, findings.plan.classes, lines)
+            for line in shown
+            for part in PARTS
+        ),
+    )
+    if store is not None:
+        findings.say("drawing the strangest images")
+        blocks = tuple(draw_strangest(findings, merged, store))
+        if blocks:
+            yield Section(title="Most and least anomalous", blocks=blocks)
+    yield Section(title="The models as files", blocks=(_exports(findings),))
+
+
+def _errors(merged: MergedScores) -> list[str]:
+    """Return the lines of the reconstruction loss, which the challenge asks for."""
+    return [line for line in merged.values if line.endswith(" mse")]
+
+
+def figures_table(lines: Sequence[Line], part: str, title: str = "") -> Table:
+    """Return the figures of all lines on one part."""
+    rows = (
+        Row(
+            cells=(
+                line.name,
+                word_interval(found.auc, found.auc_low, found.auc_high),
+                *(word_number(getattr(found, key)) for key in FIGURES),
+                word_number(line.threshold),
+                f"{found.num_normal:,} + {found.num_anomalous:,}",
+            ),
+            look=LOOKS[line.kind],
+        )
+        for line in lines
+        for found in [line.parts[part]]
+    )
+    heads = ("Score", "AUC [interval]", *FIGURES.values(), "Threshold", "Normal + anomalous")
+    return Table(title=title, columns=tuple(Column(title=one) for one in heads), rows=tuple(rows))
+
+
+def turns_table(lines: Sequence[Line]) -> Table:
+    """Return the AUC on images turned by 90°."""
+    rows = (
+        Row(
+            cells=(
+                line.name,
+                word_number(line.parts["test"].auc),
+                word_number(line.turn.auc),
+                word_interval(line.turn.change, line.turn.change_low, line.turn.change_high),
+            ),
+            look=LOOKS[line.kind],
+        )
+        for line in lines
+        if line.turn is not None
+    )
+    heads = ("Score", "Test AUC", "Turned by 90°", "Change [interval]")
+    columns = tuple(Column(title=one) for one in heads)
+    return Table(title="Images turned by 90°", columns=columns, rows=tuple(rows))
+
+
+def draw_rocs(
+    merged: MergedScores, lines: Sequence[Line], baselines: Mapping[str, Floats]
+) -> Iterator[Figure]:
+    """Yield the ROC curves of validation and test: models, ensemble, baselines."""
+    looks = model_looks(line.name for line in lines if line.kind == "model")
+    looks |= {ENSEMBLE: {"color": INK, "linestyle": "-", "linewidth": 2.0}}
+    looks |= {
+        name: {"color": GREY, "linestyle": dashes}
+        for name, dashes in zip(baselines, (":", "--", "-.", (0, (1, 4))), strict=False)
+    }
+    drawn = [line for line in lines if line.kind != "score"]
+
+    for part in ("validation", "test"):
+        mine = merged.part(part)
+
+        def draw(axes: Axes, part: str = part, mine: npt.NDArray[np.bool_] = mine) -> None:
+            for line in drawn:
+                if np.isnan(line.parts[part].auc):
+                    continue
+                values = {**merged.values, **baselines}[line.name]
+                look = looks[line.name]
+                label = f"{line.name.split(' (')[0]}: {line.parts[part].auc:.3f}"
+                axes.plot(*roc_points(merged.anomalous[mine], values[mine]), label=label, **look)
+            axes.set(xlabel="False positive rate", ylabel="True positive rate")
+            axes.set_title(f"ROC curves, {part} rows (AUC)", color=INK)
+            add_legend(axes, "lower right")
+
+        yield draw_figure(f"roc_{part}", f"ROC curves on the {part} rows.", draw)
+
+
+def draw_distribution(
+    merged: MergedScores, line: str, part: str, classes: Sequence[str], lines: Sequence[Line]
+) -> Figure:
+    """Return histograms of a score on one part, one a class."""
+    mine = merged.part(part) & np.isfinite(merged.values[line])
+    values, labels = merged.values[line][mine], merged.rows["label"].to_numpy()[mine]
+    threshold = next(one.threshold for one in lines if one.name == line)
+
+    def draw(axes: Axes) -> None:
+        tops = [np.quantile(values[labels == label], TAIL) for label in np.unique(labels)]
+        low = values.min(initial=0)
+        edges = np.linspace(low, max([*tops, threshold, low + 1e-6]), NUM_BINS).tolist()
+        for label in np.unique(labels):
+            some = np.clip(values[labels == label], None, edges[-1])
+            color = PALETTE[label % len(PALETTE)]
+            axes.hist(some, edges, density=True, alpha=0.5, color=color, label=classes[label])
+        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
+        axes.set(xlabel=f"{line} (0: the normal median)", ylabel="Density")
+        axes.set_title(f"{line}, {part} rows", color=INK)
+        add_legend(axes, "best")
+
+    name = f"scores_{part}_{line.replace(' ', '_')}"
+    caption = f"Distribution of {line} of each class on the {part} rows; the last bin has the rest."
+    return draw_figure(name, caption, draw)
+
+
+def _exports(findings: Findings) -> Pairs:
+    """Return where each member's weights lie, and the call that makes the model of them."""
+    call = f'lenshpc.engine.load.load_model("{findings.run.root}", member)'
+    weights = {
+        f"member {one.member.index}, {one.member.name}": str(
+            findings.run.member(one.member.name).weights
+        )
+        for one in findings.trainings
+    }
+    told = {"model and weights, ready to use": call, **weights}
+    return Pairs(title="Architecture and weights", pairs=tuple(told.items()))

@@ -1,0 +1,111 @@
+"""Anomaly detection: a model of the normal class, and how badly it fits each image.
+
+Shapes: B rows of a batch. Other classes never reach training or validation: the Plan sets them
+aside, and the task refuses them.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lenshpc.data.batches import Batch
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.models.importing import declare_missing_torchvision_ops
+from lenshpc.tasks.anomaly import networks as models
+from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
+from lenshpc.tasks.anomaly.settings import Anomaly as Settings
+from lenshpc.tasks.anomaly.settings import normal_class
+from lenshpc.tasks.base import TaskSpec
+
+TURNED = "rot90_"
+
+
+class Anomaly:
+    """Learn the normal class; score every image by what is left of it after reconstruction."""
+
+    num_phases = 1
+
+    def __init__(self, spec: TaskSpec) -> None:
+        if not isinstance(spec.method, Settings):
+            raise ConfigError(f"anomaly cannot have the method {spec.method.kind}")
+        self._method, self._classes = spec.method, spec.classes
+        self._normal = normal_class(spec.method, spec.classes) or 0
+        self._check_classes(np.flatnonzero(spec.class_counts))
+        self._image_shape = spec.image_shape
+        self._in_units = spec.in_units
+        self._kept = dtype_that_holds(spec.mean, spec.deviation)
+
+    def build_model(self, name: str) -> nn.Module:
+        """Return the model for this task's images."""
+        return models.build(name, image_shape=self._image_shape, method=self._method)
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean loss of normal images; a batch with any other is refused."""
+        self._check_classes(np.unique(batch["label"].cpu().numpy()))
+        return {"loss": model(batch["image"], batch.get("progress")).mean()}
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of each row."""
+        return {"loss": model(batch["image"])}
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss, all scores, those of the image turned by 90° and the reconstruction.
+
+        Scores: `mse`, `rel_mse` (over the mean square of the image) and `ssim_error` (1 - SSIM) of
+        models that reconstruct, in the store's units; `score` of those that have one of their own.
+        """
+        image, scorer = batch["image"], cast(Scorer, model)
+        columns = {"loss": scorer(image)}
+        upright, arrays = self._scores(scorer, image)
+        turned, _ = self._scores(scorer, torch.rot90(image, dims=(2, 3)))
+        renamed = {f"{TURNED}{name}": values for name, values in turned.items()}
+        return columns | upright | renamed | arrays
+
+    def summarise(
+        self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
+    ) -> dict[str, float]:
+        """Return the mean loss of normal images; any other is refused, so it chooses no epoch."""
+        self._check_classes(np.unique(labels))
+        return {"loss": float(predictions["loss"].mean(dtype=np.float64))}
+
+    def _scores(self, scorer: Scorer, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the scores (B,) and, of models that reconstruct, the images."""
+        found = scorer.judge(image)
+        scores = {"score": found["score"].float()} if "score" in found else {}
+        if "reconstruction" not in found:
+            return scores, {}
+        there, drawn = (self._in_units(each) for each in (image, found["reconstruction"]))
+        mse = row_mean((there - drawn) ** 2)
+        energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
+        errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": 1 - ssim(there, drawn)}
+        return errors | scores, {"reconstruction": drawn.to(self._kept)}
+
+    def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
+        others = [self._classes[label] for label in labels if label != self._normal]
+        if others:
+            raise DataError(
+                f"rows of class {', '.join(others)} came to training or validation, where only "
+                f"{self._classes[self._normal]} belongs; submit the recipe again"
+            )
+
+
+def dtype_that_holds(mean: Sequence[float], deviation: Sequence[float]) -> torch.dtype:
+    """Return float16 where it holds such pixels to a hundredth of their deviation, else float32."""
+    wide = all(
+        abs(middle) < 10 * spread and 1e-3 < spread < 100
+        for middle, spread in zip(mean, deviation, strict=True)
+    )
+    return torch.float16 if wide else torch.float32
+
+
+def ssim(image: Tensor, other: Tensor) -> Tensor:
+    """Return the structural similarity of each pair (B,): Gaussian windows, pixels of 0 to 1."""
+    declare_missing_torchvision_ops()
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    found = structural_similarity_index_measure(other, image, data_range=1.0, reduction="none")
+    return found.reshape(len(image))  # type: ignore[union-attr]

@@ -1,0 +1,1 @@
+"""Lens finding and any other classification."""

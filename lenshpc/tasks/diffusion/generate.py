@@ -1,0 +1,80 @@
+"""Images drawn by a trained diffusion model: a walk through its noise, and samples by the thousand.
+
+Shapes: F frames, C channels, H by W pixels.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lenshpc.engine.load import load_model, load_task
+from lenshpc.engine.strategy import autocast
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+from lenshpc.run.recipe import Train
+from lenshpc.tasks.diffusion.sampling import Noise, slerp
+from lenshpc.tasks.diffusion.task import SAMPLES, Diffusion
+
+NUM_STOPS, FRAMES_A_LEG = 3, 5
+MOST_STEPS = 25  # of a frame: reports are written without a GPU, and 15 frames take minutes
+BATCH_ROWS = 64
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A member's network, and the task that draws with it."""
+
+    task: Diffusion
+    model: nn.Module
+    device: torch.device
+    train: Train
+
+    def draw(self, rows: range, seed: int) -> Floats:
+        """Return the images (n, C, H, W) of some indices: functions of seed and index.
+
+        With classes, the classes take turns.
+        """
+        blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+        with torch.no_grad(), autocast(self.train, self.device):
+            drawn = [
+                self.task.draw(self.model, SAMPLES, seed, block, self._labels(block))
+                for block in blocks
+            ]
+        return torch.cat(drawn).cpu().numpy()
+
+    def walk(self) -> Floats:
+        """Return frames (F, C, H, W) from one draw to the next by slerp, and back to the first.
+
+        The frames 0, 5, 10, … are the draws themselves, by 25 DDIM steps at most. With classes, all
+        are of the first.
+        """
+        stops = Noise((SAMPLES, 0), range(NUM_STOPS)).draw(self.task.shape, self.device)
+        legs = pairwise([*stops, stops[0]])
+        starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
+        label = self._labels(range(1))
+        with torch.no_grad(), autocast(self.train, self.device):
+            frames = [
+                self.task.decode(self.model, start[None], label, most_steps=MOST_STEPS)
+                for start in starts
+            ]
+        return torch.cat(frames).cpu().numpy()
+
+    def _labels(self, rows: range) -> Tensor | None:
+        if not self.task.num_classes:
+            return None
+        return torch.tensor(rows, device=self.device) % self.task.num_classes
+
+
+def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
+    """Return a finished member of a diffusion run, on a GPU if there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(run.root, member.index).to(device)
+    task = cast(Diffusion, load_task(plan, run, member))
+    return Generator(task, model, device, plan.recipe_of(member).train)

@@ -1,0 +1,265 @@
+"""The report of generated images: distances over their floor, pictures, memorisation, a walk."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from lenshpc.data.decoded import Decoded
+from lenshpc.errors import LensHpcError
+from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.content import (
+    Block,
+    Column,
+    Headline,
+    Notes,
+    Pairs,
+    Prose,
+    Report,
+    Row,
+    Section,
+    Table,
+)
+from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.words import flatten, word_number
+from lenshpc.run.plan import planned_store
+from lenshpc.run.results import Findings
+from lenshpc.tasks.diffusion import feature_extractors as frozen
+from lenshpc.tasks.diffusion.judge import (
+    GENERATED,
+    ROWS_A_FEATURE,
+    STATISTICS,
+    Judgement,
+    Line,
+    Measure,
+    judge,
+)
+from lenshpc.tasks.diffusion.memorisation import Memorisation, memorised
+from lenshpc.tasks.diffusion.pictures import draw_curves, draw_grids, draw_nearest, draw_walk
+
+Networks = Mapping[str, dict[str, Any]]  # name of a distance → what its features are of
+LOOKS = {"model": "strong", "member": ""}
+UNITS = {
+    "pixels": "Pixels (store's units)",
+    "radial profile": "Radial profile (store's units)",
+    "power spectrum": "Power spectrum (dex)",
+}
+NOTES = (
+    "FD: Fréchet distance between Gaussians fitted to features of both sets of images, by a frozen "
+    "network of ours that ships with lenshpc. It is not the FID, whose network is Inception and "
+    "which is there only if method.inception names that network's weights; the two cannot be "
+    "compared. KID: kernel distance in the same features, unbiased, with the deviation over 100 "
+    "subsets.",
+    "Each distance is of one half of the rows from the other half of the real ones, the mean and "
+    "deviation over 5 random halvings. The floor is that of real images from other real images: no "
+    "generator can be expected below it. The control is real images halved and enlarged again. All "
+    'three have equally many rows, on which such distances depend; "all rows" has the generated '
+    "images of all rows, beside all real ones.",
+    "Pixels, radial profile, power spectrum: mean Wasserstein-1 distance of pixels, of the "
+    "azimuthal mean at each radius, and of the logarithm of the power in each ring of frequency.",
+    "A member is compared with its held-out fold, whose loss chose its epoch, and with test rows. "
+    "A model's line is the mixture of its members: they take turns at the test rows.",
+    "Noise is a function of the row, so images do not depend on batch, rank or number of jobs.",
+)
+
+
+def build(findings: Findings) -> Report:
+    """Return the report of a run that generates images."""
+    run, plan = findings.run, findings.plan
+    store, missing = planned_store(plan), tuple(findings.lacks)
+    judgement = judge(run, plan, findings.splits, store, missing, say=findings.say)
+    recipe = plan.recipe.of(judgement.headline)
+    images = Decoded(store, recipe.data)
+    findings.say("looking for training images among the generated ones")
+    memory = _memorised(findings, judgement, images)
+    networks = frozen.describe_all(recipe.method)
+    content = _content(findings, judgement, memory, networks)
+    return Report(
+        title=run.name,
+        reading=word_reading(content, ""),
+        banners=partial_banner(content),
+        headline=_headline(judgement),
+        overview=_lines_table(_lines(judgement, "test")),
+        sections=(
+            Section(title="Distances", blocks=tuple(_distances(judgement, networks))),
+            Section(title="Generated and real", blocks=tuple(_pictures(judgement))),
+            Section(title="Memorisation", blocks=tuple(_memory(memory, judgement, images))),
+            Section(title="Walk through the noise", blocks=tuple(_walk(findings))),
+            *common_sections(findings, content),
+        ),
+        content=content,
+        predictions=judgement.images.rows[["row", "id", "label", "split"]],
+    )
+
+
+def _memorised(findings: Findings, judgement: Judgement, images: Decoded) -> Memorisation:
+    """Return the check of the headline's images, against all rows that its members trained on."""
+    splits, pixels = findings.splits, judgement.images.pixels
+    training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
+    return memorised(pixels[GENERATED], pixels["real"], training, images)
+
+
+def _lines(judgement: Judgement, split: str) -> list[Line]:
+    return [line for line in judgement.lines if line.split == split]
+
+
+def _main(line: Line) -> Measure:
+    """Return the measure that stands for a line: the first network's, or else the spectra's."""
+    found = [line.measure(name) for name in (*frozen.FILES, STATISTICS[-1])]
+    return next(one for one in found if one is not None)
+
+
+def _headline(judgement: Judgement) -> Headline:
+    head, measure = judgement.head, _main(judgement.head)
+    return Headline(
+        label=f"Test {measure.name} of {head.name} over that of real images",
+        value=f"{measure.over_floor:.2f} ×",
+        range=f"{_word(measure, 'generated')} over a floor of {_word(measure, 'floor')}; blurred "
+        f"images: {_word(measure, 'control')}; {head.num_rows // 2:,} images on each side",
+    )
+
+
+def _word(measure: Measure, which: str) -> str:
+    spread = getattr(measure, which)
+    return f"{spread.mean:.3g} ± {spread.deviation:.2g}"
+
+
+def _distances(judgement: Judgement, networks: Networks) -> Iterator[Block]:
+    yield _lines_table(_lines(judgement, "test"), "On the test rows")
+    yield _lines_table(_lines(judgement, "oof"), "Against the held-out fold")
+    yield _measures_table(judgement.head)
+    yield from _networks(judgement.head, networks)
+
+
+def _networks(head: Line, networks: Networks) -> Iterator[Block]:
+    """Yield what the features are of, which networks are not there, and whether rows suffice."""
+    for name, file in frozen.FILES.items():
+        if name not in networks:
+            yield Prose(text=f"No {name}: the file {file} of its network is not installed.")
+    for name, described in networks.items():
+        yield Pairs(title=f"Network of {name}", pairs=tuple(flatten(described)))
+    few = [
+        f"{one.name} rests on {head.num_rows // 2:,} images on each side and {one.num_features:,} "
+        f"features; {ROWS_A_FEATURE} images a feature are asked for, so it is too large by an "
+        "unknown amount, as its floor is."
+        for one in head.measures
+        if one.whole is not None and head.num_rows // 2 < ROWS_A_FEATURE * (one.num_features or 0)
+    ]
+    if few:
+        yield Notes(lines=tuple(few))
+
+
+def _lines_table(lines: Iterable[Line], title: str = "") -> Table:
+    lines = list(lines)
+    names = [one.name for one in lines[0].measures] if lines else []
+    rows = (
+        Row(
+            cells=(
+                line.name,
+                *(_word(one, "generated") for one in line.measures),
+                f"{line.num_rows:,}",
+            ),
+            look=LOOKS[line.kind],
+        )
+        for line in lines
+    )
+    heads = ("Images of", *(UNITS.get(name, name) for name in names), "Rows")
+    return _table(title, heads, rows)
+
+
+def _measures_table(head: Line) -> Table:
+    rows = (
+        Row(
+            cells=(
+                UNITS.get(one.name, one.name),
+                *(_word(one, which) for which in ("generated", "floor", "control")),
+                word_number(one.over_floor, 2),
+                word_number(one.whole, 3),
+            )
+        )
+        for one in head.measures
+    )
+    title = f"{head.name} on {head.num_rows:,} test rows, {head.num_rows // 2:,} on each side"
+    heads = ("Distance", "Generated", "Real (floor)", "Blurred (control)", "Over floor", "All rows")
+    return _table(title, heads, rows)
+
+
+def _table(title: str, heads: Iterable[str], rows: Iterable[Row]) -> Table:
+    columns = tuple(Column(title=head) for head in heads)
+    return Table(title=title, columns=columns, rows=tuple(rows))
+
+
+def _pictures(judgement: Judgement) -> Iterator[Block]:
+    yield from draw_grids(judgement)
+    yield from draw_curves(judgement.curves)
+
+
+def _memory(memory: Memorisation, judgement: Judgement, images: Decoded) -> Iterator[Block]:
+    named = {"Generated": memory.generated, "Held-out real (test rows)": memory.held_out}
+    rows = (
+        Row(cells=(name, *(f"{np.quantile(one.distance, q):.4g}" for q in (0, 0.05, 0.5, 0.95))))
+        for name, one in named.items()
+    )
+    heads = ("Nearest training image of", "Smallest", "5 %", "Median", "95 %")
+    yield _table(f"Against {memory.num_training:,} training images", heads, rows)
+    yield Prose(
+        text=f"{memory.share_close:.1%} of generated images are closer to a training image than "
+        f"the closest 5 % of held-out ones are; their median distance is {memory.ratio:.2f} times "
+        "the held-out images'. Copies would bring the first far above 5 %, the second far below "
+        "1. Root mean square of pixels at 32 px or less, the nearest of all turns and flips."
+    )
+    yield draw_nearest(memory, judgement, images)
+
+
+def _walk(findings: Findings) -> Iterator[Block]:
+    if findings.walk is None:
+        return
+    findings.say("walking through the noise")
+    try:
+        yield draw_walk(findings.walk())
+    except LensHpcError as error:
+        yield Prose(text=f"No walk through the noise: {error}.")
+
+
+def _content(
+    findings: Findings, judgement: Judgement, memory: Memorisation, networks: Networks
+) -> Mapping[str, Any]:
+    """Return what report.json holds."""
+    head, main, curves = judgement.head, _main(judgement.head), judgement.curves
+    as_lists: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda one: {  # noqa: E731
+        name: values.tolist() for name, values in one.items()
+    }
+    content: Mapping[str, Any] = without_nan(
+        {
+            **summarise(findings),
+            "headline": {
+                "num_rows": head.num_rows,
+                **_measure(main),
+                "name": head.name,
+                "measure": main.name,
+            },
+            "lines": [
+                {**asdict(one), "measures": [_measure(each) for each in one.measures]}
+                for one in judgement.lines
+            ],
+            "networks": networks,
+            "memorisation": {
+                "num_training": memory.num_training,
+                "num_generated": len(memory.generated.distance),
+                "ratio": memory.ratio,
+                "share_close": memory.share_close,
+            },
+            "spectra": {
+                "frequency": curves.frequency.tolist(),
+                "power": as_lists(curves.power),
+                "profile": as_lists(curves.profile),
+            },
+            "notes": NOTES,
+        }
+    )
+    return content
+
+
+def _measure(one: Measure) -> dict[str, Any]:
+    return {**asdict(one), "over_floor": one.over_floor}

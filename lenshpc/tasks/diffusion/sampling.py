@@ -1,0 +1,105 @@
+"""From noise to images: DDIM or ancestral steps, classes by classifier-free guidance.
+
+Shapes: B rows, C channels, H by W pixels.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
+
+Shape = tuple[int, int, int]
+
+MIN_SINE = 1e-6
+
+
+class Noise:
+    """Normal numbers that are functions of a seed (some integers) and each row, nothing else."""
+
+    def __init__(self, seed: tuple[int, ...], rows: Iterable[int]) -> None:
+        self._generators = [np.random.default_rng([*seed, int(row)]) for row in rows]
+
+    def draw(self, shape: Shape, device: torch.device) -> Tensor:
+        """Return the next numbers (B, C, H, W)."""
+        drawn = [one.standard_normal(shape, np.float32) for one in self._generators]
+        return torch.from_numpy(np.stack(drawn)).to(device)
+
+    def levels(self, num: int, device: torch.device) -> Tensor:
+        """Return the next level of noise of each row (B,), all equally likely."""
+        return torch.tensor([one.integers(num) for one in self._generators], device=device)
+
+
+def slerp(one: Tensor, other: Tensor, part: float) -> Tensor:
+    """Return what lies `part` of the way on the great circle between two draws of noise.
+
+    Shoemake 1985. Where they point the same or the opposite way, the straight line. Between normal
+    draws the norm stays that of noise, which a straight line would lose.
+    """
+    if part in {0.0, 1.0}:
+        return other if part else one
+    cosine = (one * other).sum() / (one.norm() * other.norm())
+    angle = cosine.clamp(-1, 1).acos()
+    if angle.sin() < MIN_SINE:
+        return torch.lerp(one, other, part)
+    mixed: Tensor = (((1 - part) * angle).sin() * one + (part * angle).sin() * other) / angle.sin()
+    return mixed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """How images are drawn by a network; `low` and `high` (C, 1, 1) bound their pixels."""
+
+    schedule: NoiseSchedule
+    kind: Literal["ddim", "ancestral"]
+    num_steps: int
+    scale: float | None = None
+    low: Tensor | None = None
+    high: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        model: nn.Module,
+        start: Tensor,
+        label: Tensor | None = None,
+        draw: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
+        """Return the images (B, C, H, W) of `start`, which is x at the last level.
+
+        `draw` gives the noise of ancestral steps; without it the steps are those of DDIM.
+        """
+        noisy = start
+        for level, after in pairwise([*self.schedule.levels(self.num_steps), -1]):
+            levels = torch.full((len(noisy),), level, device=noisy.device)
+            output = self._output(model, noisy, levels, label)
+            image = self._clipped(self.schedule.image_of(noisy, output, levels))
+            if self.kind == "ddim" or draw is None:
+                noisy = self.schedule.ddim_step(noisy, image, level, after)
+            elif after >= 0:
+                noisy = self.schedule.ancestral_step(noisy, image, level, after, draw())
+            else:
+                noisy = image
+        return noisy
+
+    def _output(
+        self, model: nn.Module, noisy: Tensor, levels: Tensor, label: Tensor | None
+    ) -> Tensor:
+        """Return the network's output; with classes, that of the hidden one moved by the scale."""
+        if label is None or self.scale is None:
+            return model(noisy, levels).float()  # type: ignore[no-any-return]
+        told: Tensor = model(noisy, levels, label).float()
+        if self.scale == 1:
+            return told
+        hidden: Tensor = model(noisy, levels).float()
+        return hidden + self.scale * (told - hidden)
+
+    def _clipped(self, image: Tensor) -> Tensor:
+        if self.low is None or self.high is None:
+            return image
+        return image.clamp(self.low.to(image.device), self.high.to(image.device))

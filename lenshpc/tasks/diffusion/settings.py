@@ -1,0 +1,92 @@
+"""Settings of a diffusion model: noise schedule, what is predicted, network, sampling."""
+
+from types import MappingProxyType
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+
+from lenshpc.config import Frozen
+from lenshpc.tasks.settings_base import Monitors, Scored
+
+NETWORKS = ("unet",)
+LINEAR_STEPS = 1000  # the steps that the published betas of the linear schedule are for
+
+
+class Guidance(Frozen):
+    """Class conditioning with classifier-free guidance (Ho and Salimans 2022)."""
+
+    dropout: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="part of the training rows whose class is hidden"
+    )
+    scale: NonNegativeFloat = Field(
+        default=1.5, description="1: the class's own model; larger: further away from the hidden"
+    )
+
+
+class Diffusion(Frozen):
+    """Learn to draw images of the training rows' kind from noise (Ho et al. 2020)."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    schedule: Literal["linear", "cosine"] = "cosine"
+    prediction: Literal["epsilon", "v"] = "v"
+    num_steps: Annotated[int, Field(ge=2)] = Field(default=1000, description="levels of noise")
+    zero_terminal_snr: bool = Field(
+        default=False, description="the last level is noise alone (Lin et al. 2024)"
+    )
+    min_snr_gamma: PositiveFloat | None = Field(
+        default=None, description="Min-SNR weights of the levels (Hang et al. 2023); 5 is usual"
+    )
+    guidance: Guidance | None = Field(default=None, description="none: without classes")
+    sampler: Literal["ddim", "ancestral"] = "ddim"
+    sampling_steps: PositiveInt = 50
+    pixel_range: tuple[float, float] | None = Field(
+        default=(0.0, 1.0), description="of the store's pixels, to which generated ones are clipped"
+    )
+    width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+        default=64, description="channels of the U-Net at full resolution"
+    )
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+        default=(1, 2, 2, 4), description="channels of each level over `width`; each halves sides"
+    )
+    blocks: PositiveInt = Field(default=2, description="residual blocks a level")
+    num_samples: Annotated[int, Field(ge=8)] = Field(
+        default=2048, description="out-of-fold rows, and test rows, that get a generated image"
+    )
+    inception: str | None = Field(
+        default=None, description="file of Inception's published weights, for the FID"
+    )
+
+    monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
+    scored: ClassVar[Scored] = ("oof", "test")
+    needs_targets: ClassVar[bool] = False
+    measures_pixels: ClassVar[bool] = True
+    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
+
+    @property
+    def halving(self) -> int:
+        """Return the factor by which the U-Net makes sides smaller."""
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.zero_terminal_snr and self.prediction != "v":
+            raise ValueError(
+                "zero_terminal_snr leaves nothing of the image at the last level, where the noise "
+                "says nothing of it; use prediction: v"
+            )
+        if self.schedule == "linear" and self.num_steps != LINEAR_STEPS:
+            raise ValueError(
+                f"schedule linear is for num_steps {LINEAR_STEPS}, not {self.num_steps}; use cosine"
+            )
+        if self.sampling_steps > self.num_steps:
+            raise ValueError(
+                f"sampling_steps {self.sampling_steps} are more than the {self.num_steps} levels "
+                "of noise; lower them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> Self:
+        if self.pixel_range is not None and self.pixel_range[0] >= self.pixel_range[1]:
+            raise ValueError(f"pixel_range {list(self.pixel_range)} is empty; expected [low, high]")
+        return self

@@ -1,0 +1,110 @@
+"""Merge the errors on hidden patches and judge them beside simple ways to fill these in.
+
+Shapes: N rows, B resamples.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan
+from lenshpc.statistics.bootstrap import draw, interval, weighted_sums
+from lenshpc.statistics.results import NUM_RESAMPLES
+from lenshpc.tasks.settings_table import learnt_labels
+from lenshpc.tasks.supervised.merge import evaluated_rows, read_scores
+
+ERRORS = ("loss", "mean_error", "smooth_error")
+LEARNT = "learnt classes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A model's mean errors on some rows: its own, and those of two fillings under its masks.
+
+    `ratio` is its error over that of the better filling; NaN where no row is covered.
+    """
+
+    model: str
+    split: str
+    rows: str
+    num_rows: int
+    error: float
+    error_low: float
+    error_high: float
+    mean_error: float
+    smooth_error: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+def merge_errors(
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
+) -> pd.DataFrame:
+    """Return a line a model and evaluated row: its mean errors over members, NaN without any."""
+    rows = evaluated_rows(splits)
+    parts = []
+    for model, members in plan.ensembles().items():
+        frames = [read_scores(run, plan, splits, one) for one in members if one not in missing]
+        found = pd.concat(frames) if frames else pd.DataFrame(columns=["row", *ERRORS])
+        means = found.groupby("row")[list(ERRORS)].mean().reindex(rows["row"]).to_numpy(float)
+        parts.append(rows.assign(model=model, **dict(zip(ERRORS, means.T, strict=True))))
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge_errors(merged: pd.DataFrame, plan: Plan, *, seed: int = 0) -> tuple[Line, ...]:
+    """Return the lines of each model: the learnt classes on test and out-of-fold, each class."""
+    return tuple(
+        line
+        for model in plan.recipe.models
+        for line in _lines(merged[merged["model"] == model], model, plan, seed)
+    )
+
+
+def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[Line]:
+    learnt = rows["label"].isin(learnt_labels(plan.recipe.method, plan.classes))
+    test = rows["split"] == "test"
+    yield _line(rows[test & learnt], model, "test", LEARNT, seed)
+    yield _line(rows[~test], model, "oof", LEARNT, seed)
+    if len(plan.classes) > 1:
+        for label, name in enumerate(plan.classes):
+            yield _line(rows[test & (rows["label"] == label)], model, "test", name, seed)
+
+
+def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> Line:
+    rows = rows.dropna(subset=list(ERRORS))
+    values = rows[list(ERRORS)].to_numpy(np.float64)
+    error, *fillings = values.mean(axis=0).tolist() if len(values) else [np.nan] * len(ERRORS)
+    resampled = _resampled(rows, values, seed)
+    low, high = interval(resampled[:, 0])
+    ratio_low, ratio_high = interval(resampled[:, 0] / resampled[:, 1:].min(axis=1))
+    return Line(
+        model=model,
+        split=split,
+        rows=name,
+        num_rows=len(rows),
+        error=error,
+        error_low=low,
+        error_high=high,
+        mean_error=fillings[0],
+        smooth_error=fillings[1],
+        ratio=error / min(fillings),
+        ratio_low=ratio_low,
+        ratio_high=ratio_high,
+    )
+
+
+def _resampled(
+    rows: pd.DataFrame, values: npt.NDArray[np.float64], seed: int
+) -> npt.NDArray[np.float64]:
+    """Return the means (B, 3) of the errors over resamples of the rows."""
+    if not len(rows):
+        return np.full((1, len(ERRORS)), np.nan)
+    labels, groups = rows["label"].to_numpy(np.int64), rows["group"].to_numpy(object)
+    resamples = draw(labels, groups, num_resamples=NUM_RESAMPLES, seed=seed)
+    sums = weighted_sums(resamples, np.column_stack([values, np.ones(len(values))]))
+    return np.asarray(sums[:, :-1] / sums[:, -1:], np.float64)

@@ -1,0 +1,214 @@
+"""The report of a pre-training: errors on hidden patches, pictures, a map of the features."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.data.decoded import Decoded
+from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.content import (
+    Block,
+    Column,
+    Gallery,
+    Headline,
+    Pairs,
+    Picture,
+    Report,
+    Row,
+    Section,
+    Table,
+)
+from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
+from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
+from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.words import word_interval, word_number
+from lenshpc.run.plan import Plan
+from lenshpc.run.results import Findings, Training
+from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
+from lenshpc.store import Store
+from lenshpc.tasks.foundation.judge import LEARNT, Line, judge_errors, merge_errors
+from lenshpc.tasks.foundation.settings import Foundation
+from lenshpc.tasks.settings_table import learnt_labels
+from lenshpc.tasks.supervised.merge import read_array
+
+NUM_SHOWN = 8
+HIDDEN_GREY = 128
+
+
+def build(findings: Findings) -> Report:
+    """Return the report of a run that learnt to draw hidden patches."""
+    plan = findings.plan
+    findings.say("merging the errors")
+    merged = merge_errors(findings.run, plan, findings.splits, tuple(findings.lacks))
+    lines = judge_errors(merged, plan)
+    content = _content(findings, lines)
+    return Report(
+        title=findings.run.name,
+        reading=word_reading(content, f", pre-training on {', '.join(_learnt(plan))}"),
+        banners=partial_banner(content),
+        headline=_headline(lines[0]),
+        overview=errors_table([line for line in lines if line.rows == LEARNT]),
+        sections=(*_sections(findings, lines, merged), *common_sections(findings, content)),
+        content=content,
+        predictions=merged.drop(columns=["group", "fold"]),
+    )
+
+
+def _learnt(plan: Plan) -> list[str]:
+    return [plan.classes[label] for label in learnt_labels(plan.recipe.method, plan.classes)]
+
+
+def _headline(line: Line) -> Headline:
+    low, high = word_number(line.ratio_low, 3), word_number(line.ratio_high, 3)
+    return Headline(
+        label=f"Test error of {line.model} on hidden patches, beside the better filling's",
+        value=f"{word_number(line.ratio, 3)} ×",
+        range=f"{LEVEL:.0%} interval {low} to {high}, {line.num_rows:,} test images",
+    )
+
+
+def _content(findings: Findings, lines: Sequence[Line]) -> Mapping[str, Any]:
+    """Return what report.json holds."""
+    content: Mapping[str, Any] = without_nan(
+        {
+            **summarise(findings),
+            "headline": asdict(lines[0]),
+            "lines": [asdict(line) for line in lines],
+            "learnt": _learnt(findings.plan),
+            "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
+            "notes": list(word_notes(findings.plan)),
+        }
+    )
+    return content
+
+
+def word_notes(plan: Plan) -> Iterator[str]:
+    """Yield what a reader must know to believe the figures."""
+    method = plan.recipe.method
+    if not isinstance(method, Foundation):
+        return
+    yield (
+        f"Learnt: {', '.join(_learnt(plan))}, outside the test split. Rows of other classes "
+        "are set aside, and test rows are drawn once, with the best weights. An epoch was kept by "
+        "the loss on the validation fold."
+    )
+    space = "less its mean, over its deviation" if method.norm_pixels else "as the network sees it"
+    yield (
+        f"An error is the mean square over the hidden {method.mask_ratio:.0%} of the patches, "
+        f"each {space}. Every image has one mask, the same for all members and fillings: the mean "
+        "of the seen pixels, and smooth interpolation (Laplace's equation between them)."
+    )
+    if method.norm_pixels:
+        yield "Fillings are told mean and deviation of each hidden patch, as the pictures are."
+    yield (
+        f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows. "
+        "They hold the scatter of the rows, not that of the training."
+    )
+
+
+def _sections(findings: Findings, lines: Sequence[Line], merged: pd.DataFrame) -> Iterator[Section]:
+    """Yield the sections that are of this task alone."""
+    yield Section(title="Errors on hidden patches", blocks=(errors_table(lines),))
+    rows = merged[(merged["model"] == lines[0].model) & (merged["split"] == "test")]
+    findings.say("drawing what was hidden")
+    store, absent = open_or_tell(findings.plan, "No images")
+    pictures: tuple[Block, ...] = absent
+    if store is not None:
+        pictures = (_gallery(findings, findings.trainings[0], store, rows),)
+    yield Section(title="Hidden, drawn, true", blocks=pictures)
+    if len(rows) >= MIN_ROWS:
+        findings.say("mapping the embeddings")
+        yield Section(title="Features", blocks=(_map(findings, findings.trainings[0], rows),))
+    yield Section(title="The encoders as files", blocks=(_exports(findings),))
+
+
+def errors_table(lines: Sequence[Line]) -> Table:
+    """Return the errors of some lines."""
+    rows = (
+        Row(
+            cells=(
+                line.model,
+                {"oof": "out-of-fold"}.get(line.split, line.split),
+                line.rows,
+                word_interval(line.error, line.error_low, line.error_high),
+                word_number(line.mean_error),
+                word_number(line.smooth_error),
+                word_interval(line.ratio, line.ratio_low, line.ratio_high),
+                f"{line.num_rows:,}",
+            ),
+            look="strong" if line.rows == LEARNT and line.split == "test" else "",
+        )
+        for line in lines
+    )
+    words = ("Model", "Rows", "Of")
+    figures = ("Error [interval]", "Mean of the seen", "Smooth", "Error / the better", "Images")
+    return Table(
+        columns=(
+            *(Column(title=title, words=True) for title in words),
+            *(Column(title=title) for title in figures),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _gallery(findings: Findings, training: Training, store: Store, rows: pd.DataFrame) -> Gallery:
+    plan, member = findings.plan, training.member
+    shown = rows.iloc[draw_rows(rows["label"].to_numpy(), NUM_SHOWN)]
+    numbers = shown["row"].to_numpy()
+    images = Decoded(store, plan.recipe.data).images(numbers)
+    drawn, masks = (
+        read_array(findings.run, member, name, numbers) for name in ("reconstruction", "mask")
+    )
+    stretch = stretch_of(images)
+    panels = (
+        _panel(
+            f"{one['id']} ({plan.classes[one['label']]})",
+            images[at],
+            np.asarray(drawn[at], np.float32),
+            masks[at] == 1,
+            stretch,
+        )
+        for at, one in enumerate(shown.to_dict("records"))
+    )
+    return Gallery(
+        name="hidden",
+        title=f"Test images drawn by {member.name}",
+        caption="What was seen (hidden patches are grey), what was drawn with the seen patches "
+        "pasted, and the image, on one stretch.",
+        panels=tuple(panels),
+    )
+
+
+def _panel(
+    name: str, image: Floats, drawn: Floats, mask: npt.NDArray[np.bool_], stretch: Stretch
+) -> tuple[Picture, ...]:
+    true = colours(stretch.levels(image))
+    seen = np.where(mask[..., None], np.uint8(HIDDEN_GREY), true)
+    pictures = {"seen": seen, "drawn": colours(stretch.levels(drawn)), "image": true}
+    return tuple(
+        Picture(png=encode_png(pixels), text=f"{name}: {what}", caption=what)
+        for what, pixels in pictures.items()
+    )
+
+
+def _map(findings: Findings, training: Training, rows: pd.DataFrame) -> Block:
+    """Return the map of the first member's features of test images; it was told no class."""
+    drawn = rows.iloc[draw_rows(rows["label"].to_numpy())]
+    features = read_array(findings.run, training.member, "embedding", drawn["row"].to_numpy())
+    shown = map_embedding(np.asarray(features, np.float64))
+    whose = f"the encoder of {training.member.name}, which was told no class"
+    return draw_embedding(shown, drawn["label"].to_numpy(), findings.plan.classes, whose)
+
+
+def _exports(findings: Findings) -> Pairs:
+    """Return where each member's weights lie, and how a run goes on from them."""
+    weights = {
+        one.member.name: str(findings.run.member(one.member.name).weights)
+        for one in findings.trainings
+    }
+    told = {"go on from it": f"lenshpc submit … --init-from {findings.run.name}", **weights}
+    return Pairs(title="Weights; the encoder's begin with encoder.", pairs=tuple(told.items()))

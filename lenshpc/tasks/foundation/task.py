@@ -1,0 +1,98 @@
+"""Pre-training of an encoder by a masked autoencoder; images need no labels.
+
+Shapes: B rows of a batch, C channels, H by W pixels, N patches.
+"""
+
+from types import MappingProxyType
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lenshpc.config import unknown
+from lenshpc.data.batches import Batch
+from lenshpc.data.draws import standard_normal
+from lenshpc.data.stretch import unstretched
+from lenshpc.errors import ConfigError
+from lenshpc.models.masked_autoencoder import (
+    MaskedAutoencoder,
+    fill_smoothly,
+    fill_with_mean,
+    padded,
+)
+from lenshpc.tasks.anomaly.task import dtype_that_holds
+from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.foundation.settings import NETWORKS
+from lenshpc.tasks.foundation.settings import Foundation as Settings
+
+FILLS = MappingProxyType({"mean_error": fill_with_mean, "smooth_error": fill_smoothly})
+
+
+class Foundation:
+    """Hide most patches of an image and draw them; the loss is of the hidden ones alone."""
+
+    num_phases = 1
+
+    def __init__(self, spec: TaskSpec) -> None:
+        if not isinstance(spec.method, Settings):
+            raise ConfigError(f"foundation cannot have the method {spec.method.kind}")
+        self._method, self._spec = spec.method, spec
+        self._kept = dtype_that_holds(spec.mean, spec.deviation)
+
+    def build_model(self, name: str) -> nn.Module:
+        """Return the autoencoder for this task's images."""
+        if name not in NETWORKS:
+            raise ConfigError(unknown("network of task foundation", name, NETWORKS))
+        return MaskedAutoencoder(self._spec.image_shape, self._method)
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean loss under masks that are drawn anew."""
+        return {"loss": model(batch["image"]).mean()}
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of each row, whose mask depends on the row alone."""
+        network = cast(MaskedAutoencoder, model)
+        return {"loss": network(batch["image"], _orders(network, batch))}
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss, two baselines of it, and what pictures and maps are made of.
+
+        `mean_error` is the loss of hidden pixels filled with the mean of the seen ones,
+        `smooth_error` that of a smooth interpolation. `reconstruction` (B, C, H, W) has the hidden
+        patches drawn and the seen ones pasted, in the store's units; `mask` (B, H, W) is 1 where
+        pixels were hidden; `embedding` (B, D) is the mean token of the whole image.
+        """
+        network, (height, width) = cast(MaskedAutoencoder, model), batch["image"].shape[2:]
+        image = padded(batch["image"], self._method.vit.patch)
+        drawn, hidden = network.draw(image, _orders(network, batch))
+        mask = network.mask(image, hidden)
+        pasted = self._in_units(network.paste(image, drawn, hidden)).to(self._kept)
+        return {
+            "loss": network.error(image, drawn, hidden),
+            **{
+                name: network.error_of_filled(image, fill(image, mask), hidden)
+                for name, fill in FILLS.items()
+            },
+            "reconstruction": pasted[:, :, :height, :width],
+            "mask": mask[:, 0, :height, :width].to(torch.uint8),
+            "embedding": network.encoder(image).mean(dim=1).half(),
+        }
+
+    def summarise(
+        self, _labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
+    ) -> dict[str, float]:
+        """Return the mean loss."""
+        return {"loss": float(predictions["loss"].mean(dtype=np.float64))}
+
+    def _in_units(self, image: Tensor) -> Tensor:
+        """Return normalised, stretched images in the units of the store."""
+        return unstretched(self._spec.in_units(image), self._spec.stretch)
+
+
+def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:
+    """Return the patches' numbers (B, N) in an order drawn for each row."""
+    image, rows = batch["image"], batch["row"].cpu().numpy()
+    num_rows, num_columns = network.encoder.grid(image)
+    return standard_normal(rows, num_rows * num_columns, image.device).argsort(dim=1)

@@ -1,0 +1,1 @@
+"""A classification whose features must also give the lens that drew the image."""

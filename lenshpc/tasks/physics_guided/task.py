@@ -1,0 +1,95 @@
+"""Classification guided by physics: the features must also give the lens that drew the image.
+
+Shapes: B rows of a batch, P parameters of a lens.
+"""
+
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from lenshpc.data.batches import Batch
+from lenshpc.errors import ConfigError
+from lenshpc.models.backbones import Backbone
+from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.physics_guided.lens_layer import LensLayer
+from lenshpc.tasks.physics_guided.networks import GuidedBackbone
+from lenshpc.tasks.supervised.task import Classification
+
+
+class PhysicsGuided(Classification):
+    """The classification's loss, and by a curriculum the misfit of the image redrawn by a lens."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        super().__init__(spec)
+        if self._method.physics is None:
+            raise ConfigError("a physics-guided classification needs method.physics")
+        self._physics = self._method.physics
+        scale = spec.zoom * self._physics.pixel_scale_arcsec
+        self._layer = LensLayer(self._physics, spec.image_shape[1], scale)
+
+    def build_model(self, name: str) -> nn.Module:
+        """Return the classification's network with a second last layer for the lens."""
+        built = cast(Backbone, super().build_model(name))
+        return GuidedBackbone(
+            built.network, self._physics.num_parameters, frozen=self._method.frozen
+        )
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the classification's loss plus that of the lenses of the labelled images.
+
+        While the weight is 0 no gradient of the lens reaches the features.
+        """
+        images, target, between = self._inputs(batch)
+        outputs = model(images, *between, with_lens=True)
+        raw_BP = outputs[: len(batch["image"]), -self._physics.num_parameters :]
+        loss = self._loss_of(outputs[:, : -self._physics.num_parameters], target, batch)
+        physics = self._losses(batch["image"], raw_BP).mean()
+        return {"loss": loss + self.weight(batch["progress"]) * physics, "physics_loss": physics}
+
+    def weight(self, progress: Tensor) -> Tensor:
+        """Return the weight of the physics term at a part of the training in [0, 1]."""
+        begin, whole = self._physics.curriculum
+        return self._physics.weight * ((progress - begin) / (whole - begin)).clamp(0, 1)
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the classification's columns, and `physics_loss`."""
+        raw_BP = self._raw(model, batch)
+        return {
+            **super().predict(model, batch),
+            "physics_loss": self._losses(batch["image"], raw_BP),
+        }
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the same of what the files keep, and the parameters of the lens."""
+        raw_BP = self._raw(model, batch)
+        return {
+            **super().infer(model, batch),
+            **self._layer.lens(raw_BP)._asdict(),
+            "physics_loss": self._losses(batch["image"], raw_BP),
+        }
+
+    def summarise(
+        self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
+    ) -> dict[str, float]:
+        """Return the classification's metrics, and the mean of `physics_loss`."""
+        mean = float(predictions["physics_loss"].mean(dtype=np.float64))
+        return {**super().summarise(labels, predictions), "physics_loss": mean}
+
+    def reconstruct(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `light` and `render` (B, H, W), 0 outside the ring, and `source` (B, S, S)."""
+        layer = self._layer.to(batch["image"].device)
+        found = layer.reconstruct(batch["image"], layer.lens(self._raw(model, batch)))
+        drawn = {name: layer.drawn(getattr(found, name)) for name in ("light", "render")}
+        return {**drawn, "source": found.source}
+
+    def _raw(self, model: nn.Module, batch: Batch) -> Tensor:
+        guided = cast(GuidedBackbone, model)
+        raw_BP: Tensor = guided.lens(guided.features(batch["image"]))
+        return raw_BP
+
+    def _losses(self, image: Tensor, raw_BP: Tensor) -> Tensor:
+        """Return the layer's loss of each row (B,), in float32 whatever the precision."""
+        layer = self._layer.to(image.device)
+        return layer.losses(image, layer.lens(raw_BP))

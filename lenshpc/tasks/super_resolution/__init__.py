@@ -1,0 +1,1 @@
+"""Images enlarged, learnt from pairs."""

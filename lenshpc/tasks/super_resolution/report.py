@@ -1,0 +1,230 @@
+"""The report of super-resolution: gain over bicubic, spectra, pictures, uncertainty."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
+from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.words import word_covered, word_number
+from lenshpc.run.plan import planned_store
+from lenshpc.run.results import Findings
+from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES
+from lenshpc.store import Store
+from lenshpc.tasks.super_resolution.images import Images, open_images
+from lenshpc.tasks.super_resolution.judge import Judgement, Line, Quality, judge
+from lenshpc.tasks.super_resolution.pictures import draw_cases
+from lenshpc.tasks.super_resolution.spectra import deviation, draw_calibration, draw_spectra
+
+LOOKS = {"model": "", "ensemble": "strong", "combination": "", "baseline": "weak"}
+TITLES = {
+    "psnr": ("PSNR (dB)", 2),
+    "gain_db": ("Above bicubic (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "ring_shift_px": ("Ring-peak shift (px)", 3),
+}
+ERRORS = {"mse": "MSE", "profile_mse": "Profile MSE"}
+NOTES = (
+    "Each measure is taken of one image and then averaged over images; pixels are in the units of "
+    "the store, with a data range of 1, and nothing is clipped. SSIM: Gaussian window of 11 px, "
+    "sigma 1.5. Bicubic, nearest, bilinear and Lanczos are OpenCV's.",
+    "Ring-peak shift: distance in high-resolution pixels between the peaks of the azimuthal flux "
+    "of the image and of the true one. Profile MSE: mean squared difference of azimuthal means.",
+    "Test images are the mean over a model's members (folds and seeds); the ensemble is the mean "
+    "over models. Nothing was chosen on test rows. An out-of-fold image is made by members that "
+    "did not train on it, but their best epoch was chosen on it.",
+    f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the images. "
+    "They hold the scatter of the images, not that of the training.",
+    "True images hold noise that nothing can predict, which bounds the PSNR of any method: see the "
+    "noise floor among the spectra.",
+)
+
+
+def build(findings: Findings) -> Report:
+    """Return the report of a run that enlarges images."""
+    run, plan = findings.run, findings.plan
+    store, missing = planned_store(plan), tuple(findings.lacks)
+    images = open_images(run, plan, findings.splits, store, missing)
+    judgement = judge(images, run.merged, say=findings.say)
+    content = _content(findings, judgement, store)
+    return Report(
+        title=run.name,
+        reading=word_reading(content, f", enlarged to {_word_shape(images.shape)}"),
+        banners=partial_banner(content),
+        headline=_headline(judgement),
+        overview=_lines_table(judgement, "test"),
+        sections=(*_sections(findings, judgement, images), *common_sections(findings, content)),
+        content=content,
+        predictions=judgement.rows,
+    )
+
+
+def _word_shape(shape: Iterable[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _content(findings: Findings, judgement: Judgement, store: Store) -> Mapping[str, Any]:
+    """Return what report.json holds."""
+    head, truth = judgement.line(judgement.headline), judgement.truth
+    content: Mapping[str, Any] = without_nan(
+        {
+            **summarise(findings),
+            "target_shape": store.target_shape,
+            "headline": {"name": head.name, **asdict(head.test)},
+            "models": [_model(line, judgement) for line in judgement.lines],
+            "truth": {
+                "frequency": truth.frequency.tolist(),
+                "power": truth.power.tolist(),
+                "noise": truth.noise,
+                "knee": truth.knee,
+            },
+            "merged": str(findings.run.merged),
+            "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "images"},
+            "notes": NOTES,
+        }
+    )
+    return content
+
+
+def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
+    spectrum, calibration = line.spectrum, line.calibration
+    return {
+        "name": line.name,
+        "kind": line.kind,
+        "oof": asdict(line.oof),
+        "test": asdict(line.test),
+        "members_psnr": line.members_psnr,
+        "ensemble_gain_db": line.ensemble_gain_db,
+        "power_deviation": deviation(line, judgement.truth),
+        "ratio": spectrum.ratio.tolist(),
+        "correlation": spectrum.correlation.tolist(),
+        "calibration": {
+            "num_members": calibration.num_members,
+            "counts": calibration.counts.tolist(),
+            "predicted": calibration.predicted.tolist(),
+            "observed": calibration.observed.tolist(),
+            "within_one": calibration.within_one,
+            "within_two": calibration.within_two,
+            "rank_correlation": calibration.rank_correlation,
+        }
+        if calibration
+        else None,
+    }
+
+
+def _headline(judgement: Judgement) -> Headline:
+    head = judgement.line(judgement.headline)
+    whose = "the ensemble" if head.name == "ensemble" else head.name
+    low, high = head.test.intervals["gain_db"]
+    covered = word_covered(head.test.num_covered, head.test.num_rows)
+    return Headline(
+        label=f"Test PSNR of {whose} above bicubic",
+        value=f"{head.test.gain_db:+.2f} dB",
+        range=f"{LEVEL:.0%} interval {low:+.2f} to {high:+.2f}, {covered} test images",
+    )
+
+
+def _sections(findings: Findings, judgement: Judgement, images: Images) -> Iterator[Section]:
+    yield Section(title="Models", blocks=tuple(_models(judgement)))
+    findings.say("drawing the spectra")
+    spectra: tuple[Block, ...] = (*draw_spectra(judgement), _spectra_table(judgement))
+    yield Section(title="Power spectra", blocks=spectra)
+    findings.say("drawing the best and the worst images")
+    cases: tuple[Block, ...] = (*draw_cases(judgement, images), Prose(text=_word_merged(findings)))
+    yield Section(title="Images", blocks=cases)
+    uncertain = tuple(draw_calibration(judgement))
+    if uncertain:
+        table = _calibration_table(judgement)
+        yield Section(title="Spread of members as uncertainty", blocks=(*uncertain, table))
+
+
+def _word_merged(findings: Findings) -> str:
+    return (
+        f"The merged images of all evaluated rows are the array sr of {findings.run.merged}, in "
+        "the order of the report's predictions.parquet."
+    )
+
+
+def _models(judgement: Judgement) -> Iterator[Block]:
+    yield _lines_table(judgement, "test", "On the test rows")
+    yield _lines_table(judgement, "oof", "Out-of-fold")
+    yield _errors_table(judgement)
+    averaged = _ensembles_table(judgement)
+    if averaged.rows:
+        yield averaged
+
+
+def _lines_table(judgement: Judgement, split: str, title: str = "") -> Table:
+    def cells(line: Line) -> Iterator[str]:
+        quality: Quality = getattr(line, split)
+        yield from (word_figure(quality, key, digits) for key, (_, digits) in TITLES.items())
+        yield word_covered(quality.num_covered, quality.num_rows)
+
+    heads = (*(name for name, _ in TITLES.values()), "Rows")
+    return _table(judgement.lines, heads, cells, title)
+
+
+def _errors_table(judgement: Judgement) -> Table:
+    def cells(line: Line) -> Iterator[str]:
+        for key in ERRORS:
+            low, high = line.test.intervals[key]
+            yield f"{getattr(line.test, key):.3g} [{low:.3g}, {high:.3g}]"
+
+    return _table(judgement.lines, ERRORS.values(), cells, "Squared errors, test rows")
+
+
+def word_figure(quality: Quality, key: str, digits: int) -> str:
+    """Return a figure with its interval; none for bicubic's gain over itself."""
+    value = word_number(getattr(quality, key), digits)
+    low, high = (word_number(bound, digits) for bound in quality.intervals[key])
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _ensembles_table(judgement: Judgement) -> Table:
+    averaged = [line for line in judgement.lines if line.members_psnr is not None]
+
+    def cells(line: Line) -> Iterator[str]:
+        figures = (line.members_psnr, line.test.psnr, line.ensemble_gain_db)
+        yield from (word_number(figure, 2) for figure in figures)
+
+    heads = ("Single members' PSNR (dB)", "PSNR of their mean", "Gain of averaging (dB)")
+    return _table(averaged, heads, cells, "Averaged images")
+
+
+def _spectra_table(judgement: Judgement) -> Table:
+    truth = judgement.truth
+    knee = int((truth.frequency < truth.knee).sum())
+
+    def cells(line: Line) -> Iterator[str]:
+        yield word_number(deviation(line, truth), 3)
+        correlation = line.spectrum.correlation
+        yield word_number(float(correlation[:knee].mean()) if knee else None, 3)
+        yield word_number(float(correlation[min(knee, len(correlation) - 1)]), 3)
+
+    heads = ("Mean |P/P true − 1| up to the knee", "Mean correlation up to it", "Correlation there")
+    return _table(judgement.lines, heads, cells, f"Up to {truth.knee:.3f} cycles a pixel")
+
+
+def _calibration_table(judgement: Judgement) -> Table:
+    spread = [line for line in judgement.lines if line.calibration is not None]
+
+    def cells(line: Line) -> Iterator[str]:
+        if (found := line.calibration) is not None:
+            yield str(found.num_members)
+            yield from (f"{share:.1%}" for share in (found.within_one, found.within_two))
+            yield word_number(found.rank_correlation, 3)
+
+    heads = ("Members", "Errors within 1 spread", "within 2", "Rank correlation of images")
+    return _table(spread, heads, cells, "Calibration")
+
+
+def _table(
+    lines: Iterable[Line],
+    heads: Iterable[str],
+    cells: Callable[[Line], Iterable[str]],
+    title: str,
+) -> Table:
+    rows = (Row(cells=(line.name, *cells(line)), look=LOOKS[line.kind]) for line in lines)
+    columns = tuple(Column(title=head) for head in ("Model", *heads))
+    return Table(title=title, columns=columns, rows=tuple(rows))

@@ -1,0 +1,1 @@
+"""What the tasks that tell classes apart share: settings, losses, task, judge, report."""

@@ -1,0 +1,110 @@
+"""The trivial baselines: what a few numbers of an image tell, which a network has to beat."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.run.plan import Plan, planned_store
+from lenshpc.statistics.radial import RING_RADIUS, Progress, read_image_numbers
+from lenshpc.tasks.supervised.merge import Probabilities, evaluated_rows
+
+BASELINE = "baseline (mean and deviation)"
+MEDIAN = "baseline (minus median pixel)"
+RING = "baseline (ring radius)"
+BOOSTING = "baseline (boosting on seven radial numbers)"
+
+
+class Classifier(Protocol):
+    """What scikit-learn's classifiers have in common."""
+
+    classes_: npt.NDArray[np.integer]
+
+    def fit(self, features: Probabilities, labels: npt.NDArray[np.integer]) -> object:
+        """Fit to features (N, F)."""
+
+    def predict_proba(self, features: Probabilities) -> Probabilities:
+        """Return probabilities (N, K)."""
+
+
+def predict_baselines(
+    plan: Plan, splits: pd.DataFrame, progress: Progress = lambda _: None
+) -> dict[str, Probabilities]:
+    """Return each baseline's probabilities (N, K) of the evaluated rows.
+
+    All are fitted on the run's own folds; the images are read once, in blocks.
+    """
+    store = planned_store(plan)
+    numbers = read_image_numbers(store, progress)
+    logistic = {
+        BASELINE: brightness(store.moments),
+        MEDIAN: -numbers.median[:, None],
+        RING: numbers.radial[:, [RING_RADIUS]],
+    }
+    num_classes = len(plan.classes)
+    return {
+        name: predict_baseline(features, splits, num_classes) for name, features in logistic.items()
+    } | {BOOSTING: predict_baseline(numbers.radial, splits, num_classes, _boosting)}
+
+
+def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
+    """Return means and deviations (N, 2C) of means and mean squares (N, C, 2)."""
+    mean, square = moments[..., 0], moments[..., 1]
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.concatenate([mean, deviation], axis=1)
+
+
+def _logistic() -> Classifier:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model: Classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return model
+
+
+def _boosting() -> Classifier:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model: Classifier = HistGradientBoostingClassifier(random_state=0)
+    return model
+
+
+def predict_baseline(
+    features: Probabilities,
+    splits: pd.DataFrame,
+    num_classes: int,
+    build: Callable[[], Classifier] = _logistic,
+) -> Probabilities:
+    """Return probabilities (N, K) of the evaluated rows: a classifier a fold.
+
+    Each sees its fold's training rows only; on test rows their mean stands.
+    """
+    rows = evaluated_rows(splits)
+    labels, folds = splits["label"].to_numpy(), splits["fold"].to_numpy()
+    own = np.arange(folds.max() + 1)
+    testing = (rows["split"] == "test").to_numpy()
+    asked = features[rows["row"].to_numpy()]
+    result = np.zeros((len(rows), num_classes))
+    for fold in own:
+        training = (splits["split"] == "dev").to_numpy() & (folds != fold)
+        predicted = _fit_predict(build(), features[training], labels[training], asked, num_classes)
+        validating = (rows["fold"] == fold).to_numpy()
+        result[validating] = predicted[validating]
+        result[testing] += predicted[testing] / len(own)
+    return result
+
+
+def _fit_predict(
+    model: Classifier,
+    features: Probabilities,
+    labels: npt.NDArray[np.integer],
+    asked: Probabilities,
+    num_classes: int,
+) -> Probabilities:
+    model.fit(features, labels)
+    result = np.zeros((len(asked), num_classes))
+    result[:, model.classes_] = model.predict_proba(asked)
+    return result

@@ -1,0 +1,299 @@
+"""Figures of a classification: curves with bands, scores, calibration, comparison, confusion."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from textwrap import fill
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.ticker import FormatStrFormatter
+
+from lenshpc.report.content import Figure
+from lenshpc.report.figures import (
+    GREY,
+    INK,
+    PALETTE,
+    Look,
+    add_legend,
+    draw_figure,
+    look_of,
+    model_looks,
+)
+from lenshpc.statistics.results import Curve, Evaluation, Judgement
+from lenshpc.tasks.supervised.merge import Merged, Probabilities
+
+MAX_TICK_CLASSES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One curve of a figure and how it looks; only a `banded` one shows its interval."""
+
+    label: str
+    auc: float
+    pr_auc: float
+    look: Look
+    curve: Curve
+    banded: bool
+
+
+def headline_of(judgement: Judgement) -> Evaluation:
+    """Return the evaluation that stands for the run."""
+    return next(one for one in judgement.evaluations if one.name == judgement.headline)
+
+
+def shown(judgement: Judgement) -> list[Evaluation]:
+    """Return the lines that figures show: the models, the headline, the best baseline.
+
+    Which baseline is best is told by the out-of-fold rows.
+    """
+    baselines = [one for one in judgement.evaluations if one.kind == "baseline"]
+    best = max(baselines, key=lambda one: np.nan_to_num(one.oof.auc), default=None)
+    return [
+        one
+        for one in judgement.evaluations
+        if one.kind == "model" or one.name == judgement.headline or one is best
+    ]
+
+
+def looks_of(judgement: Judgement) -> dict[str, Look]:
+    """Return name → line style of what figures show."""
+    models = [one.name for one in judgement.evaluations if one.kind == "model"]
+    looks = model_looks(models)
+    for one in judgement.evaluations:
+        if one.kind == "baseline":
+            looks[one.name] = {"color": GREY, "linestyle": ":"}
+        elif one.kind != "model":
+            looks[one.name] = {"color": INK, "linestyle": "-", "linewidth": 2.0}
+    return looks
+
+
+def _lines(judgement: Judgement, classes: Sequence[str]) -> list[Line]:
+    """Return a line a model for two classes; for more, a line a class of the headline."""
+    head = headline_of(judgement)
+    if len(classes) == 2:
+        looks = looks_of(judgement)
+        return [
+            Line(
+                label=_short(one.name),
+                auc=one.test.auc,
+                pr_auc=one.test.pr_auc,
+                look=looks[one.name],
+                curve=curve,
+                banded=one is head,
+            )
+            for one in shown(judgement)
+            for curve in one.curves
+        ]
+    by_class = {one.label: one for one in head.test.classes}
+    return [
+        Line(
+            label=classes[curve.label],
+            auc=by_class[curve.label].auc,
+            pr_auc=by_class[curve.label].pr_auc,
+            look=look_of(curve.label),
+            curve=curve,
+            banded=True,
+        )
+        for curve in head.curves
+    ]
+
+
+def draw_curves(judgement: Judgement, merged: Merged) -> Iterator[Figure]:
+    """Yield the curves, the scores and the calibration on test rows."""
+    lines = _lines(judgement, merged.classes)
+    head = headline_of(judgement)
+    whose = head.name if len(merged.classes) == 2 else "each class"
+    floor = 0.5 / max(head.test.num_covered, 1)
+
+    yield draw_figure(
+        "roc",
+        f"ROC curves on the test rows; band: 95% interval of {whose}.",
+        lambda axes: _draw_roc(axes, lines),
+    )
+    yield draw_figure(
+        "roc_log",
+        "The same over a logarithmic false positive rate, where a survey works.",
+        lambda axes: _draw_roc_log(axes, lines, floor),
+    )
+    yield draw_figure(
+        "precision_recall",
+        f"Precision against recall on the test rows; band: 95% interval of {whose}.",
+        lambda axes: _draw_precision_recall(axes, lines),
+    )
+    yield draw_figure(
+        "scores",
+        "Scores of the test rows by true class; dashed: the threshold.",
+        lambda axes: _draw_scores(axes, head, merged),
+    )
+    if any(one.reliability for one in shown(judgement)):
+        yield draw_figure(
+            "reliability",
+            f"Calibration on the test rows, bins of equal mass; bars: 95% interval of {head.name}.",
+            lambda axes: _draw_reliability(axes, judgement, merged.classes),
+        )
+
+
+def _draw_roc(axes: Axes, lines: Sequence[Line]) -> None:
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for line in lines:
+        _fill(axes, line, line.curve.fpr_grid, line.curve.tpr_low, line.curve.tpr_high)
+        rates = line.curve.false_positive_rate, line.curve.true_positive_rate
+        axes.plot(*rates, label=f"{line.label}  {line.auc:.4f}", **line.look)
+    axes.set(xlabel="False positive rate", ylabel="True positive rate", title="ROC, test")
+    add_legend(axes, "lower right", "AUC")
+
+
+def _draw_roc_log(axes: Axes, lines: Sequence[Line], floor: float) -> None:
+    for line in lines:
+        grid = np.maximum(line.curve.fpr_grid, floor)
+        _fill(axes, line, grid, line.curve.tpr_low, line.curve.tpr_high)
+        rate = np.maximum(line.curve.false_positive_rate, floor)
+        points = rate, line.curve.true_positive_rate
+        axes.plot(*points, label=line.label, drawstyle="steps-post", **line.look)
+    axes.set(xscale="log", xlim=(floor, 1), ylim=(-0.02, 1.02))
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.set(xlabel="False positive rate", ylabel="True positive rate")
+    axes.set_title("ROC at low rates, test")
+    add_legend(axes, "lower right")
+
+
+def _draw_precision_recall(axes: Axes, lines: Sequence[Line]) -> None:
+    for line in lines:
+        curve = line.curve
+        _fill(axes, line, curve.recall_grid, curve.precision_low, curve.precision_high)
+        label = f"{line.label}  {line.pr_auc:.4f}"
+        axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-post", **line.look)
+    axes.set(xlabel="Recall", ylabel="Precision", title="Precision and recall, test")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+    add_legend(axes, "lower left", "PR AUC")
+
+
+def _fill(
+    axes: Axes, line: Line, grid: Probabilities, low: Probabilities, high: Probabilities
+) -> None:
+    if line.banded and len(grid):
+        axes.fill_between(grid, low, high, color=line.look["color"], alpha=0.15, linewidth=0)
+
+
+def _draw_scores(axes: Axes, head: Evaluation, merged: Merged) -> None:
+    """Draw how the headline's probabilities are distributed in each class of the test rows."""
+    binary = len(merged.classes) == 2
+    peak = max(
+        _draw_scores_of(axes, name, look_of(label)["color"], _scores_of(merged, head.name, label))
+        for label, name in enumerate(merged.classes)
+    )
+    if head.threshold is not None:
+        axes.axvline(head.threshold, color=INK, linestyle="--", linewidth=1)
+    what = f"Probability of {merged.classes[1]}" if binary else "Probability of the true class"
+    axes.set(xlabel=what, ylabel="Test rows", title=f"Scores of {head.name}")
+    axes.set(xlim=(0, 1), ylim=(0.7, 8 * max(peak, 1)), yscale="log")  # room for the legend
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    add_legend(axes, "upper right")
+
+
+def _scores_of(merged: Merged, name: str, label: int) -> Probabilities:
+    values = merged.probabilities[name]
+    asked = (merged.rows["split"] == "test") & (merged.rows["label"] == label)
+    found = values[asked.to_numpy(), 1 if values.shape[1] == 2 else label]
+    return np.asarray(found[np.isfinite(found)])
+
+
+def _draw_scores_of(axes: Axes, name: str, color: str, scores: Probabilities) -> int:
+    counts, edges = np.histogram(scores, bins=40, range=(0, 1))
+    axes.stairs(counts, edges, fill=True, alpha=0.18, color=color)
+    axes.stairs(counts, edges, linewidth=1.5, color=color, label=name)
+    return int(counts.max())
+
+
+def _draw_reliability(axes: Axes, judgement: Judgement, classes: Sequence[str]) -> None:
+    looks = looks_of(judgement)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+    for one in shown(judgement):
+        found = one.reliability
+        if found is None or one.kind == "baseline":
+            continue
+        if one.name == judgement.headline:
+            reach = np.maximum([found.observed - found.low, found.high - found.observed], 0)
+            look = {"color": looks[one.name]["color"], "linewidth": 1.0, "capsize": 2}
+            axes.errorbar(found.predicted, found.observed, reach, fmt="none", **look)
+        label = f"{one.name}  {one.test.ece:.4f}"
+        axes.plot(found.predicted, found.observed, marker=".", label=label, **looks[one.name])
+    binary = len(classes) == 2
+    axes.set(xlabel=f"Mean probability of {classes[1]}" if binary else "Mean largest probability")
+    axes.set(ylabel=f"Share of {classes[1]}" if binary else "Share that is right")
+    axes.set(title="Calibration, test", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    add_legend(axes, "upper left", "ECE")
+
+
+def draw_comparison(judgement: Judgement) -> Iterator[Figure]:
+    """Yield bars of AUC and PR AUC on test rows, a line each, with intervals."""
+    for key, title in (("auc", "AUC"), ("pr_auc", "PR AUC")):
+        yield draw_figure(
+            f"compare_{key}",
+            f"{title} on the test rows with 95% intervals; hollow: out-of-fold.",
+            lambda axes, key=key, title=title: _draw_bars(axes, judgement, key, title),  # type: ignore[misc]
+            size_inch=(5.2, 1.0 + 0.32 * len(judgement.evaluations)),
+        )
+
+
+def _draw_bars(axes: Axes, judgement: Judgement, key: str, title: str) -> None:
+    looks, evaluations = looks_of(judgement), judgement.evaluations
+    for at, one in enumerate(evaluations):
+        value = getattr(one.test, key)
+        color = looks[one.name]["color"]
+        axes.barh(at, value, height=0.62, color=color, alpha=0.35)
+        low, high = one.test.intervals.get(key, (np.nan, np.nan))
+        axes.plot([low, high], [at, at], color=color, linewidth=2)
+        axes.plot(getattr(one.oof, key), at, "o", mfc="none", color=color, markersize=5)
+        if np.isfinite(value):
+            axes.text(1.06, at, f"{value:.4f}", va="center", fontsize=9)
+    axes.set_yticks(range(len(evaluations)), [_short(one.name) for one in evaluations])
+    axes.set(xlabel=title, xlim=(0, 1.28), ylim=(len(evaluations) - 0.5, -0.5))
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.grid(visible=False, axis="y")
+
+
+def _short(name: str) -> str:
+    """Return what tells a line from the others of its kind: `ensemble (greedy)` → `greedy`."""
+    kind, _, inner = name.partition(" (")
+    return fill(inner.removesuffix(")") or kind, 20)
+
+
+def draw_confusions(judgement: Judgement, classes: Sequence[str]) -> Iterator[Figure]:
+    """Yield the headline's confusion matrices."""
+    head = headline_of(judgement)
+    matrices = {"test": head.test.confusion, "oof": head.oof.confusion}
+    words = {"test": "the test rows", "oof": "the out-of-fold rows"}
+    if head.corrected is not None:
+        matrices["corrected"] = head.corrected.confusion
+        words["corrected"] = "the test rows at the prior-corrected threshold"
+    for name, confusion in matrices.items():
+        yield draw_figure(
+            f"confusion_{name}",
+            f"Confusion matrix of {words[name]}; shares are of the true class.",
+            lambda axes, confusion=confusion: _draw_confusion(axes, classes, confusion),  # type: ignore[misc]
+        )
+
+
+def _draw_confusion(
+    axes: Axes, classes: Sequence[str], confusion: tuple[tuple[int, ...], ...]
+) -> None:
+    counts = np.array(confusion)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = np.empty((*counts.shape, 4))
+    image[..., :3] = to_rgb(PALETTE[0])
+    image[..., 3] = 0.04 + 0.5 * share  # ink stays legible over the fullest cell
+    edges = np.arange(len(classes) + 1) - 0.5
+    axes.pcolormesh(edges, edges, image)
+    if len(classes) <= MAX_TICK_CLASSES:
+        size = max(5.0, 12 - len(classes))
+        for (true, predicted), count in np.ndenumerate(counts):
+            text = f"{count:,}\n{share[true, predicted]:.1%}"
+            axes.text(predicted, true, text, ha="center", va="center", fontsize=size)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(edges[-1], edges[0]))
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="Predicted", ylabel="True")
+    axes.grid(visible=False)

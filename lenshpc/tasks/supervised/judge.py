@@ -1,0 +1,84 @@
+"""Judge all lines of a run's table on the same resamples, and compare them with each other."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from lenshpc.statistics.delong import compare
+from lenshpc.statistics.ensembles import SELECTION_NOTE
+from lenshpc.statistics.results import Evaluation, Judgement, Kind
+from lenshpc.statistics.scores import draw_splits, evaluate, oof_prior
+from lenshpc.tasks.supervised.merge import ENSEMBLE, Merged, Probabilities
+
+Progress = Callable[[str], None]
+
+
+def judge(
+    merged: Merged,
+    baselines: Mapping[str, Probabilities],
+    *,
+    test_prior: float | None = None,
+    progress: Progress = lambda _: None,
+    seed: int = 0,
+) -> Judgement:
+    """Return the judgement of merged predictions and of baselines on the same rows.
+
+    `test_prior` is the share of positives declared for test rows, never one counted there. The
+    test labels reach figures only: no threshold, weight or choice depends on them.
+    """
+    resamples = draw_splits(merged.rows, seed=seed)
+    evaluations: list[Evaluation] = []
+    for name, kind, probabilities in _lines(merged, baselines):
+        progress(f"judging {name}")
+        evaluations.append(
+            evaluate(
+                name,
+                merged.rows,
+                probabilities,
+                resamples,
+                kind=kind,
+                test_prior=test_prior,
+                turned=merged.turned.get(name),
+            )
+        )
+    testing = (merged.rows["split"] == "test").to_numpy()
+    test = merged.rows[testing]
+    covering = {
+        name: values[testing]
+        for name, values in merged.probabilities.items()
+        if np.isfinite(values[testing]).any()
+    }
+    return Judgement(
+        headline=merged.headline,
+        evaluations=tuple(evaluations),
+        comparisons=compare(
+            test["label"].to_numpy(),
+            covering,
+            resamples["test"],
+            test["group"].to_numpy(object) if "group" in test else None,
+        ),
+        weights=merged.weights,
+        test_prior=test_prior,
+        oof_prior=_prior(merged),
+        notes=(SELECTION_NOTE,) if merged.combinations else (),
+    )
+
+
+def _lines(
+    merged: Merged, baselines: Mapping[str, Probabilities]
+) -> Iterator[tuple[str, Kind, Probabilities]]:
+    for name, values in merged.probabilities.items():
+        yield name, "ensemble" if name == ENSEMBLE else "model", values
+    for name, values in merged.combinations.items():
+        yield name, "combination", values
+    for name, values in baselines.items():
+        yield name, "baseline", values
+
+
+def _prior(merged: Merged) -> float | None:
+    """Return the share of positives among the headline's out-of-fold rows; two classes only."""
+    out = (merged.rows["split"] == "oof").to_numpy()
+    values = merged.probabilities[merged.headline][out]
+    if len(merged.classes) != 2 or not np.isfinite(values).all(axis=1).any():
+        return None
+    return oof_prior(merged.rows["label"].to_numpy()[out], values)

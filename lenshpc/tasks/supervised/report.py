@@ -1,0 +1,352 @@
+"""The report of a classification: judged lines, curves, mistakes, maps."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lenshpc.errors import DataError
+from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.content import (
+    Block,
+    Column,
+    Headline,
+    Prose,
+    Report,
+    Row,
+    Section,
+    Table,
+)
+from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
+from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.words import word_count, word_covered, word_number
+from lenshpc.run.plan import Plan
+from lenshpc.run.results import Findings
+from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Evaluation, Judgement
+from lenshpc.statistics.scores import find_mistakes
+from lenshpc.store import Store
+from lenshpc.tasks.classification.label_fractions import pretraining_section
+from lenshpc.tasks.physics_guided.lens_report import find_lenses, lenses_content, lenses_section
+from lenshpc.tasks.supervised import tables as scores
+from lenshpc.tasks.supervised.baselines import predict_baselines
+from lenshpc.tasks.supervised.curves import (
+    draw_comparison,
+    draw_confusions,
+    draw_curves,
+    headline_of,
+)
+from lenshpc.tasks.supervised.judge import judge
+from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, read_array
+from lenshpc.tasks.supervised.numbers import draw_numbers, known_numbers
+from lenshpc.tasks.supervised.pictures import draw_galleries
+from lenshpc.tasks.supervised.variants import score_variants
+from lenshpc.tasks.supervised.variants_report import variants_content, variants_section
+
+NUM_MISTAKES = 20  # named in the table; the galleries show more
+NOTE_ON_MEANS = (
+    "Test probabilities are the mean over a model's members (folds and seeds). Nothing was chosen "
+    "on test rows."
+)
+NOTE_ON_FOLDS = (
+    "An out-of-fold row is judged by the members that did not train on it. Each member's best "
+    "epoch was chosen on those same rows, so out-of-fold figures lean to the good side; test "
+    "figures do not."
+)
+NOTE_ON_INTERVALS = (
+    f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows, "
+    "drawn within each class. They hold the scatter of the rows, not that of the training."
+)
+
+NOTE_ON_BASELINES = (
+    "Baselines see no image, only a few numbers of each, over the same folds. A network that does "
+    "not beat them has learnt no more than brightness or a radius."
+)
+
+
+def build(findings: Findings) -> Report:
+    """Return the report of a run of lens finding or any other classification."""
+    plan = findings.plan
+    findings.say("merging the predictions")
+    merged = merge(findings.run, plan, findings.splits, tuple(findings.lacks))
+    baselines, absent = _baselines(findings)
+    judgement = judge(
+        merged,
+        baselines,
+        test_prior=getattr(plan.recipe.method, "test_prior", None),
+        progress=findings.say,
+    )
+    mistakes = _all_mistakes(merged, headline_of(judgement))
+    trained = score_variants(findings.run, plan, findings.splits, tuple(findings.lacks))
+    lenses = find_lenses(findings)
+    content = {
+        **_content(findings, judgement, mistakes, absent),
+        **without_nan({**variants_content(trained), **lenses_content(lenses)}),
+    }
+    binary = len(plan.classes) == 2
+    return Report(
+        title=findings.run.name,
+        reading=word_reading(content, f" of {', '.join(plan.classes)}"),
+        banners=partial_banner(content),
+        headline=_headline(content, binary=binary),
+        overview=scores.models_table(judgement, "test", binary=binary),
+        sections=(
+            *_sections(findings, merged, judgement, mistakes),
+            *variants_section(trained),
+            *lenses_section(findings, lenses),
+            *common_sections(findings, content),
+        ),
+        content=content,
+        predictions=prediction_table(merged),
+    )
+
+
+def prediction_table(merged: Merged) -> pd.DataFrame:
+    """Return id, row, label, split and a column a model and class, such as `resnet18:p_lens`."""
+    columns = {
+        f"{name}:p_{kind}": values[:, label]
+        for name, values in merged.probabilities.items()
+        for label, kind in enumerate(merged.classes)
+    }
+    return pd.concat([merged.rows[["id", "row", "label", "split"]], pd.DataFrame(columns)], axis=1)
+
+
+def _baselines(findings: Findings) -> tuple[Mapping[str, Probabilities], str | None]:
+    """Return the baselines' probabilities, or none and the reason: a run may outlive its store."""
+    try:
+        return predict_baselines(findings.plan, findings.splits, findings.say), None
+    except DataError as error:
+        return {}, str(error)
+
+
+def _all_mistakes(merged: Merged, head: Evaluation) -> pd.DataFrame:
+    """Return the test rows that the headline decides wrongly, the least probable class first."""
+    values = merged.probabilities[head.name]
+    return find_mistakes(merged.rows, values, head.threshold, num_shown=len(merged.rows))
+
+
+def _content(
+    findings: Findings, judgement: Judgement, mistakes: pd.DataFrame, absent: str | None
+) -> Mapping[str, Any]:
+    """Return what report.json holds."""
+    head = headline_of(judgement)
+    keys = ("auc", "auc_low", "auc_high", "num_rows", "num_covered")
+    content: Mapping[str, Any] = without_nan(
+        {
+            **summarise(findings),
+            "headline": {"name": head.name} | {key: getattr(head.test, key) for key in keys},
+            "models": [_model(one) for one in judgement.evaluations],
+            "comparisons": [asdict(one) for one in judgement.comparisons],
+            "weights": judgement.weights,
+            "test_prior": judgement.test_prior,
+            "oof_prior": judgement.oof_prior,
+            "mistakes": _mistakes(mistakes.head(NUM_MISTAKES), findings.plan.classes),
+            "num_mistakes": len(mistakes),
+            "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
+            "notes": [*word_notes(findings.plan, head, absent), *judgement.notes],
+        }
+    )
+    return content
+
+
+def _model(one: Evaluation) -> dict[str, Any]:
+    """Return a line's figures; its curves stay in the predictions table."""
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "threshold": one.threshold,
+        "oof": asdict(one.oof),
+        "test": asdict(one.test),
+        "corrected": asdict(one.corrected) if one.corrected else None,
+        "rotation": asdict(one.rotation) if one.rotation else None,
+    }
+
+
+def _mistakes(mistakes: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": line["row"],
+            "id": line["id"],
+            "class": classes[line["label"]],
+            "predicted": classes[line["predicted"]],
+            "p_class": line["p_true"],
+            "p_predicted": line["p_predicted"],
+        }
+        for line in mistakes.to_dict("records")
+    ]
+
+
+def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
+    head = content["headline"]
+    whose = "the ensemble" if head["name"] == "ensemble" else head["name"]
+    kind = "" if binary else " (mean over classes, each against the rest)"
+    covered = word_covered(head["num_covered"], head["num_rows"])
+    low, high = word_number(head["auc_low"]), word_number(head["auc_high"])
+    return Headline(
+        label=f"Test ROC AUC{kind} of {whose}",
+        value=word_number(head["auc"]),
+        range=f"{LEVEL:.0%} interval {low} to {high}, {covered} test images",
+    )
+
+
+def _sections(
+    findings: Findings, merged: Merged, judgement: Judgement, mistakes: pd.DataFrame
+) -> Iterator[Section]:
+    """Yield the sections that have something to show."""
+    say, classes = findings.say, merged.classes
+    say("drawing the curves")
+    yield Section(title="Models", blocks=tuple(_models(judgement, classes)))
+    yield from pretraining_section(findings.plan, judgement)
+    yield Section(title="Curves", blocks=tuple(draw_curves(judgement, merged)))
+    blocks: Iterable[Block] = draw_confusions(judgement, classes)
+    report = scores.per_class_table(judgement, classes)
+    yield Section(title="What is taken for what", blocks=(*blocks, report))
+    store, absent = open_or_tell(findings.plan, "No images")
+    yield Section(
+        title="Most confident mistakes",
+        blocks=tuple(_worst(findings, store, mistakes, judgement)) + absent,
+    )
+    looked = (*_numbers(store, merged, judgement, findings), *_embedding(findings, merged))
+    if looked:
+        yield Section(title="Images and features", blocks=looked)
+
+
+def _models(judgement: Judgement, classes: Sequence[str]) -> Iterator[Block]:
+    binary = len(classes) == 2
+    yield scores.models_table(judgement, "test", binary=binary, title="On the test rows")
+    yield scores.rare_table(judgement, binary=binary)
+    if not binary:
+        yield scores.classes_auc_table(judgement, classes)
+    yield scores.models_table(judgement, "oof", binary=binary, title="Out-of-fold")
+    yield from draw_comparison(judgement)
+    if binary:
+        yield scores.thresholds_table(judgement)
+    optional = (
+        scores.combinations_table(judgement),
+        scores.comparisons_table(judgement),
+        scores.rotation_table(judgement),
+    )
+    yield from (table for table in optional if table.rows)
+
+
+def _worst(
+    findings: Findings, store: Store | None, mistakes: pd.DataFrame, judgement: Judgement
+) -> Iterator[Block]:
+    head, classes = headline_of(judgement), findings.plan.classes
+    covered = word_covered(head.test.num_covered, head.test.num_rows)
+    if mistakes.empty:
+        yield Prose(text=f"None among {covered} test images.", soft=False)
+        return
+    text = f"{head.name} takes {len(mistakes):,} of {covered} test images for another class."
+    if len(mistakes) > NUM_MISTAKES:
+        text += f" The table has the {NUM_MISTAKES} it was surest of."
+    yield Prose(text=text)
+    if store is not None:
+        yield from draw_galleries(findings, store, mistakes, classes)
+    yield _mistakes_table(mistakes.head(NUM_MISTAKES), classes)
+
+
+def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
+    words = ("Image", "True class", "Taken for")
+    rows = (
+        Row(
+            cells=(
+                one["id"],
+                one["class"],
+                one["predicted"],
+                word_number(one["p_class"]),
+                word_number(one["p_predicted"]),
+            )
+        )
+        for one in _mistakes(mistakes, classes)
+    )
+    return Table(
+        columns=(
+            *(Column(title=title, words=True) for title in words),
+            *scores.columns("P(true class)", "P(taken for)"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _numbers(
+    store: Store | None, merged: Merged, judgement: Judgement, findings: Findings
+) -> Iterator[Block]:
+    if store is not None:
+        findings.say("drawing scores against what is known of the images")
+        yield from draw_numbers(merged, judgement.headline, known_numbers(store))
+
+
+def _embedding(findings: Findings, merged: Merged) -> Iterator[Block]:
+    """Yield the map of the first member's embeddings, if its files hold any."""
+    if not findings.trainings:
+        return
+    member = findings.trainings[0].member
+    rows = merged.rows[merged.rows["split"] == "test"]
+    labels = rows["label"].to_numpy()
+    drawn = draw_rows(labels)
+    if len(drawn) < MIN_ROWS:
+        return
+    asked = rows["row"].to_numpy()[drawn]
+    if not findings.run.member(member.name).arrays.exists():
+        return
+    try:
+        embedding = read_array(findings.run, member, "embedding", asked)
+    except DataError as error:
+        yield Prose(text=f"No map of the features: {error}.")
+        return
+    findings.say("mapping the embeddings")
+    whose = f"{member.model}, fold {member.fold}, seed {member.seed}"
+    yield draw_embedding(
+        map_embedding(embedding.astype(np.float64)), labels[drawn], merged.classes, whose
+    )
+
+
+def word_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[str]:
+    """Yield what a reader must know to believe the figures, a sentence or two each."""
+    yield _note_on_decision(plan)
+    yield from (NOTE_ON_MEANS, NOTE_ON_FOLDS, NOTE_ON_INTERVALS)
+    yield f"No baseline stands in the table: {absent}." if absent else NOTE_ON_BASELINES
+    yield from _notes_on_figures(head, binary=len(plan.classes) == 2)
+    if head.test.auc_low == 1:
+        yield (
+            f"The test AUC is 1: no pair among {word_count(head.test.num_covered, 'row')} is in "
+            "the wrong order. Resampling such rows gives an interval of no width; the true AUC "
+            "may be lower."
+        )
+
+
+def _notes_on_figures(head: Evaluation, *, binary: bool) -> Iterator[str]:
+    if binary:
+        yield (
+            "TPR₀ is the recall before the first false positive, TPR₁₀ that before the tenth, here "
+            f"among {head.test.num_negatives[0]:,} negatives: both fall as their number grows, so "
+            "compare them at equal numbers only. Ties count against the model."
+        )
+    if head.corrected is not None:
+        yield (
+            "The prior-corrected threshold has the odds of the first one moved by the declared "
+            "share of positives among test objects against that of the out-of-fold rows; no test "
+            "label is read for it."
+        )
+    yield (
+        "ECE: mean distance between probability and share over 15 bins of equal mass. p (DeLong): "
+        "two-sided, for rows that both lines predict; p (Holm) allows for all comparisons of the "
+        "table. An AUC turned by 90° that falls shows that a model has learnt orientation."
+    )
+
+
+def _note_on_decision(plan: Plan) -> str:
+    if len(plan.classes) == 2:
+        return (
+            f"Threshold: the score of {plan.classes[1]} with the largest F1 on out-of-fold rows, "
+            "chosen for each line of the table, then frozen. F1, precision and recall are those "
+            f"of {plan.classes[1]}. Out-of-fold scores come from one fold's members, test "
+            "scores are means over all folds and so less spread: what is best for the one need not "
+            "be best for the other."
+        )
+    return (
+        "The most probable class is taken; there is no threshold. AUC, PR AUC, F1, precision and "
+        "recall are means over the classes, each against the rest."
+    )

@@ -1,0 +1,161 @@
+"""Classification of images into two or more classes; lens finding is the case of two.
+
+Shapes: B rows of a batch, U of its unlabelled images, K classes, D features.
+"""
+
+import math
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lenshpc.data.batches import Batch
+from lenshpc.errors import ConfigError
+from lenshpc.models import backbones
+from lenshpc.models.backbones import Backbone
+from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
+from lenshpc.models.weights import check_unchanged
+from lenshpc.statistics.metrics import pr_auc, roc_auc
+from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.supervised import losses
+from lenshpc.tasks.supervised.settings import Classification as Settings
+
+QUARTER_TURN = 1
+
+
+class Classification:
+    """Softmax over K outputs, or a sigmoid of a single one, with the method's loss and mixing."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        if not isinstance(spec.method, Settings):
+            raise ConfigError(f"classification cannot have the method {spec.method.kind}")
+        self._spec, self._method = spec, spec.method
+        self._loss = losses.LOSSES[self._method.loss](self._method.focal_gamma)
+        self._weights = torch.tensor(_class_weights(self._method, spec.class_counts))
+
+    @property
+    def num_phases(self) -> int:
+        """Return the steps a batch: two of complement objective training, else one."""
+        return 2 if self._method.loss == "complement" else 1
+
+    def build_model(self, name: str) -> nn.Module:
+        """Return a network with one output a class, or one in all for the binary loss."""
+        check_unchanged(self._method.weights, self._method.weights_sha256)
+        return backbones.build(
+            name,
+            image_shape=self._spec.image_shape,
+            num_outputs=self._method.num_outputs(len(self._spec.classes)),
+            weights=self._method.weights,
+            vit=self._method.vit,
+            drop_path=self._method.drop_path,
+            frozen=self._method.frozen,
+        )
+
+    def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the mean loss over the rows, and that of unlabelled images with its weight.
+
+        All images pass the network in one call, since DDP allows one a step; batch norm sees them
+        together. The mean is not over the sum of class weights: so the mean over equal shares of a
+        batch is the mean over the batch.
+        """
+        images, target, between = self._inputs(batch)
+        return {"loss": self._loss_of(model(images, *between), target, batch)}
+
+    def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return the images of the one call, labelled ones first, their targets, what to mix."""
+        image, target, between = self._mixed(batch)
+        return torch.cat([image, *(batch[view] for view in _views(batch))]), target, between
+
+    def _loss_of(self, outputs: Tensor, target: Tensor, batch: Batch) -> Tensor:
+        """Return the loss of the outputs of that call."""
+        logits, sizes = losses.two_logits(outputs), [len(batch[view]) for view in _views(batch)]
+        labelled, *unlabelled = torch.split(logits, [len(batch["image"]), *sizes])
+        weights = self._weights.to(logits.device)
+        if self.num_phases > 1 and batch["phase"] > 0:
+            return -losses.complement_entropy(labelled, weights * target).mean()
+        loss = self._loss(labelled, target, weights).mean()
+        if unlabelled and (settings := self._method.consistency) is not None:
+            weak, strong = unlabelled
+            loss = loss + settings.weight * losses.consistency(weak, strong, settings.threshold)
+        return loss
+
+    def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `logp_0`, `logp_1`, …: each class's log-probability a row."""
+        logp_BK = losses.two_logits(model(batch["image"])).log_softmax(dim=1)
+        return _columns("logp", logp_BK)
+
+    def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `logp_k`, the same of the image turned by 90° as `rot90_logp_k`, `embedding` (D,).
+
+        With test-time augmentation `logp_k` is the log of the mean probability over D4; the other
+        two never have it.
+        """
+        backbone, image = cast(Backbone, model), batch["image"]
+        features = backbone.features(image)
+        logp = losses.two_logits(backbone.head(features)).log_softmax(dim=1)
+        found = {"embedding": features.half()}
+        if image.shape[2] != image.shape[3]:
+            return {**_columns("logp", logp), **found}
+        turned = self._predict_turned(model, image, QUARTER_TURN)
+        if self._method.tta == "d4":
+            others = [self._predict_turned(model, image, g) for g in range(2, NUM_SYMMETRIES)]
+            views = torch.stack([logp, turned, *others])
+            logp = views.logsumexp(dim=0) - math.log(NUM_SYMMETRIES)
+        return {**_columns("logp", logp), **_columns("rot90_logp", turned), **found}
+
+    def _predict_turned(self, model: nn.Module, image: Tensor, symmetry: int) -> Tensor:
+        """Return log-probabilities (B, K) of the images under one of the eight symmetries."""
+        return losses.two_logits(model(transformed(image, symmetry))).log_softmax(dim=1)
+
+    def summarise(
+        self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
+    ) -> dict[str, float]:
+        """Return the unweighted log-loss, ROC AUC, average precision and accuracy."""
+        columns = [predictions[f"logp_{k}"] for k in range(len(self._spec.classes))]
+        logp_NK = np.stack(columns, axis=1).astype(np.float64)
+        probabilities = np.exp(logp_NK)
+        return {
+            "loss": float(-logp_NK[np.arange(len(labels)), labels].mean()),
+            "auc": roc_auc(labels, probabilities),
+            "pr_auc": pr_auc(labels, probabilities),
+            "accuracy": float((logp_NK.argmax(axis=1) == labels).mean()),
+        }
+
+    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return images, soft targets, and what the network shall mix between features."""
+        method, image = self._method, batch["image"]
+        num_classes = len(self._spec.classes)
+        target = losses.soft_targets(batch["label"], num_classes, method.label_smoothing)
+        if method.smote is not None and "partner" in batch:
+            partner, mix = batch["partner"], batch["mix"].to(image.dtype)
+            if method.smote.space == "feature":
+                return image, target, (partner, mix)
+            image = torch.lerp(image, partner, mix[:, None, None, None])
+        return *self._mixed_up(image, target), ()
+
+    def _mixed_up(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch after mixup or CutMix; each for half of the batches if both are set."""
+        alphas = {losses.mixup: self._method.mixup_alpha, losses.cutmix: self._method.cutmix_alpha}
+        chosen = [(mixing, alpha) for mixing, alpha in alphas.items() if alpha > 0]
+        if not chosen:
+            return image, target
+        mixing, alpha = chosen[int(torch.randint(len(chosen), ()))]
+        return mixing(image, target, alpha)
+
+
+def _views(batch: Batch) -> list[str]:
+    """Return which views of unlabelled images a batch holds."""
+    return [view for view in ("weak", "strong") if view in batch]
+
+
+def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:
+    return {f"{name}_{k}": column for k, column in enumerate(values_BK.unbind(dim=1))}
+
+
+def _class_weights(method: Settings, counts: tuple[int, ...]) -> list[float]:
+    """Return 1 for all, or weights inverse to the class counts with mean 1 over the rows."""
+    if method.class_weights == "none":
+        return [1.0] * len(counts)
+    return [sum(counts) / (len(counts) * count) for count in counts]

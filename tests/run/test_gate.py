@@ -1,0 +1,80 @@
+import pytest
+
+from lenshpc.errors import IncompleteError
+from lenshpc.run.completion import is_done, missing_members
+from lenshpc.run.gate import check_complete, compact
+
+
+def files(run, index):
+    return run.paths.member(run.plan.members[index].name)
+
+
+def complaint(run, reasons=None):
+    with pytest.raises(IncompleteError) as caught:
+        check_complete(run.paths, run.plan, reasons or {})
+    return str(caught.value)
+
+
+def test_complete_run_passes(run):
+    check_complete(run.paths, run.plan, {})
+    assert missing_members(run.paths, run.plan) == {}
+    assert is_done(files(run, 0), run.plan.fingerprint(), verify=True)
+
+
+def test_missing_member_is_named_with_reason_and_command(run):
+    files(run, 4).done.unlink()
+    name = run.paths.name
+    assert complaint(run, {4: "job 81234_4 ended OUT_OF_MEMORY"}) == (
+        f"member 4 (resnet34 fold 1 seed 0) of run {name} has no predictions "
+        f"(job 81234_4 ended OUT_OF_MEMORY); rerun it with: lenshpc resume {name}"
+    )
+
+
+def test_several_missing_members_are_listed_compactly(run):
+    for index in (0, 2, 3, 5):
+        files(run, index).done.unlink()
+    name = run.paths.name
+    assert complaint(run) == (
+        f"member 0 (resnet18 fold 0 seed 0) of run {name} has no predictions, and 3 more members "
+        f"are not done (2-3, 5); rerun them with: lenshpc resume {name}"
+    )
+
+
+def test_run_outside_the_runs_folder_is_given_by_path(run, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    files(run, 0).done.unlink()
+    assert complaint(run).endswith(f"lenshpc resume {run.paths.root}")
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "model.safetensors", "metrics.jsonl"])
+def test_deleted_file_counts_as_not_done(run, name):
+    (files(run, 1).root / name).unlink()
+    assert not is_done(files(run, 1), run.plan.fingerprint())
+    assert f"member 1 (resnet18 fold 1 seed 0) of run {run.paths.name} has lost its {name};" in (
+        complaint(run)
+    )
+
+
+def test_altered_file_counts_as_not_done_once_verified(run):
+    path = files(run, 1).predictions
+    path.write_bytes(path.read_bytes() + b" ")
+    assert is_done(files(run, 1), run.plan.fingerprint())
+    assert not is_done(files(run, 1), run.plan.fingerprint(), verify=True)
+    assert "has a predictions.parquet that was altered after it finished;" in complaint(run)
+
+
+def test_member_of_another_plan_is_stale(run):
+    run.finish(2, run.predictions(2), fingerprint="deadbeef" * 8)
+    wanted = run.plan.fingerprint()[:8]
+    assert f"was trained for another Plan (deadbeef, not {wanted});" in complaint(run)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": "f", "files": {}}'])
+def test_unreadable_done_counts_as_not_done(run, text):
+    files(run, 2).done.write_text(text)
+    assert "has a done.json that cannot be read;" in complaint(run)
+
+
+def test_compact_numbers():
+    assert compact([1, 4, 5, 6, 9]) == "1, 4-6, 9"

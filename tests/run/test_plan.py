@@ -1,0 +1,308 @@
+"""The Plan: its members, its split manifest and what its fingerprint says."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ranks import recipe
+
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan, expand, load_plan, load_splits, save_plan, scored_rows
+
+
+def altered(store, **columns):
+    """Return the store with other values in columns of its rows."""
+    return replace(store, rows=store.rows.assign(**columns))
+
+
+def test_members_go_through_models_then_folds_then_seeds(spots):
+    plan, _ = expand(recipe(models=["resnet18", "test_resnet"], folds=2, seeds=[0, 7]), spots)
+    assert [member.name for member in plan.members] == [
+        "000-resnet18-fold0-seed0",
+        "001-resnet18-fold0-seed7",
+        "002-resnet18-fold1-seed0",
+        "003-resnet18-fold1-seed7",
+        "004-test_resnet-fold0-seed0",
+        "005-test_resnet-fold0-seed7",
+        "006-test_resnet-fold1-seed0",
+        "007-test_resnet-fold1-seed7",
+    ]
+    assert plan.ensembles() == {"resnet18": plan.members[:4], "test_resnet": plan.members[4:]}
+
+
+def test_gpu_hours_are_those_of_all_members_at_their_limit(spots):
+    size = {"nodes": 2, "gpus_per_node": 4, "time_min": 90}
+    plan, _ = expand(recipe(folds=3, resources=size), spots)
+    assert plan.gpu_hours_ceiling == 3 * 8 * 1.5
+
+
+def test_manifest_has_each_training_row_in_one_fold_and_no_test_row(spots):
+    _, splits = expand(recipe(folds=3), spots)
+    assert splits.columns.tolist() == ["row", "id", "label", "group", "split", "fold"]
+    assert splits["row"].tolist() == list(range(120))
+    assert splits["id"].tolist() == spots.rows["id"].tolist()
+    table = splits.groupby(["split", "fold", "label"]).size().to_dict()
+    dev = {("dev", fold, label): 16 for fold in range(3) for label in range(2)}
+    assert table == dev | {("test", -1, 0): 12, ("test", -1, 1): 12}
+
+
+def test_one_fold_holds_out_a_tenth(spots):
+    _, splits = expand(recipe(folds=1), spots)
+    table = splits.groupby(["split", "fold"]).size().to_dict()
+    assert table[("test", -1)] == 24
+    assert table[("dev", 0)] + table[("dev", -1)] == 96
+    assert 9 <= table[("dev", 0)] <= 10  # a tenth of 48 rows a class
+
+
+def with_val_split(store):
+    split = store.rows["split"].to_numpy(dtype=object).copy()
+    split[np.flatnonzero(split == "train")[:20]] = "val"
+    return altered(store, split=split), np.flatnonzero(split == "val")
+
+
+def test_one_fold_is_the_own_val_split(spots):
+    store, val_rows = with_val_split(spots)
+    _, splits = expand(recipe(folds=1), store)
+    assert np.flatnonzero(splits["fold"] == 0).tolist() == val_rows.tolist()
+    assert set(splits["split"]) == {"dev", "test"}
+
+
+def test_several_folds_are_cut_from_train_and_val_together(spots):
+    store, _ = with_val_split(spots)
+    _, splits = expand(recipe(folds=3), store)
+    pd.testing.assert_frame_equal(splits, expand(recipe(folds=3), spots)[1])
+
+
+def test_store_without_test_rows_is_refused(spots):
+    with pytest.raises(ConfigError, match="has no test rows"):
+        expand(recipe(), altered(spots, split="train"))
+
+
+def test_group_in_test_and_training_is_refused(spots):
+    first = {split: spots.rows.index[spots.rows["split"] == split][0] for split in spots.rows.split}
+    group = spots.rows["group"].to_numpy(dtype=object).copy()
+    group[[first["train"], first["test"]]] = "galaxy7"
+    with pytest.raises(DataError) as caught:
+        expand(recipe(), altered(spots, group=group))
+    assert str(caught.value) == (
+        "group 'galaxy7' lies in the test split and in training (1 such groups); "
+        "prepare the store with a split that keeps groups whole"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resources__time_min": 7},
+        {"resources__mem_gb_per_gpu": 99},
+        {"resources__cpus_per_gpu": 2},
+        {"resources__max_requeues": {"crash": 9}},
+    ],
+)
+def test_fingerprint_does_not_depend_on_limits(spots, changes):
+    assert expand(recipe(**changes), spots)[0].fingerprint() == print_of(spots)
+
+
+def print_of(store, **changes):
+    return expand(recipe(**changes), store)[0].fingerprint()
+
+
+def test_fingerprint_does_not_depend_on_where_the_store_lies(spots):
+    moved = replace(spots, path=Path("/elsewhere/spots"))
+    assert print_of(moved) == print_of(spots)
+
+
+def test_fingerprint_is_that_of_an_equal_plan(spots):
+    assert print_of(spots) == print_of(spots)
+    assert len(print_of(spots)) == 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__epochs": 3},
+        {"train__lr": 2e-3},
+        {"seeds": [1]},
+        {"split_seed": 1},
+        {"folds": 2},
+        {"models": ["resnet18"]},
+        {"resources__nodes": 2},
+        {"resources__gpus_per_node": 2},
+        {"data__image_size": 16},
+        {"data__crop": 16},
+    ],
+)
+def test_fingerprint_depends_on_what_changes_results(spots, changes):
+    assert print_of(spots, **changes) != print_of(spots)
+
+
+@pytest.mark.parametrize(
+    ("changes", "loading"),
+    [
+        ({}, "resident"),  # 120 images of 4 KiB
+        ({"resources__mem_gb_per_gpu": 1e-3}, "resident"),  # half a megabyte for the images
+        ({"resources__mem_gb_per_gpu": 0.97e-3}, "stream"),
+        ({"resources": {"mem_gb_per_gpu": 0.5e-3, "gpus_per_node": 2}}, "resident"),
+        ({"resources": {"mem_gb_per_gpu": 0.5e-3, "nodes": 2}}, "stream"),
+        ({"resources__mem_gb_per_gpu": 1e-3, "data__image_size": 64}, "stream"),
+        ({"data__loading": "stream"}, "stream"),
+        ({"resources__mem_gb_per_gpu": 1e-3, "data__loading": "resident"}, "resident"),
+    ],
+)
+def test_loading_is_decided_by_the_images_and_half_of_a_nodes_memory(spots, changes, loading):
+    assert expand(recipe(**changes), spots)[0].recipe.data.loading == loading
+
+
+def test_fingerprint_depends_on_the_loading_that_was_decided(spots):
+    assert print_of(spots) == print_of(spots, data__loading="resident")
+    assert print_of(spots) != print_of(spots, data__loading="stream")
+
+
+def test_quarter_turns_of_oblong_images_are_refused(spots):
+    oblong = replace(spots, image_shape=(1, 32, 30))
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(), oblong)
+    assert str(caught.value) == (
+        "data.augment d4 turns images by quarters, and these have 32 by 30 pixels; "
+        "use flips, or --set data.image_size=30"
+    )
+    expand(recipe(data__augment=["flips"]), oblong)
+    with pytest.raises(ConfigError, match=r"method\.tta d4 turns images by quarters"):
+        expand(recipe(data__augment=["flips"], method={"tta": "d4"}), oblong)
+    expand(recipe(data__image_size=30), oblong)
+    expand(recipe(data__crop=30), oblong)
+
+
+def test_crops_beyond_the_image_are_refused(spots):
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(data__crop=31), replace(spots, image_shape=(1, 32, 30)))
+    assert str(caught.value) == (
+        "data.crop 31 is larger than the images of 32 by 30 pixels; lower it"
+    )
+
+
+def test_fingerprint_depends_on_the_data(spots):
+    assert print_of(replace(spots, content_hash="0" * 64)) != print_of(spots)
+
+
+def test_plan_round_trips_through_its_file(spots, tmp_path):
+    plan, splits = expand(recipe(), spots)
+    run = RunPaths(tmp_path / plan.run_name)
+    save_plan(run, plan, splits)
+    loaded = load_plan(run)
+    assert loaded == plan
+    assert loaded.fingerprint() == plan.fingerprint()
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    pd.testing.assert_frame_equal(load_splits(run, loaded), splits)
+    assert run.name == f"spots-{plan.fingerprint()[:8]}"
+
+
+def test_altered_manifest_is_refused(spots, tmp_path):
+    plan, splits = expand(recipe(), spots)
+    run = RunPaths(tmp_path / plan.run_name)
+    save_plan(run, plan, splits)
+    swapped = splits.assign(fold=splits["fold"].replace({0: 1, 1: 0}))
+    swapped.to_parquet(run.splits, index=False)
+    with pytest.raises(DataError, match="is not the manifest of its Plan"):
+        load_splits(run, plan)
+
+
+def test_binary_loss_on_three_classes_is_refused(spots):
+    three = replace(spots, classes=("no", "sphere", "vort"))
+    with pytest.raises(ConfigError, match=r"bce is for two classes, .* has 3"):
+        expand(recipe(method={"loss": "bce"}), three)
+
+
+def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
+    with pytest.raises(ConfigError, match=r"trains on 64 rows, fewer than train\.batch_size 128"):
+        expand(recipe(train__batch_size=128), spots)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"recipe": {}}'])
+def test_damaged_plan_is_refused(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises((DataError, ConfigError), match=r"plan\.json"):
+        load_plan(RunPaths(tmp_path))
+
+
+def test_anomalies_neither_train_nor_validate(spots):
+    plan, splits = expand(
+        recipe(task="anomaly", models=["conv_ae"], method={"normal": "class1"}), spots
+    )
+    parts = splits.groupby("split")["label"].agg(set).to_dict()
+    assert parts == {"aside": {0}, "dev": {1}, "test": {0, 1}}
+    assert set(splits.loc[splits["split"] == "dev", "fold"]) == {0, 1, 2}
+    assert set(splits.loc[splits["split"] != "dev", "fold"]) == {-1}
+    scored = scored_rows(plan, splits, plan.members[1])
+    assert scored.groupby("split")["label"].agg(set).to_dict() == {
+        "aside": {0},
+        "oof": {1},
+        "test": {0, 1},
+        "train": {1},
+    }
+    assert set(scored.loc[scored["split"] == "oof", "fold"]) == {1}
+    assert set(scored.loc[scored["split"] == "train", "fold"]) == {0, 2}
+    assert not scored["row"].duplicated().any()
+
+
+def test_classifier_scores_its_fold_and_the_test_rows(spots):
+    plan, splits = expand(recipe(), spots)
+    scored = scored_rows(plan, splits, plan.members[2])
+    expected = splits[(splits["fold"] == 2) | (splits["split"] == "test")]
+    assert sorted(scored["row"]) == expected["row"].tolist()
+    assert set(scored["split"]) == {"oof", "test"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"task": "anomaly", "models": ["conv_ae"], "method": {"normal": "no_sub"}},
+            "unknown method.normal 'no_sub'; known: class0, class1",
+        ),
+        (
+            {"task": "super-resolution", "models": ["edsr"]},
+            "task super-resolution learns from pairs, and {path} holds none; "
+            "prepare a dataset that has a target, such as super_resolution",
+        ),
+        (
+            {"data__normalise": "imagenet"},
+            "data.normalise imagenet is for three channels, {path} has 1; "
+            "use fold, or --set data.grey_to_rgb=true",
+        ),
+        (
+            {"method": {"consistency": {}}},
+            "method.consistency learns from unlabelled rows, and {path} has none; "
+            "name their folder as `unlabelled` in the dataset file and prepare it again",
+        ),
+        (
+            {"method": {"loss": "complement"}},
+            "method.loss complement needs three classes or more: of two, only one is wrong, and "
+            "its entropy is 0; use --set method.loss=cross_entropy, or focal",
+        ),
+        (
+            {"method": {"smote": {}}, "data__loading": "stream"},
+            "method.smote mixes images that lie anywhere in the store, and data.loading is stream; "
+            "raise resources.mem_gb_per_gpu, or use --set data.loading=resident",
+        ),
+    ],
+)
+def test_recipe_that_does_not_fit_the_store_is_refused(spots, changes, told):
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(**changes), spots)
+    assert str(caught.value) == told.format(path=spots.path)
+
+
+def test_store_without_normal_rows_is_refused(spots):
+    wanted = recipe(task="anomaly", models=["conv_ae"])
+    told = "has no training rows of class class0, which task anomaly learns"
+    with pytest.raises(ConfigError, match=told):
+        expand(wanted, altered(spots, label=1))
+    only_tested = np.where(spots.rows["split"] == "test", 0, 1)
+    with pytest.raises(ConfigError, match=told):
+        expand(wanted, altered(spots, label=only_tested))
+    with pytest.raises(ConfigError, match="has no test rows of class class0"):
+        expand(wanted, altered(spots, label=1 - only_tested))

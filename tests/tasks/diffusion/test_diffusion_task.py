@@ -1,0 +1,194 @@
+"""What the diffusion task promises to the engine; sampling against what is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lenshpc.run.recipe import Train
+from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.diffusion.feature_extractors import array_name, shipped
+from lenshpc.tasks.diffusion.sampling import Noise, Sampler
+from lenshpc.tasks.diffusion.settings import Diffusion as Settings
+from lenshpc.tasks.diffusion.task import EVALUATION, SAMPLES
+from lenshpc.tasks.table import make_task
+
+IMAGES = ("sample", "real", "blurred")
+MEAN, DEVIATION = 0.25, 0.125
+SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "sampling_steps": 5}
+GUIDED = {"guidance": {"dropout": 0.1, "scale": 2.0}}
+CASES = {
+    "plain": {},
+    "epsilon": {"prediction": "epsilon", "schedule": "linear"},
+    "min-snr": {"min_snr_gamma": 5.0, "zero_terminal_snr": True},
+    "guided": GUIDED,
+    "ancestral": {"sampler": "ancestral"},
+}
+
+pytestmark = pytest.mark.usefixtures("seeded")
+
+
+def make(side=16, **method):
+    spec = TaskSpec(
+        method=Settings(**(SMALL | method)),
+        train=Train(),
+        classes=("no", "sub"),
+        class_counts=(4, 4),
+        image_shape=(1, side, side),
+        mean=(MEAN,),
+        deviation=(DEVIATION,),
+    )
+    return make_task(spec)
+
+
+def eight(side=16):
+    label = torch.arange(8) % 2
+    return {"image": torch.randn(8, 1, side, side), "label": label, "row": torch.arange(8) + 3}
+
+
+def woken(task):
+    """Return a network whose zeroed layers give something."""
+    model = task.build_model("unet")
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return model.eval()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_loss_falls_on_eight_images(case):
+    task, batch = make(8, **CASES[case]), eight(8)
+    batch["image"] = torch.where(batch["label"].bool(), 2.0, -2.0)[:, None, None, None].expand_as(
+        batch["image"]
+    )
+    model = task.build_model("unet").train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    with torch.no_grad():
+        before = task.predict(model, batch)["loss"].mean()
+    for _ in range(25):
+        loss = task.training_step(model, batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert task.predict(model, batch)["loss"].mean() < 0.7 * before
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("function", ["predict", "infer"])
+def test_predictions_of_parts_are_those_of_the_whole(case, function):
+    task, batch = make(**CASES[case]), eight()
+    model = woken(task)
+    whole = getattr(task, function)(model, batch)
+    parts = [
+        getattr(task, function)(model, {key: value[some] for key, value in batch.items()})
+        for some in ([6, 1], [0], [7, 2, 3, 4, 5])
+    ]
+    for key, column in whole.items():
+        found = torch.cat([part[key] for part in parts])
+        torch.testing.assert_close(found, column[[6, 1, 0, 7, 2, 3, 4, 5]], atol=2e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_files_keep_image_and_features():
+    found = make().infer(woken(make()), eight())
+    names = [array_name(name, which) for name, _ in shipped() for which in IMAGES]
+    assert list(found) == ["loss", "sample", *names]
+    assert found["sample"].shape == (8, 1, 16, 16)
+    assert {found[name].ndim for name in names} == {2}
+    assert found["sample"].dtype == torch.float16
+    assert found["sample"].min() >= 0
+    assert found["sample"].max() <= 1
+
+
+@torch.no_grad()
+def test_validation_loss_does_not_depend_on_the_random_state():
+    task, batch = make(), eight()
+    model = woken(task)
+    losses = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        losses.append(task.predict(model, batch)["loss"])
+    assert torch.equal(*losses)
+
+
+@torch.no_grad()
+def test_draws_are_functions_of_purpose_seed_and_row():
+    task = make(sampler="ancestral")
+    model = woken(task)
+    first = task.draw(model, SAMPLES, 0, [5, 6])
+    torch.testing.assert_close(task.draw(model, SAMPLES, 0, [6])[0], first[1], atol=1e-4, rtol=0)
+    for purpose, seed in ((EVALUATION, 0), (SAMPLES, 1)):
+        assert not torch.allclose(task.draw(model, purpose, seed, [5, 6]), first)
+
+
+@torch.no_grad()
+def test_state_round_trips_through_a_file(tmp_path):
+    task, batch = make(**GUIDED), eight()
+    model = woken(task)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other = task.build_model("unet")
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    expected, found = (task.predict(each.eval(), batch) for each in (model, other))
+    assert torch.equal(expected["loss"], found["loss"])
+
+
+class Optimal(nn.Module):
+    """The best prediction where every image is `constant`: what is not it is noise."""
+
+    def __init__(self, schedule, constant):
+        super().__init__()
+        self.schedule, self.constant = schedule, constant
+
+    def forward(self, noisy, level):
+        signal, sigma = self.schedule._parts(level, noisy)
+        noise = (noisy - signal * self.constant) / sigma
+        return self.schedule.target(torch.full_like(noisy, self.constant), noise, level)
+
+
+@pytest.mark.parametrize("case", ["plain", "epsilon", "min-snr", "ancestral"])
+def test_best_network_draws_the_only_image_there_is(case):
+    task = make(**CASES[case])
+    image = task.decode(Optimal(task._schedule, 0.3), torch.randn(2, 1, 16, 16))
+    expected = torch.full((2, 1, 16, 16), 0.3 * DEVIATION / 0.5 + MEAN)
+    torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
+
+
+class Told(nn.Module):
+    """Gives 1 where it is told a class, else 0."""
+
+    def forward(self, noisy, level, label=None):
+        return torch.full_like(noisy, 0.0 if label is None else 1.0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, 0), (1.0, 1), (2.5, 2.5)])
+def test_guidance_moves_away_from_the_hidden_class(scale, expected):
+    sampler = Sampler(schedule=make()._schedule, kind="ddim", num_steps=2, scale=scale)
+    zeros = torch.zeros(2, 1, 4, 4)
+    output = sampler._output(Told(), zeros, torch.zeros(2).long(), torch.zeros(2).long())
+    assert output.unique().tolist() == [expected]
+
+
+def test_noise_is_normal_and_levels_are_uniform():
+    noise = Noise((0,), range(4000))
+    levels = noise.levels(4, torch.device("cpu"))
+    assert np.bincount(levels).tolist() == pytest.approx([1000] * 4, abs=100)
+    drawn = noise.draw((1, 4, 4), torch.device("cpu"))
+    assert drawn.mean().item() == pytest.approx(0, abs=0.02)
+    assert drawn.std().item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zero_terminal_snr": True, "prediction": "epsilon"}, "use prediction: v"),
+        ({"schedule": "linear", "num_steps": 500, "sampling_steps": 5}, "use cosine"),
+        ({"sampling_steps": 2000}, "lower them"),
+        ({"pixel_range": (1, 0)}, "is empty"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        Settings(**changes)

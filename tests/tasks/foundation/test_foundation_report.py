@@ -1,0 +1,157 @@
+"""The report of a pre-training, and what a classification says of one."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import zarr
+from spots import write_store
+from synthetic_run import SyntheticRun, finish, make_run
+
+from lenshpc.errors import DataError
+from lenshpc.files import write_json
+from lenshpc.report.write import write
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import expand, save_plan, scored_rows
+from lenshpc.run.recipe import Recipe
+from lenshpc.run.results import gather
+from lenshpc.tasks.foundation import report as foundation
+from lenshpc.tasks.foundation.judge import judge_errors, merge_errors
+from lenshpc.tasks.supervised import report as classification
+
+SIDE, NUM_ROWS = 32, 120
+
+
+def make_foundation_run(folder):
+    """Return a complete run of two folds whose errors are 0.2 and fillings' 0.8 and 0.4."""
+    labels = np.arange(NUM_ROWS) % 2
+    store = write_store(folder / "store", labels, ["train"] * 80 + ["test"] * 40)
+    vit = {"patch": 8, "width": 24, "depth": 2, "heads": 2}
+    recipe = Recipe(
+        name="fm",
+        task="foundation",
+        models=("mae_vit",),
+        folds=2,
+        method={"vit": vit, "decoder_width": 24, "decoder_heads": 2},
+        train={"batch_size": 8},
+    )
+    plan, splits = expand(recipe, store)
+    paths = RunPaths(folder / "runs" / plan.run_name)
+    save_plan(paths, plan, splits)
+    write_json(paths.provenance, {"command": "lenshpc submit", "git": {"commit": "0" * 40}})
+    for member in plan.members:
+        asked = scored_rows(plan, splits, member)
+        error = 0.2 + 0.1 * asked["label"] + np.where(member.fold, 0.01, -0.01)
+        columns = {"loss": error, "mean_error": 0.8, "smooth_error": 0.4}
+        arrays = paths.member(member.name).arrays
+        arrays.parent.mkdir(parents=True)
+        rng = np.random.default_rng(member.index)
+        shapes = {"reconstruction": (1, SIDE, SIDE), "mask": (SIDE, SIDE), "embedding": (24,)}
+        for name, shape in shapes.items():
+            values = rng.random((len(asked), *shape))
+            drawn = (values > 0.25).astype("u1") if name == "mask" else values.astype("f2")
+            zarr.create_array(arrays, name=name, data=drawn)
+        frame = asked[["row", "id", "split"]].assign(**columns)
+        finish(paths, plan, member, frame, plan.fingerprint())
+    return SyntheticRun(paths, plan, splits)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    return make_foundation_run(tmp_path_factory.mktemp("fm"))
+
+
+def test_errors_are_means_over_members_beside_the_better_filling(pretrained):
+    merged = merge_errors(pretrained.paths, pretrained.plan, pretrained.splits)
+    lines = judge_errors(merged, pretrained.plan)
+    found = [(line.split, line.rows, line.num_rows) for line in lines]
+    assert found == [
+        ("test", "learnt classes", 20),
+        ("oof", "learnt classes", 40),
+        ("test", "class0", 20),
+        ("test", "class1", 20),
+    ]
+    test, oof, _, other = lines
+    assert (test.error, test.mean_error, test.smooth_error) == pytest.approx((0.2, 0.8, 0.4))
+    assert (test.ratio, test.ratio_low, test.ratio_high) == pytest.approx((0.5,) * 3)
+    assert other.ratio == pytest.approx(0.75)
+    assert oof.error == pytest.approx(0.2)
+    assert 0.19 < oof.error_low < 0.2 < oof.error_high < 0.21
+
+
+def test_missing_member_leaves_rows_without_an_error(pretrained):
+    plan = pretrained.plan
+    merged = merge_errors(pretrained.paths, plan, pretrained.splits, plan.members[:1])
+    test, oof, *_ = judge_errors(merged, plan)
+    assert (test.num_rows, oof.num_rows) == (20, 20)
+    assert oof.error == pytest.approx(0.21)
+    (empty, *_) = judge_errors(
+        merge_errors(pretrained.paths, plan, pretrained.splits, plan.members), plan
+    )
+    assert empty.num_rows == 0
+    assert np.isnan([empty.error, empty.ratio, empty.error_low]).all()
+
+
+def test_predictions_of_other_rows_are_refused(pretrained):
+    altered = pretrained.splits.copy()
+    altered.loc[altered.index[altered["split"] == "test"][0], "split"] = "aside"
+    with pytest.raises(DataError, match="predicts other rows than the manifest gives it"):
+        merge_errors(pretrained.paths, pretrained.plan, altered)
+
+
+def test_report_shows_what_was_hidden_and_drawn(pretrained):
+    findings = gather(pretrained.paths, pretrained.plan, {}, allow_partial=False)
+    report = foundation.build(findings)
+    folder = write(report, pretrained.paths.report).parent
+    assert [section.title for section in report.sections][:4] == [
+        "Errors on hidden patches",
+        "Hidden, drawn, true",
+        "Features",
+        "The encoders as files",
+    ]
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {"hidden_01.png", "hidden_24.png", "embedding.svg", "history_loss.svg"} <= figures
+    content = json.loads((folder / "report.json").read_text())
+    assert content["headline"]["ratio"] == pytest.approx(0.5)
+    assert content["learnt"] == ["class0"]
+    assert report.headline.value == "0.500 ×"
+    columns = ["id", "label", "row", "split", "model", "loss", "mean_error", "smooth_error"]
+    assert sorted(report.predictions) == sorted(columns)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    scratch = {"init_from": None}
+    return make_run(
+        folder,
+        models=("mae_vit", "mae_vit+probe", "mae_vit+tenth", "mae_vit+scratch_tenth"),
+        init_from="/runs/fm-01234567",
+        variants={
+            "probe": {"method.frozen": True},
+            "tenth": {"data.label_fraction": 0.6},
+            "scratch_tenth": {"data.label_fraction": 0.6, **scratch},
+        },
+        method={"vit": {"patch": 2, "width": 24, "depth": 2, "heads": 2}},
+    )
+
+
+def test_report_sets_fine_tuning_beside_probes_and_scratch(tuned):
+    findings = gather(tuned.paths, tuned.plan, {}, allow_partial=False)
+    report = classification.build(replace(findings, explain=None))
+    section = next(one for one in report.sections if one.title == "Pre-training")
+    table, _, figure = section.blocks
+    assert [row.cells[:4] for row in table.rows] == [
+        ("mae_vit", "fine-tuned", "fm-01234567", "1"),
+        ("mae_vit+probe", "linear probe", "fm-01234567", "1"),
+        ("mae_vit+tenth", "fine-tuned", "fm-01234567", "0.6"),
+        ("mae_vit+scratch_tenth", "from scratch", "–", "0.6"),
+    ]
+    assert figure.name == "label_fractions"
+
+
+def test_report_of_a_plain_run_has_no_such_section(pristine_run):
+    findings = gather(pristine_run.paths, pristine_run.plan, {}, allow_partial=False)
+    titles = [section.title for section in classification.build(findings).sections]
+    assert "Pre-training" not in titles

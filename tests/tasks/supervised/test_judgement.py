@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lenshpc.tasks.supervised.judge import judge
+from lenshpc.tasks.supervised.merge import merge
+
+
+@pytest.fixture
+def merged(run):
+    return merge(run.paths, run.plan, run.splits)
+
+
+def test_lines_stand_in_the_order_of_models_ensembles_baselines(merged):
+    baseline = {"baseline": merged.probabilities["resnet18"]}
+    found = judge(merged, baseline, test_prior=0.1)
+    assert [(one.name, one.kind) for one in found.evaluations] == [
+        ("resnet18", "model"),
+        ("resnet34", "model"),
+        ("ensemble", "ensemble"),
+        ("ensemble (logit mean)", "combination"),
+        ("ensemble (rank mean)", "combination"),
+        ("ensemble (oof weighted)", "combination"),
+        ("ensemble (greedy)", "combination"),
+        ("ensemble (stacking)", "combination"),
+        ("baseline", "baseline"),
+    ]
+    assert [(one.first, one.second) for one in found.comparisons] == [
+        ("resnet18", "resnet34"),
+        ("resnet18", "ensemble"),
+        ("resnet34", "ensemble"),
+    ]
+    assert (found.headline, found.test_prior) == ("ensemble", 0.1)
+    assert found.oof_prior == pytest.approx(0.5, abs=0.02)
+    assert len(found.notes) == 1
+
+
+def test_no_decision_moves_with_test_labels(merged):
+    expected = judge(merged, {}, test_prior=0.1)
+    rows = merged.rows.copy()
+    testing = rows["split"] == "test"
+    shuffled = np.random.default_rng(0).permutation(rows.loc[testing, "label"])
+    rows.loc[testing, "label"] = shuffled
+    found = judge(replace(merged, rows=rows), {}, test_prior=0.1)
+    for one, other in zip(found.evaluations, expected.evaluations, strict=True):
+        assert one.threshold == other.threshold
+        assert one.corrected.threshold == other.corrected.threshold
+        assert one.oof == other.oof
+    assert found.weights == expected.weights
+    assert found.oof_prior == expected.oof_prior
+    assert found.evaluations[0].test.auc != expected.evaluations[0].test.auc

@@ -1,0 +1,379 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
+from synthetic_run import make_run
+
+from lenshpc.cli.aggregate import aggregate
+from lenshpc.errors import IncompleteError
+from lenshpc.report.content import Table
+from lenshpc.report.write import compose
+from lenshpc.report.write import write as write_folder
+from lenshpc.run.results import gather
+from lenshpc.statistics import scores as judging
+from lenshpc.tasks.supervised.report import build
+
+FIGURES = {
+    *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
+    *("reliability", "confusion_test", "confusion_oof", "number_0", "history_loss", "history_auc"),
+}
+LEDGER = {
+    "unit": "GPU",
+    "source": "sacct",
+    "estimate_hours": 24.0,
+    "total": {"attempts": 7, "hours": 3.2, "useful_hours": 2.9, "wasted_hours": 0.3},
+    "models": {"resnet18": {"attempts": 7, "hours": 3.2, "useful_hours": 2.9, "wasted_hours": 0.3}},
+}
+FAILURES = [
+    {
+        "member": 1,
+        "attempt": 2,
+        "name": "GPU OUT OF MEMORY",
+        "action": "stop",
+        "line": "CUDA out of memory",
+        "tail": ["step 7", "CUDA out of memory"],
+    }
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_resamples():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "NUM_RESAMPLES", 100)
+        yield
+
+
+class Page(HTMLParser):
+    """What stands in a page, as its parser sees it; every element must be closed in order."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.titles, self.images, self.drawings, self.tables = [], [], [], 0, 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.images += [dict(attributes)] if tag == "img" else []
+        self.drawings += tag == "svg"
+        self.tables += tag == "table"
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] == ["h2"]:
+            self.titles.append(data)
+
+
+def strict_json(path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def write(run, reasons=None, *, allow_partial=False, **extras):
+    findings = gather(run.paths, run.plan, reasons or {}, allow_partial=allow_partial, **extras)
+    page = write_folder(compose(findings), run.paths.report)
+    return page, strict_json(run.paths.report / "report.json")
+
+
+def look(rows):
+    """Return maps that are hot on the left, of another size than the images."""
+    return np.tile(np.linspace(1, 0, 8, dtype=np.float32), (len(rows), 8, 1))
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A complete run that makes mistakes, with its report; for reading only."""
+    run = make_run(tmp_path_factory.mktemp("reported"), separation=0.5)
+    write(run, explain=look, ledger=LEDGER, failures=FAILURES)
+    return run
+
+
+def report_of(run, plan=None, **options):
+    """Return the report of a run without writing it."""
+    findings = gather(run.paths, plan or run.plan, {}, **{"allow_partial": False, **options})
+    report = compose(findings)
+    json.dumps(report.content, allow_nan=False)
+    return report
+
+
+def forget(run, index):
+    run.paths.member(run.plan.members[index].name).done.unlink()
+
+
+def tables_of(report):
+    return {
+        block.title: [row.cells[0] for row in block.rows]
+        for block in report.blocks()
+        if isinstance(block, Table)
+    }
+
+
+def test_report_of_two_classes_and_two_models(reported):
+    content = strict_json(reported.paths.report / "report.json")
+    assert content["schema_version"] == 2
+    assert [
+        (one["name"], one["kind"]) for one in content["models"] if "ble (" not in one["name"]
+    ] == [
+        ("resnet18", "model"),
+        ("resnet34", "model"),
+        ("ensemble", "ensemble"),
+        ("baseline (mean and deviation)", "baseline"),
+        ("baseline (minus median pixel)", "baseline"),
+        ("baseline (ring radius)", "baseline"),
+        ("baseline (boosting on seven radial numbers)", "baseline"),
+    ]
+    assert content["counts"] == [
+        {"class": "nonlens", "training": 0, "oof": 45, "aside": 0, "test": 30},
+        {"class": "lens", "training": 0, "oof": 45, "aside": 0, "test": 30},
+    ]
+    assert [one["index"] for one in content["members"]] == list(range(6))
+    assert content["members"][1]["val_auc"] == pytest.approx(1 - 0.3 * 0.7**3 - 0.01)
+    assert content["missing"] == []
+    assert content["ledger"] == LEDGER
+    assert content["failures"] == FAILURES
+
+
+def test_json_keeps_the_keys_that_scripts_read(reported):
+    content = strict_json(reported.paths.report / "report.json")
+    assert {
+        *("schema_version", "run", "fingerprint", "created", "task", "dataset", "classes"),
+        *("image_shape", "store", "store_hash", "splits_hash", "code_version", "recipe", "counts"),
+        *("num_members", "missing", "resume_command", "headline", "models", "members", "mistakes"),
+        *("num_mistakes", "interval", "notes", "provenance"),
+    } <= set(content)
+    assert set(content["headline"]) == {
+        *("name", "auc", "auc_low", "auc_high", "num_rows", "num_covered")
+    }
+    assert {"auc", "auc_low", "pr_auc", "f1", "confusion", "num_covered"} <= set(
+        content["models"][0]["test"]
+    )
+    assert set(content["mistakes"][0]) == {
+        *("row", "id", "class", "predicted", "p_class", "p_predicted")
+    }
+
+
+def test_folder_has_every_figure_and_picture(reported):
+    folder = reported.paths.report
+    found = {path.name for path in (folder / "figures").iterdir()}
+    content = strict_json(folder / "report.json")
+    assert {name.removesuffix(".svg") for name in found if name.endswith(".svg")} == FIGURES
+    confusion = np.array(content["models"][2]["test"]["confusion"])
+    worst = [min(12, confusion[0, 1]), min(12, confusion[1, 0])]
+    pictures = {
+        "mistakes_0": worst[0],
+        "mistakes_1": worst[1],
+        "explained": 2 * sum(min(4, number) for number in worst),
+    }
+    assert worst[0] > 0 < worst[1]
+    for name, number in pictures.items():
+        assert sum(one.startswith(name) for one in found) == number
+    assert {path.name for path in folder.iterdir()} == {
+        *("figures", "predictions.parquet", "report.html", "report.json", "report.md")
+    }
+
+
+def test_headline_agrees_with_the_predictions_table(reported):
+    content = strict_json(reported.paths.report / "report.json")
+    table = pd.read_parquet(reported.paths.report / "predictions.parquet")
+    assert list(table) == [
+        *("id", "row", "label", "split"),
+        *("resnet18:p_nonlens", "resnet18:p_lens", "resnet34:p_nonlens", "resnet34:p_lens"),
+        *("ensemble:p_nonlens", "ensemble:p_lens"),
+    ]
+    assert len(table) == 150
+    test = table[table["split"] == "test"]
+    expected = roc_auc_score(test["label"], test["ensemble:p_lens"])
+    assert content["headline"]["auc"] == pytest.approx(expected)
+    assert f"{expected:.4f}" in (reported.paths.report / "report.html").read_text()
+
+
+def test_page_parses_and_needs_no_other_file(reported):
+    text = (reported.paths.report / "report.html").read_text()
+    page = Page(text)
+    assert page.titles == [
+        *("Models", "Curves", "What is taken for what", "Most confident mistakes"),
+        *("Images and features", "Training", "Data", "Cost and failures", "How to read this"),
+        "Where it came from",
+    ]
+    assert page.drawings == len(FIGURES)
+    assert all(one["src"].startswith("data:image/png;base64,") for one in page.images)
+    assert all(one["alt"] for one in page.images)
+    assert not re.search("<script|<link|@import|PARTIAL", text)
+    targets = re.findall(r'href\s*=\s*"([^"]*)"', text) + re.findall(r"url\(([^)]*)", text)
+    assert {target[0] for target in targets} == {"#"}
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_markdown_has_the_tables_and_links_that_exist(reported):
+    text = (reported.paths.report / "report.md").read_text()
+    titles = re.findall("^### (.*)$", text, re.MULTILINE)
+    assert {
+        *("On the test rows", "Few false positives, and calibration", "Out-of-fold", "Decisions"),
+        *("Combinations of models", "Paired comparisons", "Each class, ensemble, test rows"),
+        *("Ledger", "Failed attempts", "Recipe", "Hashes", "Provenance"),
+    } <= set(titles)
+    assert "GPU OUT OF MEMORY" in text
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert len(links) == len(set(links)) == len(list((reported.paths.report / "figures").iterdir()))
+    assert all((reported.paths.report / link).is_file() for link in links)
+
+
+def test_report_of_three_classes_and_one_model(tmp_path):
+    run = make_run(tmp_path, classes=("no", "sphere", "vort"), models=("resnet18",), seeds=(0, 1))
+    report = report_of(run)
+    models = report.content["models"]
+    assert [one["name"] for one in models if one["kind"] == "model"] == ["resnet18"]
+    assert report.content["headline"]["name"] == "resnet18"
+    assert {one["threshold"] for one in models} == {None}
+    assert np.array(models[0]["test"]["confusion"]).sum() == 60
+    tables = tables_of(report)
+    assert tables["Each class, resnet18, test rows"] == ["no", "sphere", "vort"]
+    assert {"Each class", "Calibration"} <= set(tables)
+    assert not {"Decisions", "Combinations of models"} & set(tables)
+
+
+def test_features_and_turned_images_are_shown_where_members_wrote_them(run):
+    for member in run.plan.members:
+        frame = run.predictions(member.index)
+        turned = frame[["logp_0", "logp_1"]].rename(columns=lambda name: f"rot90_{name}")
+        run.finish(member.index, pd.concat([frame, turned], axis=1))
+        group = zarr.open_group(run.paths.member(member.name).root / "arrays.zarr", mode="w")
+        values = np.random.default_rng(0).normal(size=(len(frame), 6)).astype(np.float16)
+        group.create_array("embedding", data=values)
+    report = report_of(run)
+    assert {one.name for one in report.figures()} == FIGURES | {"embedding"}
+    assert tables_of(report)["Images turned by 90°"][:3] == ["resnet18", "resnet34", "ensemble"]
+    assert [one["rotation"]["change"] for one in report.content["models"][:3]] == [0, 0, 0]
+
+
+def test_declared_prior_gives_a_second_decision(run):
+    method = run.plan.recipe.method.model_copy(update={"test_prior": 0.01})
+    recipe = run.plan.recipe.model_copy(update={"method": method})
+    findings = gather(run.paths, run.plan, {}, allow_partial=False)
+    plan = run.plan.model_copy(update={"recipe": recipe})
+    report = build(replace(findings, plan=plan))
+    assert tables_of(report)["Decisions"] == ["best F1 out-of-fold", "prior-corrected"]
+    assert "confusion_corrected" in {one.name for one in report.figures()}
+    assert report.content["test_prior"] == 0.01
+
+
+def test_names_are_escaped(tmp_path):
+    name = "<b>$_x$|"
+    run = make_run(tmp_path, classes=("no", name), models=("resnet18",), separation=0.5)
+    page, content = write(run)
+    assert content["classes"] == ["no", name]
+    assert "<b>" not in page.read_text()
+    assert "&lt;b&gt;$_x$|" in page.read_text()
+    markdown = (run.paths.report / "report.md").read_text()
+    assert "<b>" not in markdown.replace("\\<", "").replace("\\>", "")
+    assert "\\<b\\>\\$\\_x\\$\\|" in markdown
+
+
+def test_second_report_replaces_the_first(run):
+    run.paths.report.mkdir()
+    (run.paths.report / "stale.txt").write_text("of an earlier report")
+    write(run)
+    assert not (run.paths.report / "stale.txt").exists()
+    assert not list(run.paths.root.glob(".report*"))
+
+
+def test_missing_member_fails_and_leaves_the_old_report(run):
+    run.paths.report.mkdir()
+    (run.paths.report / "report.html").write_text("old")
+    forget(run, 3)
+    with pytest.raises(IncompleteError, match="member 3 "):
+        write(run)
+    assert (run.paths.report / "report.html").read_text() == "old"
+
+
+def test_failure_while_writing_leaves_the_old_report(run, monkeypatch):
+    def fail(*_, **options):
+        raise OSError("no space left")
+
+    run.paths.report.mkdir()
+    (run.paths.report / "report.html").write_text("old")
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write(run)
+    assert (run.paths.report / "report.html").read_text() == "old"
+    assert not list(run.paths.root.glob(".report*"))
+
+
+def test_partial_report_says_so_everywhere(run):
+    forget(run, 1)
+    page, content = write(run, {1: "job 7_1 ended TIMEOUT"}, allow_partial=True)
+    lack = "has no predictions (job 7_1 ended TIMEOUT)"
+    member = {"index": 1, "model": "resnet18", "fold": 1, "seed": 0, "lack": lack}
+    assert content["missing"] == [member]
+    assert "PARTIAL: 1 of 6 members are missing." in page.read_text()
+    assert "PARTIAL: 1 of 6 members are missing." in page.with_name("report.md").read_text()
+    by_name = {one["name"]: one["oof"]["num_covered"] for one in content["models"]}
+    fold = int((run.splits["fold"] == 1).sum())
+    assert by_name["resnet18"] == by_name["ensemble"] == 90 - fold
+    assert by_name["resnet34"] == by_name["baseline (mean and deviation)"] == 90
+    table = pd.read_parquet(page.with_name("predictions.parquet"))
+    assert table["ensemble:p_lens"].isna().sum() == fold
+
+
+def test_partial_report_without_a_whole_model_has_null(run):
+    for index in range(3):
+        forget(run, index)
+    page, content = write(run, allow_partial=True)
+    assert content["headline"]["auc"] is None
+    assert [one["test"]["auc"] is None for one in content["models"][:3]] == [True, False, True]
+    assert "PARTIAL: 3 of 6" in page.read_text()
+
+
+def test_partial_report_of_nothing_is_refused(run):
+    for index in range(6):
+        forget(run, index)
+    with pytest.raises(IncompleteError, match="5 more members are not done"):
+        write(run, allow_partial=True)
+
+
+def test_run_outlives_its_store(run):
+    plan = run.plan.model_copy(update={"store": run.paths.root / "gone"})
+    report = report_of(run, plan)
+    assert "baseline" not in {one["kind"] for one in report.content["models"]}
+    notes = report.content["notes"]
+    assert any(note.startswith("No baseline stands in the table: ") for note in notes)
+    assert list(report.galleries()) == []
+
+
+def test_perfect_separation_is_commented(tmp_path):
+    report = report_of(make_run(tmp_path, models=("resnet18",), separation=20.0))
+    assert report.content["headline"]["auc_low"] == 1
+    assert report.content["mistakes"] == []
+    assert any("gives an interval of no width" in note for note in report.content["notes"])
+
+
+def test_command_prints_the_table_and_the_place(run):
+    done = CliRunner().invoke(aggregate, [run.paths.name], catch_exceptions=False)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("| Model ")
+    assert lines[-1] == f"report: {run.paths.report / 'report.html'}"
+    assert done.stderr == ""
+
+
+def test_command_prints_json_only(run):
+    forget(run, 0)
+    command = [run.paths.name, "--json", "--allow-partial"]
+    done = CliRunner().invoke(aggregate, command, catch_exceptions=False)
+    assert json.loads(done.stdout) == strict_json(run.paths.report / "report.json")
