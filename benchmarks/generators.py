@@ -48,7 +48,7 @@ def lenshpc(side: int) -> Parts:
                 class_counts=(1,),
                 image_shape=shape,
                 mean=(0.5,),
-                deviation=(0.5,),
+                std=(0.5,),
             )
         )
 

@@ -41,7 +41,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
         seed=0,
         window=window_rows(decoded.image_bytes) if loading == "stream" else None,
     )
-    mean, deviation = (
+    mean, std = (
         channel_statistics(store.moments) if normalise == "fold" else (np.zeros(3), np.ones(3))
     )
     source = Source(
@@ -50,7 +50,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
         preparation=Preparation(
             scale=decoded.scale,
             mean=mean.astype(np.float32),
-            deviation=deviation.astype(np.float32),
+            std=std.astype(np.float32),
         ),
         device=device,
     )

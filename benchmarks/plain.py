@@ -17,13 +17,13 @@ def load_memmap(path: Path, *, normalised: bool = False) -> Callable[[str], int]
     """Load random rows of one mapped array."""
     images = np.load(path, mmap_mode="r")
     labels = torch.arange(len(images)) % 2
-    mean, deviation = torch.full((3, 1, 1), 0.2), torch.full((3, 1, 1), 0.1)
+    mean, std = torch.full((3, 1, 1), 0.2), torch.full((3, 1, 1), 0.1)
 
     def batches(epoch: int) -> Iterator[tuple[Any, Any]]:
         order = np.random.default_rng(epoch).permutation(len(images))
         for rows in np.split(order, range(BATCH_SIZE, len(order), BATCH_SIZE)):
             batch = torch.from_numpy(images[rows])
-            yield batch.sub_(mean).div_(deviation) if normalised else batch, labels[rows]
+            yield batch.sub_(mean).div_(std) if normalised else batch, labels[rows]
 
     return counted(batches)
 

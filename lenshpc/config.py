@@ -13,13 +13,23 @@ from lenshpc.errors import ConfigError
 
 KINDS = {"jobs": "recipe", "slurm": "site", "data_prep": "dataset"}
 
-Model = TypeVar("Model", bound=BaseModel)
-
 
 class Frozen(BaseModel):
     """A validated value: immutable, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def inner_models(cls, field: str, value: Mapping[str, Any]) -> list[type["Frozen"]]:
+        """Return the models that a field may hold where these keys stand around it."""
+        del value
+        if field not in cls.model_fields:
+            return []
+        annotation = cls.model_fields[field].annotation
+        return [one for one in (annotation, *get_args(annotation)) if _is_model(one)]
+
+
+Model = TypeVar("Model", bound=Frozen)
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -93,12 +103,12 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_complaint(model, error)}") from error
+        raise ConfigError(f"{source}: {_first_complaint(model, value, error)}") from error
 
 
-def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
+def _first_complaint(model: type[Frozen], value: Mapping[str, Any], error: ValidationError) -> str:
     first = error.errors()[0]
-    *parents, parent = _models_along(model, first["loc"])
+    *parents, parent = _models_along(model, value, first["loc"])
     where = ".".join(
         str(part) for part in first["loc"] if part not in map(_kind, [*parents, parent])
     )
@@ -116,30 +126,27 @@ def _first_complaint(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def _models_along(
-    model: type[BaseModel], location: tuple[int | str, ...]
-) -> list[type[BaseModel] | None]:
+    model: type[Frozen], value: Any, location: tuple[int | str, ...]
+) -> list[type[Frozen] | None]:
     """Return the models that hold the parts of a location but for its last; None where unknown."""
-    along: list[type[BaseModel] | None] = [model]
+    along: list[type[Frozen] | None] = [model]
     for part in location[:-1]:
         holder = along[-1]
         if holder is None or part == _kind(holder):
             continue  # pydantic puts the kind that it chose into the location
-        field = holder.model_fields.get(str(part))
-        inner = (
-            [one for one in (field.annotation, *get_args(field.annotation)) if _is_model(one)]
-            if field
-            else []
-        )
+        around = value if isinstance(value, Mapping) else {}
+        inner = holder.inner_models(str(part), around)
+        value = around.get(part)
         fits = [one for one in inner if len(inner) == 1 or _kind(one) in location]
         along.append(fits[0] if fits else None)
     return along
 
 
 def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return isinstance(annotation, type) and issubclass(annotation, Frozen)
 
 
-def _kind(model: type[BaseModel] | None) -> Any:
+def _kind(model: type[Frozen] | None) -> Any:
     """Return what tells a model from the others of its union."""
     field = model.model_fields.get("kind") if model else None
     return field.default if field else None

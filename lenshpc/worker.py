@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
+from lenshpc.registry import find_task, load
 from lenshpc.run.paths import RunPaths
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from lenshpc.report.content import Report
     from lenshpc.run.plan import Member, Plan
 
@@ -59,53 +57,26 @@ def write_report(
     from lenshpc.run.results import gather
 
     plan = load_plan(run)
-    findings = gather(
+    kind = find_task(plan.recipe.task)
+    results = gather(
         run,
         plan,
         reasons(run, plan),
         allow_partial=allow_partial,
-        ledger=summary(run, plan),
+        usage=summary(run, plan),
         failures=past_failures(run, plan),
-        explain=partial(_explain, run, plan),
-        reconstruct=partial(_reconstruct, run, plan),
-        walk=partial(_walk, run, plan),
+        tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},
         say=say,
     )
-    report = compose(findings)
+    report = compose(results)
     say("writing the report")
     write(report, run.report)
     return report
 
 
-def _explain(run: RunPaths, plan: Plan, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return maps (n, H, W) of what the first finished member looked at in rows of the store."""
-    from lenshpc.tasks.supervised.explain import grad_cam
-
-    return grad_cam(plan, run, _first_finished(run, plan), rows)
-
-
-def _walk(run: RunPaths, plan: Plan) -> NDArray[np.float32]:
-    """Return frames (F, C, H, W) between images that the first finished member draws."""
-    from lenshpc.tasks.diffusion.generate import open_generator
-
-    return open_generator(plan, run, _first_finished(run, plan)).walk()
-
-
-def _first_finished(run: RunPaths, plan: Plan) -> Member:
-    from lenshpc.run.completion import is_done
-
-    return next(
-        member for member in plan.members if is_done(run.member(member.name), plan.fingerprint())
-    )
-
-
-def _reconstruct(
-    run: RunPaths, plan: Plan, member: Member, rows: NDArray[np.int64]
-) -> Mapping[str, NDArray[np.float32]]:
-    """Return what a finished member's lenses make of rows of the store."""
-    from lenshpc.tasks.physics_guided.reconstruct import reconstruct
-
-    return reconstruct(plan, run, member, rows)
+def _use(path: str, plan: Plan, run: RunPaths, member: Member, *arguments: Any) -> Any:
+    """Call a task's function that needs a trained network, and import torch no earlier."""
+    return load(path)(plan, run, member, *arguments)
 
 
 def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:
@@ -129,7 +100,6 @@ def draw_share(
     """Draw the task's share of the shards of samples that a member lacks."""
     from lenshpc.run.plan import load_plan
     from lenshpc.run.samples import open_samples
-    from lenshpc.tasks.diffusion.generate import open_generator
 
     run = RunPaths(Path(root))
     plan = load_plan(run)
@@ -137,7 +107,7 @@ def draw_share(
     mine = [shard for shard in samples.missing() if shard % num_tasks == task]
     if not mine:
         return
-    generator = open_generator(plan, run, plan.members[index])
+    generator = load(find_task(plan.recipe.task).generator or "")(plan, run, plan.members[index])
     for done, shard in enumerate(mine, start=1):
         samples.write(shard, generator.draw(samples.rows(shard), seed))
         progress(done, len(mine))

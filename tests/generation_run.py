@@ -67,6 +67,6 @@ def _features(method, num, seed):
     rng = np.random.default_rng(seed)
     return {
         array_name(name, which): (move + rng.normal(size=(num, NUM_FEATURES))).astype(np.float32)
-        for name in distances(method)
+        for name in distances(method.inception)
         for move, which in zip((1, 0, 2), IMAGES, strict=True)
     }

@@ -16,7 +16,15 @@ def make_lenses_run(folder: Path, numbers: dict | None = None) -> SyntheticRun:
 
     The Einstein radius of row r is 1 + r / 1000 and a member's own deviate.
     """
-    run = make_run(folder, models=MODELS, folds=2, seeds=(0, 1, 2), variants=PLAIN, numbers=numbers)
+    run = make_run(
+        folder,
+        task="physics-guided",
+        models=MODELS,
+        folds=2,
+        seeds=(0, 1, 2),
+        variants=PLAIN,
+        numbers=numbers,
+    )
     for member in run.plan.members:
         if member.model == MODELS[0]:
             run.finish(member.index, with_lenses(run.predictions(member.index), member.index))

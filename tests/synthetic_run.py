@@ -38,6 +38,7 @@ class SyntheticRun:
 def make_run(
     folder: Path,
     *,
+    task: str = "lens-finding",
     classes: tuple[str, ...] = ("nonlens", "lens"),
     models: tuple[str, ...] = ("resnet18", "resnet34"),
     folds: int = 3,
@@ -54,9 +55,7 @@ def make_run(
     recipe's.
     """
     store = _write_store(folder / "store", classes, num_train, num_test, numbers or {})
-    recipe = Recipe(
-        name="lens", task="lens-finding", models=models, folds=folds, seeds=seeds, **further
-    )
+    recipe = Recipe(name="lens", task=task, models=models, folds=folds, seeds=seeds, **further)
     plan, splits = expand(recipe, open_store(store))
     paths = RunPaths(folder / "runs" / plan.run_name)
     save_plan(paths, plan, splits)
@@ -92,7 +91,7 @@ def finish(
     outputs = (files.predictions, files.weights, files.metrics)
     facts = {
         "mean": [0.0],
-        "deviation": [1.0],
+        "std": [1.0],
         "best_epoch": 3,
         "best_metric": lines[3]["val_auc"],
         "epochs": 4,

@@ -24,16 +24,11 @@ def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the tasks that have a recipe."""
-    import yaml
+    """Return the installed tasks, ours and those of plugins."""
+    from lenshpc.registry import task_names
 
     del ctx, param
-    folder = resources.files("lenshpc.jobs")
-    found = {
-        yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))["task"]
-        for name in _names("jobs")
-    }
-    return _begun(sorted(found), incomplete)
+    return _begun(task_names(), incomplete)
 
 
 def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

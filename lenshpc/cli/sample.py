@@ -73,13 +73,14 @@ def sample(
 def _finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     """Return a run's member, or refuse one that cannot draw."""
     from lenshpc.errors import ConfigError, IncompleteError
+    from lenshpc.registry import find_task
     from lenshpc.run.completion import describe, find_lack, resume_command
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
     plan = load_plan(paths)
-    if plan.recipe.method.kind != "diffusion":
+    if find_task(plan.recipe.task).generator is None:
         raise ConfigError(
             f"run {paths.name} is of task {plan.recipe.task}, which draws no images; name a run of "
             "task diffusion"

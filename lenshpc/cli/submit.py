@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lenshpc.cli.completing import recipes, sites, tasks
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from lenshpc.launch.sites import Site
     from lenshpc.launch.submit import Submission
     from lenshpc.run.paths import RunPaths
     from lenshpc.run.plan import Plan
-    from lenshpc.run.recipe import Recipe
-    from lenshpc.store import Store
 
 
 @click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
@@ -90,79 +86,29 @@ def submit(
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
     from lenshpc.launch.submit import submit as send
+    from lenshpc.run.planning import plan_chain
     from lenshpc.run.recipe import load_recipe
     from lenshpc.store import open_store
 
     changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
     asked = load_recipe(chosen(task, recipe), changes)
     place = load_site(site)
-    chain = chained(asked, open_store(store), runs)
+    chain = plan_chain(asked, open_store(store), runs)
     for one in chain:
+        for warning in one.plan.recipe.warnings:
+            click.echo(f"warning: {warning}", err=True)
         check_fits(place, one.plan.recipe)
     if dry_run:
-        click.echo("\n\n".join(preview(one.run, one.plan, place) for one in chain))
+        click.echo("\n\n".join(preview(one.paths, one.plan, place) for one in chain))
         return
     from lenshpc.worker import CALLS
 
     for one in chain:
-        sent = send(one.run, one.plan, one.splits, place, CALLS)
-        report(one.run, one.plan, sent, as_json=as_json)
+        report(one.paths, one.plan, send(one, place, CALLS), as_json=as_json)
     if wait:
         from lenshpc.cli.watch import watch_all
 
-        watch_all([(one.run, one.plan) for one in chain])
-
-
-class Asked(NamedTuple):
-    """A run that is to be sent: where it lies, its Plan and its split manifest."""
-
-    run: RunPaths
-    plan: Plan
-    splits: pd.DataFrame
-
-
-def chained(first: Recipe, store: Store, runs: Path) -> list[Asked]:
-    """Return the run of a recipe, then those of `then`, which start from its weights."""
-    from lenshpc.run.plan import check_unseen
-    from lenshpc.run.recipe import load_recipe
-
-    head = planned(first, store, runs)
-    origin = [("init_from", str(head.run.root)), ("init_fingerprint", head.plan.fingerprint())]
-    later = [planned(load_recipe(name, origin), store, runs) for name in first.then]
-    for one in later:
-        check_unseen((head.plan, head.splits, store), (one.plan, one.splits, store))
-    return [head, *later]
-
-
-def planned(recipe: Recipe, store: Store, runs: Path) -> Asked:
-    """Return the run of a recipe, with all that it names outside of the store found."""
-    from lenshpc.launch.submit import run_paths
-    from lenshpc.models.names import check_names
-    from lenshpc.models.weights import with_weights
-    from lenshpc.run.plan import check_unseen, expand, origin_of
-    from lenshpc.run.recipe import network_of
-
-    check_names(map(network_of, recipe.models))
-    found = with_origin(with_weights(recipe), runs)
-    for warning in found.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    plan, splits = expand(found, store)
-    origin = origin_of(found)
-    if origin is not None and recipe.init_fingerprint is None:
-        check_unseen(pretraining(origin), (plan, splits, store))
-    return Asked(run_paths(plan, runs), plan, splits)
-
-
-def with_origin(recipe: Recipe, runs: Path) -> Recipe:
-    """Return the recipe with the run that it starts from found, and its fingerprint noted."""
-    from lenshpc.run.paths import find_run
-    from lenshpc.run.plan import load_plan
-
-    if recipe.init_from is None or recipe.init_fingerprint is not None:
-        return recipe
-    run = find_run(recipe.init_from, runs)
-    noted = {"init_from": str(run.root), "init_fingerprint": load_plan(run).fingerprint()}
-    return recipe.model_copy(update=noted)
+        watch_all([(one.paths, one.plan) for one in chain])
 
 
 def chosen(task: str | None, recipe: str | None) -> str:
@@ -172,14 +118,6 @@ def chosen(task: str | None, recipe: str | None) -> str:
     if (task is None) == (recipe is None):
         raise click.UsageError("give either --task or --recipe")
     return recipe or recipe_of_task(str(task))
-
-
-def pretraining(run: RunPaths) -> tuple[Plan, pd.DataFrame, Store]:
-    """Return Plan, split manifest and store of the run that another one starts from."""
-    from lenshpc.run.plan import load_plan, load_splits, planned_store
-
-    plan = load_plan(run)
-    return plan, load_splits(run, plan), planned_store(plan)
 
 
 def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:

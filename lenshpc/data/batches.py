@@ -24,13 +24,13 @@ Floats = npt.NDArray[np.float32]
 class Preparation:
     """How pixels become what a network sees: scale, stretch, normalise, repeat the one channel.
 
-    `mean` and `deviation` are of the stretched pixels, a channel each; `each_image` normalises
+    `mean` and `std` are of the stretched pixels, a channel each; `each_image` normalises
     every image and channel by its own instead.
     """
 
     scale: float
     mean: Floats
-    deviation: Floats
+    std: Floats
     stretch: str = "none"
     each_image: bool = False
     repeats: int = 1
@@ -42,23 +42,23 @@ class Preparation:
         if self.repeats > 1:
             pixels = pixels.repeat(1, self.repeats, 1, 1)
         if self.each_image:
-            deviation, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
-            return pixels.sub_(mean).div_(deviation.clamp(min=torch.finfo(deviation.dtype).tiny))
+            std, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
+            return pixels.sub_(mean).div_(std.clamp(min=torch.finfo(std.dtype).tiny))
         return self._normalised(pixels, scale)
 
     def _normalised(self, images: Tensor, scale: float) -> Tensor:
-        """Overwrite pixels by (pixels * scale - mean) / deviation, in two passes or none."""
+        """Overwrite pixels by (pixels * scale - mean) / std, in two passes or none."""
         if scale == 1 and self._is_plain:
             return images
-        mean, deviation = (
+        mean, std = (
             torch.from_numpy(values).to(images.device)[:, None, None]
-            for values in (self.mean, self.deviation)
+            for values in (self.mean, self.std)
         )
-        return images.sub_(mean / scale).mul_(scale / deviation)
+        return images.sub_(mean / scale).mul_(scale / std)
 
     @cached_property
     def _is_plain(self) -> bool:
-        return not self.mean.any() and bool((self.deviation == 1).all())
+        return not self.mean.any() and bool((self.std == 1).all())
 
 
 @dataclass(frozen=True, kw_only=True)

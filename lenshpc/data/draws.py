@@ -54,7 +54,7 @@ class Warps:
 
 @dataclass(frozen=True)
 class AddedNoise:
-    """A key (B,) of each image's noise, and its deviation (B,)."""
+    """A key (B,) of each image's noise, and its std (B,)."""
 
     keys: Keys
     stds: Floats

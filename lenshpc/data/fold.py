@@ -20,7 +20,6 @@ from lenshpc.run.plan import Member, Plan, scored_rows
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.splits import training_rows
 from lenshpc.store import Store
-from lenshpc.tasks.supervised.settings import Classification, Smote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ def _with_synthetic(
 ) -> tuple[Pairs, Labels]:
     """Return the fold's synthetic rows, and the labels of the store's rows and then of these."""
     labels = store.rows["label"].to_numpy(np.int64)
-    settings = _smote(recipe)
+    settings = recipe.method.synthetic
     if settings is None:
         return NO_PAIRS, labels
 
@@ -118,21 +117,16 @@ def _with_synthetic(
     return pairs, np.concatenate([labels, made])
 
 
-def _smote(recipe: Recipe) -> Smote | None:
-    method = recipe.method
-    return method.smote if isinstance(method, Classification) else None
-
-
 def _preparation(decoded: Decoded, reader: Reader, rows: Rows) -> Preparation:
     settings = decoded.settings
-    mean, deviation = normalisation(decoded, reader, rows)
+    mean, std = normalisation(decoded, reader, rows)
     repeats = 3 if settings.grey_to_rgb else 1
     if len(mean) < repeats:
-        mean, deviation = np.repeat(mean, repeats), np.repeat(deviation, repeats)
+        mean, std = np.repeat(mean, repeats), np.repeat(std, repeats)
     return Preparation(
         scale=decoded.scale,
         mean=mean,
-        deviation=deviation,
+        std=std,
         stretch=settings.stretch,
         each_image=settings.normalise == "image",
         repeats=repeats,
@@ -150,14 +144,14 @@ def _targets(recipe: Recipe, store: Store, device: torch.device, held: ExitStack
 def _unlabelled(
     recipe: Recipe, member: Member, splits: pd.DataFrame, num_labels: int
 ) -> Unlabelled | None:
-    method, data = recipe.method, recipe.data
-    if not isinstance(method, Classification) or method.consistency is None:
+    consistency, data = recipe.method.unlabelled, recipe.data
+    if consistency is None:
         return None
     order = UnlabelledOrder(
         rows=splits.loc[splits["split"] == "unlabelled", "row"].to_numpy(),
         num_labels=num_labels,
-        num_a_step=recipe.train.batch_size * method.consistency.ratio,
+        num_a_step=recipe.train.batch_size * consistency.ratio,
         seed=member.seed,
     )
-    strong = Augmenter((*data.augment, *method.consistency.strong), member.seed)
+    strong = Augmenter((*data.augment, *consistency.strong), member.seed)
     return Unlabelled(order=order, strong=strong)

@@ -1,7 +1,11 @@
 """What is subtracted from the pixels and what they are divided by: from training rows alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.order import Rows
@@ -11,21 +15,21 @@ from lenshpc.store import channel_statistics
 
 Floats = npt.NDArray[np.float32]
 BLOCK_ROWS = 256
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalisation(decoded: Decoded, reader: Reader, training_rows: Rows) -> tuple[Floats, Floats]:
-    """Return mean and deviation, a channel each, of what the settings ask for."""
+    """Return mean and std, a channel each, of what the settings ask for."""
     settings, num_channels = decoded.settings, decoded.shape[0]
     if settings.normalise == "imagenet":
-        return np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_DEVIATION, np.float32)
+        return np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     if settings.normalise != "fold":
         return np.zeros(num_channels, np.float32), np.ones(num_channels, np.float32)
     if settings.stretch == "none" and settings.crop is None:
-        mean, deviation = channel_statistics(decoded.store.moments[training_rows])
+        mean, std = channel_statistics(decoded.store.moments[training_rows])
     else:
-        mean, deviation = _statistics(decoded, reader, training_rows)
-    safe = np.where(deviation > 0, deviation, 1.0)  # a constant channel stays constant
+        mean, std = _statistics(decoded, reader, training_rows)
+    safe = np.where(std > 0, std, 1.0)  # a constant channel stays constant
     return mean.astype(np.float32), safe.astype(np.float32)
 
 
@@ -41,3 +45,18 @@ def _statistics(
             np.stack([values.mean((2, 3)).cpu(), values.square().mean((2, 3)).cpu()], axis=-1)
         )
     return channel_statistics(np.concatenate(moments))
+
+
+def in_units(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return images (B, C, H, W) without their normalisation, in float32."""
+    means, stds = (torch.tensor(one, device=images.device).view(-1, 1, 1) for one in (mean, std))
+    return images.float() * stds + means
+
+
+def dtype_that_holds(mean: Sequence[float], std: Sequence[float]) -> torch.dtype:
+    """Return float16 where it holds such pixels to a hundredth of their std, else float32."""
+    wide = all(
+        abs(middle) < 10 * spread and 1e-3 < spread < 100
+        for middle, spread in zip(mean, std, strict=True)
+    )
+    return torch.float16 if wide else torch.float32

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lenshpc.data.order import Labels, Rows
-from lenshpc.tasks.supervised.settings import Smote
+from lenshpc.run.sampling import Smote
 
 Floats = npt.NDArray[np.float32]
 NUM_COMPONENTS = 64  # in which neighbours are sought: distances in thousands of pixels are noise

@@ -10,20 +10,18 @@ from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.files import read_json
+from lenshpc.registry import Task, TaskSpec, find_task, load
 from lenshpc.run.completion import is_done, resume_command
 from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
-from lenshpc.tasks.base import Task, TaskSpec
-from lenshpc.tasks.supervised.settings import Classification
-from lenshpc.tasks.table import make_task
 
 
 def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
     """Return the network of a run's member with its best weights, in evaluation mode.
 
     It takes images (B, C, H, W) as it was trained on: cropped, resized and stretched as the recipe
-    says, then (pixels - mean) / deviation, both of which the member's `done.json` holds.
+    says, then (pixels - mean) / std, both of which the member's `done.json` holds.
     """
     paths = find_run(os.fspath(run))
     plan = load_plan(paths)
@@ -44,8 +42,9 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
 def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
     """Return the task of a finished member, with the normalisation of its fold."""
     done = read_json(run.member(member.name).done)
-    mean, deviation = tuple(done["mean"]), tuple(done["deviation"])
-    return make_task(replace(_spec(plan, member), mean=mean, deviation=deviation))
+    mean, std = tuple(done["mean"]), tuple(done["std"])
+    spec = replace(_spec(plan, run, member), mean=mean, std=std)
+    return make_task(plan.recipe_of(member).task, spec)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -56,20 +55,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
-def _spec(plan: Plan, member: Member) -> TaskSpec:
+def make_task(name: str, spec: TaskSpec) -> Task:
+    """Return the task of that name."""
+    task: Task = load(find_task(name).task)(spec)
+    return task
+
+
+def _spec(plan: Plan, run: RunPaths, member: Member) -> TaskSpec:
     """Return what decides on the architecture; the store is asked for the shape of targets."""
     recipe = plan.recipe_of(member)
-    method = recipe.method
-    if isinstance(method, Classification):
-        needless = {"weights": "random", "weights_sha256": None, "class_weights": "none"}
-        method = method.model_copy(update=needless)  # training alone needs them
+    settings = recipe.method.for_inference()
     held, _ = recipe.data.in_memory(plan.image_shape, "float32")
     return TaskSpec(
-        method=method,
+        settings=settings,
         train=recipe.train,
         classes=plan.classes,
         class_counts=(0,) * len(plan.classes),
         image_shape=recipe.data.model_shape(held),
-        target_shape=open_store(plan.store).target_shape if method.needs_targets else None,
+        target_shape=open_store(plan.store).target_shape if settings.needs_targets else None,
         zoom=recipe.data.zoom(plan.image_shape),
+        code=run.code,
     )

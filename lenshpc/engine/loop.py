@@ -26,8 +26,8 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import LensHpcError
+from lenshpc.registry import Task
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import Task
 
 Columns = dict[str, npt.NDArray[Any]]
 

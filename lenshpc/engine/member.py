@@ -21,6 +21,7 @@ from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Claim
+from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
@@ -28,14 +29,13 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import LensHpcError
 from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
+from lenshpc.registry import Task, TaskSpec
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import Member, Plan, load_plan, load_splits, planned_store
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
-from lenshpc.tasks.base import Task, TaskSpec
-from lenshpc.tasks.table import make_task
 
 
 def run_member(run: RunPaths, index: int, signals: Signals) -> None:
@@ -112,7 +112,7 @@ class MemberWork:
         splits = load_splits(self.run, self.plan)
         store, device = planned_store(self.plan), self.process.device
         with opened_fold(self.plan, self.member, splits, store, device) as data:
-            task = build_task(self.plan, self.recipe, store, data)
+            task = build_task(self.run, self.plan, self.member, store, data)
             progress = self._trained(task, data)
             self._predict(task, data)
             preparation = data.source.preparation
@@ -210,7 +210,7 @@ class MemberWork:
     def _mark_done(self, progress: Progress, preparation: Preparation) -> None:
         facts = {
             "mean": preparation.mean.tolist(),
-            "deviation": preparation.deviation.tolist(),
+            "std": preparation.std.tolist(),
             "best_epoch": progress.best_epoch,
             "best_metric": progress.best_metric,
             "epochs": progress.epochs_done,
@@ -225,21 +225,22 @@ class MemberWork:
         mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
 
 
-def build_task(plan: Plan, recipe: Recipe, store: Store, data: FoldData) -> Task:
+def build_task(run: RunPaths, plan: Plan, member: Member, store: Store, data: FoldData) -> Task:
     """Return the task of a member's recipe for the rows of its fold."""
-    preparation = data.source.preparation
+    recipe, preparation = plan.recipe_of(member), data.source.preparation
     labels = data.training.labels[data.training.rows]
     held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
     spec = TaskSpec(
-        method=recipe.method,
+        settings=recipe.method,
         train=recipe.train,
         classes=plan.classes,
         class_counts=tuple(np.bincount(labels, minlength=len(plan.classes)).tolist()),
         image_shape=recipe.data.model_shape(held),
         target_shape=store.target_shape,
         mean=tuple(preparation.mean.tolist()),
-        deviation=tuple(preparation.deviation.tolist()),
+        std=tuple(preparation.std.tolist()),
         stretch=preparation.stretch,
         zoom=recipe.data.zoom(store.image_shape),
+        code=run.code,
     )
-    return make_task(spec)
+    return make_task(recipe.task, spec)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from lenshpc.engine.load import read_weights
 from lenshpc.errors import ConfigError, DataError, IncompleteError
-from lenshpc.models.masked_autoencoder import encoder_of
+from lenshpc.models.encoder import encoder_of
 from lenshpc.run.completion import is_done, resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, load_plan, origin_of

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
-from lenshpc.models.masked_autoencoder import layer_factors
+from lenshpc.models.encoder import layer_factors
+from lenshpc.registry import Task
 from lenshpc.run.recipe import Recipe, Train
-from lenshpc.tasks.base import Task
 
 Weights = dict[str, Tensor]
 Several = tuple[Tensor, ...] | list[Tensor]

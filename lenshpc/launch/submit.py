@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError, LaunchError
-from lenshpc.files import read_json, write_json
+from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.healing import sole_sender
@@ -21,12 +20,11 @@ from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, no
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
+from lenshpc.registry import kept_path
 from lenshpc.run.completion import missing_members, reference
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan, origin_of, save_plan
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lenshpc.run.planning import PlannedRun
 
 
 @dataclass(frozen=True)
@@ -100,10 +98,16 @@ def _is_complete(run: RunPaths) -> bool:
     return run.plan.is_file() and not missing_members(run, load_plan(run), verify=False)
 
 
-def submit(run: RunPaths, plan: Plan, splits: pd.DataFrame, site: Site, calls: Calls) -> Submission:
+def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     """Write the run directory and send what is not done; safe to repeat."""
+    run, plan = planned.paths, planned.plan
     check_fits(site, plan.recipe)
-    save_plan(run, plan, splits)
+    save_plan(run, plan, planned.splits)
+    for name, content in planned.files.items():
+        path = kept_path(run.code, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     run.slurm.mkdir(mode=0o700, exist_ok=True)
     run.slurm.chmod(0o700)  # pickles lie here
     write_json(run.site, site.model_dump(mode="json"))
@@ -203,8 +207,3 @@ class SlurmSender:
             raise
         record(self.run, intent.model_copy(update={"job_id": job_id}))
         return job_id
-
-
-def run_paths(plan: Plan, runs: Path) -> RunPaths:
-    """Return where a Plan's run lies."""
-    return RunPaths((runs / plan.run_name).resolve())

@@ -1,7 +1,6 @@
 """Build networks by name: ours, or timm's with its ways to take any channels and image size."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -9,40 +8,35 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError
-from lenshpc.models.d4 import D4Net
 from lenshpc.models.importing import timm_module
-from lenshpc.models.masked_autoencoder import EncoderClassifier
-from lenshpc.models.vit import Vit
 from lenshpc.models.weights import downloaded
-from lenshpc.tasks.supervised.settings import NETWORKS as OWN_NETWORKS
+from lenshpc.registry import Shape
 
-Shape = tuple[int, int, int]
 PREFIX = "network."
-DEFAULT_VIT = Vit()
 
 
 class Backbone(nn.Module):
     """A network in two parts: the features of an image, and the last layer.
 
-    Of a `frozen` one only the last layer learns; its features are standardised by batch norm
+    Under a `linear_probe` only the last layer learns; its features are standardised by batch norm
     without parameters, as linear probes of masked autoencoders are (He et al. 2022, A.1).
     """
 
-    def __init__(self, network: nn.Module, *, frozen: bool = False) -> None:
+    def __init__(self, network: nn.Module, *, linear_probe: bool = False) -> None:
         super().__init__()
         self.network: Any = network
-        self.frozen = frozen
+        self.linear_probe = linear_probe
         self.standardise: nn.Module = nn.Identity()
-        if frozen:
+        if linear_probe:
             last = cast(Any, network).get_classifier()
             network.requires_grad_(requires_grad=False)
             last.requires_grad_(requires_grad=True)
             self.standardise = nn.BatchNorm1d(last.in_features, affine=False)
 
     def train(self, mode: bool = True) -> Self:
-        """Train or evaluate; what is frozen neither drops anything nor follows the batches."""
+        """Train or evaluate; what does not learn neither drops anything nor follows the batches."""
         super().train(mode)
-        if self.frozen:
+        if self.linear_probe:
             self.network.eval()
         return self
 
@@ -85,19 +79,61 @@ def build(
     *,
     image_shape: Shape,
     num_outputs: int,
+    own: Callable[[Shape], nn.Module] | None = None,
     weights: str = "random",
-    vit: Vit = DEFAULT_VIT,
     drop_path: float = 0.0,
-    frozen: bool = False,
+    linear_probe: bool = False,
 ) -> Backbone:
-    """Return the network for (C, H, W) images, with random, `imagenet` or a file's weights."""
-    make = partial(_random, name, image_shape, num_outputs, vit=vit, drop_path=drop_path)
+    """Return the network for (C, H, W) images, with random, `imagenet` or a file's weights.
+
+    `own` makes a network that is not timm's for images of a shape.
+    """
+
+    def make(shape: Shape = image_shape, **options: Any) -> nn.Module:
+        if own is not None:
+            return whole(own(shape))
+        return _from_timm(name, shape, num_outputs, drop_path=drop_path, **options)
+
     network = make()
     if weights != "random":
         path = Path(weights) if weights != "imagenet" else imagenet_file(name)
-        network = _loaded(name, network, path, image_shape, make)
-    _check_size(name, network, image_shape)
-    return Backbone(network, frozen=frozen)
+        network = _loaded(name, network, path, image_shape, None if own else make)
+    _check_size(name, network, image_shape, make)
+    return Backbone(network, linear_probe=linear_probe)
+
+
+def whole(network: nn.Module) -> nn.Module:
+    """Return a network that can be told in features and last layer, as timm's can.
+
+    Of one that cannot, the outputs are the features, and the last layer changes nothing.
+    """
+    return network if hasattr(network, "forward_head") else Whole(network)
+
+
+class Whole(nn.Module):
+    """A network whose features are its outputs."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.last = network, nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the outputs (B, K)."""
+        outputs: Tensor = self.network(image)
+        return outputs
+
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Return the outputs (B, K)."""
+        return self.forward(image)
+
+    def forward_head(self, outputs: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Return what it is given."""
+        del pre_logits
+        return outputs
+
+    def get_classifier(self) -> nn.Module:
+        """Return a layer that changes nothing."""
+        return self.last
 
 
 def imagenet_file(name: str) -> Path:
@@ -108,21 +144,16 @@ def imagenet_file(name: str) -> Path:
     return downloaded(config.hf_hub_id)
 
 
-def _random(
+def _from_timm(
     name: str,
     image_shape: Shape,
     num_outputs: int,
     *,
-    vit: Vit = DEFAULT_VIT,
     drop_path: float = 0.0,
     **options: Any,
 ) -> nn.Module:
-    """Return the network, told the images' size where it wants to know it."""
+    """Return timm's network, told the images' size where it wants to know it."""
     channels, *size = image_shape
-    if name == "mae_vit":
-        return EncoderClassifier(channels, num_outputs, vit, drop_path)
-    if name == "d4_net":
-        return D4Net(channels, num_outputs)
     if drop_path:  # some take no such option, which only they know
         options["drop_path_rate"] = drop_path
     timm, options = timm_module(), {"in_chans": channels, "num_classes": num_outputs, **options}
@@ -147,19 +178,20 @@ def _loaded(
     network: nn.Module,
     path: Path,
     image_shape: Shape,
-    make: Callable[..., nn.Module],
+    make: Callable[..., nn.Module] | None,
 ) -> nn.Module:
     """Return the network with a file's weights; last layer and first convolution are adapted.
 
     The file gets the new last layer, unless its own fits, so that all else must match exactly.
+    `make` makes timm's network again; a network that is not timm's takes the weights as they are.
     """
-    state, config = _read(path), network.pretrained_cfg
+    state, config = _read(path), getattr(network, "pretrained_cfg", {})
     own = network.state_dict()
     for key in _keys(config, "classifier"):
         if key not in state or state[key].shape != own[key].shape:
             state[key] = own[key]
     try:
-        if name in OWN_NETWORKS:
+        if make is None:
             network.load_state_dict(state)
             return network
         facts: dict[str, Any] = {
@@ -201,7 +233,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     return ours or dict(state)
 
 
-def _check_size(name: str, network: nn.Module, image_shape: Shape) -> None:
+def _check_size(
+    name: str, network: nn.Module, image_shape: Shape, make: Callable[[Shape], nn.Module]
+) -> None:
     """Refuse images that the network cannot take, naming sizes that it can."""
     problem = _problem(network, image_shape)
     if problem is None:
@@ -209,14 +243,14 @@ def _check_size(name: str, network: nn.Module, image_shape: Shape) -> None:
     channels, height, width = image_shape
     side = max(height, width)
     near = sorted({32 * max(1, side // 32), 32 * (side // 32 + 1), 224, 256})
-    works = [str(size) for size in near if _takes(name, (channels, size, size))]
+    works = [str(size) for size in near if _takes(make, (channels, size, size))]
     sizes = f"use --set data.image_size={' or '.join(works)}" if works else "use another network"
     raise ConfigError(f"{name} cannot take images of {height}×{width} px ({problem}); {sizes}")
 
 
-def _takes(name: str, image_shape: Shape) -> bool:
+def _takes(make: Callable[[Shape], nn.Module], image_shape: Shape) -> bool:
     try:
-        return _problem(_random(name, image_shape, 2), image_shape) is None
+        return _problem(make(image_shape), image_shape) is None
     except (AssertionError, RuntimeError, ValueError):
         return False
 

@@ -1,12 +1,12 @@
 """The size of a vision transformer's encoder: the same in pre-training and in fine-tuning."""
 
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import PositiveInt, model_validator
 
 from lenshpc.config import Frozen
-
-ENCODERS = ("mae_vit", "mae_sr")  # the networks that hold one
+from lenshpc.errors import ConfigError
 
 
 class Vit(Frozen):
@@ -28,4 +28,13 @@ def check_width(key: str, width: int, heads: int) -> None:
     if width % heads or width % 4:
         raise ValueError(
             f"{key} {width} has to be a multiple of {heads} heads and of the 4 parts of a position"
+        )
+
+
+def check_patch(vit: Vit, encoders: Iterable[str], networks: Iterable[str], side_px: int) -> None:
+    """Refuse images, or parts of pairs, that do not fill one patch of an encoder in use."""
+    if set(encoders) & set(networks) and vit.patch > side_px:
+        raise ConfigError(
+            f"method.vit.patch {vit.patch} is larger than the images of {side_px} pixels; "
+            f"use --set method.vit.patch={side_px} or less"
         )

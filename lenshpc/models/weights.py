@@ -7,49 +7,15 @@ elsewhere, and nothing waits for a network that is not there.
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import sha256
-from lenshpc.models.names import OWN_NAMES
-from lenshpc.run.recipe import Recipe, is_variant, network_of, variant_of
-from lenshpc.tasks.diffusion.feature_extractors import find_inception
-from lenshpc.tasks.diffusion.settings import Diffusion
-from lenshpc.tasks.supervised.settings import Classification
+from lenshpc.registry import families_of, is_kept_file
 
 FILENAMES = ("model.safetensors", "pytorch_model.bin")
 TIMEOUT_S = 5.0
-
-
-def with_weights(recipe: Recipe) -> Recipe:
-    """Return the recipe with the files of weights found that it and its variants name."""
-    plain = [model for model in recipe.models if not is_variant(model)]
-    method = recipe.method.model_copy(update=_files(recipe, plain))
-    variants = {name: _noted(recipe, name) for name in recipe.variants}
-    return recipe.model_copy(update={"method": method, "variants": variants})
-
-
-def _noted(recipe: Recipe, name: str) -> dict[str, Any]:
-    """Return a variant's changes, with what is known of the files that it names."""
-    changes, models = recipe.variants[name], [m for m in recipe.models if variant_of(m) == name]
-    found: dict[str, Any] = _files(recipe.of(models[0]), models) if models else {}
-    if "method.weights" in changes:
-        found = {"weights_sha256": None, **found}  # not that of the recipe's own file
-    elif "method.inception" not in changes:
-        return dict(changes)
-    return {**changes, **{f"method.{key}": value for key, value in found.items()}}
-
-
-def _files(recipe: Recipe, models: Iterable[str]) -> dict[str, str]:
-    match recipe.method:
-        case Classification(weights=weights):
-            return find_weights(weights, map(network_of, models))
-        case Diffusion(inception=str(path)):
-            return {"inception": str(find_inception(path))}
-        case _:
-            return {}
 
 
 def find_weights(weights: str, models: Iterable[str]) -> dict[str, str]:
@@ -112,7 +78,7 @@ def is_reachable() -> bool:
 
 
 def _check_imagenet(model: str) -> None:
-    if model in OWN_NAMES:
+    if families_of("networks", model) or is_kept_file(model):
         raise ConfigError(
             f"{model} has no ImageNet weights; use --set method.weights=random or a file's path"
         )

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import DataError
 from lenshpc.prep.simulation.settings import Simulation
-from lenshpc.run.splits import UNLABELLED
+from lenshpc.store.layout import UNLABELLED
 
 SplitName = Literal["train", "val", "test", "unlabelled"]
 SUFFIXES = {

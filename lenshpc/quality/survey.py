@@ -103,7 +103,7 @@ def _features(store: Store, found: dict[str, Any]) -> pd.DataFrame:
     several = len(store.channels) > 1
     columns = {
         f"{name} of {channel}" if several else name: found[name][:, at]
-        for name in ("mean", "median", "maximum", "deviation", "corner mean")
+        for name in ("mean", "median", "maximum", "std", "corner mean")
         for at, channel in enumerate(store.channels)
     }
     shapes = {
@@ -137,7 +137,7 @@ class _View:
             "samples": pixels[..., self._sampled],
             "mean": pixels.mean(axis=2, dtype=np.float64),
             "median": np.median(pixels, axis=2),
-            "deviation": pixels.std(axis=2, dtype=np.float64),
+            "std": pixels.std(axis=2, dtype=np.float64),
             "corner mean": pixels[..., self._corners].mean(axis=2),
             "profiles": (pixels @ self._rings).astype(np.float64),
             "ellipticity": _ellipticity(moments),

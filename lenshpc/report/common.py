@@ -25,8 +25,7 @@ from lenshpc.report.words import (
     word_metric,
     word_number,
 )
-from lenshpc.run.plan import Plan, planned_store
-from lenshpc.run.results import Findings
+from lenshpc.run.results import RunResults
 from lenshpc.store import Store
 
 Content = Mapping[str, Any]
@@ -71,20 +70,20 @@ def word_missing(one: Content) -> str:
     return f"member {one['index']} ({title}) {one['lack']}"
 
 
-def open_or_tell(plan: Plan, what: str) -> tuple[Store | None, tuple[Block, ...]]:
+def open_or_tell(results: RunResults, what: str) -> tuple[Store | None, tuple[Block, ...]]:
     """Return the store, or none and why `what` is not shown: a run may outlive its store."""
     try:
-        return planned_store(plan), ()
+        return results.store, ()
     except DataError as error:
         return None, (Prose(text=f"{what} are shown: {error}."),)
 
 
-def common_sections(findings: Findings, content: Content) -> tuple[Section, ...]:
+def common_sections(results: RunResults, content: Content) -> tuple[Section, ...]:
     """Return the sections that follow what a task has to say."""
-    findings.say("drawing the training history")
-    cost = (*_ledger(findings.ledger), *_failures(findings.failures))
+    results.say("drawing the training history")
+    cost = (*_usage(results.usage), *_failures(results.failures))
     sections = [
-        Section(title="Training", blocks=_training(findings, content)),
+        Section(title="Training", blocks=_training(results, content)),
         Section(title="Data", blocks=tuple(_data(content))),
         Section(title="Cost and failures", blocks=cost),
         Section(title="How to read this", blocks=(Notes(lines=tuple(content["notes"])),)),
@@ -93,8 +92,8 @@ def common_sections(findings: Findings, content: Content) -> tuple[Section, ...]
     return tuple(section for section in sections if section.blocks)
 
 
-def _training(findings: Findings, content: Content) -> tuple[Block, ...]:
-    figures = draw_histories(findings.plan.recipe.models, findings.trainings)
+def _training(results: RunResults, content: Content) -> tuple[Block, ...]:
+    figures = draw_histories(results.plan.recipe.models, results.trainings)
     return (*figures, _members(content["members"]))
 
 
@@ -133,7 +132,7 @@ def _data(content: Content) -> Iterator[Block]:
     yield _counts(content)
     if content["num_unlabelled"]:
         rows = word_count(content["num_unlabelled"], "more image")
-        part = "" if content["recipe"]["method"].get("consistency") else "no "
+        part = "" if content["unlabelled_learnt"] else "no "
         yield Prose(text=f"{rows} without a label took {part}part in the training.")
 
 
@@ -149,14 +148,14 @@ def _counts(content: Content) -> Table:
     )
 
 
-def _ledger(ledger: Content | None) -> tuple[Block, ...]:
-    """Return what the run's jobs cost: `lenshpc status --ledger` in short."""
-    if not ledger or not ledger["total"]["attempts"]:
+def _usage(usage: Content | None) -> tuple[Block, ...]:
+    """Return what the run's jobs cost: `lenshpc status --usage` in short."""
+    if not usage or not usage["total"]["attempts"]:
         return ()
-    costs = {**ledger.get("models", {}), "all": ledger["total"]}
-    hours = f"{ledger['unit']}-hours"
+    costs = {**usage.get("models", {}), "all": usage["total"]}
+    hours = f"{usage['unit']}-hours"
     titles = ("Model", "Attempts", hours, "Useful", "Wasted")
-    estimate = word_number(ledger.get("estimate_hours"), 2)
+    estimate = word_number(usage.get("estimate_hours"), 2)
     rows = (
         Row(
             cells=(
@@ -170,12 +169,12 @@ def _ledger(ledger: Content | None) -> tuple[Block, ...]:
     )
     return (
         Table(
-            title="Ledger",
+            title="Usage",
             columns=tuple(Column(title=title) for title in titles),
             rows=tuple(rows),
         ),
         Prose(
-            text=f"From {ledger.get('source', 'the jobs')}; at most {estimate} {hours} were "
+            text=f"From {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
             "expected. Wasted: after the last checkpoint of an attempt that ended early."
         ),
     )

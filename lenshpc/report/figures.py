@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from lenshpc.report.content import Figure
 from lenshpc.report.words import word_metric
@@ -19,6 +19,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 GREY = "#8a8a8a"
 INK = "#0a0b0c"  # becomes `currentColor`: the text colour of the page that holds the figure
 SIZE_INCH = (5.2, 3.7)
+POWERS = FormatStrFormatter("%g")  # of a logarithmic axis
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "lenshpc",

@@ -9,16 +9,16 @@ import pandas as pd
 
 from lenshpc.files import read_json
 from lenshpc.run.completion import resume_command
-from lenshpc.run.results import Findings, Training, val_metrics
+from lenshpc.run.results import RunResults, Training, val_metrics
 
 SCHEMA_VERSION = 2
 MEMBER_FACTS = ("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy")
 
 
-def summarise(findings: Findings) -> dict[str, Any]:
+def summarise(results: RunResults) -> dict[str, Any]:
     """Return what is said of a run of any task."""
-    run, plan = findings.run, findings.plan
-    metrics = val_metrics(findings.trainings)
+    run, plan = results.run, results.plan
+    metrics = val_metrics(results.trainings)
     return {
         "schema_version": SCHEMA_VERSION,
         "run": run.name,
@@ -33,16 +33,17 @@ def summarise(findings: Findings) -> dict[str, Any]:
         "splits_hash": plan.splits_hash,
         "code_version": plan.code_version,
         "recipe": plan.recipe.model_dump(mode="json"),
-        "counts": count_rows(findings.splits, plan.classes),
-        "num_unlabelled": int((findings.splits["split"] == "unlabelled").sum()),
+        "counts": count_rows(results.splits, plan.classes),
+        "num_unlabelled": int((results.splits["split"] == "unlabelled").sum()),
+        "unlabelled_learnt": plan.recipe.method.unlabelled is not None,
         "num_members": len(plan.members),
         "missing": [
-            {**member.model_dump(), "lack": lack} for member, lack in findings.lacks.items()
+            {**member.model_dump(), "lack": lack} for member, lack in results.lacks.items()
         ],
         "resume_command": resume_command(run),
-        "members": [_member(training, metrics) for training in findings.trainings],
-        "ledger": findings.ledger,
-        "failures": [dict(one) for one in findings.failures],
+        "members": [_member(training, metrics) for training in results.trainings],
+        "usage": results.usage,
+        "failures": [dict(one) for one in results.failures],
         "provenance": read_json(run.provenance) if run.provenance.is_file() else {},
     }
 

@@ -1,34 +1,20 @@
 """Compose a run's report and write its folder whole: everything, then one rename."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 from lenshpc.files import replacing, replacing_folder, write_json, write_text
+from lenshpc.registry import find_task, load
 from lenshpc.report.content import Report
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
-from lenshpc.run.results import Findings
-from lenshpc.tasks.anomaly import report as anomaly
-from lenshpc.tasks.diffusion import report as diffusion
-from lenshpc.tasks.foundation import report as foundation
-from lenshpc.tasks.super_resolution import report as super_resolution
-from lenshpc.tasks.supervised import report as classification
-
-BUILDERS: Mapping[str, Callable[[Findings], Report]] = MappingProxyType(
-    {
-        "classification": classification.build,
-        "anomaly": anomaly.build,
-        "super_resolution": super_resolution.build,
-        "foundation": foundation.build,
-        "diffusion": diffusion.build,
-    }
-)
+from lenshpc.run.results import RunResults
 
 
-def compose(findings: Findings) -> Report:
-    """Return the report of a run, as the kind of its method has it."""
-    return BUILDERS[findings.plan.recipe.method.kind](findings)
+def compose(results: RunResults) -> Report:
+    """Return the report of a run, as its task judges and shows it."""
+    kind = find_task(results.plan.recipe.task)
+    report: Report = load(kind.report)(results, load(kind.evaluate)(results))
+    return report
 
 
 def write(report: Report, path: Path) -> Path:

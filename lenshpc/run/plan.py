@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -14,11 +15,10 @@ from lenshpc import __version__
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
+from lenshpc.registry import plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe, network_of
-from lenshpc.tasks.diffusion.settings import Diffusion
-from lenshpc.tasks.settings_table import learnt_labels
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     import numpy as np
@@ -61,12 +61,15 @@ class Plan(Frozen):
     image_shape: tuple[int, int, int]
     splits_hash: str
     code_version: str
+    plugins: Mapping[str, str] = {}
     members: tuple[Member, ...]
 
     def fingerprint(self) -> str:
         """Return the SHA-256 over all that can change a result: not limits of time, nor `then`.
 
         A key that has its default is left out, so a later one does not make another Plan of it.
+        Plugins are there by name and version, and files such as ./mynet.py by their hash, which
+        the names of their networks and losses hold.
         """
         recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
         size = self.recipe.resources
@@ -110,7 +113,7 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         check_loading(variant)
     splits = split_manifest(recipe, store)
     for variant in variants:
-        check_batches(variant, splits)
+        check_batches(variant, splits, store.classes)
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -125,6 +128,7 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         image_shape=store.image_shape,
         splits_hash=splits_hash(splits),
         code_version=__version__,
+        plugins=plugins_of(recipe.task, recipe.method, map(network_of, recipe.models)),
         members=members,
     )
     return plan, splits
@@ -191,7 +195,7 @@ def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
     """Return which rows are of a class that the method may learn."""
     import numpy as np
 
-    return np.isin(store.rows["label"], learnt_labels(recipe.method, store.classes))
+    return np.isin(store.rows["label"], recipe.method.learnt_labels(store.classes))
 
 
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
@@ -213,9 +217,9 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
         "test": splits[splits["split"] == "test"],
     }
     method = recipe.method
-    most = method.num_samples if isinstance(method, Diffusion) else None
     return pd.concat(
-        [parts[name].assign(split=name)[:most] for name in method.scored], ignore_index=True
+        [parts[name].assign(split=name)[: method.max_scored] for name in method.scored],
+        ignore_index=True,
     )
 
 

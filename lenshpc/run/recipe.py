@@ -10,24 +10,31 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializeAsAny,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
-from lenshpc.errors import ConfigError
-from lenshpc.models.vit import ENCODERS
-from lenshpc.run.augmentations import D4, Affine, Augmentation, Crop, Flips
-from lenshpc.tasks.foundation.settings import Foundation
-from lenshpc.tasks.settings_table import TASKS, Method
-from lenshpc.tasks.supervised.settings import NETWORKS as OWN_CLASSIFIERS
-from lenshpc.tasks.supervised.settings import Classification
+from lenshpc.registry import (
+    TaskSettings,
+    component_names,
+    families_of,
+    file_reference,
+    find_task,
+    is_kept_file,
+    task_names,
+)
+from lenshpc.run.augmentations import D4, Augmentation, Flips
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
 
 
 VARIED = ("method.", "train.", "data.")
+# A network's name, or FILE.py:NAME, or what a Plan has of that; then a variant's name.
+MODEL = r"([A-Za-z0-9_.]+(@[0-9a-f]+)?|[^+\n]+\.py:[A-Za-z_]\w*)(\+[A-Za-z0-9_]+)?"
 
 
 class Data(Frozen):
@@ -146,7 +153,9 @@ class Recipe(Frozen):
 
     name: Name
     task: str
-    method: Method
+    method: SerializeAsAny[TaskSettings] = Field(
+        default={}, validate_default=True, description="the task's own settings"
+    )
     models: Annotated[tuple[str, ...], Field(min_length=1)]
     folds: PositiveInt = Field(default=5, description="1: a single hold-out split")
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
@@ -168,27 +177,33 @@ class Recipe(Frozen):
     train: Train = Train()
     resources: Resources = Resources()
 
-    @model_validator(mode="before")
+    @field_validator("task")
     @classmethod
-    def _method_is_the_tasks(cls, value: Any) -> Any:
-        """Say which method the keys of `method` belong to."""
-        if not isinstance(value, Mapping) or "task" not in value:
-            return value
-        if value["task"] not in TASKS:
-            raise ValueError(unknown("task", str(value["task"]), TASKS))
-        method = value.get("method", {})
-        if not isinstance(method, Mapping):
-            return value
-        return {
-            **value,
-            "method": {"kind": TASKS[value["task"]].model_fields["kind"].default, **method},
-        }
+    def _task_is_installed(cls, task: str) -> str:
+        if task not in task_names():
+            raise ValueError(unknown("task", task, task_names()))
+        return task
+
+    @field_validator("method", mode="plain")
+    @classmethod
+    def _method_is_the_tasks(cls, value: Any, info: ValidationInfo) -> TaskSettings:
+        """Read `method` as the settings of the task, which stands before it."""
+        if "task" not in info.data:
+            raise ValueError("is read by the task, which is not known")
+        return find_task(info.data["task"]).settings.model_validate(value)
+
+    @classmethod
+    def inner_models(cls, field: str, value: Mapping[str, Any]) -> list[type[Frozen]]:
+        """Return the models that a field may hold: the task's settings for `method`."""
+        if field == "method" and value.get("task") in task_names():
+            return [find_task(value["task"]).settings]
+        return super().inner_models(field, value)
 
     @field_validator("models")
     @classmethod
     def _models_are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         for model in models:
-            if not re.fullmatch(r"[A-Za-z0-9_.]+(\+[A-Za-z0-9_]+)?", model):
+            if not re.fullmatch(MODEL, model):
                 raise ValueError(f"{model!r} is neither NETWORK nor NETWORK+VARIANT")
         return models
 
@@ -234,23 +249,25 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _networks_are_the_tasks(self) -> Self:
-        others = {name for method in TASKS.values() for name in method.networks or ()}
-        others.difference_update(OWN_CLASSIFIERS)
+        method = self.method
+        own = component_names("networks", method.family)
         for network in map(network_of, self.models):
-            if self.method.networks is not None and network not in self.method.networks:
-                what = f"network of task {self.task}"
-                raise ValueError(unknown(what, network, self.method.networks))
-            if self.method.networks is None and network in others:
+            if network in own or is_kept_file(network) or file_reference(network):
+                continue
+            if not method.takes_timm:
+                raise ValueError(unknown(f"network of task {self.task}", network, own))
+            if families_of("networks", network):
                 raise ValueError(f"{network} is no classifier; task {self.task} cannot use it")
         return self
 
     @model_validator(mode="after")
     def _decays_by_layers(self) -> Self:
-        plain = [model for model in self.models if not is_variant(model) and model not in ENCODERS]
+        able = self.method.encoders
+        plain = [model for model in self.models if not is_variant(model) and model not in able]
         if self.train.layer_decay is not None and plain:
             raise ValueError(
-                f"train.layer_decay knows the layers of {' and '.join(ENCODERS)} alone, not of "
-                f"{plain[0]}; drop it, or give {plain[0]} a variant without it"
+                f"train.layer_decay knows the layers of {' and '.join(able) or 'no network'} "
+                f"alone, not of {plain[0]}; drop it, or give {plain[0]} a variant without it"
             )
         return self
 
@@ -263,11 +280,6 @@ class Recipe(Frozen):
                     f"{key} {value}: task {self.task} measures errors in the units of the store, "
                     "which this would change; drop it"
                 )
-        if isinstance(self.method, Foundation) and self.data.normalise == "image":
-            raise ValueError(
-                "data.normalise image forgets how bright each image is, which a reconstruction "
-                "has to tell; use fold"
-            )
         return self
 
     @model_validator(mode="after")
@@ -282,15 +294,8 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _keeps_the_pixel_scale(self) -> Self:
-        steps = (*self.data.augment, *self.data.augment_minority)
-        moving = [step.kind for step in steps if isinstance(step, Affine | Crop)]
-        guided = isinstance(self.method, Classification) and self.method.physics is not None
-        if guided and moving:
-            raise ValueError(
-                f"data.augment {moving[0]} changes scale and centre of the images, by which "
-                "method.physics measures lenses; use d4, flips, noise, psf_jitter or contrast"
-            )
+    def _goes_with_its_method(self) -> Self:
+        self.method.check_recipe(self)
         return self
 
     @model_validator(mode="after")
@@ -315,11 +320,12 @@ class Recipe(Frozen):
                         f"{', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
-            if self.of(model).init_from and network_of(model) not in ENCODERS:
-                able = " or ".join(ENCODERS)
+            able = self.method.encoders
+            if self.of(model).init_from and network_of(model) not in able:
                 raise ValueError(
-                    f"{model} has no encoder that init_from could fill; use {able}, or a variant "
-                    "that sets init_from to null"
+                    f"{model} has no encoder that init_from could fill; use "
+                    f"{' or '.join(able) or 'another task'}, or a variant that sets init_from to "
+                    "null"
                 )
         return self
 
@@ -336,15 +342,7 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
-        return (*self._repeated_remedies(), *self._spared_layers())
-
-    def _repeated_remedies(self) -> Iterator[str]:
-        if not isinstance(self.method, Classification):
-            return
-        sampling = ["data.sampling balanced"] if self.data.sampling == "balanced" else []
-        remedies = [*sampling, *self.method.remedies()]
-        if len(remedies) > 1:
-            yield f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one"
+        return (*self.method.warnings(self), *self._spared_layers())
 
     def _spared_layers(self) -> Iterator[str]:
         if self.train.layer_decay is not None and self.init_from is None:
@@ -392,7 +390,5 @@ def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:
 
 
 def recipe_of_task(task: str) -> str:
-    """Return the name of the recipe that ships for a task: `lens-finding` → `lens_finding`."""
-    if task not in TASKS:
-        raise ConfigError(unknown("task", task, TASKS))
-    return task.replace("-", "_")
+    """Return the recipe that a task names as its own: `lens-finding` → `lens_finding`."""
+    return find_task(task).recipe

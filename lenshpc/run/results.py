@@ -3,10 +3,10 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.errors import IncompleteError
@@ -14,12 +14,10 @@ from lenshpc.files import read_json
 from lenshpc.run.completion import missing_members
 from lenshpc.run.gate import check_complete, word_missing
 from lenshpc.run.paths import MemberPaths, RunPaths
-from lenshpc.run.plan import Member, Plan, load_splits
+from lenshpc.run.plan import Member, Plan, load_splits, planned_store
+from lenshpc.store import Store
 
 Say = Callable[[str], None]
-Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
-Reconstruct = Callable[[Member, npt.NDArray[np.int64]], Mapping[str, npt.NDArray[np.floating]]]
-Walk = Callable[[], npt.NDArray[np.floating]]
 
 
 def silent(_: str) -> None:
@@ -43,12 +41,12 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class RunResults:
     """What is known of a run of any task; `lacks` has a sentence about each missing member.
 
-    `ledger` and `failures` are what its jobs cost and how they failed, as plain values. `say` is
-    told what is being done. `explain` returns maps (n, H, W) in [0, 1] of what the network looked
-    at in n rows of the store; `walk` frames (F, C, H, W) between images that a network draws.
+    `usage` and `failures` are what its jobs cost and how they failed, as plain values. `tools` are
+    the task's functions that need a trained network, by name; they take a member first. `say` is
+    told what is being done.
     """
 
     run: RunPaths
@@ -56,21 +54,29 @@ class Findings:
     splits: pd.DataFrame
     trainings: tuple[Training, ...]
     lacks: Mapping[Member, str]
-    ledger: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, Any]] = ()
-    explain: Explain | None = None
-    reconstruct: Reconstruct | None = None
-    walk: Walk | None = None
+    tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     say: Say = field(default=silent)
+
+    @property
+    def missing(self) -> tuple[Member, ...]:
+        """Return the members that are not done."""
+        return tuple(self.lacks)
+
+    @cached_property
+    def store(self) -> Store:
+        """Return the store that the run was planned on; DataError where it is gone, or another."""
+        return planned_store(self.plan)
 
 
 def gather(
     run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool, **extras: Any
-) -> Findings:
-    """Return the findings of a run; `IncompleteError` if it lacks members, or has none at all."""
+) -> RunResults:
+    """Return what is known of a run; `IncompleteError` if it lacks members, or has none at all."""
     missing = _missing(run, plan, reasons, allow_partial=allow_partial)
     present = [member for member in plan.members if member not in missing]
-    return Findings(
+    return RunResults(
         run=run,
         plan=plan,
         splits=load_splits(run, plan),

@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # it costs a second, which `status` need not pay
     import pandas as pd
 
 HOLDOUT_PARTS = 10
-UNLABELLED = -1  # the label of rows that have none
 
 
 def assign_folds(

@@ -86,9 +86,7 @@ def compare(
     ]
     corrected = holm([p_value for *_, p_value in tests])
     found = []
-    for (a, b), (difference, deviation, p_value), p_holm in zip(
-        pairs, tests, corrected, strict=True
-    ):
+    for (a, b), (difference, std, p_value), p_holm in zip(pairs, tests, corrected, strict=True):
         low, high = interval(drawn[names[a]] - drawn[names[b]])
         found.append(
             Comparison(
@@ -97,7 +95,7 @@ def compare(
                 difference=difference,
                 low=low,
                 high=high,
-                deviation=deviation,
+                std=std,
                 p_value=p_value,
                 p_holm=p_holm,
             )
@@ -109,7 +107,7 @@ def _test(difference: float, variance: float) -> tuple[float, float, float]:
     """Return difference, standard error and two-sided p-value of a normal difference."""
     from scipy.stats import norm
 
-    deviation = float(np.sqrt(max(variance, 0.0)))
-    if deviation < 1e-12:  # equal orders of rows, or both without a pair in the wrong order
+    std = float(np.sqrt(max(variance, 0.0)))
+    if std < 1e-12:  # equal orders of rows, or both without a pair in the wrong order
         return difference, 0.0, 1.0 if abs(difference) < 1e-12 else 0.0
-    return difference, deviation, float(2 * norm.sf(abs(difference) / deviation))
+    return difference, std, float(2 * norm.sf(abs(difference) / std))

@@ -22,7 +22,7 @@ class Spread:
     """A mean over draws, and their standard deviation."""
 
     mean: float
-    deviation: float
+    std: float
 
 
 def frechet(one: Floats, other: Floats) -> float:
@@ -60,7 +60,7 @@ def kid(one: Floats, other: Floats) -> Spread:
         )
         for _ in range(NUM_SUBSETS)
     ]
-    return Spread(mean=float(np.mean(draws)), deviation=float(np.std(draws)))
+    return Spread(mean=float(np.mean(draws)), std=float(np.std(draws)))
 
 
 def polynomial_mmd(one: Floats, other: Floats) -> float:
@@ -96,4 +96,4 @@ def over_halves(apart: Apart, one: Floats, real: Floats) -> Spread:
     made of it, and all lines have the same number of rows, on which such distances depend.
     """
     draws = [apart(one[first], real[second]) for first, second in halvings(len(real))]
-    return Spread(mean=float(np.mean(draws)), deviation=float(np.std(draws)))
+    return Spread(mean=float(np.mean(draws)), std=float(np.std(draws)))

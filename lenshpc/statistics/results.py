@@ -162,7 +162,7 @@ class Comparison:
     difference: float
     low: float
     high: float
-    deviation: float
+    std: float
     p_value: float
     p_holm: float
 

@@ -36,7 +36,6 @@ from lenshpc.statistics.results import (
     Rotation,
     Scores,
 )
-from lenshpc.tasks.supervised.merge import Probabilities
 
 MAX_POINTS = 500  # of a curve that is drawn
 FPR_GRID = np.concatenate([[0.0], np.geomspace(1e-4, 0.1, 61), np.linspace(0.12, 1, 45)])
@@ -57,15 +56,15 @@ def draw_splits(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Resamples]:
     return found
 
 
-def evaluate(
+def score_model(
     name: str,
     rows: pd.DataFrame,
-    probabilities: Probabilities,
+    probabilities: Floats,
     resamples: Mapping[str, Resamples],
     *,
     kind: Kind = "model",
     test_prior: float | None = None,
-    turned: Probabilities | None = None,
+    turned: Floats | None = None,
 ) -> Evaluation:
     """Return the evaluation of merged probabilities (N, K) of `rows`.
 
@@ -93,7 +92,7 @@ def evaluate(
     )
 
 
-def choose_threshold(labels: Labels, probabilities: Probabilities) -> float | None:
+def choose_threshold(labels: Labels, probabilities: Floats) -> float | None:
     """Return the threshold of largest F1 on out-of-fold rows; None for three and more classes."""
     covered = cover(probabilities)
     if probabilities.shape[1] != 2 or len(np.unique(labels[covered])) < 2:
@@ -101,25 +100,25 @@ def choose_threshold(labels: Labels, probabilities: Probabilities) -> float | No
     return metrics.best_f1_threshold(labels[covered], probabilities[covered, 1])
 
 
-def oof_prior(labels: Labels, probabilities: Probabilities) -> float:
+def oof_prior(labels: Labels, probabilities: Floats) -> float:
     """Return the share of positives among the rows that the threshold was chosen on."""
     return float(np.mean(labels[cover(probabilities)] == 1))
 
 
-def cover(probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+def cover(probabilities: Floats) -> npt.NDArray[np.bool_]:
     """Return which rows (N,) have a value."""
     return np.asarray(np.isfinite(probabilities).all(axis=1))
 
 
 def _covered(
-    labels: Labels, probabilities: Probabilities, resamples: Resamples
-) -> tuple[Labels, Probabilities, Resamples]:
+    labels: Labels, probabilities: Floats, resamples: Resamples
+) -> tuple[Labels, Floats, Resamples]:
     covered = cover(probabilities)
     return labels[covered], probabilities[covered], resamples.of(covered)
 
 
 def score(
-    labels: Labels, probabilities: Probabilities, resamples: Resamples, threshold: float | None
+    labels: Labels, probabilities: Floats, resamples: Resamples, threshold: float | None
 ) -> Scores:
     """Return the figures of the rows that are covered."""
     num_rows = len(labels)
@@ -164,7 +163,7 @@ def score(
 
 
 def decide(
-    labels: Labels, probabilities: Probabilities, resamples: Resamples, threshold: float | None
+    labels: Labels, probabilities: Floats, resamples: Resamples, threshold: float | None
 ) -> Decision:
     """Return what follows from a threshold, with percentile intervals."""
     num_classes = probabilities.shape[1]
@@ -183,7 +182,7 @@ def decide(
 
 
 def class_report(
-    labels: Labels, probabilities: Probabilities, decision: Decision
+    labels: Labels, probabilities: Floats, decision: Decision
 ) -> tuple[ClassScores, ...]:
     """Return a line for each class against the rest; the negative one of two is among them."""
     confusion = np.array(decision.confusion)
@@ -212,9 +211,7 @@ def _loss_intervals(losses: Mapping[str, Floats], resamples: Resamples) -> Inter
     return {name: interval(drawn[:, at] / drawn[:, -1]) for at, name in enumerate(losses)}
 
 
-def _ranking_intervals(
-    labels: Labels, probabilities: Probabilities, resamples: Resamples
-) -> Intervals:
+def _ranking_intervals(labels: Labels, probabilities: Floats, resamples: Resamples) -> Intervals:
     """Return intervals of what needs no threshold; TPR0 has none, as no resample beats the rows."""
 
     def measure(found: Points) -> Floats:
@@ -239,11 +236,11 @@ def _ranking_intervals(
     return dict(zip(names, map(interval, np.concatenate(drawn, axis=1)), strict=True))
 
 
-def _num_judged(probabilities: Probabilities) -> int:
+def _num_judged(probabilities: Floats) -> int:
     return 1 if probabilities.shape[1] == 2 else probabilities.shape[1]
 
 
-def _rankings(labels: Labels, probabilities: Probabilities) -> dict[int, Ranking]:
+def _rankings(labels: Labels, probabilities: Floats) -> dict[int, Ranking]:
     """Return the ranking of each judged class that has rows of both kinds."""
     first = 1 if probabilities.shape[1] == 2 else 0
     judged = enumerate(metrics.one_versus_rest(labels, probabilities), start=first)
@@ -254,7 +251,7 @@ def _rankings(labels: Labels, probabilities: Probabilities) -> dict[int, Ranking
     }
 
 
-def draw_aucs(labels: Labels, probabilities: Probabilities, resamples: Resamples) -> Floats:
+def draw_aucs(labels: Labels, probabilities: Floats, resamples: Resamples) -> Floats:
     """Return the AUC (B,) of each resample of covered rows."""
     judged = _rankings(labels, probabilities)
     if len(judged) < _num_judged(probabilities):
@@ -268,7 +265,7 @@ def draw_aucs(labels: Labels, probabilities: Probabilities, resamples: Resamples
 
 
 def rotation(
-    labels: Labels, probabilities: Probabilities, resamples: Resamples, turned: Probabilities
+    labels: Labels, probabilities: Floats, resamples: Resamples, turned: Floats
 ) -> Rotation:
     """Return the AUC of images turned by 90° and its change, on rows that both cover."""
     both = cover(probabilities) & cover(turned)
@@ -285,7 +282,7 @@ def rotation(
     )
 
 
-def curves(labels: Labels, probabilities: Probabilities, resamples: Resamples) -> tuple[Curve, ...]:
+def curves(labels: Labels, probabilities: Floats, resamples: Resamples) -> tuple[Curve, ...]:
     """Return the curves of each judged class that has rows of both kinds, with bands."""
     labels, probabilities, resamples = _covered(labels, probabilities, resamples)
     return tuple(
@@ -334,7 +331,7 @@ def _thin(values: Floats) -> Floats:
     return np.asarray(values[np.linspace(0, len(values) - 1, MAX_POINTS).round().astype(int)])
 
 
-def reliability(labels: Labels, probabilities: Probabilities) -> Reliability | None:
+def reliability(labels: Labels, probabilities: Floats) -> Reliability | None:
     """Return the calibration of the rows that are covered; None if there are none."""
     from scipy.stats import binomtest
 
@@ -358,7 +355,7 @@ def reliability(labels: Labels, probabilities: Probabilities) -> Reliability | N
 
 
 def find_mistakes(
-    rows: pd.DataFrame, probabilities: Probabilities, threshold: float | None, num_shown: int = 20
+    rows: pd.DataFrame, probabilities: Floats, threshold: float | None, num_shown: int = 20
 ) -> pd.DataFrame:
     """Return the test rows decided wrongly, the least probable true class first.
 

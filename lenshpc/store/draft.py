@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError, IncompleteError
 from lenshpc.files import flush, flush_tree, read_json, replacing
-from lenshpc.run.splits import UNLABELLED
 from lenshpc.store.layout import (
     SPLITS,
     TEXT_ROWS,
+    UNLABELLED,
     Pixels,
     StoreSpec,
     channel_statistics,

@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
 
 LAYOUT_VERSION = 2
+UNLABELLED = -1  # the label of rows that have none
 SPLITS = ("train", "val", "test", "unlabelled")
 CHUNK_ROWS = 32
 SHARD_ROWS = 2048

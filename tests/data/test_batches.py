@@ -16,14 +16,14 @@ CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8)).astype(np.uint8)
 
 
-def source(images, scale, mean, deviation, **more):
+def source(images, scale, mean, std, **more):
     return Source(
         reader=InMemory(images, CPU),
         labels=np.arange(100, 100 + len(images)),
         preparation=Preparation(
             scale=scale,
             mean=np.array(mean, dtype=np.float32),
-            deviation=np.array(deviation, dtype=np.float32),
+            std=np.array(std, dtype=np.float32),
             **more,
         ),
         device=CPU,
@@ -39,14 +39,14 @@ def test_batch_holds_normalised_images_labels_and_rows():
     assert (batch["label"].tolist(), batch["row"].tolist()) == ([102, 100], [2, 0])
 
 
-@pytest.mark.parametrize(("mean", "deviation"), [([0, 0], [1, 1]), ([0.5, 0.4], [0.2, 0.3])])
+@pytest.mark.parametrize(("mean", "std"), [([0, 0], [1, 1]), ([0.5, 0.4], [0.2, 0.3])])
 @pytest.mark.parametrize("augment", [(), ("contrast",)])
-def test_bytes_are_scaled_before_all_else(mean, deviation, augment):
+def test_bytes_are_scaled_before_all_else(mean, std, augment):
     rows = [np.array([3, 1]), np.array([5])]
     augmenter = Augmenter(Data(augment=augment).augment, 0) if augment else None
-    found = source(IMAGES, 1 / 255, mean, deviation).batches(rows, augmenter)
+    found = source(IMAGES, 1 / 255, mean, std).batches(rows, augmenter)
     floats = IMAGES.astype(np.float32) / np.float32(255)
-    expected = source(floats, 1.0, mean, deviation).batches(rows, augmenter)
+    expected = source(floats, 1.0, mean, std).batches(rows, augmenter)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one["image"], other["image"], rtol=0, atol=2e-6)
 
@@ -122,7 +122,7 @@ def test_each_image_is_normalised_by_itself():
 def test_grey_images_become_three_channels_before_normalisation():
     grey = IMAGES[:, :1].astype(np.float32)
     (batch,) = source(grey, 1.0, [1, 2, 3], [1, 2, 4], repeats=3).batches([np.array([2])])
-    expected = [(grey[2, 0] - mean) / deviation for mean, deviation in ((1, 1), (2, 2), (3, 4))]
+    expected = [(grey[2, 0] - mean) / std for mean, std in ((1, 1), (2, 2), (3, 4))]
     np.testing.assert_allclose(batch["image"][0], np.stack(expected), rtol=1e-6)
 
 

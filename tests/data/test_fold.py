@@ -52,7 +52,7 @@ def seen(store, plan, splits):
     with opened_fold(plan, plan.members[0], splits, store, CPU) as data:
         prepared = data.source.preparation
         batch = next(data.training_batches(0, rank=0, world_size=1, done=0))
-        return float(prepared.mean[0]), float(prepared.deviation[0]), batch["image"].numpy()
+        return float(prepared.mean[0]), float(prepared.std[0]), batch["image"].numpy()
 
 
 @pytest.mark.parametrize("data", [{}, {"stretch": "sqrt"}, {"crop": 8}])
@@ -85,7 +85,7 @@ def test_normalisation_is_that_of_the_training_rows_alone(tmp_path, data):
 def test_synthetic_rows_are_seen_in_training_alone(tmp_path, space):
     store = stored(tmp_path / "store", images())
     smote = {"space": space, "ratio": 1.0, "neighbours": 3}
-    plan, splits = folds(store, method={"kind": "classification", "smote": smote})
+    plan, splits = folds(store, method={"smote": smote})
     for member in plan.members:
         with opened_fold(plan, member, splits, store, CPU) as data:
             trained = data.training.rows

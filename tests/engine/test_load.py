@@ -20,7 +20,7 @@ def test_network_needs_nothing_that_training_alone_did(tmp_path, seeded, method)
     files = run.paths.member(run.plan.members[0].name)
     trained = build("test_resnet", image_shape=(1, 4, 4), num_outputs=2).eval()
     save_file(trained.state_dict(), files.weights)
-    facts = {key: read_json(files.done)[key] for key in ("mean", "deviation")}
+    facts = {key: read_json(files.done)[key] for key in ("mean", "std")}
     outputs = (files.predictions, files.weights)
     mark_done(files, run.plan.fingerprint(), outputs, facts)
     images = torch.rand(3, 1, 4, 4)

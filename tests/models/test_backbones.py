@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from networks import build
 
 from lenshpc.errors import ConfigError
-from lenshpc.models.backbones import build
 from lenshpc.models.importing import timm_module
-from lenshpc.models.names import OWN_NAMES, check_names, known_names
+from lenshpc.run.networks import check_names, timm_names
+from lenshpc.tasks.classification.settings import Classification
 
 SMALL = ["test_resnet", "test_vit", "test_convnext", "d4_net"]
 NAMED = [
@@ -22,14 +23,14 @@ NAMED = [
 ]
 
 
-def test_known_names_are_ours_and_those_of_timm() -> None:
-    assert known_names() == set(timm_module().list_models()) | OWN_NAMES
+def test_timms_names_are_those_that_it_registers() -> None:
+    assert timm_names() == set(timm_module().list_models())
 
 
 def test_misspelt_name_is_refused_with_the_nearest() -> None:
-    check_names(["resnet18", "d4_net"])
+    check_names(["resnet18", "d4_net"], Classification())
     with pytest.raises(ConfigError) as caught:
-        check_names(["resnet18", "resnet118"])
+        check_names(["resnet18", "resnet118"], Classification())
     assert str(caught.value).startswith("timm knows no model 'resnet118'; did you mean resnet")
 
 

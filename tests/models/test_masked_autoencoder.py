@@ -2,24 +2,17 @@
 
 import pytest
 import torch
+from networks import build
 
 from lenshpc.engine.strategy import adamw
 from lenshpc.errors import ConfigError
-from lenshpc.models.backbones import build
+from lenshpc.models.encoder import Encoder, encoder_of, layer_factors, positions
 from lenshpc.models.importing import timm_module
-from lenshpc.models.masked_autoencoder import (
-    Encoder,
-    MaskedAutoencoder,
-    encoder_of,
-    fill_smoothly,
-    fill_with_mean,
-    layer_factors,
-    positions,
-)
 from lenshpc.models.vit import Vit
 from lenshpc.run.recipe import Train
+from lenshpc.tasks.foundation.networks import MaskedAutoencoder, fill_smoothly, fill_with_mean
 from lenshpc.tasks.foundation.settings import Foundation
-from lenshpc.tasks.super_resolution.networks import build as build_enlarger
+from lenshpc.tasks.super_resolution.networks import SuperResolver, mae_sr
 
 pytestmark = pytest.mark.usefixtures("seeded")
 SIZE = Vit(patch=4, width=24, depth=3, heads=2)
@@ -117,7 +110,7 @@ def test_fillings_are_those_of_closed_forms():
 def test_classifier_and_enlarger_hold_the_encoder_of_the_pre_training():
     encoder = MaskedAutoencoder((1, 16, 16), Foundation(**SMALL)).encoder
     classifier = build("mae_vit", image_shape=(1, 16, 16), num_outputs=3, vit=SIZE)
-    enlarger = build_enlarger("mae_sr", channels=1, scale=2, width=8, blocks=1, vit=SIZE)
+    enlarger = SuperResolver(mae_sr(1, 2, 8, 1, SIZE), 2)
     for model in (classifier, enlarger):
         encoder_of(model).load_state_dict(encoder.state_dict())
     image = torch.randn(2, 1, 16, 16)
@@ -126,7 +119,9 @@ def test_classifier_and_enlarger_hold_the_encoder_of_the_pre_training():
 
 
 def test_probe_trains_its_last_layer_alone_on_standardised_features():
-    probe = build("mae_vit", image_shape=(1, 16, 16), num_outputs=3, vit=SIZE, frozen=True).train()
+    probe = build(
+        "mae_vit", image_shape=(1, 16, 16), num_outputs=3, vit=SIZE, linear_probe=True
+    ).train()
     before = {name: value.clone() for name, value in probe.network.state_dict().items()}
     optimizer = adamw(probe, Train(lr=0.1))
     image = 5 + torch.randn(16, 1, 16, 16)
@@ -139,7 +134,7 @@ def test_probe_trains_its_last_layer_alone_on_standardised_features():
 
 
 def test_frozen_network_keeps_its_batch_statistics():
-    probe = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2, frozen=True).train()
+    probe = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2, linear_probe=True).train()
     before = {name: value.clone() for name, value in probe.network.named_buffers()}
     probe(torch.randn(4, 1, 32, 32))
     assert all(torch.equal(value, before[n]) for n, value in probe.network.named_buffers())

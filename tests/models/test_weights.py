@@ -7,12 +7,13 @@ import time
 
 import pytest
 import torch
+from networks import build
 from safetensors.torch import save_file
 
 from lenshpc.errors import ConfigError
 from lenshpc.models import weights
-from lenshpc.models.backbones import build
 from lenshpc.models.importing import timm_module
+from lenshpc.run.planning import with_files
 from lenshpc.run.recipe import Recipe
 
 
@@ -125,7 +126,10 @@ def test_description_has_the_files_hash(tmp_path):
 
 def test_check_does_not_import_torch():
     code = (
-        "import sys; from lenshpc.models import names, weights; names.check_names(['d4_net']);"
+        "import sys; from lenshpc.models import weights;"
+        "from lenshpc.run.networks import check_names;"
+        "from lenshpc.tasks.classification.settings import Classification;"
+        "check_names(['d4_net'], Classification());"
         "weights.find_weights('random', ['resnet18']); weights.is_reachable;"
         "import huggingface_hub.constants; assert 'torch' not in sys.modules"
     )
@@ -147,7 +151,7 @@ def test_files_of_variants_are_found_as_well(tmp_path):
             "scratch": {"method.weights": "random"},
         },
     )
-    found = weights.with_weights(recipe)
+    found = with_files(recipe)
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("base", "other")}
     methods = [found.of(model).method for model in recipe.models]
     assert [(one.weights, one.weights_sha256) for one in methods] == [
@@ -163,4 +167,4 @@ def test_missing_file_of_a_variant_is_refused():
     models = ("test_resnet", "test_resnet+other")
     recipe = Recipe(name="two", task="multiclass", models=models, variants=variants)
     with pytest.raises(ConfigError, match=r"method.weights absent.pth: no such file"):
-        weights.with_weights(recipe)
+        with_files(recipe)

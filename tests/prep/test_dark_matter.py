@@ -242,7 +242,7 @@ def test_images_have_the_radial_profile_of_real_ones_within_their_spread(name, l
     camera = simulator(load_dataset(name))
     stream = Stream(0, "train", "no" if name == "multiclass" else "no_sub")
     images = np.stack([camera.make(stream, i).image[0] for i in range(200)]) * levels
-    means, deviations = np.array(REAL[name])
-    assert np.all(np.abs(radial_means(images).mean(axis=0) - means) < deviations)
+    means, stds = np.array(REAL[name])
+    assert np.all(np.abs(radial_means(images).mean(axis=0) - means) < stds)
     corner, spread = {"multiclass": (0.0118, 0.0040), "slc": (1.12, 0.35)}[name]
     assert abs(corners(images).mean() - corner) < spread

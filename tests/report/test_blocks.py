@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lenshpc.report.common import _failures, _ledger
+from lenshpc.report.common import _failures, _usage
 from lenshpc.report.content import (
     Banner,
     Column,
@@ -202,5 +202,5 @@ def test_scores_are_binned_by_equal_counts():
 
 def test_run_without_attempts_or_failures_shows_neither():
     total = {"attempts": 0, "hours": 0, "useful_hours": 0, "wasted_hours": 0}
-    assert _ledger(None) == _ledger({"unit": "GPU", "total": total}) == ()
+    assert _usage(None) == _usage({"unit": "GPU", "total": total}) == ()
     assert _failures([]) == ()

@@ -6,6 +6,7 @@ from ranks import recipe as make
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
 from lenshpc.run.recipe import Recipe, load_recipe, recipe_of_task
+from lenshpc.tasks.super_resolution.settings import SuperResolution
 
 
 def complaint(**changes):
@@ -70,11 +71,11 @@ def test_remedies_for_imbalance_that_add_up_are_warned_of():
 
 
 def test_method_is_that_of_the_task():
-    assert make(task="super-resolution", models=["edsr"]).method.kind == "super_resolution"
+    assert type(make(task="super-resolution", models=["edsr"]).method) is SuperResolution
     assert make(task="anomaly", models=["wae"]).monitor == ("loss", -1)
     assert make().monitor == ("auc", 1)
     assert complaint(task="anomali").startswith(
-        "recipe: unknown task 'anomali'; did you mean anomaly?"
+        "recipe: task: unknown task 'anomali'; did you mean anomaly?"
     )
     assert complaint(train__monitor="psnr") == (
         "recipe: train.monitor: unknown metric 'psnr'; known: auc, pr_auc, loss"
@@ -274,7 +275,7 @@ def test_variant_may_start_from_nothing():
         ),
         (
             {"models": ["mae_vit", "test_resnet"], "init_from": "runs/x"},
-            "test_resnet has no encoder that init_from could fill; use mae_vit or mae_sr, or a "
+            "test_resnet has no encoder that init_from could fill; use mae_vit, or a "
             "variant that sets init_from to null",
         ),
         ({"models": ["test resnet"]}, "'test resnet' is neither NETWORK nor NETWORK+VARIANT"),

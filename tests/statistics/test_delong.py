@@ -94,11 +94,11 @@ def test_comparisons_are_paired_tests_of_all_pairs():
         for s in scores
     ]
     for one, (a, b) in zip(found, combinations(range(3), 2), strict=True):
-        deviation = np.sqrt(shared[a, a] + shared[b, b] - 2 * shared[a, b])
+        std = np.sqrt(shared[a, a] + shared[b, b] - 2 * shared[a, b])
         difference = np.mean(wins[a]) - np.mean(wins[b])
-        assert (one.difference, one.deviation) == pytest.approx((difference, deviation))
-        assert one.p_value == pytest.approx(2 * norm.sf(abs(difference) / deviation))
-        assert (one.high - one.low) / (2 * 1.96) == pytest.approx(deviation, rel=0.15)
+        assert (one.difference, one.std) == pytest.approx((difference, std))
+        assert one.p_value == pytest.approx(2 * norm.sf(abs(difference) / std))
+        assert (one.high - one.low) / (2 * 1.96) == pytest.approx(std, rel=0.15)
     assert [one.p_holm for one in found] == holm([one.p_value for one in found])
 
 

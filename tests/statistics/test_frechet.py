@@ -66,8 +66,8 @@ def test_kernel_distance_is_that_of_torchmetrics(sets):
 def test_kernel_distance_of_one_distribution_is_zero_within_its_spread():
     rng = np.random.default_rng(1)
     found = kid(*rng.normal(size=(2, 400, 8)))
-    assert abs(found.mean) < found.deviation
-    assert found.deviation > 0
+    assert abs(found.mean) < found.std
+    assert found.std > 0
 
 
 def test_wasserstein_distance_is_the_mean_of_scipys(sets):
@@ -86,4 +86,4 @@ def test_floor_has_no_row_on_both_sides(sets):
     one, other = sets
     floor = over_halves(frechet, one, one)
     assert 0 < floor.mean < over_halves(frechet, other, one).mean
-    assert floor.deviation > 0
+    assert floor.std > 0

@@ -7,8 +7,10 @@ from lenshpc.statistics import scores as classification
 from lenshpc.statistics.scores import curves, draw_splits, find_mistakes, reliability
 
 
-def evaluate(name, rows, probabilities, **settings):
-    return classification.evaluate(name, rows, probabilities, draw_splits(rows, seed=0), **settings)
+def score(name, rows, probabilities, **settings):
+    return classification.score_model(
+        name, rows, probabilities, draw_splits(rows, seed=0), **settings
+    )
 
 
 def draw(num_classes, num_rows=240):
@@ -23,7 +25,7 @@ def draw(num_classes, num_rows=240):
 
 def test_scores_of_two_classes_agree_with_scikit_learn():
     rows, probabilities = draw(2)
-    found = evaluate("model", rows, probabilities)
+    found = score("model", rows, probabilities)
     test = slice(120, None)
     labels, scores = rows["label"].to_numpy()[test], probabilities[test, 1]
     predicted = scores >= found.threshold
@@ -59,7 +61,7 @@ def test_scores_of_two_classes_agree_with_scikit_learn():
 
 def test_scores_of_three_classes_agree_with_scikit_learn():
     rows, probabilities = draw(3)
-    found = evaluate("model", rows, probabilities)
+    found = score("model", rows, probabilities)
     labels, values = rows["label"].to_numpy()[:120], probabilities[:120]
     predicted = values.argmax(axis=1)
     assert found.threshold is None
@@ -73,28 +75,28 @@ def test_scores_of_three_classes_agree_with_scikit_learn():
 
 def test_threshold_never_moves_with_test_labels():
     rows, probabilities = draw(2)
-    expected = evaluate("model", rows, probabilities).threshold
+    expected = score("model", rows, probabilities).threshold
     rng = np.random.default_rng(1)
     for _ in range(20):
         other = rows.copy()
         other.loc[120:, "label"] = rng.permutation(other.loc[120:, "label"])
-        found = evaluate("model", other, probabilities)
+        found = score("model", other, probabilities)
         assert found.threshold == expected
-        assert found.oof == evaluate("model", rows, probabilities).oof
+        assert found.oof == score("model", rows, probabilities).oof
 
 
 def test_threshold_never_moves_with_test_probabilities():
     rows, probabilities = draw(2)
-    expected = evaluate("model", rows, probabilities).threshold
+    expected = score("model", rows, probabilities).threshold
     probabilities[120:] = probabilities[120:][::-1]
-    assert evaluate("model", rows, probabilities).threshold == expected
+    assert score("model", rows, probabilities).threshold == expected
 
 
 def test_uncovered_rows_are_left_out_and_counted():
     rows, probabilities = draw(2)
-    whole = evaluate("model", rows.drop(index=range(40)), probabilities[40:])
+    whole = score("model", rows.drop(index=range(40)), probabilities[40:])
     probabilities[:40] = np.nan
-    found = evaluate("model", rows, probabilities)
+    found = score("model", rows, probabilities)
     assert (found.oof.num_covered, found.oof.num_rows) == (80, 120)
     assert (found.threshold, found.oof.auc) == (whole.threshold, whole.oof.auc)
     assert found.test == whole.test
@@ -102,7 +104,7 @@ def test_uncovered_rows_are_left_out_and_counted():
 
 def test_model_without_any_covered_row_has_no_figures():
     rows, probabilities = draw(2)
-    found = evaluate("model", rows, np.full_like(probabilities, np.nan))
+    found = score("model", rows, np.full_like(probabilities, np.nan))
     assert found.threshold is None
     assert found.curves == ()
     figures = (found.test.auc, found.test.f1, found.test.accuracy, found.test.log_loss)
@@ -129,18 +131,18 @@ def test_curves_enclose_the_area(num_classes):
 
 def test_curves_of_many_rows_are_thinned_to_their_ends():
     rows, probabilities = draw(2, num_rows=4000)
-    (curve,) = evaluate("model", rows, probabilities).curves
+    (curve,) = score("model", rows, probabilities).curves
     assert len(curve.recall) == len(curve.precision) == classification.MAX_POINTS
     assert (curve.recall[0], curve.recall[-1]) == (1, 0)
 
 
 def test_corrected_threshold_follows_the_declared_prior_only():
     rows, probabilities = draw(2)
-    plain = evaluate("model", rows, probabilities)
+    plain = score("model", rows, probabilities)
     assert plain.corrected is None
     other = rows.copy()
     other.loc[120:, "label"] = 0
-    found = [evaluate("model", one, probabilities, test_prior=0.01) for one in (rows, other)]
+    found = [score("model", one, probabilities, test_prior=0.01) for one in (rows, other)]
     odds = plain.threshold / (1 - plain.threshold) * 99  # 1:1 out-of-fold, 1:99 declared
     assert found[0].corrected.threshold == pytest.approx(odds / (1 + odds))
     assert found[0].corrected.threshold == found[1].corrected.threshold
@@ -152,7 +154,7 @@ def test_corrected_threshold_follows_the_declared_prior_only():
 
 def test_declared_prior_equal_to_the_out_of_fold_one_changes_nothing():
     rows, probabilities = draw(2)
-    found = evaluate("model", rows, probabilities, test_prior=0.5)
+    found = score("model", rows, probabilities, test_prior=0.5)
     assert found.corrected.threshold == pytest.approx(found.threshold)
     assert found.corrected.confusion == found.test.confusion
     assert found.corrected.intervals["f1"] == found.test.intervals["f1"]
@@ -161,12 +163,12 @@ def test_declared_prior_equal_to_the_out_of_fold_one_changes_nothing():
 def test_rotation_is_the_change_of_auc():
     rows, probabilities = draw(2)
     turned = 0.5 * probabilities + 0.5 * draw(2)[1][::-1]
-    found = evaluate("model", rows, probabilities, turned=turned)
+    found = score("model", rows, probabilities, turned=turned)
     expected = oracle.roc_auc_score(rows["label"][120:], turned[120:, 1])
     assert found.rotation.auc == pytest.approx(expected)
     assert found.rotation.change == pytest.approx(expected - found.test.auc)
     assert found.rotation.change_low < found.rotation.change < found.rotation.change_high
-    same = evaluate("model", rows, probabilities, turned=probabilities).rotation
+    same = score("model", rows, probabilities, turned=probabilities).rotation
     assert (same.change, same.change_low, same.change_high) == (0, 0, 0)
 
 
@@ -188,7 +190,7 @@ def test_groups_of_rows_widen_the_interval():
     grouped = rows.assign(group=labels + "/" + (rows["row"] // 12).astype(str))
     probabilities = probabilities[rows["row"] // 12 * 12 + rows["label"]]  # equal within a group
     widths = [
-        np.diff(evaluate("model", one, probabilities).test.intervals["auc"])[0]
+        np.diff(score("model", one, probabilities).test.intervals["auc"])[0]
         for one in (rows, grouped)
     ]
     assert widths[1] > 1.8 * widths[0]

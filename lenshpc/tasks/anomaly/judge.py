@@ -12,14 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.errors import DataError
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
+from lenshpc.run.predictions import ENSEMBLE, read_predictions
 from lenshpc.run.recipe import is_variant
+from lenshpc.run.results import RunResults
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval, points, rank
 from lenshpc.statistics.results import NUM_RESAMPLES, Floats
-from lenshpc.tasks.anomaly.settings import normal_class
-from lenshpc.tasks.supervised.merge import ENSEMBLE, read_scores
+from lenshpc.tasks.anomaly.baselines import score_baselines
+from lenshpc.tasks.anomaly.settings import Anomaly
 
 TURNED = "rot90_"
 SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
@@ -99,12 +102,39 @@ class Line:
     turn: Turn | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """The scores of all rows, the lines of the table, and the baselines' scores of the rows."""
+
+    merged: MergedScores
+    lines: tuple[Line, ...]
+    baselines: Mapping[str, Floats]
+
+
+def evaluate(results: RunResults) -> RunEvaluation:
+    """Return the judgement of a run that learnt one class."""
+    plan, splits = results.plan, results.splits
+    results.say("merging the scores")
+    merged = merge_scores(results.run, plan, splits, results.missing)
+    quantile = Anomaly.of(plan.recipe.method).quantile
+    results.say("judging the scores")
+    lines = judge_scores(merged, quantile=quantile)
+    try:
+        store = results.store
+    except DataError:  # a run may outlive its store
+        return RunEvaluation(merged=merged, lines=lines, baselines={})
+    results.say("scoring the images by baselines")
+    baselines = score_baselines(store, splits, merged.rows, plan.recipe.data.crop)
+    judged = judge_baselines(merged, baselines, quantile=quantile)
+    return RunEvaluation(merged=merged, lines=(*lines, *judged), baselines=baselines)
+
+
 def merge_scores(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
 ) -> MergedScores:
     """Return the mean score of each row over the members to which it is of the same split."""
     present = [member for member in plan.members if member not in missing]
-    frames = {member: read_scores(run, plan, splits, member) for member in present}
+    frames = {member: read_predictions(run, plan, splits, member) for member in present}
     keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
     rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
     rows = rows.sort_values(["split", "row"], ignore_index=True)
@@ -121,7 +151,7 @@ def merge_scores(
     if len(parts) > 1:
         for table in (values, turned):
             table[ENSEMBLE] = np.mean([table[line] for line in parts], axis=0)
-    normal = normal_class(plan.recipe.method, plan.classes)
+    normal = Anomaly.of(plan.recipe.method).normal_label(plan.classes)
     return MergedScores(
         rows=rows,
         anomalous=(rows["label"] != normal).to_numpy(),

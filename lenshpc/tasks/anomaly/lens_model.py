@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
 from lenshpc.physics import deflect_shear, deflect_sis
+from lenshpc.registry import Shape
 from lenshpc.tasks.anomaly.autoencoders import Encoder
-from lenshpc.tasks.anomaly.scorers import Scorer, Shape, row_mean
+from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 
 NUM_LATENTS = 8
 # γ1, γ2 · source's place in Einstein radii · ellipticities of source and lens light

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lenshpc.tasks.anomaly.scorers import Scorer, Shape, row_mean
+from lenshpc.registry import Shape
+from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 
 WIDTHS = (16, 32, 64, 96)
 PATCHES_A_SIDE = 12

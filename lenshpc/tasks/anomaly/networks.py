@@ -1,10 +1,6 @@
-"""The models of one class, by name."""
+"""The models of one class, as the registry has them."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-
-from lenshpc.config import unknown
-from lenshpc.errors import ConfigError
+from lenshpc.registry import TaskSpec
 from lenshpc.tasks.anomaly.autoencoders import (
     Autoencoder,
     VariationalAutoencoder,
@@ -12,27 +8,37 @@ from lenshpc.tasks.anomaly.autoencoders import (
 )
 from lenshpc.tasks.anomaly.lens_model import LensAutoencoder
 from lenshpc.tasks.anomaly.masked import FeatureDistance, MaskedReconstructor
-from lenshpc.tasks.anomaly.scorers import Scorer, Shape
+from lenshpc.tasks.anomaly.scorers import Scorer
 from lenshpc.tasks.anomaly.settings import Anomaly
 
-MODELS: Mapping[str, Callable[[Shape, Anomaly], Scorer]] = MappingProxyType(
-    {
-        "conv_ae": lambda shape, method: Autoencoder(shape, method.latents),
-        "conv_vae": lambda shape, method: VariationalAutoencoder(
-            shape, method.latents, method.kl_anneal
-        ),
-        "wae": lambda shape, method: WassersteinAutoencoder(
-            shape, method.latents, method.mmd_weight
-        ),
-        "mae_scorer": lambda shape, _: MaskedReconstructor(shape),
-        "feature_distance": lambda shape, _: FeatureDistance(shape),
-        "lens_ae": lambda shape, _: LensAutoencoder(shape),
-    }
-)
+
+def conv_ae(spec: TaskSpec) -> Scorer:
+    """Return a convolutional autoencoder."""
+    return Autoencoder(spec.image_shape, Anomaly.of(spec.settings).latents)
 
 
-def build(name: str, *, image_shape: Shape, method: Anomaly) -> Scorer:
-    """Return the model of that name for images (C, H, W)."""
-    if name not in MODELS:
-        raise ConfigError(unknown("model of task anomaly", name, MODELS))
-    return MODELS[name](image_shape, method)
+def conv_vae(spec: TaskSpec) -> Scorer:
+    """Return a variational autoencoder."""
+    settings = Anomaly.of(spec.settings)
+    return VariationalAutoencoder(spec.image_shape, settings.latents, settings.kl_anneal)
+
+
+def wae(spec: TaskSpec) -> Scorer:
+    """Return a Wasserstein autoencoder."""
+    settings = Anomaly.of(spec.settings)
+    return WassersteinAutoencoder(spec.image_shape, settings.latents, settings.mmd_weight)
+
+
+def lens_ae(spec: TaskSpec) -> Scorer:
+    """Return a ray-traced lens that is fitted to each image."""
+    return LensAutoencoder(spec.image_shape)
+
+
+def mae_scorer(spec: TaskSpec) -> Scorer:
+    """Return a masked reconstruction."""
+    return MaskedReconstructor(spec.image_shape)
+
+
+def feature_distance(spec: TaskSpec) -> Scorer:
+    """Return a distance of features."""
+    return FeatureDistance(spec.image_shape)

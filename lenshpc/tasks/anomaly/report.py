@@ -9,10 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lenshpc.errors import DataError
 from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
 from lenshpc.report.content import (
-    Block,
     Column,
     Figure,
     Headline,
@@ -26,23 +24,19 @@ from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, 
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_interval, word_number
 from lenshpc.run.plan import Plan
-from lenshpc.run.results import Findings
+from lenshpc.run.predictions import ENSEMBLE
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
-from lenshpc.store import Store
-from lenshpc.tasks.anomaly.baselines import score_baselines
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
     PARTS,
     Line,
     MergedScores,
-    judge_baselines,
-    judge_scores,
-    merge_scores,
+    RunEvaluation,
     roc_points,
 )
 from lenshpc.tasks.anomaly.pictures import draw_strangest
-from lenshpc.tasks.anomaly.settings import Anomaly, normal_class
-from lenshpc.tasks.supervised.merge import ENSEMBLE
+from lenshpc.tasks.anomaly.settings import Anomaly
 
 LOOKS = {"ensemble": "strong", "model": "", "score": "weak", "baseline": "weak"}
 FIGURES = {
@@ -56,29 +50,19 @@ NUM_BINS = 50
 TAIL = 0.98  # quantile of the scores at which histograms end
 
 
-def build(findings: Findings) -> Report:
+def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that learnt one class."""
-    plan = findings.plan
-    findings.say("merging the scores")
-    merged = merge_scores(findings.run, plan, findings.splits, tuple(findings.lacks))
-    method = plan.recipe.method
-    if not isinstance(method, Anomaly):
-        raise DataError(f"run {findings.run.name} is no anomaly detection but {method.kind}")
-    findings.say("judging the scores")
-    lines = judge_scores(merged, quantile=method.quantile)
-    store, absent = open_or_tell(plan, "No baselines and no images")
-    baselines = _baselines(findings, merged, store)
-    lines = (*lines, *judge_baselines(merged, baselines, quantile=method.quantile))
-    content = _content(findings, lines, merged)
+    plan, merged, lines = results.plan, found.merged, found.lines
+    content = _content(results, lines, merged)
     return Report(
-        title=findings.run.name,
+        title=results.run.name,
         reading=word_reading(content, f", learning {_normal(plan)} alone"),
         banners=partial_banner(content),
         headline=_headline(lines[0]),
         overview=figures_table(lines, "test"),
         sections=(
-            *_sections(findings, merged, lines, baselines, store, absent),
-            *common_sections(findings, content),
+            *_sections(results, found),
+            *common_sections(results, content),
         ),
         content=content,
         predictions=_prediction_table(merged),
@@ -86,14 +70,7 @@ def build(findings: Findings) -> Report:
 
 
 def _normal(plan: Plan) -> str:
-    return plan.classes[normal_class(plan.recipe.method, plan.classes) or 0]
-
-
-def _baselines(findings: Findings, merged: MergedScores, store: Store | None) -> dict[str, Floats]:
-    if store is None:
-        return {}
-    findings.say("scoring the images by baselines")
-    return score_baselines(store, findings.splits, merged.rows, findings.plan.recipe.data.crop)
+    return plan.classes[Anomaly.of(plan.recipe.method).normal_label(plan.classes)]
 
 
 def _headline(line: Line) -> Headline:
@@ -106,19 +83,19 @@ def _headline(line: Line) -> Headline:
     )
 
 
-def _content(findings: Findings, lines: Sequence[Line], merged: MergedScores) -> Mapping[str, Any]:
+def _content(results: RunResults, lines: Sequence[Line], merged: MergedScores) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head = lines[0]
     test = asdict(head.parts["test"])
     content: Mapping[str, Any] = without_nan(
         {
-            **summarise(findings),
+            **summarise(results),
             "headline": {"name": head.name, **test},
             "lines": [asdict(line) for line in lines],
             "heads": dict(merged.heads),
-            "normal": _normal(findings.plan),
+            "normal": _normal(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": list(word_notes(findings.plan)),
+            "notes": list(word_notes(results.plan)),
         }
     )
     return content
@@ -126,8 +103,7 @@ def _content(findings: Findings, lines: Sequence[Line], merged: MergedScores) ->
 
 def word_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
-    normal, method = _normal(plan), plan.recipe.method
-    quantile = method.quantile if isinstance(method, Anomaly) else np.nan
+    normal, quantile = _normal(plan), Anomaly.of(plan.recipe.method).quantile
     yield (
         f"Only {normal} was learnt. Epochs were kept by the loss on {normal} rows of the "
         f"validation fold; the threshold is the {quantile:.0%} quantile of the out-of-fold scores "
@@ -160,16 +136,11 @@ def _prediction_table(merged: MergedScores) -> pd.DataFrame:
     return pd.concat([rows, pd.DataFrame({**merged.values, **turned})], axis=1)
 
 
-def _sections(
-    findings: Findings,
-    merged: MergedScores,
-    lines: Sequence[Line],
-    baselines: Mapping[str, Floats],
-    store: Store | None,
-    absent: tuple[Block, ...],
-) -> Iterator[Section]:
+def _sections(results: RunResults, found: RunEvaluation) -> Iterator[Section]:
     """Yield the sections that are of this task alone."""
-    findings.say("drawing the scores")
+    merged, lines, baselines = found.merged, found.lines, found.baselines
+    store, absent = open_or_tell(results, "No baselines and no images")
+    results.say("drawing the scores")
     tables = [figures_table(lines, part, f"On the {part} rows") for part in ("test", "validation")]
     yield Section(title="Scores", blocks=(*tables, turns_table(lines), *absent))
     yield Section(title="ROC curves", blocks=tuple(draw_rocs(merged, lines, baselines)))
@@ -177,17 +148,17 @@ def _sections(
     yield Section(
         title="Distributions",
         blocks=tuple(
-            draw_distribution(merged, line, part, findings.plan.classes, lines)
+            draw_distribution(merged, line, part, results.plan.classes, lines)
             for line in shown
             for part in PARTS
         ),
     )
     if store is not None:
-        findings.say("drawing the strangest images")
-        blocks = tuple(draw_strangest(findings, merged, store))
+        results.say("drawing the strangest images")
+        blocks = tuple(draw_strangest(results, merged, store))
         if blocks:
             yield Section(title="Most and least anomalous", blocks=blocks)
-    yield Section(title="The models as files", blocks=(_exports(findings),))
+    yield Section(title="The models as files", blocks=(_exports(results),))
 
 
 def _errors(merged: MergedScores) -> list[str]:
@@ -291,14 +262,14 @@ def draw_distribution(
     return draw_figure(name, caption, draw)
 
 
-def _exports(findings: Findings) -> Pairs:
+def _exports(results: RunResults) -> Pairs:
     """Return where each member's weights lie, and the call that makes the model of them."""
-    call = f'lenshpc.engine.load.load_model("{findings.run.root}", member)'
+    call = f'lenshpc.engine.load.load_model("{results.run.root}", member)'
     weights = {
         f"member {one.member.index}, {one.member.name}": str(
-            findings.run.member(one.member.name).weights
+            results.run.member(one.member.name).weights
         )
-        for one in findings.trainings
+        for one in results.trainings
     }
     told = {"model and weights, ready to use": call, **weights}
     return Pairs(title="Architecture and weights", pairs=tuple(told.items()))

@@ -4,8 +4,6 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]
-
 
 class Scorer(nn.Module, ABC):
     """A network that learns images without labels.

@@ -1,22 +1,21 @@
 """Settings of anomaly detection: a model of the normal class alone."""
 
-from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from lenshpc.config import Frozen, unknown
+from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
-from lenshpc.tasks.settings_base import Monitors, Scored
+from lenshpc.registry import Scored, StoreFacts, TaskSettings
+from lenshpc.run.checks import check_learnt
+from lenshpc.run.recipe import Recipe
 
-NETWORKS = ("lens_ae", "conv_ae", "conv_vae", "wae", "mae_scorer", "feature_distance")
 MIN_SIDE_PX = 16  # of an image: the encoders halve it four times
 
 
-class Anomaly(Frozen):
+class Anomaly(TaskSettings):
     """Learn the images of one class; what is reconstructed badly is an anomaly."""
 
-    kind: Literal["anomaly"] = "anomaly"
     normal: str | None = Field(
         default=None, description="the class to be learnt; the store's first if absent"
     )
@@ -31,17 +30,27 @@ class Anomaly(Frozen):
     )
     mmd_weight: PositiveFloat = Field(default=0.1, description="of the latents' MMD in wae's loss")
 
-    monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
+    family: ClassVar[str] = "anomaly"
     scored: ClassVar[Scored] = ("train", "oof", "aside", "test")
-    needs_targets: ClassVar[bool] = False
     measures_pixels: ClassVar[bool] = True
-    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
 
+    def normal_label(self, classes: tuple[str, ...]) -> int:
+        """Return the label of the class that is learnt."""
+        if self.normal is not None and self.normal not in classes:
+            raise ConfigError(unknown("method.normal", self.normal, classes))
+        return classes.index(self.normal) if self.normal else 0
 
-def normal_class(method: Frozen, classes: tuple[str, ...]) -> int | None:
-    """Return the label that an anomaly detector learns; None where all classes are learnt."""
-    if not isinstance(method, Anomaly):
-        return None
-    if method.normal is not None and method.normal not in classes:
-        raise ConfigError(unknown("method.normal", method.normal, classes))
-    return classes.index(method.normal) if method.normal else 0
+    def learnt_labels(self, classes: tuple[str, ...]) -> tuple[int, ...]:
+        """Return the label of the normal class."""
+        return (self.normal_label(classes),)
+
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse images that cannot be turned, or a store without rows to learn or to test."""
+        check_learnt(recipe, facts, "method.normal")
+        _, height, width = facts.held_shape
+        if height != width or height < MIN_SIDE_PX:
+            raise ConfigError(
+                f"task anomaly turns images by 90°, of {MIN_SIDE_PX} pixels a side or more, and "
+                f"these have {height} by {width}; "
+                f"use --set data.crop={max(MIN_SIDE_PX, min(height, width))}"
+            )

@@ -4,7 +4,6 @@ Shapes: B rows of a batch. Other classes never reach training or validation: the
 aside, and the task refuses them.
 """
 
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -13,35 +12,34 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
-from lenshpc.errors import ConfigError, DataError
+from lenshpc.data.normalisation import dtype_that_holds, in_units
+from lenshpc.errors import DataError
 from lenshpc.models.importing import declare_missing_torchvision_ops
-from lenshpc.tasks.anomaly import networks as models
+from lenshpc.registry import TaskSpec, build_component
 from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
-from lenshpc.tasks.anomaly.settings import Anomaly as Settings
-from lenshpc.tasks.anomaly.settings import normal_class
-from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.anomaly.settings import Anomaly
 
 TURNED = "rot90_"
 
 
-class Anomaly:
+class AnomalyDetection:
     """Learn the normal class; score every image by what is left of it after reconstruction."""
 
     num_phases = 1
 
     def __init__(self, spec: TaskSpec) -> None:
-        if not isinstance(spec.method, Settings):
-            raise ConfigError(f"anomaly cannot have the method {spec.method.kind}")
-        self._method, self._classes = spec.method, spec.classes
-        self._normal = normal_class(spec.method, spec.classes) or 0
+        self._spec, self._classes = spec, spec.classes
+        self._normal = Anomaly.of(spec.settings).normal_label(spec.classes)
         self._check_classes(np.flatnonzero(spec.class_counts))
-        self._image_shape = spec.image_shape
-        self._in_units = spec.in_units
-        self._kept = dtype_that_holds(spec.mean, spec.deviation)
+        self._kept = dtype_that_holds(spec.mean, spec.std)
 
     def build_model(self, name: str) -> nn.Module:
         """Return the model for this task's images."""
-        return models.build(name, image_shape=self._image_shape, method=self._method)
+        network: nn.Module = build_component("networks", self._spec, name)
+        return network
+
+    def _in_units(self, images: Tensor) -> Tensor:
+        return in_units(images, self._spec.mean, self._spec.std)
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean loss of normal images; a batch with any other is refused."""
@@ -91,15 +89,6 @@ class Anomaly:
                 f"rows of class {', '.join(others)} came to training or validation, where only "
                 f"{self._classes[self._normal]} belongs; submit the recipe again"
             )
-
-
-def dtype_that_holds(mean: Sequence[float], deviation: Sequence[float]) -> torch.dtype:
-    """Return float16 where it holds such pixels to a hundredth of their deviation, else float32."""
-    wide = all(
-        abs(middle) < 10 * spread and 1e-3 < spread < 100
-        for middle, spread in zip(mean, deviation, strict=True)
-    )
-    return torch.float16 if wide else torch.float32
 
 
 def ssim(image: Tensor, other: Tensor) -> Tensor:

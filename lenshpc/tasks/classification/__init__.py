@@ -1,1 +1,16 @@
 """Lens finding and any other classification."""
+
+from lenshpc.registry import TaskKind
+from lenshpc.tasks.classification.settings import Classification
+
+LENS_FINDING, MULTICLASS = (
+    TaskKind(
+        settings=Classification,
+        task="lenshpc.tasks.supervised.task:Classifier",
+        evaluate="lenshpc.tasks.supervised.judge:evaluate",
+        report="lenshpc.tasks.classification.report:build",
+        recipe=recipe,
+        tools={"explain": "lenshpc.tasks.supervised.explain:grad_cam"},
+    )
+    for recipe in ("lens_finding", "multiclass")
+)

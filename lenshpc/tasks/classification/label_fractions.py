@@ -13,7 +13,7 @@ from lenshpc.report.words import ABSENT, word_interval, word_number
 from lenshpc.run.plan import Plan
 from lenshpc.run.recipe import Recipe, network_of
 from lenshpc.statistics.results import Judgement, Scores
-from lenshpc.tasks.supervised.settings import Classification
+from lenshpc.tasks.supervised.settings import Supervised
 
 EXPLAINED = (
     "A linear probe trains the last layer alone, on standardised features of the frozen encoder. A "
@@ -34,8 +34,7 @@ class Beginning:
     @property
     def way(self) -> str:
         """Return whether the encoder was fine-tuned, probed, or began at random."""
-        method = self.recipe.method
-        if isinstance(method, Classification) and method.frozen:
+        if Supervised.of(self.recipe.method).linear_probe:
             return "linear probe" if self.recipe.init_from else "probe of random weights"
         return "fine-tuned" if self.recipe.init_from else "from scratch"
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenshpc.models.backbones import Backbone, build
+from lenshpc.models.encoder import EncoderClassifier
+from lenshpc.registry import Shape
 from lenshpc.tasks.diffusion.feature_extractors import HEADER, Card, read_card
-
-Shape = tuple[int, int, int]
 
 
 def freeze(model: Backbone, card: Card, path: Path) -> None:
@@ -24,8 +24,16 @@ def freeze(model: Backbone, card: Card, path: Path) -> None:
 
 def backbone_of(card: Card) -> Backbone:
     """Return the network of a card, with random weights."""
+    num_outputs = card.num_outputs
+
+    def encoder(shape: Shape) -> nn.Module:
+        return EncoderClassifier(shape[0], num_outputs, card.vit, drop_path=0.0)
+
     return build(
-        card.network, image_shape=card.image_shape, num_outputs=card.num_outputs, vit=card.vit
+        card.network,
+        image_shape=card.image_shape,
+        num_outputs=num_outputs,
+        own=encoder if card.network == "mae_vit" else None,
     )
 
 
@@ -52,12 +60,12 @@ class FrozenNetwork(nn.Module):
 
     def features(self, stretched: Tensor) -> Tensor:
         """Return features (B, D) of what `resized` gave, stretched as the card says."""
-        mean, deviation = (
+        mean, std = (
             stretched.new_tensor(values)[:, None, None]
-            for values in (self.card.mean, self.card.deviation)
+            for values in (self.card.mean, self.card.std)
         )
         with torch.autocast(stretched.device.type, enabled=False):
-            return self._backbone.features((stretched - mean) / deviation).float()
+            return self._backbone.features((stretched - mean) / std).float()
 
 
 def in_unit_range(images: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor
 
 from lenshpc.data.stretch import stretched
-from lenshpc.tasks.diffusion import feature_extractors as frozen
+from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.extractors import FrozenNetwork
 from lenshpc.tasks.diffusion.inception import Inception
 
@@ -28,17 +28,18 @@ class Features:
         if self._networks is None:
             self._networks = self._read()
         return {
-            frozen.array_name(name, which): network(some)
+            feature_extractors.array_name(name, which): network(some)
             for name, network in self._networks.items()
             for which, some in images.items()
         }
 
     def _read(self) -> dict[str, Network]:
         networks: dict[str, Network] = {
-            name: partial(features, FrozenNetwork(path)) for name, path in frozen.shipped()
+            name: partial(features, FrozenNetwork(path))
+            for name, path in feature_extractors.shipped()
         }
         if self._inception:
-            networks[frozen.FID] = Inception(self._inception)
+            networks[feature_extractors.FID] = Inception(self._inception)
         return networks
 
 

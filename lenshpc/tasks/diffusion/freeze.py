@@ -12,14 +12,12 @@ from lenshpc.engine.load import load_model
 from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, sha256
 from lenshpc.models.backbones import Backbone
-from lenshpc.models.masked_autoencoder import MaskedAutoencoder
+from lenshpc.models.encoder import encoder_of
+from lenshpc.models.vit import Vit
 from lenshpc.run.paths import find_run
 from lenshpc.run.plan import load_plan
 from lenshpc.tasks.diffusion.extractors import backbone_of, freeze
 from lenshpc.tasks.diffusion.feature_extractors import Card
-from lenshpc.tasks.foundation.settings import Foundation
-from lenshpc.tasks.settings_table import learnt_labels
-from lenshpc.tasks.supervised.settings import Classification
 
 
 def freeze_member(run: str, index: int, path: Path) -> str:
@@ -29,24 +27,19 @@ def freeze_member(run: str, index: int, path: Path) -> str:
     model, member = load_model(run, index), plan.members[index]
     recipe = plan.recipe_of(member)
     method, data = recipe.method, recipe.data
-    if not isinstance(method, Classification | Foundation):
-        raise ConfigError(
-            f"run {paths.name} is of task {recipe.task}, whose networks give no features; "
-            "name a classification or a pre-training"
-        )
-    learnt = [plan.classes[label] for label in learnt_labels(method, plan.classes)]
+    learnt = [plan.classes[label] for label in method.learnt_labels(plan.classes)]
     done = read_json(paths.member(member.name).done)
     held, _ = data.in_memory(plan.image_shape, "float32")
     card = Card(
         network=member.network,
         image_shape=data.model_shape(held),
         part=data.crop / min(plan.image_shape[1:]) if data.crop else 1.0,
-        num_outputs=method.num_outputs(len(learnt)) if isinstance(method, Classification) else 1,
+        num_outputs=method.num_outputs(len(learnt)),
         stretch=data.stretch,
         mean=done["mean"],
-        deviation=done["deviation"],
+        std=done["std"],
         trained_on=f"{plan.dataset} ({', '.join(learnt)})",
-        vit=method.vit,
+        vit=getattr(method, "vit", Vit()),
     )
     freeze(with_features(model, card), card, path)
     return sha256(path)
@@ -54,13 +47,16 @@ def freeze_member(run: str, index: int, path: Path) -> str:
 
 def with_features(model: nn.Module, card: Card) -> Backbone:
     """Return a classifier, or the encoder of a pre-training under a last layer that nobody asks."""
-    if isinstance(model, MaskedAutoencoder):
-        backbone = backbone_of(card)
-        backbone.network.encoder.load_state_dict(model.encoder.state_dict())
-        return backbone
-    if not isinstance(model, Backbone):
-        raise ConfigError(f"{card.network} gives no features; name a run of timm's networks")
-    return model
+    if isinstance(model, Backbone):
+        return model
+    encoder = encoder_of(model)
+    if encoder is None or card.network != "mae_vit":
+        raise ConfigError(
+            f"{card.network} gives no features; name a run of a classification or a pre-training"
+        )
+    backbone = backbone_of(card)
+    backbone.network.encoder.load_state_dict(encoder.state_dict())
+    return backbone
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.recipe import Train
 from lenshpc.tasks.diffusion.sampling import Noise, slerp
-from lenshpc.tasks.diffusion.task import SAMPLES, Diffusion
+from lenshpc.tasks.diffusion.task import SAMPLES, Denoising
 
 NUM_STOPS, FRAMES_A_LEG = 3, 5
 MOST_STEPS = 25  # of a frame: reports are written without a GPU, and 15 frames take minutes
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 class Generator:
     """A member's network, and the task that draws with it."""
 
-    task: Diffusion
+    task: Denoising
     model: nn.Module
     device: torch.device
     train: Train
@@ -76,5 +76,10 @@ def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
     """Return a finished member of a diffusion run, on a GPU if there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_model(run.root, member.index).to(device)
-    task = cast(Diffusion, load_task(plan, run, member))
+    task = cast(Denoising, load_task(plan, run, member))
     return Generator(task, model, device, plan.recipe_of(member).train)
+
+
+def walk(plan: Plan, run: RunPaths, member: Member) -> Floats:
+    """Return frames (F, C, H, W) between images that a finished member draws."""
+    return open_generator(plan, run, member).walk()

@@ -14,13 +14,16 @@ import pandas as pd
 from lenshpc.data.decoded import Decoded
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
+from lenshpc.run.predictions import read_array, rejected
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.frechet import Floats, Spread, frechet, halvings, kid, over_halves
 from lenshpc.statistics.frechet import wasserstein as wasserstein_of
 from lenshpc.statistics.image_metrics import Frequencies, blurred, transformed
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.store import Store
-from lenshpc.tasks.diffusion import feature_extractors as frozen
-from lenshpc.tasks.supervised.merge import read_array, rejected
+from lenshpc.tasks.diffusion import feature_extractors
+from lenshpc.tasks.diffusion.memorisation import Memorisation, memorised
+from lenshpc.tasks.diffusion.settings import Diffusion
 
 GENERATED, REAL, CONTROL = IMAGES = ("sample", "real", "blurred")
 STATISTICS = ("pixels", "radial profile", "power spectrum")
@@ -102,6 +105,27 @@ class Judgement:
         return next(one for one in self.lines if one.name == self.headline)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """What was measured of the images of a run, and whether the headline's are copies."""
+
+    judgement: Judgement
+    memory: Memorisation
+
+
+def evaluate(results: RunResults) -> RunEvaluation:
+    """Return the judgement of a run that generates images."""
+    plan, splits, store = results.plan, results.splits, results.store
+    judgement = judge(results.run, plan, splits, store, results.missing, say=results.say)
+    results.say("looking for training images among the generated ones")
+    # against all rows that the headline's members trained on
+    training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
+    images = Decoded(store, plan.recipe.of(judgement.headline).data)
+    pixels = judgement.images.pixels
+    memory = memorised(pixels[GENERATED], pixels[REAL], training, images)
+    return RunEvaluation(judgement=judgement, memory=memory)
+
+
 def judge(
     run: RunPaths,
     plan: Plan,
@@ -136,6 +160,7 @@ def read_images(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, store: Store, member: Member, split: str
 ) -> Images:
     """Return what a member drew for the rows of a split, and the real images of these."""
+    inception = Diffusion.of(plan.recipe_of(member).method).inception
     rows = scored_rows(plan, splits, member)
     rows = rows[rows["split"] == split].reset_index(drop=True)
     places = rows["row"].to_numpy()
@@ -151,8 +176,8 @@ def read_images(
         rows=rows,
         pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blurred(real)},
         features={
-            name: {which: read(frozen.array_name(name, which)) for which in IMAGES}
-            for name in frozen.distances(plan.recipe_of(member).method)
+            name: {which: read(feature_extractors.array_name(name, which)) for which in IMAGES}
+            for name in feature_extractors.distances(inception)
         },
     )
 
@@ -199,7 +224,7 @@ def _feature_measures(images: Images) -> Iterator[Measure]:
         )
         first, second = halvings(len(real))[0]
         yield Measure(
-            name=frozen.kernel_distance(name),
+            name=feature_extractors.kernel_distance(name),
             generated=kid(drawn[first], real[second]),
             floor=kid(real[first], real[second]),
             control=kid(control[first], real[second]),

@@ -89,8 +89,8 @@ class NoiseSchedule:
         alpha = here / there
         of_image = math.sqrt(there) * (1 - alpha) / (1 - here)
         of_noisy = math.sqrt(alpha) * (1 - there) / (1 - here)
-        deviation = math.sqrt((1 - there) / (1 - here) * (1 - alpha))
-        return of_image * image + of_noisy * noisy + deviation * noise
+        std = math.sqrt((1 - there) / (1 - here) * (1 - alpha))
+        return of_image * image + of_noisy * noisy + std * noise
 
     def _at(self, level: int) -> float:
         return 1.0 if level < 0 else float(self.alpha_bar[level])

@@ -9,12 +9,11 @@ from PIL import Image
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.report.content import Figure, Gallery, Picture
-from lenshpc.report.figures import GREY, INK, PALETTE, Look, add_legend, draw_figure
+from lenshpc.report.figures import GREY, INK, PALETTE, POWERS, Look, add_legend, draw_figure
 from lenshpc.report.pictures import colours, encode_png, stretch_of
 from lenshpc.statistics.frechet import Floats
 from lenshpc.tasks.diffusion.judge import CONTROL, GENERATED, REAL, Curves, Judgement
 from lenshpc.tasks.diffusion.memorisation import Memorisation
-from lenshpc.tasks.super_resolution.spectra import POWERS
 
 NUM_SHOWN = 16
 NUM_NEAREST = 8

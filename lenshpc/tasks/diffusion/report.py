@@ -23,20 +23,19 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import flatten, word_number
-from lenshpc.run.plan import planned_store
-from lenshpc.run.results import Findings
-from lenshpc.tasks.diffusion import feature_extractors as frozen
+from lenshpc.run.results import RunResults
+from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.judge import (
-    GENERATED,
     ROWS_A_FEATURE,
     STATISTICS,
     Judgement,
     Line,
     Measure,
-    judge,
+    RunEvaluation,
 )
-from lenshpc.tasks.diffusion.memorisation import Memorisation, memorised
+from lenshpc.tasks.diffusion.memorisation import Memorisation
 from lenshpc.tasks.diffusion.pictures import draw_curves, draw_grids, draw_nearest, draw_walk
+from lenshpc.tasks.diffusion.settings import Diffusion
 
 Networks = Mapping[str, dict[str, Any]]  # name of a distance → what its features are of
 LOOKS = {"model": "strong", "member": ""}
@@ -64,17 +63,13 @@ NOTES = (
 )
 
 
-def build(findings: Findings) -> Report:
+def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that generates images."""
-    run, plan = findings.run, findings.plan
-    store, missing = planned_store(plan), tuple(findings.lacks)
-    judgement = judge(run, plan, findings.splits, store, missing, say=findings.say)
-    recipe = plan.recipe.of(judgement.headline)
-    images = Decoded(store, recipe.data)
-    findings.say("looking for training images among the generated ones")
-    memory = _memorised(findings, judgement, images)
-    networks = frozen.describe_all(recipe.method)
-    content = _content(findings, judgement, memory, networks)
+    run, judgement, memory = results.run, found.judgement, found.memory
+    recipe = results.plan.recipe.of(judgement.headline)
+    images = Decoded(results.store, recipe.data)
+    networks = feature_extractors.describe_all(Diffusion.of(recipe.method).inception)
+    content = _content(results, judgement, memory, networks)
     return Report(
         title=run.name,
         reading=word_reading(content, ""),
@@ -85,19 +80,12 @@ def build(findings: Findings) -> Report:
             Section(title="Distances", blocks=tuple(_distances(judgement, networks))),
             Section(title="Generated and real", blocks=tuple(_pictures(judgement))),
             Section(title="Memorisation", blocks=tuple(_memory(memory, judgement, images))),
-            Section(title="Walk through the noise", blocks=tuple(_walk(findings))),
-            *common_sections(findings, content),
+            Section(title="Walk through the noise", blocks=tuple(_walk(results))),
+            *common_sections(results, content),
         ),
         content=content,
         predictions=judgement.images.rows[["row", "id", "label", "split"]],
     )
-
-
-def _memorised(findings: Findings, judgement: Judgement, images: Decoded) -> Memorisation:
-    """Return the check of the headline's images, against all rows that its members trained on."""
-    splits, pixels = findings.splits, judgement.images.pixels
-    training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
-    return memorised(pixels[GENERATED], pixels["real"], training, images)
 
 
 def _lines(judgement: Judgement, split: str) -> list[Line]:
@@ -106,7 +94,7 @@ def _lines(judgement: Judgement, split: str) -> list[Line]:
 
 def _main(line: Line) -> Measure:
     """Return the measure that stands for a line: the first network's, or else the spectra's."""
-    found = [line.measure(name) for name in (*frozen.FILES, STATISTICS[-1])]
+    found = [line.measure(name) for name in (*feature_extractors.FILES, STATISTICS[-1])]
     return next(one for one in found if one is not None)
 
 
@@ -122,7 +110,7 @@ def _headline(judgement: Judgement) -> Headline:
 
 def _word(measure: Measure, which: str) -> str:
     spread = getattr(measure, which)
-    return f"{spread.mean:.3g} ± {spread.deviation:.2g}"
+    return f"{spread.mean:.3g} ± {spread.std:.2g}"
 
 
 def _distances(judgement: Judgement, networks: Networks) -> Iterator[Block]:
@@ -134,7 +122,7 @@ def _distances(judgement: Judgement, networks: Networks) -> Iterator[Block]:
 
 def _networks(head: Line, networks: Networks) -> Iterator[Block]:
     """Yield what the features are of, which networks are not there, and whether rows suffice."""
-    for name, file in frozen.FILES.items():
+    for name, file in feature_extractors.FILES.items():
         if name not in networks:
             yield Prose(text=f"No {name}: the file {file} of its network is not installed.")
     for name, described in networks.items():
@@ -212,18 +200,18 @@ def _memory(memory: Memorisation, judgement: Judgement, images: Decoded) -> Iter
     yield draw_nearest(memory, judgement, images)
 
 
-def _walk(findings: Findings) -> Iterator[Block]:
-    if findings.walk is None:
+def _walk(results: RunResults) -> Iterator[Block]:
+    if "walk" not in results.tools or not results.trainings:
         return
-    findings.say("walking through the noise")
+    results.say("walking through the noise")
     try:
-        yield draw_walk(findings.walk())
+        yield draw_walk(results.tools["walk"](results.trainings[0].member))
     except LensHpcError as error:
         yield Prose(text=f"No walk through the noise: {error}.")
 
 
 def _content(
-    findings: Findings, judgement: Judgement, memory: Memorisation, networks: Networks
+    results: RunResults, judgement: Judgement, memory: Memorisation, networks: Networks
 ) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head, main, curves = judgement.head, _main(judgement.head), judgement.curves
@@ -232,7 +220,7 @@ def _content(
     }
     content: Mapping[str, Any] = without_nan(
         {
-            **summarise(findings),
+            **summarise(results),
             "headline": {
                 "num_rows": head.num_rows,
                 **_measure(main),

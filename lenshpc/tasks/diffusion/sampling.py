@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lenshpc.registry import Shape
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
-
-Shape = tuple[int, int, int]
 
 MIN_SINE = 1e-6
 

@@ -1,14 +1,17 @@
 """Settings of a diffusion model: noise schedule, what is predicted, network, sampling."""
 
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from lenshpc.config import Frozen
-from lenshpc.tasks.settings_base import Monitors, Scored
+from lenshpc.errors import ConfigError
+from lenshpc.registry import StoreFacts, TaskSettings
+from lenshpc.run.recipe import Recipe
+from lenshpc.tasks.diffusion.feature_extractors import find_inception
 
-NETWORKS = ("unet",)
 LINEAR_STEPS = 1000  # the steps that the published betas of the linear schedule are for
 
 
@@ -23,10 +26,9 @@ class Guidance(Frozen):
     )
 
 
-class Diffusion(Frozen):
+class Diffusion(TaskSettings):
     """Learn to draw images of the training rows' kind from noise (Ho et al. 2020)."""
 
-    kind: Literal["diffusion"] = "diffusion"
     schedule: Literal["linear", "cosine"] = "cosine"
     prediction: Literal["epsilon", "v"] = "v"
     num_steps: Annotated[int, Field(ge=2)] = Field(default=1000, description="levels of noise")
@@ -56,11 +58,9 @@ class Diffusion(Frozen):
         default=None, description="file of Inception's published weights, for the FID"
     )
 
-    monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
-    scored: ClassVar[Scored] = ("oof", "test")
-    needs_targets: ClassVar[bool] = False
+    family: ClassVar[str] = "diffusion"
     measures_pixels: ClassVar[bool] = True
-    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
+    file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"inception": None})
 
     @property
     def halving(self) -> int:
@@ -90,3 +90,38 @@ class Diffusion(Frozen):
         if self.pixel_range is not None and self.pixel_range[0] >= self.pixel_range[1]:
             raise ValueError(f"pixel_range {list(self.pixel_range)} is empty; expected [low, high]")
         return self
+
+    @property
+    def max_scored(self) -> int:
+        """Return how many rows of a split get a generated image."""
+        return self.num_samples
+
+    def find_files(self, networks: Iterable[str]) -> dict[str, Any]:
+        """Return the file of Inception's weights, found and checked."""
+        del networks
+        return {} if self.inception is None else {"inception": str(find_inception(self.inception))}
+
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse images too small for the U-Net, classes that are none, pixels out of range."""
+        _, height, width = facts.held_shape
+        if min(height, width) < self.halving:
+            raise ConfigError(
+                f"method.multipliers halves sides {len(self.multipliers) - 1} times, and images "
+                f"have {height} by {width} pixels; give fewer multipliers"
+            )
+        if recipe.data.grey_to_rgb:
+            raise ConfigError(
+                f"task {recipe.task} draws the channels of the store; drop data.grey_to_rgb"
+            )
+        if self.guidance and len(facts.classes) < 2:
+            raise ConfigError(
+                f"method.guidance tells classes apart, and {facts.path} has one, "
+                f"{facts.classes[0]}; drop it"
+            )
+        low, high = self.pixel_range or (-float("inf"), float("inf"))
+        least, largest = facts.mean_range
+        if least < low or largest > high:
+            raise ConfigError(
+                f"method.pixel_range {[low, high]} does not hold the pixels of {facts.path}, whose "
+                f"images have means of {least:.3g} to {largest:.3g}; give their range, or null"
+            )

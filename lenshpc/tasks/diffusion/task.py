@@ -14,64 +14,55 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
-from lenshpc.errors import ConfigError
+from lenshpc.data.normalisation import dtype_that_holds, in_units
+from lenshpc.registry import TaskSpec, build_component
 from lenshpc.statistics.image_metrics import blurred
-from lenshpc.tasks.anomaly.task import dtype_that_holds
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.diffusion.features import Features
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
 from lenshpc.tasks.diffusion.sampling import Noise, Sampler
-from lenshpc.tasks.diffusion.settings import Diffusion as Settings
-from lenshpc.tasks.diffusion.unet import UNet
+from lenshpc.tasks.diffusion.settings import Diffusion
 
-DEVIATION = 0.5  # of the images that the network sees
+STD = 0.5  # of the images that the network sees
 # What noise is drawn for: each purpose has numbers of its own.
 VALIDATION, EVALUATION, SAMPLES = range(3)
 
 
-class Diffusion:
+class Denoising:
     """A network that is told the level of noise; images are drawn level by level."""
 
     num_phases = 1
 
     def __init__(self, spec: TaskSpec) -> None:
-        if not isinstance(spec.method, Settings):
-            raise ConfigError(f"diffusion cannot have the method {spec.method.kind}")
-        method = spec.method
-        self._method, self._spec, self.shape = method, spec, spec.image_shape
-        self.num_classes = len(spec.classes) if method.guidance else 0
-        self._kept = dtype_that_holds(spec.mean, spec.deviation)
+        settings = Diffusion.of(spec.settings)
+        self._settings, self._spec, self.shape = settings, spec, spec.image_shape
+        self.num_classes = len(spec.classes) if settings.guidance else 0
+        self._kept = dtype_that_holds(spec.mean, spec.std)
         self._schedule = NoiseSchedule(
-            num_steps=method.num_steps,
-            kind=method.schedule,
-            prediction=method.prediction,
-            zero_terminal_snr=method.zero_terminal_snr,
+            num_steps=settings.num_steps,
+            kind=settings.schedule,
+            prediction=settings.prediction,
+            zero_terminal_snr=settings.zero_terminal_snr,
         )
-        self._features = Features(method.inception)
+        self._features = Features(settings.inception)
 
-    def build_model(self, _: str) -> nn.Module:
-        """Return the U-Net of the method's size."""
-        return UNet(
-            self.shape,
-            width=self._method.width,
-            multipliers=self._method.multipliers,
-            blocks=self._method.blocks,
-            num_classes=self.num_classes,
-        )
+    def build_model(self, name: str) -> nn.Module:
+        """Return the network that takes images, levels and classes."""
+        network: nn.Module = build_component("networks", self._spec, name)
+        return network
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean weighted error at random levels; of some rows the class is hidden."""
-        image, label = DEVIATION * batch["image"], None
-        level = torch.randint(self._method.num_steps, (len(image),), device=image.device)
-        if self._method.guidance:
-            hidden = torch.rand(len(image), device=image.device) < self._method.guidance.dropout
+        image, label = STD * batch["image"], None
+        level = torch.randint(self._settings.num_steps, (len(image),), device=image.device)
+        if self._settings.guidance:
+            hidden = torch.rand(len(image), device=image.device) < self._settings.guidance.dropout
             label = torch.where(hidden, self.num_classes, batch["label"])
         return {"loss": self._losses(model, image, torch.randn_like(image), level, label).mean()}
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted error of each row, at a level and with noise that are its own."""
-        image, noise = DEVIATION * batch["image"], Noise((VALIDATION,), batch["row"].tolist())
-        level = noise.levels(self._method.num_steps, image.device)
+        image, noise = STD * batch["image"], Noise((VALIDATION,), batch["row"].tolist())
+        level = noise.levels(self._settings.num_steps, image.device)
         drawn = noise.draw(self.shape, image.device)
         return {"loss": self._losses(model, image, drawn, level, self._label(batch))}
 
@@ -81,7 +72,7 @@ class Diffusion:
         The features are of the drawn image, of the row's own one and of that one blurred.
         """
         drawn = self.draw(model, EVALUATION, 0, batch["row"].tolist(), self._label(batch))
-        real = self._spec.in_units(batch["image"])
+        real = in_units(batch["image"], self._spec.mean, self._spec.std)
         control = torch.from_numpy(blurred(real.cpu().numpy())).to(real.device)
         features = self._features({"sample": drawn, "real": real, "blurred": control})
         return {**self.predict(model, batch), "sample": drawn.to(self._kept), **features}
@@ -116,13 +107,13 @@ class Diffusion:
         most_steps: int | None = None,
     ) -> Tensor:
         """Return the images of what is noise alone; by DDIM where no further noise is given."""
-        steps = self._method.sampling_steps
+        steps = self._settings.sampling_steps
         low, high = self._bounds()
         sampler = Sampler(
             schedule=self._schedule,
-            kind=self._method.sampler,
+            kind=self._settings.sampler,
             num_steps=steps if most_steps is None else min(steps, most_steps),
-            scale=self._method.guidance.scale if self._method.guidance else None,
+            scale=self._settings.guidance.scale if self._settings.guidance else None,
             low=low,
             high=high,
         )
@@ -136,22 +127,21 @@ class Diffusion:
         noisy = self._schedule.add_noise(image, noise, level)
         output = cast(Tensor, model(noisy, level, label)).float()
         error = (output - self._schedule.target(image, noise, level)).square().mean(dim=(1, 2, 3))
-        return self._schedule.weights(level, self._method.min_snr_gamma) * error
+        return self._schedule.weights(level, self._settings.min_snr_gamma) * error
 
     def _label(self, batch: Batch) -> Tensor | None:
-        return batch["label"] if self._method.guidance else None
+        return batch["label"] if self._settings.guidance else None
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return what the network sees in the units of the store."""
-        return self._spec.in_units(image.float() / DEVIATION)
+        return in_units(image.float() / STD, self._spec.mean, self._spec.std)
 
     def _bounds(self) -> tuple[Tensor | None, Tensor | None]:
-        if self._method.pixel_range is None:
+        if self._settings.pixel_range is None:
             return None, None
-        low, high = self._method.pixel_range
-        mean, deviation = (
-            torch.tensor(values).view(-1, 1, 1)
-            for values in (self._spec.mean, self._spec.deviation)
+        low, high = self._settings.pixel_range
+        mean, std = (
+            torch.tensor(values).view(-1, 1, 1) for values in (self._spec.mean, self._spec.std)
         )
-        factor = DEVIATION / deviation
+        factor = STD / std
         return (low - mean) * factor, (high - mean) * factor

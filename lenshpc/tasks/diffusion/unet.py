@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lenshpc.registry import TaskSpec
+from lenshpc.tasks.diffusion.settings import Diffusion
+
 MAX_ATTENTION_SIDE_PX = 20  # of maps that attend to themselves: 400 places
 HEAD_CHANNELS = 32
 MAX_PERIOD = 10_000.0
@@ -213,3 +216,15 @@ def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def build_unet(spec: TaskSpec) -> UNet:
+    """Return the U-Net for the images, classes and settings of a spec."""
+    settings = Diffusion.of(spec.settings)
+    return UNet(
+        spec.image_shape,
+        width=settings.width,
+        multipliers=settings.multipliers,
+        blocks=settings.blocks,
+        num_classes=len(spec.classes) if settings.guidance else 0,
+    )

@@ -12,10 +12,10 @@ import pandas as pd
 
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
+from lenshpc.run.predictions import evaluated_rows, read_predictions
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.bootstrap import draw, interval, weighted_sums
 from lenshpc.statistics.results import NUM_RESAMPLES
-from lenshpc.tasks.settings_table import learnt_labels
-from lenshpc.tasks.supervised.merge import evaluated_rows, read_scores
 
 ERRORS = ("loss", "mean_error", "smooth_error")
 LEARNT = "learnt classes"
@@ -42,6 +42,21 @@ class Line:
     ratio_high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """The errors of all evaluated rows by model, and the lines of the table."""
+
+    merged: pd.DataFrame
+    lines: tuple[Line, ...]
+
+
+def evaluate(results: RunResults) -> RunEvaluation:
+    """Return the judgement of a run that learnt to draw hidden patches."""
+    results.say("merging the errors")
+    merged = merge_errors(results.run, results.plan, results.splits, results.missing)
+    return RunEvaluation(merged=merged, lines=judge_errors(merged, results.plan))
+
+
 def merge_errors(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
 ) -> pd.DataFrame:
@@ -49,7 +64,7 @@ def merge_errors(
     rows = evaluated_rows(splits)
     parts = []
     for model, members in plan.ensembles().items():
-        frames = [read_scores(run, plan, splits, one) for one in members if one not in missing]
+        frames = [read_predictions(run, plan, splits, one) for one in members if one not in missing]
         found = pd.concat(frames) if frames else pd.DataFrame(columns=["row", *ERRORS])
         means = found.groupby("row")[list(ERRORS)].mean().reindex(rows["row"]).to_numpy(float)
         parts.append(rows.assign(model=model, **dict(zip(ERRORS, means.T, strict=True))))
@@ -66,7 +81,7 @@ def judge_errors(merged: pd.DataFrame, plan: Plan, *, seed: int = 0) -> tuple[Li
 
 
 def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[Line]:
-    learnt = rows["label"].isin(learnt_labels(plan.recipe.method, plan.classes))
+    learnt = rows["label"].isin(plan.recipe.method.learnt_labels(plan.classes))
     test = rows["split"] == "test"
     yield _line(rows[test & learnt], model, "test", LEARNT, seed)
     yield _line(rows[~test], model, "oof", LEARNT, seed)

@@ -27,39 +27,35 @@ from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_interval, word_number
 from lenshpc.run.plan import Plan
-from lenshpc.run.results import Findings, Training
+from lenshpc.run.predictions import read_array
+from lenshpc.run.results import RunResults, Training
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.store import Store
-from lenshpc.tasks.foundation.judge import LEARNT, Line, judge_errors, merge_errors
+from lenshpc.tasks.foundation.judge import LEARNT, Line, RunEvaluation
 from lenshpc.tasks.foundation.settings import Foundation
-from lenshpc.tasks.settings_table import learnt_labels
-from lenshpc.tasks.supervised.merge import read_array
 
 NUM_SHOWN = 8
 HIDDEN_GREY = 128
 
 
-def build(findings: Findings) -> Report:
+def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that learnt to draw hidden patches."""
-    plan = findings.plan
-    findings.say("merging the errors")
-    merged = merge_errors(findings.run, plan, findings.splits, tuple(findings.lacks))
-    lines = judge_errors(merged, plan)
-    content = _content(findings, lines)
+    plan, merged, lines = results.plan, found.merged, found.lines
+    content = _content(results, lines)
     return Report(
-        title=findings.run.name,
+        title=results.run.name,
         reading=word_reading(content, f", pre-training on {', '.join(_learnt(plan))}"),
         banners=partial_banner(content),
         headline=_headline(lines[0]),
         overview=errors_table([line for line in lines if line.rows == LEARNT]),
-        sections=(*_sections(findings, lines, merged), *common_sections(findings, content)),
+        sections=(*_sections(results, lines, merged), *common_sections(results, content)),
         content=content,
         predictions=merged.drop(columns=["group", "fold"]),
     )
 
 
 def _learnt(plan: Plan) -> list[str]:
-    return [plan.classes[label] for label in learnt_labels(plan.recipe.method, plan.classes)]
+    return [plan.classes[label] for label in plan.recipe.method.learnt_labels(plan.classes)]
 
 
 def _headline(line: Line) -> Headline:
@@ -71,16 +67,16 @@ def _headline(line: Line) -> Headline:
     )
 
 
-def _content(findings: Findings, lines: Sequence[Line]) -> Mapping[str, Any]:
+def _content(results: RunResults, lines: Sequence[Line]) -> Mapping[str, Any]:
     """Return what report.json holds."""
     content: Mapping[str, Any] = without_nan(
         {
-            **summarise(findings),
+            **summarise(results),
             "headline": asdict(lines[0]),
             "lines": [asdict(line) for line in lines],
-            "learnt": _learnt(findings.plan),
+            "learnt": _learnt(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": list(word_notes(findings.plan)),
+            "notes": list(word_notes(results.plan)),
         }
     )
     return content
@@ -88,9 +84,7 @@ def _content(findings: Findings, lines: Sequence[Line]) -> Mapping[str, Any]:
 
 def word_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
-    method = plan.recipe.method
-    if not isinstance(method, Foundation):
-        return
+    method = Foundation.of(plan.recipe.method)
     yield (
         f"Learnt: {', '.join(_learnt(plan))}, outside the test split. Rows of other classes "
         "are set aside, and test rows are drawn once, with the best weights. An epoch was kept by "
@@ -110,20 +104,22 @@ def word_notes(plan: Plan) -> Iterator[str]:
     )
 
 
-def _sections(findings: Findings, lines: Sequence[Line], merged: pd.DataFrame) -> Iterator[Section]:
+def _sections(
+    results: RunResults, lines: Sequence[Line], merged: pd.DataFrame
+) -> Iterator[Section]:
     """Yield the sections that are of this task alone."""
     yield Section(title="Errors on hidden patches", blocks=(errors_table(lines),))
     rows = merged[(merged["model"] == lines[0].model) & (merged["split"] == "test")]
-    findings.say("drawing what was hidden")
-    store, absent = open_or_tell(findings.plan, "No images")
+    results.say("drawing what was hidden")
+    store, absent = open_or_tell(results, "No images")
     pictures: tuple[Block, ...] = absent
     if store is not None:
-        pictures = (_gallery(findings, findings.trainings[0], store, rows),)
+        pictures = (_gallery(results, results.trainings[0], store, rows),)
     yield Section(title="Hidden, drawn, true", blocks=pictures)
     if len(rows) >= MIN_ROWS:
-        findings.say("mapping the embeddings")
-        yield Section(title="Features", blocks=(_map(findings, findings.trainings[0], rows),))
-    yield Section(title="The encoders as files", blocks=(_exports(findings),))
+        results.say("mapping the embeddings")
+        yield Section(title="Features", blocks=(_map(results, results.trainings[0], rows),))
+    yield Section(title="The encoders as files", blocks=(_exports(results),))
 
 
 def errors_table(lines: Sequence[Line]) -> Table:
@@ -155,13 +151,13 @@ def errors_table(lines: Sequence[Line]) -> Table:
     )
 
 
-def _gallery(findings: Findings, training: Training, store: Store, rows: pd.DataFrame) -> Gallery:
-    plan, member = findings.plan, training.member
+def _gallery(results: RunResults, training: Training, store: Store, rows: pd.DataFrame) -> Gallery:
+    plan, member = results.plan, training.member
     shown = rows.iloc[draw_rows(rows["label"].to_numpy(), NUM_SHOWN)]
     numbers = shown["row"].to_numpy()
     images = Decoded(store, plan.recipe.data).images(numbers)
     drawn, masks = (
-        read_array(findings.run, member, name, numbers) for name in ("reconstruction", "mask")
+        read_array(results.run, member, name, numbers) for name in ("reconstruction", "mask")
     )
     stretch = stretch_of(images)
     panels = (
@@ -195,20 +191,20 @@ def _panel(
     )
 
 
-def _map(findings: Findings, training: Training, rows: pd.DataFrame) -> Block:
+def _map(results: RunResults, training: Training, rows: pd.DataFrame) -> Block:
     """Return the map of the first member's features of test images; it was told no class."""
     drawn = rows.iloc[draw_rows(rows["label"].to_numpy())]
-    features = read_array(findings.run, training.member, "embedding", drawn["row"].to_numpy())
+    features = read_array(results.run, training.member, "embedding", drawn["row"].to_numpy())
     shown = map_embedding(np.asarray(features, np.float64))
     whose = f"the encoder of {training.member.name}, which was told no class"
-    return draw_embedding(shown, drawn["label"].to_numpy(), findings.plan.classes, whose)
+    return draw_embedding(shown, drawn["label"].to_numpy(), results.plan.classes, whose)
 
 
-def _exports(findings: Findings) -> Pairs:
+def _exports(results: RunResults) -> Pairs:
     """Return where each member's weights lie, and how a run goes on from them."""
     weights = {
-        one.member.name: str(findings.run.member(one.member.name).weights)
-        for one in findings.trainings
+        one.member.name: str(results.run.member(one.member.name).weights)
+        for one in results.trainings
     }
-    told = {"go on from it": f"lenshpc submit … --init-from {findings.run.name}", **weights}
+    told = {"go on from it": f"lenshpc submit … --init-from {results.run.name}", **weights}
     return Pairs(title="Weights; the encoder's begin with encoder.", pairs=tuple(told.items()))

@@ -1,21 +1,20 @@
 """Settings of a foundation model: pre-training of an encoder by a masked autoencoder."""
 
-from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from lenshpc.config import Frozen
-from lenshpc.models.vit import Vit, check_width
-from lenshpc.tasks.settings_base import Monitors, Scored
+from lenshpc.config import unknown
+from lenshpc.errors import ConfigError
+from lenshpc.models.vit import Vit, check_patch, check_width
+from lenshpc.registry import StoreFacts, TaskSettings
+from lenshpc.run.checks import check_learnt
+from lenshpc.run.recipe import Recipe, network_of
 
-NETWORKS = ("mae_vit",)
 
-
-class Foundation(Frozen):
+class Foundation(TaskSettings):
     """Draw the hidden patches of images from those that are seen (He et al. 2022)."""
 
-    kind: Literal["foundation"] = "foundation"
     classes: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         default=None, description="those to be learnt; the store's first if absent"
     )
@@ -30,16 +29,47 @@ class Foundation(Frozen):
         default=False, description="draw each patch less its mean, over its deviation"
     )
 
-    monitors: ClassVar[Monitors] = MappingProxyType({"loss": -1})
-    scored: ClassVar[Scored] = ("oof", "test")
-    needs_targets: ClassVar[bool] = False
-    measures_pixels: ClassVar[bool] = False
-    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
+    family: ClassVar[str] = "foundation"
+    encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
 
     @model_validator(mode="after")
     def _width_divides(self) -> Self:
         check_width("decoder_width", self.decoder_width, self.decoder_heads)
         return self
+
+    def learnt_labels(self, classes: tuple[str, ...]) -> tuple[int, ...]:
+        """Return the labels of the classes that are learnt."""
+        names = self.classes or classes[:1]
+        absent = [name for name in names if name not in classes]
+        if absent:
+            raise ConfigError(unknown("class in method.classes", absent[0], classes))
+        return tuple(classes.index(name) for name in names)
+
+    def num_outputs(self, num_classes: int) -> int:
+        """Return 1: a last layer that nobody asks."""
+        del num_classes
+        return 1
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse a normalisation after which nothing can be drawn again."""
+        if recipe.data.normalise == "image":
+            raise ValueError(
+                "data.normalise image forgets how bright each image is, which a reconstruction "
+                "has to tell; use fold"
+            )
+
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse a store without rows to learn, and images of which no patch would be hidden."""
+        _, height, width = facts.held_shape
+        check_patch(self.vit, self.encoders, map(network_of, recipe.models), min(height, width))
+        check_learnt(recipe, facts, "method.classes")
+        patch = self.vit.patch
+        num_patches = -(-height // patch) * -(-width // patch)
+        if not 0 < num_hidden(num_patches, self.mask_ratio) < num_patches:
+            raise ConfigError(
+                f"method.mask_ratio {self.mask_ratio} of {num_patches} patches hides none or all; "
+                f"lower method.vit.patch {patch}, or change the ratio"
+            )
 
 
 def num_hidden(num_patches: int, mask_ratio: float) -> int:

@@ -11,41 +11,35 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.config import unknown
 from lenshpc.data.batches import Batch
 from lenshpc.data.draws import standard_normal
+from lenshpc.data.normalisation import dtype_that_holds, in_units
 from lenshpc.data.stretch import unstretched
-from lenshpc.errors import ConfigError
-from lenshpc.models.masked_autoencoder import (
+from lenshpc.models.encoder import padded
+from lenshpc.registry import TaskSpec, build_component
+from lenshpc.tasks.foundation.networks import (
     MaskedAutoencoder,
     fill_smoothly,
     fill_with_mean,
-    padded,
 )
-from lenshpc.tasks.anomaly.task import dtype_that_holds
-from lenshpc.tasks.base import TaskSpec
-from lenshpc.tasks.foundation.settings import NETWORKS
-from lenshpc.tasks.foundation.settings import Foundation as Settings
+from lenshpc.tasks.foundation.settings import Foundation
 
 FILLS = MappingProxyType({"mean_error": fill_with_mean, "smooth_error": fill_smoothly})
 
 
-class Foundation:
+class MaskedPretraining:
     """Hide most patches of an image and draw them; the loss is of the hidden ones alone."""
 
     num_phases = 1
 
     def __init__(self, spec: TaskSpec) -> None:
-        if not isinstance(spec.method, Settings):
-            raise ConfigError(f"foundation cannot have the method {spec.method.kind}")
-        self._method, self._spec = spec.method, spec
-        self._kept = dtype_that_holds(spec.mean, spec.deviation)
+        self._settings, self._spec = Foundation.of(spec.settings), spec
+        self._kept = dtype_that_holds(spec.mean, spec.std)
 
     def build_model(self, name: str) -> nn.Module:
         """Return the autoencoder for this task's images."""
-        if name not in NETWORKS:
-            raise ConfigError(unknown("network of task foundation", name, NETWORKS))
-        return MaskedAutoencoder(self._spec.image_shape, self._method)
+        network: nn.Module = build_component("networks", self._spec, name)
+        return network
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean loss under masks that are drawn anew."""
@@ -65,7 +59,7 @@ class Foundation:
         pixels were hidden; `embedding` (B, D) is the mean token of the whole image.
         """
         network, (height, width) = cast(MaskedAutoencoder, model), batch["image"].shape[2:]
-        image = padded(batch["image"], self._method.vit.patch)
+        image = padded(batch["image"], self._settings.vit.patch)
         drawn, hidden = network.draw(image, _orders(network, batch))
         mask = network.mask(image, hidden)
         pasted = self._in_units(network.paste(image, drawn, hidden)).to(self._kept)
@@ -88,7 +82,7 @@ class Foundation:
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return normalised, stretched images in the units of the store."""
-        return unstretched(self._spec.in_units(image), self._spec.stretch)
+        return unstretched(in_units(image, self._spec.mean, self._spec.std), self._spec.stretch)
 
 
 def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:

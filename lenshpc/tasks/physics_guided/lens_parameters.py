@@ -12,12 +12,7 @@ import pandas as pd
 
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.tasks.supervised.merge import (
-    evaluated_rows,
-    has_column,
-    mean_over_members,
-    read_columns,
-)
+from lenshpc.run.predictions import evaluated_rows, has_column, mean_over_members, read_predictions
 
 EINSTEIN_RADIUS = "theta_e_arcsec"
 # Those whose mean over members has a meaning; half a turn makes an angle another one.
@@ -70,16 +65,21 @@ def merge_lenses(
     guided = {model: members for model, members in found.items() if members}
     return LensEstimates(
         rows=rows,
-        models={model: _merge(run, members, rows) for model, members in guided.items()},
+        models={
+            model: _merge(run, plan, splits, members, rows) for model, members in guided.items()
+        },
         members={model: members[0] for model, members in guided.items()},
     )
 
 
-def _merge(run: RunPaths, members: list[Member], rows: pd.DataFrame) -> pd.DataFrame:
+def _merge(
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, members: list[Member], rows: pd.DataFrame
+) -> pd.DataFrame:
     columns = [*PARAMETERS, LOSS]
 
     def read(member: Member, mine: pd.DataFrame) -> Floats:
-        return read_columns(run, member, mine, columns).to_numpy(np.float64)
+        frame = read_predictions(run, plan, splits, member, columns).set_index("row")
+        return frame.loc[mine["row"], columns].to_numpy(np.float64)
 
     mean = mean_over_members(members, rows, len(columns), read)
     return pd.DataFrame(mean, columns=columns)

@@ -11,8 +11,10 @@ SMALL = 1e-2  # of the first weights: every image begins with nearly the same le
 class GuidedBackbone(Backbone):
     """A network with a second last layer."""
 
-    def __init__(self, network: nn.Module, num_parameters: int, *, frozen: bool = False) -> None:
-        super().__init__(network, frozen=frozen)
+    def __init__(
+        self, network: nn.Module, num_parameters: int, *, linear_probe: bool = False
+    ) -> None:
+        super().__init__(network, linear_probe=linear_probe)
         self.lens = nn.Linear(self.network.get_classifier().in_features, num_parameters)
         nn.init.normal_(self.lens.weight, std=SMALL)
         nn.init.zeros_(self.lens.bias)

@@ -10,7 +10,7 @@ from lenshpc.data.order import Rows
 from lenshpc.engine.load import load_model, load_task
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.tasks.physics_guided.task import PhysicsGuided
+from lenshpc.tasks.physics_guided.task import GuidedClassifier
 from lenshpc.tasks.supervised.explain import prepared_rows
 
 
@@ -22,7 +22,7 @@ def reconstruct(
     Surface brightness is in the units of the images that the network sees, above the sky.
     """
     model = load_model(run.root, member.index)
-    task = cast(PhysicsGuided, load_task(plan, run, member))
+    task = cast(GuidedClassifier, load_task(plan, run, member))
     with prepared_rows(plan, run, member, rows) as batches, torch.no_grad():
         found = [task.reconstruct(model, batch) for batch in batches]
     return {name: torch.cat([one[name] for one in found]).numpy() for name in found[0]}

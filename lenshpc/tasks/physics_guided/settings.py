@@ -6,6 +6,10 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
+from lenshpc.registry import StoreFacts
+from lenshpc.run.augmentations import Affine, Crop
+from lenshpc.run.recipe import Recipe
+from lenshpc.tasks.supervised.settings import Supervised
 
 Part = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,3 +77,48 @@ def check_field(physics: Physics, side_px: int) -> None:
             f"{physics.pixel_scale_arcsec:g}″); correct method.physics.pixel_scale_arcsec, or "
             "lower the limit"
         )
+
+
+class PhysicsGuided(Supervised):
+    """A classification that must also redraw each image through a lens."""
+
+    physics: Physics | None = Field(
+        default=None, description="the lens; none: the same classification without it"
+    )
+
+    @model_validator(mode="after")
+    def _redraws_single_images(self) -> Self:
+        mixing = {
+            "mixup_alpha": self.mixup_alpha > 0,
+            "cutmix_alpha": self.cutmix_alpha > 0,
+            "smote.space pixel": self.smote is not None and self.smote.space == "pixel",
+        }
+        mixed = [key for key, chosen in mixing.items() if chosen]
+        if self.physics is not None and mixed:
+            raise ValueError(f"{mixed[0]} mixes images, and physics redraws single lenses; drop it")
+        if self.physics is not None and self.loss == "complement":
+            raise ValueError("loss complement has steps of its own; physics goes with the others")
+        return self
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Refuse augmentations that change the scale by which lenses are measured."""
+        steps = (*recipe.data.augment, *recipe.data.augment_minority)
+        moving = [step.kind for step in steps if isinstance(step, Affine | Crop)]
+        if self.physics is not None and moving:
+            raise ValueError(
+                f"data.augment {moving[0]} changes scale and centre of the images, by which "
+                "method.physics measures lenses; use d4, flips, noise, psf_jitter or contrast"
+            )
+
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse images that are not square, or too small for the lenses."""
+        super().check_store(recipe, facts)
+        if self.physics is None:
+            return
+        crop, (_, height, width) = recipe.data.crop, facts.image_shape
+        if height != width and not crop:
+            raise ConfigError(
+                f"method.physics is for square images, and these have {height} by {width} pixels; "
+                f"use --set data.crop={min(height, width)}"
+            )
+        check_field(self.physics, crop or height)

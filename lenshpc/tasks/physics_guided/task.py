@@ -10,30 +10,34 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
-from lenshpc.errors import ConfigError
 from lenshpc.models.backbones import Backbone
-from lenshpc.tasks.base import TaskSpec
+from lenshpc.registry import Task, TaskSpec
 from lenshpc.tasks.physics_guided.lens_layer import LensLayer
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
-from lenshpc.tasks.supervised.task import Classification
+from lenshpc.tasks.physics_guided.settings import Physics, PhysicsGuided
+from lenshpc.tasks.supervised.task import Classifier
 
 
-class PhysicsGuided(Classification):
+def make_task(spec: TaskSpec) -> Task:
+    """Return the guided classification, or a plain one where the settings have no physics."""
+    physics = PhysicsGuided.of(spec.settings).physics
+    return Classifier(spec) if physics is None else GuidedClassifier(spec, physics)
+
+
+class GuidedClassifier(Classifier):
     """The classification's loss, and by a curriculum the misfit of the image redrawn by a lens."""
 
-    def __init__(self, spec: TaskSpec) -> None:
+    def __init__(self, spec: TaskSpec, physics: Physics) -> None:
         super().__init__(spec)
-        if self._method.physics is None:
-            raise ConfigError("a physics-guided classification needs method.physics")
-        self._physics = self._method.physics
-        scale = spec.zoom * self._physics.pixel_scale_arcsec
-        self._layer = LensLayer(self._physics, spec.image_shape[1], scale)
+        self._physics = physics
+        scale = spec.zoom * physics.pixel_scale_arcsec
+        self._layer = LensLayer(physics, spec.image_shape[1], scale)
 
     def build_model(self, name: str) -> nn.Module:
         """Return the classification's network with a second last layer for the lens."""
         built = cast(Backbone, super().build_model(name))
         return GuidedBackbone(
-            built.network, self._physics.num_parameters, frozen=self._method.frozen
+            built.network, self._physics.num_parameters, linear_probe=self._settings.linear_probe
         )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:

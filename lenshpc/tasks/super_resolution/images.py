@@ -14,9 +14,15 @@ import pandas as pd
 from lenshpc.errors import DataError
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
+from lenshpc.run.predictions import (
+    ENSEMBLE,
+    evaluated_rows,
+    open_array,
+    predicted_by,
+    read_predictions,
+)
 from lenshpc.run.recipe import is_variant
 from lenshpc.store import Store
-from lenshpc.tasks.supervised.merge import ENSEMBLE, evaluated_rows, predicted_by, rejected
 
 BLOCK_BYTES = 24_000_000
 CHUNK_ROWS, MAX_BLOCK_ROWS = 32, 1024  # of the merged images; a block is one shard
@@ -35,7 +41,7 @@ class Stack:
     """
 
     mean: Floats
-    deviation: Floats
+    std: Floats
     count: npt.NDArray[np.int64]
 
 
@@ -66,7 +72,7 @@ class _Sums:
             variance = np.maximum(self.square - num * mean**2, 0) / (num - 1)
         few = self.count < 2
         variance[few] = np.nan
-        return Stack(mean=mean.astype(np.float32), deviation=np.sqrt(variance), count=self.count)
+        return Stack(mean=mean.astype(np.float32), std=np.sqrt(variance), count=self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,27 +169,19 @@ def open_images(
     """Return the members' images, each checked to have the rows that it must have predicted."""
     rows = evaluated_rows(splits)
     models = {
-        model: tuple(_opened(run, one, rows) for one in members if one not in missing)
+        model: tuple(
+            _open_member(run, plan, splits, one, rows) for one in members if one not in missing
+        )
         for model, members in plan.ensembles().items()
     }
     return Images(rows=rows, store=store, models=models)
 
 
-def _opened(run: RunPaths, member: Member, rows: pd.DataFrame) -> MemberImages:
-    import zarr
-
-    files = run.member(member.name)
-    mine = predicted_by(member, rows)
-    try:
-        frame = pd.read_parquet(files.predictions, columns=["row", "id", "split", "psnr"])
-        array: Any = zarr.open_array(files.arrays, path="sr", mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise rejected(run, member, f"has images that cannot be read ({reason})") from error
-    keys = ["row", "id", "split"]
-    found = frame.sort_values("row")[keys].to_numpy()
-    if array.shape[0] != len(frame) or not np.array_equal(found, rows.loc[mine, keys].to_numpy()):
-        raise rejected(run, member, "has images of other rows than the split manifest's")
-    places = np.where(mine, pd.Index(frame["row"]).get_indexer(rows["row"]), -1)
+def _open_member(
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member, rows: pd.DataFrame
+) -> MemberImages:
+    frame = read_predictions(run, plan, splits, member, ["psnr"])
+    array, order = open_array(run, member, "sr")
+    places = np.where(predicted_by(member, rows), order.get_indexer(pd.Index(rows["row"])), -1)
     test_psnr = float(frame.loc[frame["split"] == "test", "psnr"].mean())
     return MemberImages(member=member, array=array, places=places, test_psnr=test_psnr)

@@ -14,14 +14,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.files import flush_tree, replacing_folder
+from lenshpc.run.predictions import ENSEMBLE
+from lenshpc.run.results import RunResults
 from lenshpc.statistics import image_metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval, weighted_sums
 from lenshpc.statistics.calibration import Calibration, Spread
 from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Smoothed, Transform
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.statistics.results import NUM_RESAMPLES, Intervals, Kind
-from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, Images, Stack
-from lenshpc.tasks.supervised.merge import ENSEMBLE
+from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, Images, Stack, open_images
 
 BICUBIC = "bicubic"
 MEASURES = ("psnr", "ssim", "mse", "ring_shift_px", "profile_mse")
@@ -100,6 +101,21 @@ class Judgement:
     def line(self, name: str) -> Line:
         """Return the line of that name."""
         return next(line for line in self.lines if line.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """The members' images, and what was measured of them."""
+
+    images: Images
+    judgement: Judgement
+
+
+def evaluate(results: RunResults) -> RunEvaluation:
+    """Return the judgement of a run that enlarges images, and leave its merged images."""
+    images = open_images(results.run, results.plan, results.splits, results.store, results.missing)
+    judgement = judge(images, results.run.merged, say=results.say)
+    return RunEvaluation(images=images, judgement=judgement)
 
 
 def judge(images: Images, merged: Path, *, say: Say = lambda _: None) -> Judgement:
@@ -183,7 +199,7 @@ class _Tally:
         several = true.testing & (stack.count > 1)
         if several.any():
             spread = self.spreads.setdefault(name, Spread(int(stack.count.max())))
-            spread.add(stack.deviation[several], (stack.mean - true.images)[several])
+            spread.add(stack.std[several], (stack.mean - true.images)[several])
 
     def _measure(self, name: str, block: slice, found: Floats, true: _True) -> None:
         """Note the measures of a line's images of a block; NaN where it has none."""

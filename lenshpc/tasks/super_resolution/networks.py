@@ -5,15 +5,15 @@ the end by pixel shuffle (Shi et al. 2016, arXiv 1609.05158).
 """
 
 from collections.abc import Callable, Iterable
-from types import MappingProxyType
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lenshpc.config import unknown
-from lenshpc.errors import ConfigError
-from lenshpc.models.masked_autoencoder import EncoderMaps
+from lenshpc.models.encoder import EncoderMaps
 from lenshpc.models.vit import Vit
+from lenshpc.registry import TaskSpec
+from lenshpc.tasks.super_resolution.settings import SuperResolution, scale_of
 
 RESIDUAL_SCALE = 0.1  # EDSR's
 REDUCTION = 16  # RCAN's: channels to those of the bottleneck of its attention
@@ -129,17 +129,32 @@ def mae_sr(
     return nn.Sequential(EncoderMaps(channels, width, vit), *layers[1:])
 
 
-NETWORKS = MappingProxyType({"srresnet": srresnet, "edsr": edsr, "rcan": rcan, "mae_sr": mae_sr})
+def build_srresnet(spec: TaskSpec) -> SuperResolver:
+    """Return SRResNet for the images and settings of a spec."""
+    return _corrected(spec, srresnet)
 
 
-def build(
-    name: str, *, channels: int, scale: int, width: int, blocks: int, vit: Vit = DEFAULT_VIT
+def build_edsr(spec: TaskSpec) -> SuperResolver:
+    """Return EDSR for the images and settings of a spec."""
+    return _corrected(spec, edsr)
+
+
+def build_rcan(spec: TaskSpec) -> SuperResolver:
+    """Return RCAN for the images and settings of a spec."""
+    return _corrected(spec, rcan)
+
+
+def build_mae_sr(spec: TaskSpec) -> SuperResolver:
+    """Return the network that shares its encoder with a masked autoencoder."""
+    return _corrected(spec, partial(mae_sr, vit=SuperResolution.of(spec.settings).vit))
+
+
+def _corrected(
+    spec: TaskSpec, make: Callable[[int, int, int, int], nn.Sequential]
 ) -> SuperResolver:
-    """Return the network of that name for images of so many channels."""
-    if name not in NETWORKS:
-        raise ConfigError(unknown("super-resolution network", name, NETWORKS))
-    size = (channels, scale, width, blocks)
-    network = mae_sr(*size, vit) if name == "mae_sr" else NETWORKS[name](*size)
+    settings = SuperResolution.of(spec.settings)
+    scale = scale_of(spec.image_shape, spec.target_shape or spec.image_shape)
+    network = make(spec.image_shape[0], scale, settings.width, settings.blocks)
     return SuperResolver(network, scale)
 
 

@@ -57,7 +57,7 @@ def _panels(
         tuple(
             Picture(png=encode_png(pixels), text=f"{name}: {what}", caption=what)
             for what, pixels in _shown(
-                stretch, low[at], bicubic[at], stack.mean[at], high[at], stack.deviation[at], gain
+                stretch, low[at], bicubic[at], stack.mean[at], high[at], stack.std[at], gain
             )
         )
         for at, (name, gain) in enumerate(zip(ids, gains, strict=True))
@@ -70,7 +70,7 @@ def _shown(
     bicubic: Floats,
     found: Floats,
     high: Floats,
-    deviation: Floats,
+    std: Floats,
     gain: float,
 ) -> Iterator[tuple[str, Bytes]]:
     """Yield the pictures of one panel with what they are."""
@@ -83,8 +83,8 @@ def _shown(
     limit = float(np.quantile(np.abs(residuals[0]), RESIDUAL_QUANTILE)) or 1.0
     for what, residual in zip(("bicubic − true", "model − true"), residuals, strict=True):
         yield what, _mapped("RdBu_r", 0.5 + 0.5 * residual / limit)
-    if np.isfinite(deviation).all():
-        spread = deviation.mean(axis=0)
+    if np.isfinite(std).all():
+        spread = std.mean(axis=0)
         yield "spread", _mapped("inferno", spread / (float(spread.max()) or 1.0))
 
 

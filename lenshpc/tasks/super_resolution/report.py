@@ -8,14 +8,13 @@ from lenshpc.report.common import common_sections, partial_banner, word_reading
 from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_covered, word_number
-from lenshpc.run.plan import planned_store
-from lenshpc.run.results import Findings
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES
 from lenshpc.store import Store
-from lenshpc.tasks.super_resolution.images import Images, open_images
-from lenshpc.tasks.super_resolution.judge import Judgement, Line, Quality, judge
+from lenshpc.tasks.super_resolution.images import Images
+from lenshpc.tasks.super_resolution.judge import Judgement, Line, Quality, RunEvaluation
 from lenshpc.tasks.super_resolution.pictures import draw_cases
-from lenshpc.tasks.super_resolution.spectra import deviation, draw_calibration, draw_spectra
+from lenshpc.tasks.super_resolution.spectra import draw_calibration, draw_spectra, power_error
 
 LOOKS = {"model": "", "ensemble": "strong", "combination": "", "baseline": "weak"}
 TITLES = {
@@ -41,20 +40,17 @@ NOTES = (
 )
 
 
-def build(findings: Findings) -> Report:
+def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that enlarges images."""
-    run, plan = findings.run, findings.plan
-    store, missing = planned_store(plan), tuple(findings.lacks)
-    images = open_images(run, plan, findings.splits, store, missing)
-    judgement = judge(images, run.merged, say=findings.say)
-    content = _content(findings, judgement, store)
+    images, judgement = found.images, found.judgement
+    content = _content(results, judgement, images.store)
     return Report(
-        title=run.name,
+        title=results.run.name,
         reading=word_reading(content, f", enlarged to {_word_shape(images.shape)}"),
         banners=partial_banner(content),
         headline=_headline(judgement),
         overview=_lines_table(judgement, "test"),
-        sections=(*_sections(findings, judgement, images), *common_sections(findings, content)),
+        sections=(*_sections(results, judgement, images), *common_sections(results, content)),
         content=content,
         predictions=judgement.rows,
     )
@@ -64,12 +60,12 @@ def _word_shape(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _content(findings: Findings, judgement: Judgement, store: Store) -> Mapping[str, Any]:
+def _content(results: RunResults, judgement: Judgement, store: Store) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head, truth = judgement.line(judgement.headline), judgement.truth
     content: Mapping[str, Any] = without_nan(
         {
-            **summarise(findings),
+            **summarise(results),
             "target_shape": store.target_shape,
             "headline": {"name": head.name, **asdict(head.test)},
             "models": [_model(line, judgement) for line in judgement.lines],
@@ -79,7 +75,7 @@ def _content(findings: Findings, judgement: Judgement, store: Store) -> Mapping[
                 "noise": truth.noise,
                 "knee": truth.knee,
             },
-            "merged": str(findings.run.merged),
+            "merged": str(results.run.merged),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "images"},
             "notes": NOTES,
         }
@@ -96,7 +92,7 @@ def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
         "test": asdict(line.test),
         "members_psnr": line.members_psnr,
         "ensemble_gain_db": line.ensemble_gain_db,
-        "power_deviation": deviation(line, judgement.truth),
+        "power_deviation": power_error(line, judgement.truth),
         "ratio": spectrum.ratio.tolist(),
         "correlation": spectrum.correlation.tolist(),
         "calibration": {
@@ -125,13 +121,13 @@ def _headline(judgement: Judgement) -> Headline:
     )
 
 
-def _sections(findings: Findings, judgement: Judgement, images: Images) -> Iterator[Section]:
+def _sections(results: RunResults, judgement: Judgement, images: Images) -> Iterator[Section]:
     yield Section(title="Models", blocks=tuple(_models(judgement)))
-    findings.say("drawing the spectra")
+    results.say("drawing the spectra")
     spectra: tuple[Block, ...] = (*draw_spectra(judgement), _spectra_table(judgement))
     yield Section(title="Power spectra", blocks=spectra)
-    findings.say("drawing the best and the worst images")
-    cases: tuple[Block, ...] = (*draw_cases(judgement, images), Prose(text=_word_merged(findings)))
+    results.say("drawing the best and the worst images")
+    cases: tuple[Block, ...] = (*draw_cases(judgement, images), Prose(text=_word_merged(results)))
     yield Section(title="Images", blocks=cases)
     uncertain = tuple(draw_calibration(judgement))
     if uncertain:
@@ -139,9 +135,9 @@ def _sections(findings: Findings, judgement: Judgement, images: Images) -> Itera
         yield Section(title="Spread of members as uncertainty", blocks=(*uncertain, table))
 
 
-def _word_merged(findings: Findings) -> str:
+def _word_merged(results: RunResults) -> str:
     return (
-        f"The merged images of all evaluated rows are the array sr of {findings.run.merged}, in "
+        f"The merged images of all evaluated rows are the array sr of {results.run.merged}, in "
         "the order of the report's predictions.parquet."
     )
 
@@ -197,7 +193,7 @@ def _spectra_table(judgement: Judgement) -> Table:
     knee = int((truth.frequency < truth.knee).sum())
 
     def cells(line: Line) -> Iterator[str]:
-        yield word_number(deviation(line, truth), 3)
+        yield word_number(power_error(line, truth), 3)
         correlation = line.spectrum.correlation
         yield word_number(float(correlation[:knee].mean()) if knee else None, 3)
         yield word_number(float(correlation[min(knee, len(correlation) - 1)]), 3)

@@ -1,27 +1,23 @@
 """Settings of super-resolution: loss, patches, size of the network; what pairs must be like."""
 
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
-from lenshpc.models.vit import Vit
-from lenshpc.tasks.settings_base import Monitors, Scored
+from lenshpc.models.vit import Vit, check_patch
+from lenshpc.registry import Monitors, Shape, StoreFacts, TaskSettings
+from lenshpc.run.recipe import Recipe, network_of
 
-Shape = tuple[int, int, int]
-
-NETWORKS = ("srresnet", "edsr", "rcan", "mae_sr")
 SCALES = (2, 4)
 MIN_SIDE_PX = 11  # of a high-resolution image: the window of SSIM
 
 
-class SuperResolution(Frozen):
+class SuperResolution(TaskSettings):
     """Learn the high-resolution half of pairs from the low-resolution one."""
 
-    kind: Literal["super_resolution"] = "super_resolution"
-    loss: Literal["l1", "l2", "l1_ssim", "fourier"] = "l1"
+    loss: str = Field(default="l1", description="by name, or FILE.py:NAME")
     patch: Annotated[int, Field(ge=8)] | None = Field(
         default=None, description="side in low-resolution pixels to train on; whole images if none"
     )
@@ -29,11 +25,28 @@ class SuperResolution(Frozen):
     blocks: PositiveInt = Field(default=16, description="residual blocks of the network")
     vit: Vit = Field(default=Vit(), description="the size of mae_sr's encoder")
 
+    family: ClassVar[str] = "super_resolution"
     monitors: ClassVar[Monitors] = MappingProxyType({"psnr": 1, "ssim": 1, "loss": -1})
-    scored: ClassVar[Scored] = ("oof", "test")
     needs_targets: ClassVar[bool] = True
     measures_pixels: ClassVar[bool] = True
-    networks: ClassVar[tuple[str, ...] | None] = NETWORKS
+    loss_keys: ClassVar[tuple[str, ...]] = ("loss",)
+    encoders: ClassVar[tuple[str, ...]] = ("mae_sr",)
+
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse a store without pairs, and pairs with which no member could train."""
+        if facts.target_shape is None:
+            raise ConfigError(
+                f"task {recipe.task} learns from pairs, and {facts.path} holds none; "
+                "prepare a dataset that has a target, such as super_resolution"
+            )
+        if recipe.data.image_size is not None:
+            raise ConfigError(
+                f"data.image_size would resize the images of {facts.path}, not their targets; "
+                "drop it"
+            )
+        check_pairs(self, recipe.data.model_shape(facts.image_shape), facts.target_shape)
+        side = self.patch or min(facts.held_shape[1:])
+        check_patch(self.vit, self.encoders, map(network_of, recipe.models), side)
 
 
 def scale_of(image_shape: Shape, target_shape: Shape) -> int:
@@ -49,7 +62,7 @@ def scale_of(image_shape: Shape, target_shape: Shape) -> int:
     )
 
 
-def check_pairs(method: SuperResolution, image_shape: Shape, target_shape: Shape) -> None:
+def check_pairs(settings: SuperResolution, image_shape: Shape, target_shape: Shape) -> None:
     """Refuse, before anything is submitted, pairs with which no member could train."""
     scale = scale_of(image_shape, target_shape)
     side, target_side = min(image_shape[1:]), min(target_shape[1:])
@@ -57,9 +70,9 @@ def check_pairs(method: SuperResolution, image_shape: Shape, target_shape: Shape
         raise ConfigError(
             f"high-resolution images are {_word(target_shape)}; SSIM needs {MIN_SIDE_PX} px"
         )
-    if method.patch is not None and method.patch > side:
+    if settings.patch is not None and settings.patch > side:
         raise ConfigError(
-            f"method.patch {method.patch} is larger than the low-resolution images "
+            f"method.patch {settings.patch} is larger than the low-resolution images "
             f"({_word(image_shape)}, ×{scale}); use --set method.patch={side}, or none"
         )
 

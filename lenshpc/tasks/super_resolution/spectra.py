@@ -4,19 +4,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FormatStrFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from lenshpc.report.content import Figure
-from lenshpc.report.figures import GREY, INK, Look, add_legend, draw_figure, look_of
+from lenshpc.report.figures import GREY, INK, POWERS, Look, add_legend, draw_figure, look_of
 from lenshpc.tasks.super_resolution.judge import Judgement, Line, Truth
 
 Draw = Callable[[Axes], None]
 
-POWERS = FormatStrFormatter("%g")
 FREQUENCY = "Spatial frequency (cycles a high-resolution pixel)"
 
 
-def deviation(line: Line, truth: Truth) -> float:
+def power_error(line: Line, truth: Truth) -> float:
     """Return the mean distance from 1 of a line's power ratio, where signal exceeds noise."""
     below = truth.frequency < truth.knee
     return float(np.abs(line.spectrum.ratio[below] - 1).mean()) if below.any() else float("nan")

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.run.plan import Plan, planned_store
+from lenshpc.run.plan import Plan
+from lenshpc.run.predictions import evaluated_rows
 from lenshpc.statistics.radial import RING_RADIUS, Progress, read_image_numbers
-from lenshpc.tasks.supervised.merge import Probabilities, evaluated_rows
+from lenshpc.store import Store
+from lenshpc.tasks.supervised.merge import Probabilities
 
-BASELINE = "baseline (mean and deviation)"
+BASELINE = "baseline (mean and std)"
 MEDIAN = "baseline (minus median pixel)"
 RING = "baseline (ring radius)"
 BOOSTING = "baseline (boosting on seven radial numbers)"
@@ -30,13 +32,12 @@ class Classifier(Protocol):
 
 
 def predict_baselines(
-    plan: Plan, splits: pd.DataFrame, progress: Progress = lambda _: None
+    plan: Plan, splits: pd.DataFrame, store: Store, progress: Progress = lambda _: None
 ) -> dict[str, Probabilities]:
     """Return each baseline's probabilities (N, K) of the evaluated rows.
 
     All are fitted on the run's own folds; the images are read once, in blocks.
     """
-    store = planned_store(plan)
     numbers = read_image_numbers(store, progress)
     logistic = {
         BASELINE: brightness(store.moments),
@@ -52,8 +53,8 @@ def predict_baselines(
 def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
     """Return means and deviations (N, 2C) of means and mean squares (N, C, 2)."""
     mean, square = moments[..., 0], moments[..., 1]
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return np.concatenate([mean, deviation], axis=1)
+    std = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.concatenate([mean, std], axis=1)
 
 
 def _logistic() -> Classifier:

@@ -1,16 +1,54 @@
 """Judge all lines of a run's table on the same resamples, and compare them with each other."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from lenshpc.errors import DataError
+from lenshpc.run.predictions import ENSEMBLE
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.delong import compare
 from lenshpc.statistics.ensembles import SELECTION_NOTE
 from lenshpc.statistics.results import Evaluation, Judgement, Kind
-from lenshpc.statistics.scores import draw_splits, evaluate, oof_prior
-from lenshpc.tasks.supervised.merge import ENSEMBLE, Merged, Probabilities
+from lenshpc.statistics.scores import draw_splits, oof_prior, score_model
+from lenshpc.tasks.supervised.baselines import predict_baselines
+from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge
+from lenshpc.tasks.supervised.settings import Supervised
+from lenshpc.tasks.supervised.variants import Trained, score_variants
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEvaluation:
+    """All that is judged of a run: its merged predictions, the judgement, its variants.
+
+    `absent` says why there are no baselines.
+    """
+
+    merged: Merged
+    judgement: Judgement
+    variants: tuple[Trained, ...]
+    absent: str | None = None
+
+
+def evaluate(results: RunResults) -> RunEvaluation:
+    """Return the judgement of a run of lens finding or any other classification."""
+    run, plan, splits = results.run, results.plan, results.splits
+    results.say("merging the predictions")
+    merged = merge(run, plan, splits, results.missing)
+    try:
+        baselines, absent = predict_baselines(plan, splits, results.store, results.say), None
+    except DataError as error:  # a run may outlive its store
+        baselines, absent = {}, str(error)
+    prior = Supervised.of(plan.recipe.method).test_prior
+    return RunEvaluation(
+        merged=merged,
+        judgement=judge(merged, baselines, test_prior=prior, progress=results.say),
+        variants=score_variants(run, plan, splits, results.missing),
+        absent=absent,
+    )
 
 
 def judge(
@@ -31,7 +69,7 @@ def judge(
     for name, kind, probabilities in _lines(merged, baselines):
         progress(f"judging {name}")
         evaluations.append(
-            evaluate(
+            score_model(
                 name,
                 merged.rows,
                 probabilities,

@@ -4,12 +4,14 @@ Shapes: B rows, K classes. Every loss takes logits (B, K) and targets (B, K) tha
 returns a value a row, (B,): the mean over shares of a batch is then the mean over the batch.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from lenshpc.registry import TaskSpec
+from lenshpc.tasks.supervised.settings import Supervised
 
 # logits (B, K), targets (B, K), class weights (K,) → (B,)
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -114,11 +116,11 @@ def _span(size: int, part: float) -> slice:
     return slice(max(first, 0), min(last, size))
 
 
-LOSSES: Mapping[str, Callable[[float], Loss]] = MappingProxyType(
-    {
-        "cross_entropy": lambda _: cross_entropy,
-        "bce": lambda _: cross_entropy,
-        "focal": focal,
-        "complement": lambda _: cross_entropy,
-    }
-)
+def build_cross_entropy(_: TaskSpec) -> Loss:
+    """Return the loss of `cross_entropy`, of `bce`, and of the first step of `complement`."""
+    return cross_entropy
+
+
+def build_focal(spec: TaskSpec) -> Loss:
+    """Return the loss of `focal`."""
+    return focal(Supervised.of(spec.settings).focal_gamma)

@@ -1,6 +1,7 @@
 """Pictures of a classification: the worst mistakes of each class, and what was looked at."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from lenshpc.errors import LensHpcError
 from lenshpc.report.content import Block, Gallery, Picture, Prose
 from lenshpc.report.pictures import Stretch, colours, encode_png, overlay, stretch_of
 from lenshpc.report.words import word_number
-from lenshpc.run.results import Explain, Findings
+from lenshpc.run.results import RunResults
 from lenshpc.store import Store
 
 Bytes = npt.NDArray[np.uint8]
+Explain = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.floating]]
 
 NUM_WORST = 12  # of each true class
 NUM_EXPLAINED = 4  # of each true class
@@ -23,7 +25,7 @@ NUM_STRETCH = 128  # images that decide what is black and white
 
 
 def draw_galleries(
-    findings: Findings, store: Store, mistakes: pd.DataFrame, classes: Sequence[str]
+    results: RunResults, store: Store, mistakes: pd.DataFrame, classes: Sequence[str]
 ) -> Iterator[Block]:
     """Yield a gallery of the worst mistakes of each true class, then what was looked at in them.
 
@@ -34,14 +36,15 @@ def draw_galleries(
     worst = worst[worst["label"] < MAX_CLASSES]
     if worst.empty:
         return
-    findings.say("reading the images of mistakes")
+    results.say("reading the images of mistakes")
     pixels = _read_colours(store, worst["row"].to_numpy())
     for label, some in worst.groupby("label", sort=True):
         yield _gallery(int(str(label)), some, pixels, classes)
-    if findings.explain is not None:
-        findings.say("asking what the network looked at")
+    if "explain" in results.tools and results.trainings:
+        results.say("asking what the network looked at")
         asked = worst.groupby("label", sort=True).head(NUM_EXPLAINED)
-        yield _explained(findings.explain, asked, pixels, classes)
+        explain = partial(results.tools["explain"], results.trainings[0].member)
+        yield _explained(explain, asked, pixels, classes)
 
 
 def _read_colours(store: Store, rows: npt.NDArray[np.int64]) -> dict[int, Bytes]:

@@ -1,7 +1,7 @@
 """The report of a classification: judged lines, curves, mistakes, maps."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,25 +23,22 @@ from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_em
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.words import word_count, word_covered, word_number
 from lenshpc.run.plan import Plan
-from lenshpc.run.results import Findings
+from lenshpc.run.predictions import read_array
+from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Evaluation, Judgement
 from lenshpc.statistics.scores import find_mistakes
 from lenshpc.store import Store
-from lenshpc.tasks.classification.label_fractions import pretraining_section
-from lenshpc.tasks.physics_guided.lens_report import find_lenses, lenses_content, lenses_section
-from lenshpc.tasks.supervised import tables as scores
-from lenshpc.tasks.supervised.baselines import predict_baselines
+from lenshpc.tasks.supervised import tables
 from lenshpc.tasks.supervised.curves import (
     draw_comparison,
     draw_confusions,
     draw_curves,
     headline_of,
 )
-from lenshpc.tasks.supervised.judge import judge
-from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, read_array
+from lenshpc.tasks.supervised.judge import RunEvaluation
+from lenshpc.tasks.supervised.merge import Merged
 from lenshpc.tasks.supervised.numbers import draw_numbers, known_numbers
 from lenshpc.tasks.supervised.pictures import draw_galleries
-from lenshpc.tasks.supervised.variants import score_variants
 from lenshpc.tasks.supervised.variants_report import variants_content, variants_section
 
 NUM_MISTAKES = 20  # named in the table; the galleries show more
@@ -65,37 +62,37 @@ NOTE_ON_BASELINES = (
 )
 
 
-def build(findings: Findings) -> Report:
-    """Return the report of a run of lens finding or any other classification."""
-    plan = findings.plan
-    findings.say("merging the predictions")
-    merged = merge(findings.run, plan, findings.splits, tuple(findings.lacks))
-    baselines, absent = _baselines(findings)
-    judgement = judge(
-        merged,
-        baselines,
-        test_prior=getattr(plan.recipe.method, "test_prior", None),
-        progress=findings.say,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Extra:
+    """What a task adds: sections of the page, and keys of report.json."""
+
+    sections: tuple[Section, ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING = Extra()
+
+
+def build(results: RunResults, found: RunEvaluation, extra: Extra = NOTHING) -> Report:
+    """Return the report of a run that tells classes apart; `extra` is what its task adds to it."""
+    plan, merged, judgement = results.plan, found.merged, found.judgement
     mistakes = _all_mistakes(merged, headline_of(judgement))
-    trained = score_variants(findings.run, plan, findings.splits, tuple(findings.lacks))
-    lenses = find_lenses(findings)
     content = {
-        **_content(findings, judgement, mistakes, absent),
-        **without_nan({**variants_content(trained), **lenses_content(lenses)}),
+        **_content(results, judgement, mistakes, found.absent),
+        **without_nan({**variants_content(found.variants), **extra.content}),
     }
     binary = len(plan.classes) == 2
     return Report(
-        title=findings.run.name,
+        title=results.run.name,
         reading=word_reading(content, f" of {', '.join(plan.classes)}"),
         banners=partial_banner(content),
         headline=_headline(content, binary=binary),
-        overview=scores.models_table(judgement, "test", binary=binary),
+        overview=tables.models_table(judgement, "test", binary=binary),
         sections=(
-            *_sections(findings, merged, judgement, mistakes),
-            *variants_section(trained),
-            *lenses_section(findings, lenses),
-            *common_sections(findings, content),
+            *_sections(results, merged, judgement, mistakes),
+            *variants_section(found.variants),
+            *extra.sections,
+            *common_sections(results, content),
         ),
         content=content,
         predictions=prediction_table(merged),
@@ -112,14 +109,6 @@ def prediction_table(merged: Merged) -> pd.DataFrame:
     return pd.concat([merged.rows[["id", "row", "label", "split"]], pd.DataFrame(columns)], axis=1)
 
 
-def _baselines(findings: Findings) -> tuple[Mapping[str, Probabilities], str | None]:
-    """Return the baselines' probabilities, or none and the reason: a run may outlive its store."""
-    try:
-        return predict_baselines(findings.plan, findings.splits, findings.say), None
-    except DataError as error:
-        return {}, str(error)
-
-
 def _all_mistakes(merged: Merged, head: Evaluation) -> pd.DataFrame:
     """Return the test rows that the headline decides wrongly, the least probable class first."""
     values = merged.probabilities[head.name]
@@ -127,24 +116,24 @@ def _all_mistakes(merged: Merged, head: Evaluation) -> pd.DataFrame:
 
 
 def _content(
-    findings: Findings, judgement: Judgement, mistakes: pd.DataFrame, absent: str | None
+    results: RunResults, judgement: Judgement, mistakes: pd.DataFrame, absent: str | None
 ) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head = headline_of(judgement)
     keys = ("auc", "auc_low", "auc_high", "num_rows", "num_covered")
     content: Mapping[str, Any] = without_nan(
         {
-            **summarise(findings),
+            **summarise(results),
             "headline": {"name": head.name} | {key: getattr(head.test, key) for key in keys},
             "models": [_model(one) for one in judgement.evaluations],
             "comparisons": [asdict(one) for one in judgement.comparisons],
             "weights": judgement.weights,
             "test_prior": judgement.test_prior,
             "oof_prior": judgement.oof_prior,
-            "mistakes": _mistakes(mistakes.head(NUM_MISTAKES), findings.plan.classes),
+            "mistakes": _mistakes(mistakes.head(NUM_MISTAKES), results.plan.classes),
             "num_mistakes": len(mistakes),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": [*word_notes(findings.plan, head, absent), *judgement.notes],
+            "notes": [*word_notes(results.plan, head, absent), *judgement.notes],
         }
     )
     return content
@@ -191,49 +180,48 @@ def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
 
 
 def _sections(
-    findings: Findings, merged: Merged, judgement: Judgement, mistakes: pd.DataFrame
+    results: RunResults, merged: Merged, judgement: Judgement, mistakes: pd.DataFrame
 ) -> Iterator[Section]:
     """Yield the sections that have something to show."""
-    say, classes = findings.say, merged.classes
+    say, classes = results.say, merged.classes
     say("drawing the curves")
     yield Section(title="Models", blocks=tuple(_models(judgement, classes)))
-    yield from pretraining_section(findings.plan, judgement)
     yield Section(title="Curves", blocks=tuple(draw_curves(judgement, merged)))
     blocks: Iterable[Block] = draw_confusions(judgement, classes)
-    report = scores.per_class_table(judgement, classes)
+    report = tables.per_class_table(judgement, classes)
     yield Section(title="What is taken for what", blocks=(*blocks, report))
-    store, absent = open_or_tell(findings.plan, "No images")
+    store, absent = open_or_tell(results, "No images")
     yield Section(
         title="Most confident mistakes",
-        blocks=tuple(_worst(findings, store, mistakes, judgement)) + absent,
+        blocks=tuple(_worst(results, store, mistakes, judgement)) + absent,
     )
-    looked = (*_numbers(store, merged, judgement, findings), *_embedding(findings, merged))
+    looked = (*_numbers(store, merged, judgement, results), *_embedding(results, merged))
     if looked:
         yield Section(title="Images and features", blocks=looked)
 
 
 def _models(judgement: Judgement, classes: Sequence[str]) -> Iterator[Block]:
     binary = len(classes) == 2
-    yield scores.models_table(judgement, "test", binary=binary, title="On the test rows")
-    yield scores.rare_table(judgement, binary=binary)
+    yield tables.models_table(judgement, "test", binary=binary, title="On the test rows")
+    yield tables.rare_table(judgement, binary=binary)
     if not binary:
-        yield scores.classes_auc_table(judgement, classes)
-    yield scores.models_table(judgement, "oof", binary=binary, title="Out-of-fold")
+        yield tables.classes_auc_table(judgement, classes)
+    yield tables.models_table(judgement, "oof", binary=binary, title="Out-of-fold")
     yield from draw_comparison(judgement)
     if binary:
-        yield scores.thresholds_table(judgement)
+        yield tables.thresholds_table(judgement)
     optional = (
-        scores.combinations_table(judgement),
-        scores.comparisons_table(judgement),
-        scores.rotation_table(judgement),
+        tables.combinations_table(judgement),
+        tables.comparisons_table(judgement),
+        tables.rotation_table(judgement),
     )
     yield from (table for table in optional if table.rows)
 
 
 def _worst(
-    findings: Findings, store: Store | None, mistakes: pd.DataFrame, judgement: Judgement
+    results: RunResults, store: Store | None, mistakes: pd.DataFrame, judgement: Judgement
 ) -> Iterator[Block]:
-    head, classes = headline_of(judgement), findings.plan.classes
+    head, classes = headline_of(judgement), results.plan.classes
     covered = word_covered(head.test.num_covered, head.test.num_rows)
     if mistakes.empty:
         yield Prose(text=f"None among {covered} test images.", soft=False)
@@ -243,7 +231,7 @@ def _worst(
         text += f" The table has the {NUM_MISTAKES} it was surest of."
     yield Prose(text=text)
     if store is not None:
-        yield from draw_galleries(findings, store, mistakes, classes)
+        yield from draw_galleries(results, store, mistakes, classes)
     yield _mistakes_table(mistakes.head(NUM_MISTAKES), classes)
 
 
@@ -264,39 +252,39 @@ def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
     return Table(
         columns=(
             *(Column(title=title, words=True) for title in words),
-            *scores.columns("P(true class)", "P(taken for)"),
+            *tables.columns("P(true class)", "P(taken for)"),
         ),
         rows=tuple(rows),
     )
 
 
 def _numbers(
-    store: Store | None, merged: Merged, judgement: Judgement, findings: Findings
+    store: Store | None, merged: Merged, judgement: Judgement, results: RunResults
 ) -> Iterator[Block]:
     if store is not None:
-        findings.say("drawing scores against what is known of the images")
+        results.say("drawing scores against what is known of the images")
         yield from draw_numbers(merged, judgement.headline, known_numbers(store))
 
 
-def _embedding(findings: Findings, merged: Merged) -> Iterator[Block]:
+def _embedding(results: RunResults, merged: Merged) -> Iterator[Block]:
     """Yield the map of the first member's embeddings, if its files hold any."""
-    if not findings.trainings:
+    if not results.trainings:
         return
-    member = findings.trainings[0].member
+    member = results.trainings[0].member
     rows = merged.rows[merged.rows["split"] == "test"]
     labels = rows["label"].to_numpy()
     drawn = draw_rows(labels)
     if len(drawn) < MIN_ROWS:
         return
     asked = rows["row"].to_numpy()[drawn]
-    if not findings.run.member(member.name).arrays.exists():
+    if not results.run.member(member.name).arrays.exists():
         return
     try:
-        embedding = read_array(findings.run, member, "embedding", asked)
+        embedding = read_array(results.run, member, "embedding", asked)
     except DataError as error:
         yield Prose(text=f"No map of the features: {error}.")
         return
-    findings.say("mapping the embeddings")
+    results.say("mapping the embeddings")
     whose = f"{member.model}, fold {member.fold}, seed {member.seed}"
     yield draw_embedding(
         map_embedding(embedding.astype(np.float64)), labels[drawn], merged.classes, whose

@@ -1,26 +1,19 @@
-"""Settings of a classification: loss, imbalance, mixing, unlabelled images, test-time turns."""
+"""Settings of what tells classes apart: loss, imbalance, mixing, test-time turns."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
 
-from lenshpc.config import Frozen
-from lenshpc.models.vit import Vit
-from lenshpc.run.augmentations import Affine, Augmentation, Contrast, Noise, Part, PsfJitter
-from lenshpc.tasks.physics_guided.settings import Physics
-from lenshpc.tasks.settings_base import Monitors, Scored
-
-NETWORKS = ("d4_net", "mae_vit")  # beside timm's
+from lenshpc.errors import ConfigError
+from lenshpc.models.vit import Vit, check_patch
+from lenshpc.models.weights import find_weights
+from lenshpc.registry import Monitors, Scored, StoreFacts, TaskSettings
+from lenshpc.run.augmentations import Part
+from lenshpc.run.recipe import Recipe, network_of
+from lenshpc.run.sampling import Consistency, Smote
 
 
 def _weights_source(weights: str) -> str:
@@ -29,37 +22,10 @@ def _weights_source(weights: str) -> str:
     raise ValueError("expected random, imagenet, or the path of a .safetensors or .pth file")
 
 
-class Smote(Frozen):
-    """Synthetic rows of rare classes, made from the training rows of the member's own fold."""
-
-    space: Literal["pixel", "feature"] = Field(
-        default="pixel", description="feature: between the features before the last layer"
-    )
-    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="each class's size afterwards, as a part of the largest's"
-    )
-    neighbours: PositiveInt = 5
-
-
-class Consistency(Frozen):
-    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the store's unlabelled rows."""
-
-    weight: PositiveFloat = Field(default=1.0, description="of the loss on unlabelled images")
-    threshold: Annotated[float, Field(gt=0.5, lt=1)] = Field(
-        default=0.95, description="probability from which a prediction counts as a label"
-    )
-    ratio: PositiveInt = Field(default=4, description="unlabelled images a labelled one")
-    strong: tuple[Augmentation, ...] = Field(
-        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), Noise()),
-        description="on top of data.augment, for the image that has to agree",
-    )
-
-
-class Classification(Frozen):
+class Supervised(TaskSettings):
     """Two or more classes; of two, the second is the positive one."""
 
-    kind: Literal["classification"] = "classification"
-    loss: Literal["cross_entropy", "bce", "focal", "complement"] = "cross_entropy"
+    loss: str = Field(default="cross_entropy", description="by name, or FILE.py:NAME")
     focal_gamma: NonNegativeFloat = 2.0
     label_smoothing: Part = 0.0
     class_weights: Literal["none", "balanced"] = "none"
@@ -67,9 +33,6 @@ class Classification(Frozen):
     mixup_alpha: NonNegativeFloat = Field(default=0.0, description="0: no mixup")
     cutmix_alpha: NonNegativeFloat = Field(default=0.0, description="0: no CutMix")
     consistency: Consistency | None = None
-    physics: Physics | None = Field(
-        default=None, description="guide the features by redrawing each image through a lens"
-    )
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
         default="random", description="initial ones: random, imagenet, or a file"
     )
@@ -77,7 +40,7 @@ class Classification(Frozen):
         default=None, description="of the file of initial weights; noted at submission"
     )
     vit: Vit = Field(default=Vit(), description="the size of mae_vit")
-    frozen: bool = Field(
+    linear_probe: bool = Field(
         default=False, description="train the last layer alone, on standardised features"
     )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -90,11 +53,13 @@ class Classification(Frozen):
         default=None, description="share of the positive class among the objects to be searched"
     )
 
+    family: ClassVar[str] = "classification"
     monitors: ClassVar[Monitors] = MappingProxyType({"auc": 1, "pr_auc": 1, "loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")
-    needs_targets: ClassVar[bool] = False
-    measures_pixels: ClassVar[bool] = False
-    networks: ClassVar[tuple[str, ...] | None] = None
+    takes_timm: ClassVar[bool] = True
+    loss_keys: ClassVar[tuple[str, ...]] = ("loss",)
+    encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
+    file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"weights": "weights_sha256"})
 
     @model_validator(mode="after")
     def _mixes_in_one_place(self) -> Self:
@@ -104,31 +69,76 @@ class Classification(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _redraws_single_images(self) -> Self:
-        mixing = {
-            "mixup_alpha": self.mixup_alpha > 0,
-            "cutmix_alpha": self.cutmix_alpha > 0,
-            "smote.space pixel": self.smote is not None and self.smote.space == "pixel",
-        }
-        mixed = [key for key, chosen in mixing.items() if chosen]
-        if self.physics is not None and mixed:
-            raise ValueError(f"{mixed[0]} mixes images, and physics redraws single lenses; drop it")
-        if self.physics is not None and self.loss == "complement":
-            raise ValueError("loss complement has steps of its own; physics goes with the others")
+    def _probed_features_stay(self) -> Self:
+        if self.linear_probe and self.drop_path:
+            raise ValueError(
+                "drop_path skips blocks that learn, and linear_probe lets none; drop one"
+            )
         return self
 
-    @model_validator(mode="after")
-    def _frozen_features_stay(self) -> Self:
-        if self.frozen and self.drop_path:
-            raise ValueError("drop_path skips blocks that learn, and frozen lets none; drop one")
-        return self
+    @property
+    def synthetic(self) -> Smote | None:
+        """Return how rows of rare classes are made."""
+        return self.smote
+
+    @property
+    def unlabelled(self) -> Consistency | None:
+        """Return how unlabelled rows are learnt from."""
+        return self.consistency
 
     def num_outputs(self, num_classes: int) -> int:
         """Return how many numbers a network gives an image."""
         return 1 if self.loss == "bce" else num_classes
 
-    def remedies(self) -> Sequence[str]:
-        """Return the keys that make rare classes count more."""
-        balanced = self.class_weights == "balanced"
-        named = {"method.class_weights balanced": balanced, "method.smote": self.smote is not None}
-        return [name for name, chosen in named.items() if chosen]
+    def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
+        """Refuse classes, sides or unlabelled rows that a store cannot give."""
+        self._check_classes(facts)
+        _, height, width = facts.held_shape
+        check_patch(self.vit, self.encoders, map(network_of, recipe.models), min(height, width))
+        if self.tta == "d4" and height != width:
+            raise ConfigError(
+                f"method.tta d4 turns images by quarters, and these have {height} by {width} "
+                f"pixels; use --set method.tta=none, or data.image_size={min(height, width)}"
+            )
+
+    def _check_classes(self, facts: StoreFacts) -> None:
+        classes = facts.classes
+        if len(classes) < 2:
+            raise ConfigError(
+                f"{facts.path} has one class, {classes[0]}; a classification needs two or more"
+            )
+        if self.loss == "bce" and len(classes) != 2:
+            raise ConfigError(
+                f"method.loss bce is for two classes, {facts.path} has {len(classes)} "
+                f"({', '.join(classes)}); use --set method.loss=cross_entropy"
+            )
+        if self.loss == "complement" and len(classes) == 2:
+            raise ConfigError(
+                "method.loss complement needs three classes or more: of two, only one is wrong, "
+                "and its entropy is 0; use --set method.loss=cross_entropy, or focal"
+            )
+        if self.consistency and not facts.num_unlabelled:
+            raise ConfigError(
+                f"method.consistency learns from unlabelled rows, and {facts.path} has none; "
+                "name their folder as `unlabelled` in the dataset file and prepare it again"
+            )
+
+    def warnings(self, recipe: Recipe) -> Iterator[str]:
+        """Yield that several remedies make rare classes count more."""
+        named = {
+            "data.sampling balanced": recipe.data.sampling == "balanced",
+            "method.class_weights balanced": self.class_weights == "balanced",
+            "method.smote": self.smote is not None,
+        }
+        remedies = [name for name, chosen in named.items() if chosen]
+        if len(remedies) > 1:
+            yield f"{' and '.join(remedies)} count rare classes {len(remedies)} times; keep one"
+
+    def find_files(self, networks: Iterable[str]) -> dict[str, Any]:
+        """Return the file of initial weights, found and hashed."""
+        return find_weights(self.weights, networks)
+
+    def for_inference(self) -> Self:
+        """Return the settings without initial weights and class weights."""
+        needless = {"weights": "random", "weights_sha256": None, "class_weights": "none"}
+        return self.model_copy(update=needless)

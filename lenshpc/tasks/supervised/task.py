@@ -4,6 +4,7 @@ Shapes: B rows of a batch, U of its unlabelled images, K classes, D features.
 """
 
 import math
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -12,45 +13,44 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Batch
-from lenshpc.errors import ConfigError
 from lenshpc.models import backbones
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
 from lenshpc.models.weights import check_unchanged
+from lenshpc.registry import TaskSpec, build_component, find_component
 from lenshpc.statistics.metrics import pr_auc, roc_auc
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.supervised import losses
-from lenshpc.tasks.supervised.settings import Classification as Settings
+from lenshpc.tasks.supervised.settings import Supervised
 
 QUARTER_TURN = 1
 
 
-class Classification:
+class Classifier:
     """Softmax over K outputs, or a sigmoid of a single one, with the method's loss and mixing."""
 
     def __init__(self, spec: TaskSpec) -> None:
-        if not isinstance(spec.method, Settings):
-            raise ConfigError(f"classification cannot have the method {spec.method.kind}")
-        self._spec, self._method = spec, spec.method
-        self._loss = losses.LOSSES[self._method.loss](self._method.focal_gamma)
-        self._weights = torch.tensor(_class_weights(self._method, spec.class_counts))
+        self._spec, self._settings = spec, Supervised.of(spec.settings)
+        self._loss: losses.Loss = build_component("losses", spec, self._settings.loss)
+        self._weights = torch.tensor(_class_weights(self._settings, spec.class_counts))
 
     @property
     def num_phases(self) -> int:
         """Return the steps a batch: two of complement objective training, else one."""
-        return 2 if self._method.loss == "complement" else 1
+        return 2 if self._settings.loss == "complement" else 1
 
     def build_model(self, name: str) -> nn.Module:
         """Return a network with one output a class, or one in all for the binary loss."""
-        check_unchanged(self._method.weights, self._method.weights_sha256)
+        check_unchanged(self._settings.weights, self._settings.weights_sha256)
+        spec = self._spec
+        make = find_component("networks", self._settings.family, name, spec.code)
         return backbones.build(
             name,
-            image_shape=self._spec.image_shape,
-            num_outputs=self._method.num_outputs(len(self._spec.classes)),
-            weights=self._method.weights,
-            vit=self._method.vit,
-            drop_path=self._method.drop_path,
-            frozen=self._method.frozen,
+            image_shape=spec.image_shape,
+            num_outputs=spec.num_outputs,
+            own=None if make is None else lambda shape: make(replace(spec, image_shape=shape)),
+            weights=self._settings.weights,
+            drop_path=self._settings.drop_path,
+            linear_probe=self._settings.linear_probe,
         )
 
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -76,7 +76,7 @@ class Classification:
         if self.num_phases > 1 and batch["phase"] > 0:
             return -losses.complement_entropy(labelled, weights * target).mean()
         loss = self._loss(labelled, target, weights).mean()
-        if unlabelled and (settings := self._method.consistency) is not None:
+        if unlabelled and (settings := self._settings.consistency) is not None:
             weak, strong = unlabelled
             loss = loss + settings.weight * losses.consistency(weak, strong, settings.threshold)
         return loss
@@ -99,7 +99,7 @@ class Classification:
         if image.shape[2] != image.shape[3]:
             return {**_columns("logp", logp), **found}
         turned = self._predict_turned(model, image, QUARTER_TURN)
-        if self._method.tta == "d4":
+        if self._settings.tta == "d4":
             others = [self._predict_turned(model, image, g) for g in range(2, NUM_SYMMETRIES)]
             views = torch.stack([logp, turned, *others])
             logp = views.logsumexp(dim=0) - math.log(NUM_SYMMETRIES)
@@ -125,19 +125,20 @@ class Classification:
 
     def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return images, soft targets, and what the network shall mix between features."""
-        method, image = self._method, batch["image"]
+        settings, image = self._settings, batch["image"]
         num_classes = len(self._spec.classes)
-        target = losses.soft_targets(batch["label"], num_classes, method.label_smoothing)
-        if method.smote is not None and "partner" in batch:
+        target = losses.soft_targets(batch["label"], num_classes, settings.label_smoothing)
+        if settings.smote is not None and "partner" in batch:
             partner, mix = batch["partner"], batch["mix"].to(image.dtype)
-            if method.smote.space == "feature":
+            if settings.smote.space == "feature":
                 return image, target, (partner, mix)
             image = torch.lerp(image, partner, mix[:, None, None, None])
         return *self._mixed_up(image, target), ()
 
     def _mixed_up(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch after mixup or CutMix; each for half of the batches if both are set."""
-        alphas = {losses.mixup: self._method.mixup_alpha, losses.cutmix: self._method.cutmix_alpha}
+        settings = self._settings
+        alphas = {losses.mixup: settings.mixup_alpha, losses.cutmix: settings.cutmix_alpha}
         chosen = [(mixing, alpha) for mixing, alpha in alphas.items() if alpha > 0]
         if not chosen:
             return image, target
@@ -154,8 +155,8 @@ def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:
     return {f"{name}_{k}": column for k, column in enumerate(values_BK.unbind(dim=1))}
 
 
-def _class_weights(method: Settings, counts: tuple[int, ...]) -> list[float]:
+def _class_weights(settings: Supervised, counts: tuple[int, ...]) -> list[float]:
     """Return 1 for all, or weights inverse to the class counts with mean 1 over the rows."""
-    if method.class_weights == "none":
+    if settings.class_weights == "none":
         return [1.0] * len(counts)
     return [sum(counts) / (len(counts) * count) for count in counts]

@@ -10,10 +10,11 @@ import pandas as pd
 
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
+from lenshpc.run.predictions import evaluated_rows, predicted_by
 from lenshpc.run.recipe import network_of
 from lenshpc.statistics import metrics
 from lenshpc.statistics.results import LEVEL
-from lenshpc.tasks.supervised.merge import UPRIGHT, evaluated_rows, predicted_by, read_probabilities
+from lenshpc.tasks.supervised.merge import UPRIGHT, read_probabilities
 
 Metric = Literal["auc", "accuracy"]
 METRICS: tuple[Metric, ...] = ("auc", "accuracy")
@@ -55,15 +56,20 @@ def score_variants(
     rows = evaluated_rows(splits)
     testing = rows[rows["split"] == "test"]
     chosen = (one for one in plan.members if one not in missing and one.network in several)
-    return tuple(_scored(run, plan, member, rows, testing) for member in chosen)
+    return tuple(_scored(run, plan, splits, member, rows, testing) for member in chosen)
 
 
 def _scored(
-    run: RunPaths, plan: Plan, member: Member, rows: pd.DataFrame, testing: pd.DataFrame
+    run: RunPaths,
+    plan: Plan,
+    splits: pd.DataFrame,
+    member: Member,
+    rows: pd.DataFrame,
+    testing: pd.DataFrame,
 ) -> Trained:
     mine = rows[predicted_by(member, rows)]
     columns = [f"{UPRIGHT}_{label}" for label in range(len(plan.classes))]
-    found = read_probabilities(run, member, mine, columns)
+    found = read_probabilities(run, plan, splits, member, columns, mine["row"])
     values, labels = found[(mine["split"] == "test").to_numpy()], testing["label"].to_numpy()
     return Trained(
         member=member,

@@ -81,8 +81,8 @@ def test_loaded_model_finds_the_losses_of_the_members_files(trained):
     pixels = open_store(plan.store).read(frame["row"].to_numpy()[:8])
     top, left = ((side - 16) // 2 for side in pixels.shape[2:])
     images = torch.from_numpy(pixels[:, :, top : top + 16, left : left + 16])
-    mean, deviation = (torch.tensor(done[key])[:, None, None] for key in ("mean", "deviation"))
-    found = load_model(run.root, 0)((images - mean) / deviation)
+    mean, std = (torch.tensor(done[key])[:, None, None] for key in ("mean", "std"))
+    found = load_model(run.root, 0)((images - mean) / std)
     np.testing.assert_allclose(found, frame["loss"][:8], rtol=1e-5)
 
 

@@ -5,16 +5,15 @@ import json
 import pytest
 from anomaly_run import make_run
 
-from lenshpc.report.write import write
+from lenshpc.report.write import compose, write
 from lenshpc.run.results import gather
-from lenshpc.tasks.anomaly import report as anomaly
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("strange"), models=("conv_ae",))
-    findings = gather(run.paths, run.plan, {}, allow_partial=False)
-    report = anomaly.build(findings)
+    results = gather(run.paths, run.plan, {}, allow_partial=False)
+    report = compose(results)
     return report, write(report, run.paths.report).parent
 
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lenshpc.engine.load import make_task
 from lenshpc.errors import ConfigError, DataError
-from lenshpc.models.names import ANOMALY_NAMES, check_names
+from lenshpc.registry import TaskSpec, component_names
+from lenshpc.run.networks import check_names
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.anomaly.networks import MODELS
 from lenshpc.tasks.anomaly.settings import Anomaly as Settings
 from lenshpc.tasks.anomaly.task import ssim
-from lenshpc.tasks.base import TaskSpec
-from lenshpc.tasks.table import make_task
 
 SIDE = 24
+MODELS = component_names("networks", "anomaly")
 ERRORS = ("mse", "rel_mse", "ssim_error")
 OWN = {"feature_distance": ("score",)}
 
@@ -27,17 +27,17 @@ def name(request):
     return request.param
 
 
-def make(counts=(10, 0), mean=(0.1,), deviation=(0.2,), **method):
+def make(counts=(10, 0), mean=(0.1,), std=(0.2,), **method):
     spec = TaskSpec(
-        method=Settings(**{"latents": 8} | method),
+        settings=Settings(**{"latents": 8} | method),
         train=Train(),
         classes=("no_sub", "sub"),
         class_counts=counts,
         image_shape=(1, SIDE, SIDE),
         mean=mean,
-        deviation=deviation,
+        std=std,
     )
-    return make_task(spec)
+    return make_task("anomaly", spec)
 
 
 def rings(num=8, label=0):
@@ -129,7 +129,7 @@ def test_a_lens_draws_the_ring_of_its_einstein_radius():
 
 @torch.no_grad()
 def test_errors_are_in_the_units_of_the_store():
-    task, batch = make(mean=(0.3,), deviation=(2.0,)), rings()
+    task, batch = make(mean=(0.3,), std=(2.0,)), rings()
     model = task.build_model("conv_ae").eval()
     found = task.infer(model, batch)
     image, drawn = (
@@ -182,12 +182,12 @@ def test_summary_is_the_mean_loss():
 
 
 @pytest.mark.parametrize(
-    ("mean", "deviation", "dtype"),
+    ("mean", "std", "dtype"),
     [(0.1, 0.2, torch.float16), (3e4, 1e4, torch.float32), (1e-7, 1e-6, torch.float32)],
 )
 @torch.no_grad()
-def test_reconstructions_are_kept_in_a_type_that_holds_their_units(mean, deviation, dtype):
-    task = make(mean=(mean,), deviation=(deviation,))
+def test_reconstructions_are_kept_in_a_type_that_holds_their_units(mean, std, dtype):
+    task = make(mean=(mean,), std=(std,))
     found = task.infer(task.build_model("conv_ae").eval(), rings())["reconstruction"]
     assert found.dtype == dtype
     assert torch.isfinite(found).all()
@@ -200,5 +200,4 @@ def test_a_network_of_another_task_is_refused():
 
 
 def test_names_are_known_without_torch():
-    assert set(MODELS) == set(ANOMALY_NAMES)
-    check_names(MODELS)
+    check_names(MODELS, Settings())

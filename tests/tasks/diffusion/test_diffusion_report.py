@@ -8,13 +8,12 @@ import pytest
 from generation_run import make_generation_run
 from PIL import Image
 
-from lenshpc.report.write import write
+from lenshpc.report.write import compose, write
 from lenshpc.run.results import gather
 from lenshpc.tasks.diffusion.feature_extractors import INCEPTION_SHA256
-from lenshpc.tasks.diffusion.report import build
 
 
-def walk():
+def walk(_):
     return np.random.default_rng(0).random((6, 1, 16, 16), dtype=np.float32)
 
 
@@ -22,7 +21,7 @@ def walk():
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     paths, plan, *_ = make_generation_run(folder)
-    report = build(gather(paths, plan, {}, allow_partial=False, walk=walk))
+    report = compose(gather(paths, plan, {}, allow_partial=False, tools={"walk": walk}))
     return report, write(report, folder / "report")
 
 
@@ -73,7 +72,7 @@ def test_few_images_for_many_features_are_warned_of(whole):
 
 def test_inception_gives_the_fid_beside_the_others(tmp_path):
     paths, plan, *_ = make_generation_run(tmp_path, inception="weights.pth")
-    report = build(gather(paths, plan, {}, allow_partial=False, walk=walk))
+    report = compose(gather(paths, plan, {}, allow_partial=False, tools={"walk": walk}))
     names = [one["name"] for one in report.content["lines"][0]["measures"]]
     assert names[:6] == ["FD-lens", "KID-lens", "FD-MAE", "KID-MAE", "FID", "KID"]
     assert report.content["headline"]["measure"] == "FD-lens"

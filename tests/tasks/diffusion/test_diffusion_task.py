@@ -7,16 +7,16 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lenshpc.engine.load import make_task
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.diffusion.feature_extractors import array_name, shipped
 from lenshpc.tasks.diffusion.sampling import Noise, Sampler
 from lenshpc.tasks.diffusion.settings import Diffusion as Settings
 from lenshpc.tasks.diffusion.task import EVALUATION, SAMPLES
-from lenshpc.tasks.table import make_task
 
 IMAGES = ("sample", "real", "blurred")
-MEAN, DEVIATION = 0.25, 0.125
+MEAN, STD = 0.25, 0.125
 SMALL = {"width": 8, "multipliers": (1, 2), "blocks": 1, "sampling_steps": 5}
 GUIDED = {"guidance": {"dropout": 0.1, "scale": 2.0}}
 CASES = {
@@ -32,15 +32,15 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def make(side=16, **method):
     spec = TaskSpec(
-        method=Settings(**(SMALL | method)),
+        settings=Settings(**(SMALL | method)),
         train=Train(),
         classes=("no", "sub"),
         class_counts=(4, 4),
         image_shape=(1, side, side),
         mean=(MEAN,),
-        deviation=(DEVIATION,),
+        std=(STD,),
     )
-    return make_task(spec)
+    return make_task("diffusion", spec)
 
 
 def eight(side=16):
@@ -152,7 +152,7 @@ class Optimal(nn.Module):
 def test_best_network_draws_the_only_image_there_is(case):
     task = make(**CASES[case])
     image = task.decode(Optimal(task._schedule, 0.3), torch.randn(2, 1, 16, 16))
-    expected = torch.full((2, 1, 16, 16), 0.3 * DEVIATION / 0.5 + MEAN)
+    expected = torch.full((2, 1, 16, 16), 0.3 * STD / 0.5 + MEAN)
     torch.testing.assert_close(image, expected, atol=1e-3, rtol=0)
 
 

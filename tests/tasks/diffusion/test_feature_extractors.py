@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
 from lenshpc.models.backbones import build
-from lenshpc.models.masked_autoencoder import MaskedAutoencoder
 from lenshpc.models.vit import Vit
-from lenshpc.tasks.diffusion import feature_extractors as frozen
+from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.extractors import FrozenNetwork, freeze
 from lenshpc.tasks.diffusion.feature_extractors import Card
 from lenshpc.tasks.diffusion.features import features
 from lenshpc.tasks.diffusion.freeze import with_features
+from lenshpc.tasks.foundation.networks import MaskedAutoencoder
 from lenshpc.tasks.foundation.settings import Foundation
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -25,7 +25,7 @@ CARD = Card(
     num_outputs=2,
     stretch="sqrt",
     mean=(0.4, 0.4, 0.4),
-    deviation=(0.2, 0.2, 0.2),
+    std=(0.2, 0.2, 0.2),
     trained_on="spots (no, sub)",
     vit=Vit(),
 )
@@ -82,14 +82,14 @@ def test_encoder_of_a_pretraining_gives_its_mean_token(tmp_path):
         model, images = with_features(pretrained, card).eval(), torch.randn(2, 1, 16, 16)
         expected = pretrained.encoder(images).mean(dim=1)
         torch.testing.assert_close(model.features(images), expected)
-        freeze(model, card.model_copy(update={"mean": (0,), "deviation": (1,)}), tmp_path / "mae")
+        freeze(model, card.model_copy(update={"mean": (0,), "std": (1,)}), tmp_path / "mae")
         found = FrozenNetwork(tmp_path / "mae").features(images)
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2)
 
 
 def test_description_is_what_the_report_needs(written):
     _, path = written
-    assert frozen.describe(path) == {
+    assert feature_extractors.describe(path) == {
         "file": "one.safetensors",
         "sha256": sha256(path),
         "network": "test_resnet",
@@ -99,9 +99,9 @@ def test_description_is_what_the_report_needs(written):
 
 
 def test_shipped_networks_give_features_of_any_images():
-    names = [name for name, _ in frozen.shipped()]
+    names = [name for name, _ in feature_extractors.shipped()]
     assert names[0] == "FD-lens"
-    for _, path in frozen.shipped():
+    for _, path in feature_extractors.shipped():
         found = features(FrozenNetwork(path), torch.rand(3, 1, 40, 40))
         assert found.shape[0] == 3
         assert np.isfinite(found.numpy()).all()
@@ -109,5 +109,5 @@ def test_shipped_networks_give_features_of_any_images():
 
 def test_file_without_a_card_is_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(DataError, match=r"other.safetensors is no frozen network \(KeyError\)"):
-        frozen.read_card(tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"other.safetensors is no feature extractor \(KeyError\)"):
+        feature_extractors.read_card(tmp_path / "other.safetensors")

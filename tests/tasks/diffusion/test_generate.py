@@ -29,7 +29,7 @@ def run(tmp_path_factory):
         tmp_path_factory.mktemp("draws"), folds=1, guidance={"dropout": 0.1}, **small
     )
     files = paths.member(plan.members[0].name)
-    done = read_json(files.done) | {"mean": [0.2], "deviation": [0.1]}
+    done = read_json(files.done) | {"mean": [0.2], "std": [0.1]}
     write_json(files.done, done)
     model = load_task(plan, paths, plan.members[0]).build_model("unet")
     for parameter in model.parameters():

@@ -7,10 +7,9 @@ import torch
 
 from lenshpc.errors import ConfigError
 from lenshpc.models.importing import declare_missing_torchvision_ops
-from lenshpc.tasks.diffusion import feature_extractors as frozen
+from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.features import Features
 from lenshpc.tasks.diffusion.inception import Inception
-from lenshpc.tasks.diffusion.settings import Diffusion
 
 declare_missing_torchvision_ops()
 inception_of = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
@@ -25,7 +24,7 @@ def library(tmp_path, monkeypatch, seeded):
         network = inception_of.FeatureExtractorInceptionV3("random", ["2048"])
     torch.save(network.state_dict(), tmp_path / "inception.pth")
     digest = hashlib.sha256((tmp_path / "inception.pth").read_bytes()).hexdigest()
-    monkeypatch.setattr(frozen, "INCEPTION_SHA256", digest)
+    monkeypatch.setattr(feature_extractors, "INCEPTION_SHA256", digest)
     return network
 
 
@@ -49,14 +48,14 @@ def test_arrays_of_its_features_stand_beside_those_of_the_networks_that_ship(lib
     path = str(tmp_path / "inception.pth")
     found = Features(path)({"sample": torch.rand(1, 1, 16, 16)})
     assert list(found) == ["lens_sample", "mae_sample", "fid_sample"]
-    assert frozen.distances(Diffusion(inception=path)) == ("FD-lens", "FD-MAE", "FID")
-    assert frozen.distances(Diffusion()) == ("FD-lens", "FD-MAE")
-    assert [*map(frozen.kernel_distance, ("FD-lens", "FID"))] == ["KID-lens", "KID"]
+    assert feature_extractors.distances(path) == ("FD-lens", "FD-MAE", "FID")
+    assert feature_extractors.distances(None) == ("FD-lens", "FD-MAE")
+    assert [*map(feature_extractors.kernel_distance, ("FD-lens", "FID"))] == ["KID-lens", "KID"]
 
 
 def test_other_weights_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"inception gone.pth: no such file; download https://"):
-        frozen.find_inception("gone.pth")
+        feature_extractors.find_inception("gone.pth")
     (tmp_path / "other.pth").write_bytes(b"lens")
     with pytest.raises(ConfigError, match=r"other.pth has the SHA-256 [0-9a-f]{8}…, and the wei"):
-        frozen.find_inception(str(tmp_path / "other.pth"))
+        feature_extractors.find_inception(str(tmp_path / "other.pth"))

@@ -68,7 +68,7 @@ def test_settings_that_contradict_each_other_are_refused(changes, told):
 
 def test_layer_decay_of_a_network_without_our_encoder_is_refused():
     train = {"layer_decay": 0.75}
-    with pytest.raises(ValueError, match=r"mae_vit and mae_sr alone, not of resnet18"):
+    with pytest.raises(ValueError, match=r"mae_vit alone, not of resnet18"):
         classification(models=("mae_vit", "resnet18"), train=train)
     variants = {"plain": {"train.layer_decay": None}}
     recipe = classification(models=("mae_vit", "resnet18+plain"), train=train, variants=variants)

@@ -1,7 +1,6 @@
 """The report of a pre-training, and what a classification says of one."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,14 +10,12 @@ from synthetic_run import SyntheticRun, finish, make_run
 
 from lenshpc.errors import DataError
 from lenshpc.files import write_json
-from lenshpc.report.write import write
+from lenshpc.report.write import compose, write
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import expand, save_plan, scored_rows
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.results import gather
-from lenshpc.tasks.foundation import report as foundation
 from lenshpc.tasks.foundation.judge import judge_errors, merge_errors
-from lenshpc.tasks.supervised import report as classification
 
 SIDE, NUM_ROWS = 32, 120
 
@@ -96,13 +93,13 @@ def test_missing_member_leaves_rows_without_an_error(pretrained):
 def test_predictions_of_other_rows_are_refused(pretrained):
     altered = pretrained.splits.copy()
     altered.loc[altered.index[altered["split"] == "test"][0], "split"] = "aside"
-    with pytest.raises(DataError, match="predicts other rows than the manifest gives it"):
+    with pytest.raises(DataError, match="which is not among its rows"):
         merge_errors(pretrained.paths, pretrained.plan, altered)
 
 
 def test_report_shows_what_was_hidden_and_drawn(pretrained):
-    findings = gather(pretrained.paths, pretrained.plan, {}, allow_partial=False)
-    report = foundation.build(findings)
+    results = gather(pretrained.paths, pretrained.plan, {}, allow_partial=False)
+    report = compose(results)
     folder = write(report, pretrained.paths.report).parent
     assert [section.title for section in report.sections][:4] == [
         "Errors on hidden patches",
@@ -129,7 +126,7 @@ def tuned(tmp_path_factory):
         models=("mae_vit", "mae_vit+probe", "mae_vit+tenth", "mae_vit+scratch_tenth"),
         init_from="/runs/fm-01234567",
         variants={
-            "probe": {"method.frozen": True},
+            "probe": {"method.linear_probe": True},
             "tenth": {"data.label_fraction": 0.6},
             "scratch_tenth": {"data.label_fraction": 0.6, **scratch},
         },
@@ -138,8 +135,8 @@ def tuned(tmp_path_factory):
 
 
 def test_report_sets_fine_tuning_beside_probes_and_scratch(tuned):
-    findings = gather(tuned.paths, tuned.plan, {}, allow_partial=False)
-    report = classification.build(replace(findings, explain=None))
+    results = gather(tuned.paths, tuned.plan, {}, allow_partial=False)
+    report = compose(results)
     section = next(one for one in report.sections if one.title == "Pre-training")
     table, _, figure = section.blocks
     assert [row.cells[:4] for row in table.rows] == [
@@ -152,6 +149,6 @@ def test_report_sets_fine_tuning_beside_probes_and_scratch(tuned):
 
 
 def test_report_of_a_plain_run_has_no_such_section(pristine_run):
-    findings = gather(pristine_run.paths, pristine_run.plan, {}, allow_partial=False)
-    titles = [section.title for section in classification.build(findings).sections]
+    results = gather(pristine_run.paths, pristine_run.plan, {}, allow_partial=False)
+    titles = [section.title for section in compose(results).sections]
     assert "Pre-training" not in titles

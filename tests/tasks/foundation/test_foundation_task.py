@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lenshpc.data.stretch import stretched, unstretched
+from lenshpc.engine.load import make_task
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.foundation.settings import Foundation as Settings
-from lenshpc.tasks.table import make_task
 
 pytestmark = pytest.mark.usefixtures("seeded")
 VIT = {"patch": 4, "width": 24, "depth": 2, "heads": 2}
@@ -19,7 +19,7 @@ def make(norm_pixels=False, **spec):
         vit=VIT, decoder_width=16, decoder_depth=1, decoder_heads=2, norm_pixels=norm_pixels
     )
     facts = {"classes": ("a", "b"), "class_counts": (8, 0), "image_shape": (1, 18, 20)}
-    return make_task(TaskSpec(method=method, train=Train(), **{**facts, **spec}))
+    return make_task("foundation", TaskSpec(settings=method, train=Train(), **{**facts, **spec}))
 
 
 def eight():
@@ -60,7 +60,7 @@ def test_predictions_of_halves_are_those_of_the_whole(function):
 
 @torch.no_grad()
 def test_columns_are_those_that_the_files_keep():
-    task, batch = make(mean=(0.3,), deviation=(0.5,)), eight()
+    task, batch = make(mean=(0.3,), std=(0.5,)), eight()
     model = task.build_model("mae_vit").eval()
     found = task.infer(model, batch)
     assert {name: tuple(column.shape) for name, column in found.items()} == {

@@ -36,14 +36,14 @@ def refuse(member, rows):
 
 
 @pytest.fixture(scope="module")
-def findings(tmp_path_factory):
+def results(tmp_path_factory):
     run = make_lenses_run(tmp_path_factory.mktemp("report"))
-    return gather(run.paths, run.plan, {}, allow_partial=False, reconstruct=redraw)
+    return gather(run.paths, run.plan, {}, allow_partial=False, tools={"reconstruct": redraw})
 
 
 @pytest.fixture(scope="module")
-def report(findings):
-    return compose(findings)
+def report(results):
+    return compose(results)
 
 
 def section(report, title):
@@ -83,19 +83,19 @@ def test_tables_of_variants_have_a_line_for_each_training(report):
         assert table.rows[0].cells[2:] == tuple(f"{one[metric]:.4f}" for one in first)
 
 
-def test_gallery_has_image_redrawn_residual_and_source_of_test_rows_of_each_class(report, findings):
+def test_gallery_has_image_redrawn_residual_and_source_of_test_rows_of_each_class(report, results):
     gallery = next(
         one for one in section(report, "Lens parameters").blocks if isinstance(one, Gallery)
     )
     captions = [tuple(picture.caption for picture in panel) for panel in gallery.panels]
     further = ("redrawn", "residual", "source")
     assert captions == [("nonlens", *further)] * 3 + [("lens", *further)] * 3
-    testing = set(findings.splits.loc[findings.splits["split"] == "test", "id"])
+    testing = set(results.splits.loc[results.splits["split"] == "test", "id"])
     assert {panel[0].text.split(" (")[0] for panel in gallery.panels} <= testing
 
 
-def test_pictures_that_cannot_be_made_are_a_sentence(findings):
-    report = compose(replace(findings, reconstruct=refuse))
+def test_pictures_that_cannot_be_made_are_a_sentence(results):
+    report = compose(replace(results, tools={"reconstruct": refuse}))
     said = [
         block.text
         for block in section(report, "Lens parameters").blocks

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lenshpc.engine.load import make_task
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.physics_guided.lens_layer import LensLayer
-from lenshpc.tasks.supervised.settings import Classification as Settings
-from lenshpc.tasks.table import make_task
+from lenshpc.tasks.physics_guided.settings import PhysicsGuided as Settings
 
 PHYSICS = {"pixel_scale_arcsec": 0.1, "curriculum": (0.2, 0.6), "weight": 0.5, "source_side": 8}
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -18,14 +18,15 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def make(zoom=2.0, **method):
     return make_task(
+        "physics-guided",
         TaskSpec(
-            method=Settings(physics=PHYSICS, **method),
+            settings=Settings(physics=PHYSICS, **method),
             train=Train(),
             classes=("a", "b", "c"),
             class_counts=(10, 10, 10),
             image_shape=(1, 32, 32),
             zoom=zoom,
-        )
+        ),
     )
 
 
@@ -115,13 +116,14 @@ def test_network_without_a_lens_is_the_same_classifier():
     guided = make().build_model("test_resnet").eval()
     torch.manual_seed(3)
     plain_task = make_task(
+        "physics-guided",
         TaskSpec(
-            method=Settings(),
+            settings=Settings(),
             train=Train(),
             classes=("a", "b", "c"),
             class_counts=(1, 1, 1),
             image_shape=(1, 32, 32),
-        )
+        ),
     )
     plain, image = plain_task.build_model("test_resnet").eval(), torch.rand(2, 1, 32, 32)
     assert torch.equal(guided(image), plain(image))

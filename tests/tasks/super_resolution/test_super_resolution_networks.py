@@ -7,9 +7,27 @@ import torch
 from torch import nn
 
 from lenshpc.errors import ConfigError
-from lenshpc.tasks.super_resolution.networks import NETWORKS, bicubic, build
+from lenshpc.registry import TaskSpec, build_component
+from lenshpc.run.recipe import Train
+from lenshpc.tasks.super_resolution.networks import bicubic
+from lenshpc.tasks.super_resolution.settings import SuperResolution
 
 pytestmark = pytest.mark.usefixtures("seeded")
+
+
+NETWORKS = ("srresnet", "edsr", "rcan", "mae_sr")
+
+
+def build(name, *, channels, scale, width, blocks):
+    spec = TaskSpec(
+        settings=SuperResolution(width=width, blocks=blocks),
+        train=Train(),
+        classes=("pairs",),
+        class_counts=(1,),
+        image_shape=(channels, 16, 16),
+        target_shape=(channels, scale * 16, scale * 16),
+    )
+    return build_component("networks", spec, name)
 
 
 def small(name, scale=2, channels=1):
@@ -48,5 +66,5 @@ def test_only_srresnet_has_batch_norm():
 
 
 def test_unknown_network_is_named_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"unknown super-resolution network 'edsr2'.* edsr\?"):
+    with pytest.raises(ConfigError, match=r"unknown network of super_resolution 'edsr2'.* edsr\?"):
         small("edsr2")

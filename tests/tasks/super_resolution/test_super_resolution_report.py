@@ -5,15 +5,14 @@ import json
 import pytest
 from pairs_run import make_pairs_run
 
-from lenshpc.report.write import write
+from lenshpc.report.write import compose, write
 from lenshpc.run.results import gather
-from lenshpc.tasks.super_resolution.report import build
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = make_pairs_run(tmp_path_factory.mktemp("report"))
-    return run, build(gather(run.paths, run.plan, {}, allow_partial=False))
+    return run, compose(gather(run.paths, run.plan, {}, allow_partial=False))
 
 
 def test_report_has_its_sections_and_files(whole, tmp_path):
@@ -47,7 +46,7 @@ def test_report_json_has_the_figures_of_every_line(whole, tmp_path):
 def test_partial_report_of_one_model_says_so(tmp_path):
     run = make_pairs_run(tmp_path, models=("edsr",))
     run.forget(0)
-    report = build(gather(run.paths, run.plan, {}, allow_partial=True))
+    report = compose(gather(run.paths, run.plan, {}, allow_partial=True))
     assert report.banners[0].title == "PARTIAL: 1 of 2 members are missing."
     assert report.content["headline"]["name"] == "edsr"
     assert report.overview.rows[-1].cells[-1] == "20"

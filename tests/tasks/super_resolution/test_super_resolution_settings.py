@@ -4,7 +4,7 @@ import pytest
 
 from lenshpc.config import shipped
 from lenshpc.errors import ConfigError
-from lenshpc.models.names import check_names
+from lenshpc.run.networks import check_names
 from lenshpc.run.recipe import load_recipe, recipe_of_task
 from lenshpc.tasks.super_resolution.settings import SuperResolution, check_pairs, scale_of
 
@@ -49,6 +49,6 @@ def test_shipped_recipes_are_valid_and_name_known_networks():
     ]
     for name in names:
         recipe = load_recipe(name)
-        check_names(recipe.models)
+        check_names(recipe.models, recipe.method)
         check_pairs(recipe.method, LOW, HIGH)
     assert recipe_of_task("super-resolution") == "super_resolution"

@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lenshpc.engine.load import make_task
 from lenshpc.errors import ConfigError
 from lenshpc.models.importing import declare_missing_torchvision_ops
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
 from lenshpc.tasks.super_resolution.networks import bicubic
 from lenshpc.tasks.super_resolution.settings import SuperResolution as Settings
-from lenshpc.tasks.table import make_task
 
 declare_missing_torchvision_ops()
 from torchmetrics.image import (  # noqa: E402
@@ -22,7 +22,7 @@ from torchmetrics.image import (  # noqa: E402
 
 LOSSES = ("l1", "l2", "l1_ssim", "fourier")
 NETWORKS = ("srresnet", "edsr", "rcan")
-MEAN, DEVIATION = 0.25, 0.5
+MEAN, STD = 0.25, 0.5
 
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.usefixtures("seeded")
 def make(scale=2, target_side=None, **method):
     side = target_side or 12 * scale
     spec = TaskSpec(
-        method=Settings(**({"width": 8, "blocks": 2} | method)),
+        settings=Settings(**({"width": 8, "blocks": 2} | method)),
         train=Train(),
         classes=("lens",),
         class_counts=(8,),
         image_shape=(1, 12, 12),
         target_shape=(1, side, side),
         mean=(MEAN,),
-        deviation=(DEVIATION,),
+        std=(STD,),
     )
-    return make_task(spec)
+    return make_task("super-resolution", spec)
 
 
 def eight(scale=2):
@@ -115,7 +115,7 @@ def test_state_round_trips_through_a_file(name, tmp_path):
 def test_step_zero_is_bicubic_in_the_units_of_the_store():
     task, batch = make(), eight()
     found = task.infer(task.build_model("edsr").eval(), batch)
-    expected = bicubic(batch["image"] * DEVIATION + MEAN, 2)
+    expected = bicubic(batch["image"] * STD + MEAN, 2)
     torch.testing.assert_close(found["sr"], expected, atol=1e-6, rtol=0)
 
 
@@ -125,7 +125,7 @@ def test_metrics_are_those_of_torchmetrics_in_the_units_of_the_store():
     output = batch["target"] + 0.1 * torch.randn_like(batch["target"])
     found = task.predict(Given(output), batch)
     for row in range(8):
-        sr, hr = (images[row : row + 1] * DEVIATION + MEAN for images in (output, batch["target"]))
+        sr, hr = (images[row : row + 1] * STD + MEAN for images in (output, batch["target"]))
         psnr = PeakSignalNoiseRatio(data_range=1.0)(sr, hr)
         ssim = StructuralSimilarityIndexMeasure(data_range=1.0, kernel_size=11, sigma=1.5)(sr, hr)
         torch.testing.assert_close(found["psnr"][row], psnr)
@@ -145,7 +145,7 @@ def test_losses_have_their_closed_forms():
     output = batch["target"] + 0.3 * torch.randn_like(batch["target"])
     l1 = nn.functional.l1_loss(output, batch["target"])
     spectra = [np.abs(np.fft.rfft2(one.numpy(), norm="ortho")) for one in (output, batch["target"])]
-    images = [one * DEVIATION + MEAN for one in (output, batch["target"])]
+    images = [one * STD + MEAN for one in (output, batch["target"])]
     ssim = StructuralSimilarityIndexMeasure(data_range=1.0, kernel_size=11, sigma=1.5)(*images)
     expected = {
         "l1": l1.item(),

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lenshpc.errors import DataError
+from lenshpc.run.results import gather
+from lenshpc.store import open_store
 from lenshpc.tasks.supervised.baselines import brightness, predict_baseline, predict_baselines
+from lenshpc.tasks.supervised.judge import evaluate
 
 
 def test_brightness_is_mean_and_deviation():
@@ -40,9 +45,9 @@ def test_each_fold_is_fitted_on_its_own_training_rows():
 
 def test_baselines_cover_all_evaluated_rows_and_say_how_far_they_are(run):
     said = []
-    found = predict_baselines(run.plan, run.splits, said.append)
+    found = predict_baselines(run.plan, run.splits, open_store(run.plan.store), said.append)
     assert list(found) == [
-        "baseline (mean and deviation)",
+        "baseline (mean and std)",
         "baseline (minus median pixel)",
         "baseline (ring radius)",
         "baseline (boosting on seven radial numbers)",
@@ -55,5 +60,9 @@ def test_baselines_cover_all_evaluated_rows_and_say_how_far_they_are(run):
 
 def test_baselines_of_another_store_are_refused(run):
     plan = run.plan.model_copy(update={"store_hash": "0" * 64})
+    results = replace(gather(run.paths, run.plan, {}, allow_partial=False), plan=plan)
     with pytest.raises(DataError, match="no longer the store"):
-        predict_baselines(plan, run.splits)
+        _ = results.store
+    found = evaluate(replace(results, splits=run.splits))
+    assert "no longer the store" in found.absent
+    assert "baseline" not in {one.kind for one in found.judgement.evaluations}

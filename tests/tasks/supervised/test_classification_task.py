@@ -8,24 +8,24 @@ from torch import nn
 from torch.nn import functional
 
 from lenshpc.models.d4 import transformed
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
+from lenshpc.tasks.classification.settings import Classification as Settings
 from lenshpc.tasks.supervised import losses
-from lenshpc.tasks.supervised.settings import Classification as Settings
-from lenshpc.tasks.supervised.task import Classification
+from lenshpc.tasks.supervised.task import Classifier
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make(num_classes=3, counts=None, shape=(1, 32, 32), **method):
     spec = TaskSpec(
-        method=Settings.model_validate(method),
+        settings=Settings.model_validate(method),
         train=Train(),
         classes=tuple(f"class{k}" for k in range(num_classes)),
         class_counts=counts or (10,) * num_classes,
         image_shape=shape,
     )
-    return Classification(spec)
+    return Classifier(spec)
 
 
 def given(logits, labels, **further):

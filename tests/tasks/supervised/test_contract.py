@@ -6,10 +6,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score, average_precision_score, log_loss, roc_auc_score
 
+from lenshpc.engine.load import make_task
+from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.base import TaskSpec
-from lenshpc.tasks.supervised.settings import Classification as Settings
-from lenshpc.tasks.table import make_task
+from lenshpc.tasks.classification.settings import Classification as Settings
+from lenshpc.tasks.physics_guided.settings import PhysicsGuided
 
 FIRST = {"phase": torch.tensor(0), "progress": torch.tensor(1.0)}
 NUM_CLASSES = {"cross_entropy": 3, "bce": 2, "focal": 3, "complement": 3, "guided": 3}
@@ -24,14 +25,16 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def make(loss, **method):
+    guided = loss == "guided"
+    settings = PhysicsGuided(**GUIDED, **method) if guided else Settings(loss=loss, **method)
     spec = TaskSpec(
-        method=Settings(**({"loss": loss} if loss != "guided" else GUIDED), **method),
+        settings=settings,
         train=Train(),
         classes=tuple(f"class{k}" for k in range(NUM_CLASSES[loss])),
         class_counts=(10,) * NUM_CLASSES[loss],
         image_shape=(1, 32, 32),
     )
-    return make_task(spec)
+    return make_task("physics-guided" if guided else "multiclass", spec)
 
 
 def eight(loss):

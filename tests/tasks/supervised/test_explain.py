@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from networks import build
 from torch.nn import functional
 
-from lenshpc.models.backbones import build
 from lenshpc.tasks.supervised.explain import class_maps, last_maps
 
 pytestmark = pytest.mark.usefixtures("seeded")

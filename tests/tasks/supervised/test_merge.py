@@ -5,7 +5,8 @@ import zarr
 from synthetic_run import make_run
 
 from lenshpc.errors import DataError
-from lenshpc.tasks.supervised.merge import evaluated_rows, merge, read_array
+from lenshpc.run.predictions import evaluated_rows, read_array
+from lenshpc.tasks.supervised.merge import merge
 
 
 def merged(run, missing=()):
@@ -79,7 +80,7 @@ def test_row_of_another_fold_is_an_error(run):
     frame = run.predictions(1)
     other = run.predictions(0).query("split == 'oof'").head(1)
     run.finish(1, pd.concat([frame, other]))
-    fault = f"predicts {other['id'].iloc[0]!r}, in neither its validation fold nor the test split"
+    fault = f"predicts {other['id'].iloc[0]!r}, which is not among its rows (oof or test)"
     assert complaint(run) == expected_message(run, 1, fault)
 
 
@@ -87,7 +88,7 @@ def test_predictions_of_two_folds_exchanged_are_an_error(run):
     first, second = run.predictions(0), run.predictions(1)
     run.finish(0, second)
     run.finish(1, first)
-    assert "in neither its validation fold nor the test split" in complaint(run)
+    assert "which is not among its rows (oof or test)" in complaint(run)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -18,13 +18,12 @@ from lenshpc.report.write import compose
 from lenshpc.report.write import write as write_folder
 from lenshpc.run.results import gather
 from lenshpc.statistics import scores as judging
-from lenshpc.tasks.supervised.report import build
 
 FIGURES = {
     *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
     *("reliability", "confusion_test", "confusion_oof", "number_0", "history_loss", "history_auc"),
 }
-LEDGER = {
+USAGE = {
     "unit": "GPU",
     "source": "sacct",
     "estimate_hours": 24.0,
@@ -85,12 +84,12 @@ def strict_json(path):
 
 
 def write(run, reasons=None, *, allow_partial=False, **extras):
-    findings = gather(run.paths, run.plan, reasons or {}, allow_partial=allow_partial, **extras)
-    page = write_folder(compose(findings), run.paths.report)
+    results = gather(run.paths, run.plan, reasons or {}, allow_partial=allow_partial, **extras)
+    page = write_folder(compose(results), run.paths.report)
     return page, strict_json(run.paths.report / "report.json")
 
 
-def look(rows):
+def look(_, rows):
     """Return maps that are hot on the left, of another size than the images."""
     return np.tile(np.linspace(1, 0, 8, dtype=np.float32), (len(rows), 8, 1))
 
@@ -99,14 +98,14 @@ def look(rows):
 def reported(tmp_path_factory):
     """A complete run that makes mistakes, with its report; for reading only."""
     run = make_run(tmp_path_factory.mktemp("reported"), separation=0.5)
-    write(run, explain=look, ledger=LEDGER, failures=FAILURES)
+    write(run, tools={"explain": look}, usage=USAGE, failures=FAILURES)
     return run
 
 
 def report_of(run, plan=None, **options):
     """Return the report of a run without writing it."""
-    findings = gather(run.paths, plan or run.plan, {}, **{"allow_partial": False, **options})
-    report = compose(findings)
+    results = gather(run.paths, plan or run.plan, {}, **{"allow_partial": False, **options})
+    report = compose(results)
     json.dumps(report.content, allow_nan=False)
     return report
 
@@ -132,7 +131,7 @@ def test_report_of_two_classes_and_two_models(reported):
         ("resnet18", "model"),
         ("resnet34", "model"),
         ("ensemble", "ensemble"),
-        ("baseline (mean and deviation)", "baseline"),
+        ("baseline (mean and std)", "baseline"),
         ("baseline (minus median pixel)", "baseline"),
         ("baseline (ring radius)", "baseline"),
         ("baseline (boosting on seven radial numbers)", "baseline"),
@@ -144,7 +143,7 @@ def test_report_of_two_classes_and_two_models(reported):
     assert [one["index"] for one in content["members"]] == list(range(6))
     assert content["members"][1]["val_auc"] == pytest.approx(1 - 0.3 * 0.7**3 - 0.01)
     assert content["missing"] == []
-    assert content["ledger"] == LEDGER
+    assert content["usage"] == USAGE
     assert content["failures"] == FAILURES
 
 
@@ -226,7 +225,7 @@ def test_markdown_has_the_tables_and_links_that_exist(reported):
     assert {
         *("On the test rows", "Few false positives, and calibration", "Out-of-fold", "Decisions"),
         *("Combinations of models", "Paired comparisons", "Each class, ensemble, test rows"),
-        *("Ledger", "Failed attempts", "Recipe", "Hashes", "Provenance"),
+        *("Usage", "Failed attempts", "Recipe", "Hashes", "Provenance"),
     } <= set(titles)
     assert "GPU OUT OF MEMORY" in text
     links = re.findall(r"\]\((.*?)\)", text)
@@ -265,9 +264,9 @@ def test_features_and_turned_images_are_shown_where_members_wrote_them(run):
 def test_declared_prior_gives_a_second_decision(run):
     method = run.plan.recipe.method.model_copy(update={"test_prior": 0.01})
     recipe = run.plan.recipe.model_copy(update={"method": method})
-    findings = gather(run.paths, run.plan, {}, allow_partial=False)
+    results = gather(run.paths, run.plan, {}, allow_partial=False)
     plan = run.plan.model_copy(update={"recipe": recipe})
-    report = build(replace(findings, plan=plan))
+    report = compose(replace(results, plan=plan))
     assert tables_of(report)["Decisions"] == ["best F1 out-of-fold", "prior-corrected"]
     assert "confusion_corrected" in {one.name for one in report.figures()}
     assert report.content["test_prior"] == 0.01
@@ -326,7 +325,7 @@ def test_partial_report_says_so_everywhere(run):
     by_name = {one["name"]: one["oof"]["num_covered"] for one in content["models"]}
     fold = int((run.splits["fold"] == 1).sum())
     assert by_name["resnet18"] == by_name["ensemble"] == 90 - fold
-    assert by_name["resnet34"] == by_name["baseline (mean and deviation)"] == 90
+    assert by_name["resnet34"] == by_name["baseline (mean and std)"] == 90
     table = pd.read_parquet(page.with_name("predictions.parquet"))
     assert table["ensemble:p_lens"].isna().sum() == fold
 

@@ -1,4 +1,4 @@
-"""The frozen networks in whose features images are compared; their cards, without torch.
+"""The networks in whose features images are compared, and their cards; without torch.
 
 The file of one that ships is safetensors: weights in half precision, and a `Card` as JSON in its
 header. Inception does not ship; a recipe may name the file of its weights.
@@ -14,7 +14,6 @@ from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import sha256
 from lenshpc.models.vit import Vit
-from lenshpc.tasks.diffusion.settings import Diffusion
 
 HEADER = "lenshpc"  # the key of the card in the file's header
 # How a distance between features is named → the file of the network whose features they are.
@@ -31,7 +30,7 @@ INCEPTION_URL = (
 
 
 class Card(Frozen):
-    """What a frozen network is, and how images are prepared for it.
+    """What a feature extractor is, and how images are prepared for it.
 
     They are averaged over channels, cut to the middle `part` of each side, resized to
     `image_shape`, brought to [0, 1] each by itself, stretched, and normalised by `mean` and
@@ -44,7 +43,7 @@ class Card(Frozen):
     num_outputs: int
     stretch: str
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     trained_on: str
     vit: Vit
 
@@ -55,10 +54,9 @@ def shipped() -> Iterator[tuple[str, Path]]:
     return ((name, folder / file) for name, file in FILES.items() if (folder / file).is_file())
 
 
-def distances(method: Frozen) -> tuple[str, ...]:
-    """Return the names of the Fréchet distances that a method's images are judged by."""
-    named = isinstance(method, Diffusion) and method.inception is not None
-    return (*(name for name, _ in shipped()), *((FID,) if named else ()))
+def distances(inception: str | None) -> tuple[str, ...]:
+    """Return the names of the Fréchet distances; the FID is one if Inception's file is given."""
+    return (*(name for name, _ in shipped()), *((FID,) if inception else ()))
 
 
 def kernel_distance(distance: str) -> str:
@@ -80,14 +78,14 @@ def read_card(path: Path) -> Card:
             text = (opened.metadata() or {})[HEADER]
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(
-            f"{path} is no frozen network ({type(error).__name__}); make one with: "
+            f"{path} is no feature extractor ({type(error).__name__}); make one with: "
             "python -m lenshpc.tasks.diffusion.freeze RUN MEMBER OUT"
         ) from error
     return Card.model_validate_json(text)
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return what a report says of a frozen network."""
+    """Return what a report says of a feature extractor."""
     card = read_card(path)
     return {
         "file": path.name,
@@ -98,12 +96,12 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def describe_all(method: Frozen) -> dict[str, dict[str, Any]]:
-    """Return the same of each network by whose features a method's images are judged."""
+def describe_all(inception: str | None) -> dict[str, dict[str, Any]]:
+    """Return the same of each network in whose features images are compared."""
     found = {name: describe(path) for name, path in shipped()}
-    if isinstance(method, Diffusion) and method.inception is not None:
+    if inception:
         found[FID] = {
-            "file": Path(method.inception).name,
+            "file": Path(inception).name,
             "sha256": INCEPTION_SHA256,
             "network": "Inception v3, pooled features (torch-fidelity)",
             "side_px": 299,

@@ -1,7 +1,7 @@
-"""Lens parameters in a report: their distributions, truth against estimate, sources in pictures."""
+"""The report of a physics-guided run: that of the classes, and of the lenses behind them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from lenshpc.report.content import (
     Gallery,
     Picture,
     Prose,
+    Report,
     Row,
     Section,
     Table,
@@ -26,16 +27,16 @@ from lenshpc.report.content import (
 from lenshpc.report.figures import INK, add_legend, draw_figure, look_of
 from lenshpc.report.pictures import colours, encode_png, stretch_of
 from lenshpc.report.words import word_number
-from lenshpc.run.results import Findings
+from lenshpc.run.results import RunResults
+from lenshpc.tasks.physics_guided.judge import GuidedEvaluation, Lenses
 from lenshpc.tasks.physics_guided.lens_parameters import (
-    COMPARED,
     EINSTEIN_RADIUS,
     LOSS,
     Agreement,
     LensEstimates,
-    compare_with_truth,
-    merge_lenses,
 )
+from lenshpc.tasks.supervised.report import Extra
+from lenshpc.tasks.supervised.report import build as build_supervised
 
 Floats = npt.NDArray[np.floating]
 
@@ -51,38 +52,16 @@ NOTE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lenses:
-    """Estimates of all rows, the truth of those that have one, and how they agree."""
-
-    estimates: LensEstimates
-    truth: Mapping[str, Floats]
-    agreements: tuple[Agreement, ...]
-    absent: tuple[Block, ...]
-
-
-def find_lenses(findings: Findings) -> Lenses | None:
-    """Return what a run's members say of lenses; None where no member does."""
-    run, plan = findings.run, findings.plan
-    estimates = merge_lenses(run, plan, findings.splits, tuple(findings.lacks))
-    if not estimates.models:
-        return None
-    store, absent = open_or_tell(plan, "No comparison with the truth, and no pictures")
-    known = (
-        {} if store is None else {name: store.rows[name] for name in COMPARED if name in store.rows}
+def build(results: RunResults, found: GuidedEvaluation) -> Report:
+    """Return the report of a run of physics-guided classification."""
+    extra = Extra(
+        sections=tuple(_lenses_section(results, found.lenses)),
+        content=_lenses_content(found.lenses),
     )
-    truth = {
-        name: column.to_numpy()[estimates.rows["row"].to_numpy()] for name, column in known.items()
-    }
-    return Lenses(
-        estimates=estimates,
-        truth=truth,
-        agreements=tuple(compare_with_truth(estimates, truth, plan.classes)),
-        absent=absent,
-    )
+    return build_supervised(results, found.classes, extra)
 
 
-def lenses_content(lenses: Lenses | None) -> dict[str, Any]:
+def _lenses_content(lenses: Lenses | None) -> dict[str, Any]:
     """Return what report.json holds of the lenses; nothing of a run that has none."""
     if lenses is None:
         return {}
@@ -95,27 +74,30 @@ def lenses_content(lenses: Lenses | None) -> dict[str, Any]:
     return {"lens_parameters": {"physics_loss": losses, "agreement": agreements}}
 
 
-def lenses_section(findings: Findings, lenses: Lenses | None) -> Iterator[Section]:
+def _lenses_section(results: RunResults, lenses: Lenses | None) -> Iterator[Section]:
     """Yield the section of a run whose members say something of lenses."""
-    if lenses is not None:
-        blocks = _blocks(findings, lenses)
-        yield Section(title="Lens parameters", blocks=(*blocks, *lenses.absent))
+    if lenses is None:
+        return
+    what = "No comparison with the truth, and no pictures"
+    store, absent = open_or_tell(results, what)
+    blocks = _blocks(results, lenses, with_pictures=store is not None)
+    yield Section(title="Lens parameters", blocks=(*blocks, *absent))
 
 
-def _blocks(findings: Findings, lenses: Lenses) -> Iterator[Block]:
-    findings.say("drawing the lens parameters")
+def _blocks(results: RunResults, lenses: Lenses, *, with_pictures: bool) -> Iterator[Block]:
+    results.say("drawing the lens parameters")
     if lenses.agreements:
         yield _agreement_table(lenses.agreements)
         yield Prose(text=NOTE)
     for at, (model, found) in enumerate(lenses.estimates.models.items()):
         estimate = found[EINSTEIN_RADIUS].to_numpy()
-        rows, classes = lenses.estimates.rows, findings.plan.classes
+        rows, classes = lenses.estimates.rows, results.plan.classes
         yield _distributions(f"theta_e_{at}", model, rows, estimate, classes)
         truth = lenses.truth.get(EINSTEIN_RADIUS)
         if truth is not None and len(np.unique(truth[np.isfinite(truth)])) > 1:
             yield _against(f"theta_e_truth_{at}", model, rows, (truth, estimate), classes)
-    if not lenses.absent:
-        yield from _pictures(findings, lenses.estimates)
+    if with_pictures:
+        yield from _pictures(results, lenses.estimates)
 
 
 def _agreement_table(agreements: Sequence[Agreement]) -> Table:
@@ -190,9 +172,9 @@ def _against(
     return draw_figure(name, caption, draw)
 
 
-def _pictures(findings: Findings, estimates: LensEstimates) -> Iterator[Block]:
+def _pictures(results: RunResults, estimates: LensEstimates) -> Iterator[Block]:
     """Yield images redrawn by the first member with lenses, of test rows drawn at random."""
-    if findings.reconstruct is None:
+    if "reconstruct" not in results.tools:
         return
     model, member = next(iter(estimates.members.items()))
     testing = estimates.rows[estimates.rows["split"] == "test"]
@@ -203,14 +185,14 @@ def _pictures(findings: Findings, estimates: LensEstimates) -> Iterator[Block]:
         .groupby("label")
         .head(NUM_PICTURES)
     )
-    findings.say("redrawing images through their lenses")
+    results.say("redrawing images through their lenses")
     try:
-        found = findings.reconstruct(member, shown["row"].to_numpy())
+        found = results.tools["reconstruct"](member, shown["row"].to_numpy())
     except LensHpcError as error:
         yield Prose(text=f"No pictures of sources: {error}.")
         return
     whose = f"{model}, fold {member.fold}, seed {member.seed}"
-    yield _gallery(shown, found, findings.plan.classes, whose)
+    yield _gallery(shown, found, results.plan.classes, whose)
 
 
 def _gallery(

@@ -1,0 +1,158 @@
+"""From a recipe and a store to runs that can be sent: for the command line and for Python."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lenshpc.errors import ConfigError
+from lenshpc.registry import file_reference, kept_name
+from lenshpc.run.networks import check_names
+from lenshpc.run.paths import RUNS, RunPaths, find_run
+from lenshpc.run.plan import (
+    Plan,
+    check_unseen,
+    expand,
+    load_plan,
+    load_splits,
+    origin_of,
+    planned_store,
+)
+from lenshpc.run.recipe import Recipe, is_variant, load_recipe, network_of, variant_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lenshpc.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run that can be sent: where it is to lie, its Plan, its split manifest and its store.
+
+    `files` are those that the recipe names as FILE.py:NAME, by the name that they have in the Plan.
+    """
+
+    paths: RunPaths
+    plan: Plan
+    splits: pd.DataFrame
+    store: Store
+    files: Mapping[str, bytes]
+
+
+def plan_chain(recipe: Recipe, store: Store, runs: Path = RUNS) -> list[PlannedRun]:
+    """Return the run of a recipe, then those of its `then`, which start from its weights."""
+    head = plan_run(recipe, store, runs)
+    start = [
+        ("init_from", str(head.paths.root)),
+        ("init_fingerprint", head.plan.fingerprint()),
+    ]
+    later = [plan_run(load_recipe(name, start), store, runs) for name in recipe.then]
+    for one in later:
+        check_unseen((head.plan, head.splits, store), (one.plan, one.splits, store))
+    return [head, *later]
+
+
+def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
+    """Return the run of a recipe, with all that it names outside of the store found; write nothing.
+
+    ConfigError or DataError where something is not there, or does not fit.
+    """
+    kept, files = _with_kept_files(recipe)
+    check_names(map(network_of, kept.models), kept.method)
+    found = _with_origin(with_files(kept), runs)
+    plan, splits = expand(found, store)
+    origin = origin_of(found)
+    if origin is not None and recipe.init_fingerprint is None:
+        before = load_plan(origin)
+        trained = (before, load_splits(origin, before), planned_store(before))
+        check_unseen(trained, (plan, splits, store))
+    paths = RunPaths((runs / plan.run_name).resolve())
+    return PlannedRun(paths=paths, plan=plan, splits=splits, store=store, files=files)
+
+
+def _with_origin(recipe: Recipe, runs: Path) -> Recipe:
+    """Return the recipe with the run that it starts from found, and its fingerprint noted."""
+    if recipe.init_from is None or recipe.init_fingerprint is not None:
+        return recipe
+    run = find_run(recipe.init_from, runs)
+    noted = {"init_from": str(run.root), "init_fingerprint": load_plan(run).fingerprint()}
+    return recipe.model_copy(update=noted)
+
+
+def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
+    """Return the recipe with FILE.py:NAME replaced by names that hold the hash, and the files."""
+    files: dict[str, bytes] = {}
+
+    def keep(text: Any) -> Any:
+        reference = file_reference(text) if isinstance(text, str) else None
+        if reference is None:
+            return text
+        content = _read_component(*reference)
+        name = kept_name(reference[1], content)
+        files[name] = content
+        return name
+
+    keys = recipe.method.loss_keys
+    dotted = {f"method.{key}" for key in keys}
+    changes = {
+        "models": tuple(_renamed(model, keep(network_of(model))) for model in recipe.models),
+        "method": recipe.method.model_copy(
+            update={key: keep(getattr(recipe.method, key)) for key in keys}
+        ),
+        "variants": {
+            name: {key: keep(leaf) if key in dotted else leaf for key, leaf in changed.items()}
+            for name, changed in recipe.variants.items()
+        },
+    }
+    return recipe.model_copy(update=changes), files
+
+
+def _renamed(model: str, network: str) -> str:
+    return f"{network}{model.removeprefix(network_of(model))}"
+
+
+def _read_component(path: Path, name: str) -> bytes:
+    """Return a file that defines a class or function of that name, without running it."""
+    try:
+        content = path.read_bytes()
+        tree = ast.parse(content, str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}:{name}: cannot read the file ({error.strerror})") from error
+    except SyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}: {error.msg}; mend the file") from error
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    defined = [node.name for node in tree.body if isinstance(node, kinds)]
+    if name not in defined:
+        raise ConfigError(
+            f"{path} defines no class or function {name}; it has {', '.join(defined) or 'none'}"
+        )
+    return content
+
+
+def with_files(recipe: Recipe) -> Recipe:
+    """Return the recipe with the files of weights found that it and its variants name."""
+    plain = [network_of(model) for model in recipe.models if not is_variant(model)]
+    method = recipe.method.model_copy(update=recipe.method.find_files(plain))
+    variants = {name: _variant_with_files(recipe, name) for name in recipe.variants}
+    return recipe.model_copy(update={"method": method, "variants": variants})
+
+
+def _variant_with_files(recipe: Recipe, name: str) -> dict[str, Any]:
+    """Return a variant's changes, with what is known of the files that it names."""
+    changes = recipe.variants[name]
+    models = [model for model in recipe.models if variant_of(model) == name]
+    named = [key for key in recipe.method.file_keys if f"method.{key}" in changes]
+    found: dict[str, Any] = _files_of(recipe.of(models[0]), models) if models else {}
+    if not named:
+        return dict(changes)
+    noted = {note: None for key in named if (note := recipe.method.file_keys[key]) is not None}
+    told = {f"method.{key}": value for key, value in {**noted, **found}.items()}
+    return {**changes, **told}
+
+
+def _files_of(recipe: Recipe, models: Iterable[str]) -> dict[str, Any]:
+    return recipe.method.find_files(map(network_of, models))

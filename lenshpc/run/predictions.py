@@ -1,0 +1,153 @@
+"""What members predicted: read, held against the rows that the Plan gives them, or refused.
+
+A member that is refused has marked itself as done, so the refusal says how to have it made again.
+"""
+
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.errors import DataError
+from lenshpc.run.completion import describe, resume_command
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan, scored_rows
+
+ENSEMBLE = "ensemble"  # the name of the line that combines several models
+KEYS = ["row", "id", "split"]
+
+
+def evaluated_rows(splits: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the manifest that members predict, with `dev` renamed to `oof`."""
+    testing = splits["split"] == "test"
+    kept = splits.assign(split=np.where(testing, "test", "oof"))[testing | (splits["fold"] >= 0)]
+    return kept.reset_index(drop=True)
+
+
+def predicted_by(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which evaluated rows a member predicts: its validation fold and all test rows."""
+    return ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
+
+
+def mean_over_members(
+    members: Sequence[Member],
+    rows: pd.DataFrame,
+    width: int,
+    read: Callable[[Member, pd.DataFrame], npt.NDArray[np.floating]],
+) -> npt.NDArray[np.float64]:
+    """Return the mean (N, width) of what members say of the rows; NaN where none says anything."""
+    total, count = np.zeros((len(rows), width)), np.zeros((len(rows), 1))
+    for member in members:
+        mine = predicted_by(member, rows)
+        total[mine] += read(member, rows[mine])
+        count[mine] += 1
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def has_column(run: RunPaths, member: Member, name: str) -> bool:
+    """Say whether a member's predictions have a column; False where they cannot be read."""
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import read_schema
+
+    try:
+        return name in read_schema(run.member(member.name).predictions).names
+    except (OSError, ArrowInvalid):
+        return False  # reading other columns will say what is wrong
+
+
+def read_predictions(
+    run: RunPaths,
+    plan: Plan,
+    splits: pd.DataFrame,
+    member: Member,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return row, id, split and columns (all if none are named) of the rows that a member scores.
+
+    They are in the order of `scored_rows`. DataError where a row is absent, stands twice, is
+    another member's or another image's, or a number is not finite.
+    """
+    expected = scored_rows(plan, splits, member)[KEYS]
+    wanted = None if columns is None else [*KEYS, *columns]
+    try:
+        frame = pd.read_parquet(run.member(member.name).predictions, columns=wanted)
+        frame[KEYS]
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise rejected(run, member, f"has predictions that cannot be read ({reason})") from error
+    fault = _find_row_fault(frame, expected)
+    if fault:
+        raise rejected(run, member, fault)
+    ordered = frame.set_index("row").loc[expected["row"]].reset_index()
+    unfinite = ~np.isfinite(ordered.select_dtypes(np.floating).to_numpy()).all(axis=1)
+    if unfinite.any():
+        raise rejected(
+            run,
+            member,
+            f"predicts a value that is not finite for {name_ids(ordered['id'][unfinite])}",
+        )
+    return ordered
+
+
+def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]:
+    """Return a member's array `name`, such as `embedding`, and the store's row at each place."""
+    import zarr
+
+    files = run.member(member.name)
+    try:
+        order = pd.read_parquet(files.predictions, columns=["row"])["row"]
+        array = zarr.open_group(files.arrays, mode="r")[name]
+    except (OSError, KeyError, ValueError) as error:
+        raise rejected(run, member, f"has no array {name!r} that can be read") from error
+    if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:
+        raise rejected(run, member, f"has an array {name!r} of another length than its rows")
+    return array, pd.Index(order)
+
+
+def read_array(
+    run: RunPaths, member: Member, name: str, rows: npt.NDArray[np.integer]
+) -> npt.NDArray[np.generic]:
+    """Return a member's array `name` of rows of the store, in their order."""
+    array, order = open_array(run, member, name)
+    places = order.get_indexer(pd.Index(rows))
+    if (places < 0).any():
+        raise rejected(run, member, f"does not predict row {rows[places < 0][0]}")
+    ascending, where = np.unique(places, return_inverse=True)
+    return np.asarray(array.oindex[ascending])[where]
+
+
+def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:
+    twice = frame.loc[frame["row"].duplicated(), "id"]
+    if len(twice):
+        return f"predicts {name_ids(twice)} more than once"
+    beyond = frame.loc[~frame["row"].isin(expected["row"]), "id"]
+    if len(beyond):
+        splits = " or ".join(sorted(set(expected["split"])))
+        return f"predicts {name_ids(beyond)}, which is not among its rows ({splits})"
+    absent = expected.loc[~expected["row"].isin(frame["row"]), "id"]
+    if len(absent):
+        return f"does not predict {name_ids(absent)}"
+    found = frame.set_index("row").loc[expected["row"], ["id", "split"]].to_numpy()
+    differs = (found != expected[["id", "split"]].to_numpy()).any(axis=1)
+    if differs.any():
+        return (
+            f"gives {name_ids(expected.loc[differs, 'id'])} another id or split than the manifest"
+        )
+    return None
+
+
+def name_ids(ids: pd.Series) -> str:
+    """Name the first of some rows by its id, and say how many more there are."""
+    more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+    return f"{next(iter(ids))!r}{more}"
+
+
+def rejected(run: RunPaths, member: Member, fault: str) -> DataError:
+    """Return the refusal of a member's files, with the command that makes them again."""
+    # The member marked itself as done, so resuming alone would leave it as it is.
+    forget = shlex.join(["rm", str(run.member(member.name).done)])
+    command = f"{forget} && {resume_command(run)}"
+    return DataError(f"{describe(run, member)} {fault}; rerun it with: {command}")

@@ -1,0 +1,34 @@
+"""How training rows are made or added, as settings: synthetic ones, and unlabelled ones."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from lenshpc.config import Frozen
+from lenshpc.run.augmentations import Affine, Augmentation, Contrast, Noise, PsfJitter
+
+
+class Smote(Frozen):
+    """Synthetic rows of rare classes, made from the training rows of the member's own fold."""
+
+    space: Literal["pixel", "feature"] = Field(
+        default="pixel", description="feature: between the features before the last layer"
+    )
+    ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each class's size afterwards, as a part of the largest's"
+    )
+    neighbours: PositiveInt = 5
+
+
+class Consistency(Frozen):
+    """FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the store's unlabelled rows."""
+
+    weight: PositiveFloat = Field(default=1.0, description="of the loss on unlabelled images")
+    threshold: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="probability from which a prediction counts as a label"
+    )
+    ratio: PositiveInt = Field(default=4, description="unlabelled images a labelled one")
+    strong: tuple[Augmentation, ...] = Field(
+        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), Noise()),
+        description="on top of data.augment, for the image that has to agree",
+    )
