@@ -17,6 +17,7 @@ CASES = [
     ("cosine", "v", False),
     ("cosine", "v", True),
 ]
+EPS = torch.finfo(torch.float32).eps
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -48,18 +49,69 @@ def rows():
     return image, noise, torch.tensor([0, 300, 998, 999])
 
 
+def check_betas(alpha_bar, kind):
+    """Compare 1 - alpha_bar_t / alpha_bar_(t-1) with diffusers' betas.
+
+    A closed form of single precision: rounded at most eight times, by half an eps each.
+    """
+    expected = theirs("DDPMScheduler", kind, "v", False).betas.double()
+    found = 1 - alpha_bar / torch.cat([torch.ones(1), alpha_bar[:-1]])
+    torch.testing.assert_close(found, expected, atol=0, rtol=4 * EPS)
+
+
+def check_rescaled(alpha_bar, kind):
+    """Compare with diffusers' rescaling in double precision of the levels without it.
+
+    In single precision its 1 - beta loses what a vanishing alpha_bar keeps.
+    """
+    scheduling = pytest.importorskip("diffusers.schedulers.scheduling_ddpm")
+    plain = ours(kind, "v", False).alpha_bar
+    betas = 1 - plain / torch.cat([torch.ones(1), plain[:-1]])
+    expected = (1 - scheduling.rescale_zero_terminal_snr(betas)).cumprod(dim=0)
+    torch.testing.assert_close(alpha_bar, expected, atol=1e-15, rtol=1e-9)
+
+
+CHECKS = {False: check_betas, True: check_rescaled}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zero", CHECKS)
+def test_levels_are_those_of_diffusers(kind, zero):
+    CHECKS[zero](ours(kind, "v", zero).alpha_bar, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zero", CHECKS)
+@pytest.mark.parametrize("at", [0, 500, 998])
+def test_one_wrong_level_is_found(kind, zero, at):
+    alpha_bar = ours(kind, "v", zero).alpha_bar.clone()
+    alpha_bar[at] *= 1 + 1e-5
+    with pytest.raises(AssertionError, match="not close"):
+        CHECKS[zero](alpha_bar, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_rescaling_is_found(kind):
+    plain = ours(kind, "v", False).alpha_bar
+    shifted = plain.sqrt() - plain[-1].sqrt()
+    without_scale, of_variance = shifted**2, (plain - plain[-1]) * plain[0] / (plain[0] - plain[-1])
+    for wrong in (plain, without_scale, of_variance):
+        with pytest.raises(AssertionError, match="not close"):
+            check_rescaled(wrong, kind)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_noise_and_targets_are_those_of_diffusers(case):
     scheduler, schedule = theirs("DDPMScheduler", *case), ours(*case)
+    scheduler.alphas_cumprod = schedule.alpha_bar
     image, noise, level = rows()
-    found = schedule.alpha_bar.float()
-    torch.testing.assert_close(found, scheduler.alphas_cumprod, atol=1e-5, rtol=1e-5)
+    image, noise = image.double(), noise.double()
     noisy = scheduler.add_noise(image, noise, level)
-    torch.testing.assert_close(schedule.add_noise(image, noise, level), noisy, atol=1e-5, rtol=0)
+    torch.testing.assert_close(schedule.add_noise(image, noise, level), noisy, atol=1e-12, rtol=0)
     if case[1] == "v":
         velocity = scheduler.get_velocity(image, noise, level)
         torch.testing.assert_close(
-            schedule.target(image, noise, level), velocity, atol=1e-5, rtol=1e-5
+            schedule.target(image, noise, level), velocity, atol=1e-12, rtol=0
         )
 
 
@@ -68,7 +120,7 @@ def test_ddim_steps_are_those_of_diffusers(case):
     scheduler, schedule = theirs("DDIMScheduler", *case), ours(*case)
     levels = schedule.levels(50)
     assert levels == scheduler.timesteps.tolist()
-    scheduler.alphas_cumprod = schedule.alpha_bar  # equal but for their single precision
+    scheduler.alphas_cumprod = schedule.alpha_bar
     noisy, output = torch.randn(2, 4, 1, 8, 8, dtype=torch.float64)
     for level, after in zip(levels, [*levels[1:], -1], strict=True):
         image = schedule.image_of(noisy, output, torch.full((4,), level))
