@@ -56,12 +56,12 @@ demo: $(VENV)/installed  ## from simulated images to a report, about five minute
 	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \
 	  --set train.batch_size=16 --wait
 
-.venv-rivals/installed: benchmarks/rivals.txt
-	$(PYTHON) -m venv .venv-rivals
-	.venv-rivals/bin/python -m pip install -q --disable-pip-version-check -r $<
+.venv-rivals-%/installed: benchmarks/rivals-%.txt
+	$(PYTHON) -m venv .venv-rivals-$*
+	.venv-rivals-$*/bin/python -m pip install -q --disable-pip-version-check -r $<
 	touch $@
 
-bench: setup .venv-rivals/installed  ## loading, conversion, memory, options beside other libraries
+bench: setup .venv-rivals-loading/installed .venv-rivals-diffusion/installed  ## loading, conversion, memory, options beside other libraries
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/conversion.py
 	$(BIN)/python benchmarks/scale.py

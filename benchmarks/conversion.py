@@ -19,7 +19,7 @@ from statistics import median
 
 from images import make_images
 from measure import (
-    RIVALS_PYTHON,
+    LOADING_PYTHON,
     Cost,
     Table,
     Target,
@@ -75,9 +75,9 @@ def turns(source: Path, num: int, held: ExitStack) -> dict[str, Turn]:
     return {
         OURS: start(sys.executable, "ours.py", "write", source),
         WHOLE: command(*prepare, "--jobs", 2),
-        MDS: start(RIVALS_PYTHON, "rivals.py", "write-mds", source),
-        CHECKED: start(RIVALS_PYTHON, "rivals.py", "write-mds-checked", source),
-        WDS: start(RIVALS_PYTHON, "rivals.py", "write-wds", source),
+        MDS: start(LOADING_PYTHON, "rivals.py", "write-mds", source),
+        CHECKED: start(LOADING_PYTHON, "rivals.py", "write-mds-checked", source),
+        WDS: start(LOADING_PYTHON, "rivals.py", "write-wds", source),
         COPY: command("cp", "-r", source),
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from measure import (
-    RIVALS_PYTHON,
+    DIFFUSION_PYTHON,
     Cost,
     Table,
     Target,
@@ -34,7 +34,7 @@ def contestants() -> dict[str, Path | str]:
     """Return name → Python of each that can run here."""
     found: dict[str, Path | str] = {OURS: sys.executable}
     for name, package in PACKAGES.items():
-        for python in (RIVALS_PYTHON, Path(sys.executable)):
+        for python in (DIFFUSION_PYTHON, Path(sys.executable)):
             if python.exists() and _imports(python, package):
                 found[name] = python
                 break

@@ -15,8 +15,8 @@ import numpy as np
 from images import labelled_files, make_images
 from measure import (
     BATCH_SIZE,
+    LOADING_PYTHON,
     NUM_PROCESSES,
-    RIVALS_PYTHON,
     Cost,
     Table,
     Target,
@@ -50,8 +50,8 @@ STREAMED: dict[str, Contestant] = {
     STREAM_NORMALISED: (sys.executable, "ours.py", "stream-fold", "store"),
     UNCOMPRESSED: (sys.executable, "ours.py", "stream-none", "store-none"),
     NPY: (sys.executable, "plain.py", "npy", "source"),
-    MDS: (RIVALS_PYTHON, "rivals.py", "mds", "mds"),
-    WDS: (RIVALS_PYTHON, "rivals.py", "wds", "wds"),
+    MDS: (LOADING_PYTHON, "rivals.py", "mds", "mds"),
+    WDS: (LOADING_PYTHON, "rivals.py", "wds", "wds"),
 }
 EPOCHS_IN_RAM = 10  # a turn, since one takes some 0.06 s
 
@@ -65,7 +65,9 @@ def make_data(folder: Path, num: int) -> None:
         dataset = load_dataset("lens_finding")
         convert(dataset, source, folder / name, options, jobs=NUM_PROCESSES)
     for name in ("mds", "wds"):
-        with served(RIVALS_PYTHON, "rivals.py", f"write-{name}", source, num_images=num) as written:
+        with served(
+            LOADING_PYTHON, "rivals.py", f"write-{name}", source, num_images=num
+        ) as written:
             written(str(folder / name))
 
 

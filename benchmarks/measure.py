@@ -1,6 +1,6 @@
 """Time rivals in turn, each in a process of its own; print medians, ranges and ratios.
 
-Imports the standard library only, since it runs in the rivals' environment too.
+Imports the standard library only, since it runs in the rivals' environments too.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
-RIVALS_PYTHON = HERE.parent / ".venv-rivals" / "bin" / "python"
+LOADING_PYTHON = HERE.parent / ".venv-rivals-loading" / "bin" / "python"
+DIFFUSION_PYTHON = HERE.parent / ".venv-rivals-diffusion" / "bin" / "python"
 NUM_PROCESSES = 2
 IMAGE_SHAPE = (3, 64, 64)
 BATCH_SIZE = 32
@@ -190,7 +191,8 @@ def machine(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _rivals_versions() -> str:
-    lines = (HERE / "rivals.txt").read_text(encoding="utf-8").splitlines()
+    files = sorted(HERE.glob("rivals-*.txt"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return "".join(f", {line.replace('==', ' ')}" for line in lines if not line.startswith("torch"))
 
 
