@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lenshpc.data.batches import Batch
 from lenshpc.data.normalisation import dtype_that_holds, in_units
 from lenshpc.errors import DataError
-from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.registry import TaskSpec, build_component
+from lenshpc.statistics.image_metrics import ssim
 from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 from lenshpc.tasks.anomaly.settings import Anomaly
 
@@ -79,7 +79,8 @@ class AnomalyDetection:
         there, drawn = (self._in_units(each) for each in (image, found["reconstruction"]))
         mse = row_mean((there - drawn) ** 2)
         energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
-        errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": 1 - ssim(there, drawn)}
+        unlike = (1 - ssim(there, drawn)).float()
+        errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": unlike}
         return errors | scores, {"reconstruction": drawn.to(self._kept)}
 
     def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
@@ -89,12 +90,3 @@ class AnomalyDetection:
                 f"rows of class {', '.join(others)} came to training or validation, where only "
                 f"{self._classes[self._normal]} belongs; submit the recipe again"
             )
-
-
-def ssim(image: Tensor, other: Tensor) -> Tensor:
-    """Return the structural similarity of each pair (B,): Gaussian windows, pixels of 0 to 1."""
-    declare_missing_torchvision_ops()
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    found = structural_similarity_index_measure(other, image, data_range=1.0, reduction="none")
-    return found.reshape(len(image))  # type: ignore[union-attr]

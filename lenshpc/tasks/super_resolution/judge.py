@@ -19,7 +19,7 @@ from lenshpc.run.results import RunResults
 from lenshpc.statistics import image_metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval, weighted_sums
 from lenshpc.statistics.calibration import Calibration, Spread
-from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Smoothed, Transform
+from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Transform
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.statistics.results import NUM_RESAMPLES, Intervals, Kind
 from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, Images, Stack, open_images
@@ -154,7 +154,6 @@ class _True:
     """A block's high-resolution images, with what every line is compared with."""
 
     images: Floats
-    local: Smoothed
     profiles: Floats
     rings: Floats
     transform: Transform
@@ -165,7 +164,6 @@ def _true(images: Floats, testing: Flags) -> _True:
     profiles = radial_profile(images.mean(axis=1))
     return _True(
         images=images,
-        local=image_metrics.smoothed(images),
         profiles=profiles,
         rings=image_metrics.ring_radius(profiles),
         transform=image_metrics.transformed(images),
@@ -208,7 +206,7 @@ class _Tally:
         mse = ((found - true.images) ** 2).mean(axis=(1, 2, 3), dtype=np.float64)
         values = {
             "psnr": image_metrics.psnr(mse),
-            "ssim": image_metrics.ssim(image_metrics.smoothed(found), true.local),
+            "ssim": image_metrics.ssim(found, true.images),
             "mse": mse,
             "ring_shift_px": np.abs(image_metrics.ring_radius(profiles) - true.rings),
             "profile_mse": ((profiles - true.profiles) ** 2).mean(axis=1),

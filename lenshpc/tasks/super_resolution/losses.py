@@ -1,17 +1,16 @@
-"""Losses of enlarged images, a value a row; and the structural similarity.
+"""Losses of enlarged images, a value a row.
 
 Shapes: B rows of a batch, C channels, H by W high-resolution pixels.
 """
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from lenshpc.data.normalisation import in_units
-from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.registry import TaskSpec
+from lenshpc.statistics.image_metrics import ssim
 
 SSIM_WEIGHT = 0.1
 AMPLITUDE_WEIGHT = 0.1
@@ -40,17 +39,6 @@ def fourier(output: Tensor, target: Tensor) -> Tensor:
     return l1(output, target) + AMPLITUDE_WEIGHT * l1(*spectra)
 
 
-def ssim(image: Tensor, other: Tensor) -> Tensor:
-    """Return the structural similarity (B,): Gaussian window of 11 px, sigma 1.5, data range 1."""
-    declare_missing_torchvision_ops()
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    rows = structural_similarity_index_measure(
-        image, other, sigma=1.5, data_range=DATA_RANGE, reduction="none"
-    )
-    return cast(Tensor, rows)
-
-
 def build_l1(_: TaskSpec) -> RowLoss:
     """Return the loss of `l1`."""
     return l1
@@ -71,6 +59,7 @@ def build_l1_ssim(spec: TaskSpec) -> RowLoss:
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
         sr, hr = (in_units(images, spec.mean, spec.std) for images in (output, target))
-        return l1(output, target) + SSIM_WEIGHT * (1 - ssim(sr, hr))
+        unlike: Tensor = 1 - ssim(sr, hr)
+        return l1(output, target) + SSIM_WEIGHT * unlike.float()
 
     return loss

@@ -12,7 +12,8 @@ from lenshpc.data.batches import Batch
 from lenshpc.data.normalisation import in_units
 from lenshpc.errors import ConfigError
 from lenshpc.registry import TaskSpec, build_component
-from lenshpc.tasks.super_resolution.losses import DATA_RANGE, RowLoss, ssim
+from lenshpc.statistics.image_metrics import ssim
+from lenshpc.tasks.super_resolution.losses import DATA_RANGE, RowLoss
 from lenshpc.tasks.super_resolution.settings import SuperResolution, scale_of
 
 
@@ -64,7 +65,7 @@ class Enlargement:
         return {
             "loss": self._losses(output, target),
             "psnr": 10 * torch.log10(DATA_RANGE**2 / mse),
-            "ssim": ssim(sr, hr),
+            "ssim": ssim(sr, hr).float(),
             "mse": mse,
         }
 
