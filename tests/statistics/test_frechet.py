@@ -1,10 +1,9 @@
-"""Distances between sets, beside torchmetrics, scipy and closed forms."""
+"""Distances between sets, beside torch-fidelity, scipy and closed forms."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
-from torch import nn
 
 from lenshpc.models.importing import declare_missing_torchvision_ops
 from lenshpc.statistics.frechet import (
@@ -17,8 +16,12 @@ from lenshpc.statistics.frechet import (
 )
 
 declare_missing_torchvision_ops()
-from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: E402
-from torchmetrics.image.kid import poly_mmd  # noqa: E402
+from torch_fidelity.metric_fid import (  # noqa: E402
+    KEY_METRIC_FID,
+    fid_features_to_statistics,
+    fid_statistics_to_metric,
+)
+from torch_fidelity.metric_kid import kernel_mmd  # noqa: E402
 
 
 @pytest.fixture
@@ -29,20 +32,10 @@ def sets():
     return rng.normal(size=(300, 12)), 0.3 + rng.normal(size=(300, 12)) @ mixing / 3
 
 
-class Same(nn.Module):
-    """Features that are the numbers themselves."""
-
-    num_features = 12
-
-    def forward(self, values):
-        return values.flatten(1)
-
-
-def test_frechet_distance_is_that_of_torchmetrics(sets):
-    metric = FrechetInceptionDistance(feature=Same(), input_img_size=(12, 1, 1)).double()
-    for values, real in zip(sets, (True, False), strict=True):
-        metric.update(torch.from_numpy(values)[:, :, None, None], real=real)
-    assert frechet(*sets) == pytest.approx(metric.compute().item(), rel=1e-5)
+def test_frechet_distance_is_that_of_torch_fidelity(sets):
+    moments = (fid_features_to_statistics(torch.from_numpy(one)) for one in sets)
+    expected = fid_statistics_to_metric(*moments, verbose=False)[KEY_METRIC_FID]
+    assert frechet(*sets) == pytest.approx(expected, rel=1e-9)
 
 
 def test_frechet_distance_of_shifted_and_scaled_sets_is_the_closed_form(sets):
@@ -58,8 +51,8 @@ def test_frechet_distance_of_fewer_rows_than_features_is_finite(sets):
     assert 0 < frechet(sets[0][:5], sets[1][:5]) < 1000
 
 
-def test_kernel_distance_is_that_of_torchmetrics(sets):
-    expected = poly_mmd(*(torch.from_numpy(one) for one in sets)).item()
+def test_kernel_distance_is_that_of_torch_fidelity(sets):
+    expected = kernel_mmd(*sets)
     assert polynomial_mmd(*sets) == pytest.approx(expected, rel=1e-9)
 
 
