@@ -3,8 +3,7 @@
 They take floats, numpy arrays or torch tensors, broadcast, keep the dtype and, for tensors, the
 gradient; torch itself is not imported. Positions x, y are relative to the centre of the lens or
 galaxy. Angles are in radians, counter-clockwise from +x. A deflection alpha turns an image position
-into its source position: beta = theta - alpha. Every deflection is the gradient of the potential
-beside it.
+into its source position: beta = theta - alpha.
 
 Masses are those within the Einstein radius, M = pi Sigma_cr theta_E^2. They add as theta_E^2.
 """
@@ -47,16 +46,6 @@ def deflect_sis(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) 
     return factor * x, factor * y
 
 
-def potential_sis(x: Values, y: Values, theta_e: Values) -> Values:
-    """Return psi = theta_E |theta| of the singular isothermal sphere."""
-    return theta_e * _radius(x, y)
-
-
-def convergence_sis(x: Values, y: Values, theta_e: Values) -> Values:
-    """Return kappa = theta_E / (2 |theta|) of the singular isothermal sphere."""
-    return theta_e / (2 * _radius(x, y))
-
-
 def deflect_sie(
     x: Values,
     y: Values,
@@ -83,28 +72,6 @@ def deflect_sie(
     return rotate(alpha_x, alpha_y, -angle)
 
 
-def potential_sie(
-    x: Values, y: Values, theta_e: Values, axis_ratio: Values, angle: Values
-) -> Values:
-    """Return psi = theta . alpha of the singular isothermal ellipsoid."""
-    alpha_x, alpha_y = deflect_sie(x, y, theta_e, axis_ratio, angle)
-    return x * alpha_x + y * alpha_y
-
-
-def convergence_sie(
-    x: Values,
-    y: Values,
-    theta_e: Values,
-    axis_ratio: Values,
-    angle: Values,
-    softening: Values = 0.0,
-) -> Values:
-    """Return kappa of the isothermal ellipsoid of `deflect_sie`."""
-    x, y = rotate(x, y, angle)
-    psi = _radius(axis_ratio * x, y, axis_ratio * softening)
-    return theta_e * axis_ratio**0.5 / (2 * psi)
-
-
 def shear_components(strength: Values, angle: Values) -> Plane:
     """Return (gamma1, gamma2) = |gamma| (cos 2 phi, sin 2 phi)."""
     functions = _functions(angle)
@@ -119,41 +86,20 @@ def deflect_shear(x: Values, y: Values, gamma1: Values, gamma2: Values) -> Plane
     return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
-def potential_shear(x: Values, y: Values, gamma1: Values, gamma2: Values) -> Values:
-    """Return the potential of external shear."""
-    return gamma1 * (x**2 - y**2) / 2 + gamma2 * x * y
-
-
-def deflect_point(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) -> Plane:
-    """Return alpha = theta_E^2 theta/(|theta|^2 + s^2) of a point mass.
-
-    Narayan & Bartelmann 1996, section 2.2. The core s makes it a Plummer sphere.
-    """
-    factor = theta_e**2 / (x**2 + y**2 + (softening**2 + _TINY_SQUARED))
-    return factor * x, factor * y
-
-
-def deflect_points(
-    x: Values, y: Values, points: Values, theta_e: Values, softening: Values = 0.0
-) -> Plane:
+def deflect_points(x: Values, y: Values, points: Values, theta_e: Values) -> Plane:
     """Return the summed alpha of K point masses at `points` (2, K) with `theta_e` (K,).
 
-    The sum of `deflect_point` over the grid (m, n) whose axes are x (1, n) and y (m, 1):
+    alpha = theta_E^2 theta/|theta|^2 of each (Narayan & Bartelmann 1996, section 2.2), over the
+    grid (m, n) whose axes are x (1, n) and y (m, 1):
     sum_k (x - x_k) w_k = x sum_k w_k - sum_k x_k w_k, whose sums are one matrix product.
     """
     x_k, y_k = points[0][:, None, None], points[1][:, None, None]
-    inverse = 1 / ((x - x_k) ** 2 + (softening**2 + _TINY_SQUARED) + (y - y_k) ** 2)
+    inverse = 1 / ((x - x_k) ** 2 + _TINY_SQUARED + (y - y_k) ** 2)
     masses = theta_e**2
     moments = _functions(masses).stack([masses, masses * points[0], masses * points[1]])
     num_points, *grid = inverse.shape
     total, along_x, along_y = (moments @ inverse.reshape(num_points, -1)).reshape(3, *grid)
     return x * total - along_x, y * total - along_y
-
-
-def potential_point(x: Values, y: Values, theta_e: Values, softening: Values = 0.0) -> Values:
-    """Return psi = theta_E^2 ln sqrt(|theta|^2 + s^2) of a point mass."""
-    squared = x**2 + y**2 + (softening**2 + _TINY_SQUARED)
-    return theta_e**2 * _functions(squared).log(squared) / 2
 
 
 @lru_cache
