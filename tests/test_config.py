@@ -136,8 +136,6 @@ def test_shipped_files_are_found():
         "jobs": [
             "anomaly",
             "anomaly_ae",
-            "anomaly_features",
-            "anomaly_mae",
             "anomaly_vae",
             "anomaly_wae",
             "diffusion",

@@ -79,9 +79,10 @@ class Autoencoder(Scorer):
         """Return the mean squared error of each image."""
         return row_mean((self.decoder(self.encoder(image)) - image) ** 2)
 
-    def judge(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the reconstruction."""
-        return {"reconstruction": self.decoder(self.encoder(image))}
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Return the decoded latents."""
+        drawn: Tensor = self.decoder(self.encoder(image))
+        return drawn
 
 
 class VariationalAutoencoder(Scorer):
@@ -111,9 +112,10 @@ class VariationalAutoencoder(Scorer):
         loss: Tensor = likelihood + weight * kl / math.prod(image.shape[1:])
         return loss
 
-    def judge(self, image: Tensor) -> dict[str, Tensor]:
-        """Return the reconstruction from the mean of the latents."""
-        return {"reconstruction": self.decoder(self.encoder(image).chunk(2, dim=1)[0])}
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Return the decoded means of the latents."""
+        drawn: Tensor = self.decoder(self.encoder(image).chunk(2, dim=1)[0])
+        return drawn
 
 
 class WassersteinAutoencoder(Autoencoder):

@@ -25,7 +25,7 @@ from lenshpc.tasks.anomaly.baselines import score_baselines
 from lenshpc.tasks.anomaly.settings import Anomaly
 
 TURNED = "rot90_"
-SCORES = ("score", "rel_mse", "mse", "ssim_error")  # the first that a model has is its headline
+SCORES = ("rel_mse", "mse", "ssim_error")  # the first is the model's headline
 PARTS: Mapping[str, tuple[str, ...]] = {
     "training": ("train",),
     "validation": ("oof", "aside"),
@@ -143,7 +143,7 @@ def merge_scores(
     heads: dict[str, str] = {}
     for model, members in plan.ensembles().items():
         mine = [frames[member] for member in members if member in frames]
-        for name in (name for name in SCORES if mine and name in mine[0]):
+        for name in SCORES if mine else ():
             line = f"{model} {name}"
             heads.setdefault(model, line)
             values[line], turned[line] = _mean_scores(mine, name, rows)

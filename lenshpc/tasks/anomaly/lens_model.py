@@ -67,7 +67,7 @@ class LensAutoencoder(Scorer):
             left = self._left(self.encoder(image), image) + SMALLEST
             return self.log_noise.mean() + left.log() / 2
 
-    def judge(self, image: Tensor) -> dict[str, Tensor]:
+    def reconstruct(self, image: Tensor) -> Tensor:
         """Return the best reconstruction that is found from the guesses of the eight views.
 
         So an image is judged by the best lens that was found for it, and judged alike from all
@@ -82,7 +82,7 @@ class LensAutoencoder(Scorer):
             best = left.argmin(dim=0), torch.arange(len(image), device=image.device)
             drawn = self._drawn(self.fitted(guessed[best], seen[best]), seen[best])
             back = torch.stack([restored(drawn, at) for at in views])
-        return {"reconstruction": back[best]}
+        return back[best]
 
     def fitted(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return latents (B, L) from which the images are drawn better, or the same ones.

@@ -7,7 +7,6 @@ from lenshpc.tasks.anomaly.autoencoders import (
     WassersteinAutoencoder,
 )
 from lenshpc.tasks.anomaly.lens_model import LensAutoencoder
-from lenshpc.tasks.anomaly.masked import FeatureDistance, MaskedReconstructor
 from lenshpc.tasks.anomaly.scorers import Scorer
 from lenshpc.tasks.anomaly.settings import Anomaly
 
@@ -32,13 +31,3 @@ def wae(spec: TaskSpec) -> Scorer:
 def lens_ae(spec: TaskSpec) -> Scorer:
     """Return a ray-traced lens that is fitted to each image."""
     return LensAutoencoder(spec.image_shape)
-
-
-def mae_scorer(spec: TaskSpec) -> Scorer:
-    """Return a masked reconstruction."""
-    return MaskedReconstructor(spec.image_shape)
-
-
-def feature_distance(spec: TaskSpec) -> Scorer:
-    """Return a distance of features."""
-    return FeatureDistance(spec.image_shape)

@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from lenshpc.data.decoded import Decoded
 from lenshpc.report.content import Gallery, Picture
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
-from lenshpc.run.plan import Member, Plan
+from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import Floats
@@ -21,26 +21,15 @@ NUM_SHOWN = 8  # of the most, and of the least anomalous test images
 
 
 def draw_strangest(results: RunResults, merged: MergedScores, store: Store) -> Iterator[Gallery]:
-    """Yield galleries of image, reconstruction and residual by the first member that has them."""
-    found = _first_reconstructing(results, merged)
-    if found is None:
-        return
-    member, line = found
+    """Yield galleries of image, reconstruction and residual by the first member."""
+    member = results.trainings[0].member
+    line = merged.heads[member.model]
     places = most_and_least(merged, line, NUM_SHOWN)
     for which, some in places.items():
         rows = merged.rows.iloc[list(some)]
         images = Decoded(store, results.plan.recipe.data).images(rows["row"].to_numpy())
         drawn = read_array(results.run, member, "reconstruction", rows["row"].to_numpy())
         yield _gallery(which, line, rows, images, np.asarray(drawn, np.float32), results.plan)
-
-
-def _first_reconstructing(results: RunResults, merged: MergedScores) -> tuple[Member, str] | None:
-    """Return the first member whose model reconstructs images, and the line of its model."""
-    for training in results.trainings:
-        model = training.member.model
-        if f"{model} mse" in merged.values:
-            return training.member, merged.heads[model]
-    return None
 
 
 def _gallery(

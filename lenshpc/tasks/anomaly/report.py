@@ -116,8 +116,8 @@ def word_notes(plan: Plan) -> Iterator[str]:
         "judged by members that did not train on them, with the rows set aside, judged by all."
     )
     yield (
-        "The score that stands for a model is fixed beforehand: its own (`score`) if it has one, "
-        "else the relative error. The other scores are shown, not chosen from."
+        "The score that stands for a model is fixed beforehand: the relative error. The other "
+        "scores are shown, not chosen from."
     )
     yield (
         f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows, "
@@ -156,8 +156,7 @@ def _sections(results: RunResults, found: RunEvaluation) -> Iterator[Section]:
     if store is not None:
         results.say("drawing the strangest images")
         blocks = tuple(draw_strangest(results, merged, store))
-        if blocks:
-            yield Section(title="Most and least anomalous", blocks=blocks)
+        yield Section(title="Most and least anomalous", blocks=blocks)
     yield Section(title="The models as files", blocks=(_exports(results),))
 
 

@@ -1,4 +1,4 @@
-"""What a model of the normal class promises: a loss an image, and what is seen in it."""
+"""What a model of the normal class promises: a loss an image, and its reconstruction."""
 
 from abc import ABC, abstractmethod
 
@@ -16,8 +16,8 @@ class Scorer(nn.Module, ABC):
         """Return the loss (B,) of each image; `progress` is the part of the training done."""
 
     @abstractmethod
-    def judge(self, image: Tensor) -> dict[str, Tensor]:
-        """Return `reconstruction` (B, C, H, W), `score` (B,), or both; larger is stranger."""
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Return the images as the network draws them, (B, C, H, W)."""
 
 
 def row_mean(values: Tensor) -> Tensor:

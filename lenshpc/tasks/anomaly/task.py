@@ -53,15 +53,15 @@ class AnomalyDetection:
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the loss, all scores, those of the image turned by 90° and the reconstruction.
 
-        Scores: `mse`, `rel_mse` (over the mean square of the image) and `ssim_error` (1 - SSIM) of
-        models that reconstruct, in the store's units; `score` of those that have one of their own.
+        Scores: `mse`, `rel_mse` (over the mean square of the image) and `ssim_error` (1 - SSIM), in
+        the store's units.
         """
         image, scorer = batch["image"], cast(Scorer, model)
         columns = {"loss": scorer(image)}
-        upright, arrays = self._scores(scorer, image)
+        upright, drawn = self._scores(scorer, image)
         turned, _ = self._scores(scorer, torch.rot90(image, dims=(2, 3)))
         renamed = {f"{TURNED}{name}": values for name, values in turned.items()}
-        return columns | upright | renamed | arrays
+        return columns | upright | renamed | {"reconstruction": drawn.to(self._kept)}
 
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
@@ -70,18 +70,13 @@ class AnomalyDetection:
         self._check_classes(np.unique(labels))
         return {"loss": float(predictions["loss"].mean(dtype=np.float64))}
 
-    def _scores(self, scorer: Scorer, image: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return the scores (B,) and, of models that reconstruct, the images."""
-        found = scorer.judge(image)
-        scores = {"score": found["score"].float()} if "score" in found else {}
-        if "reconstruction" not in found:
-            return scores, {}
-        there, drawn = (self._in_units(each) for each in (image, found["reconstruction"]))
+    def _scores(self, scorer: Scorer, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the scores (B,) and the reconstruction, in the store's units."""
+        there, drawn = (self._in_units(each) for each in (image, scorer.reconstruct(image)))
         mse = row_mean((there - drawn) ** 2)
         energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
         unlike = (1 - ssim(there, drawn)).float()
-        errors = {"mse": mse, "rel_mse": mse / energy, "ssim_error": unlike}
-        return errors | scores, {"reconstruction": drawn.to(self._kept)}
+        return {"mse": mse, "rel_mse": mse / energy, "ssim_error": unlike}, drawn
 
     def _check_classes(self, labels: npt.NDArray[np.int64]) -> None:
         others = [self._classes[label] for label in labels if label != self._normal]

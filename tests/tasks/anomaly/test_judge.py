@@ -52,13 +52,12 @@ def test_merged_rows_are_those_of_every_split(merged):
         "conv_ae rel_mse",
         "conv_ae mse",
         "conv_ae ssim_error",
-        "feature_distance score",
+        "wae rel_mse",
+        "wae mse",
+        "wae ssim_error",
         "ensemble",
     ]
-    assert merged.heads == {
-        "conv_ae": "conv_ae rel_mse",
-        "feature_distance": "feature_distance score",
-    }
+    assert merged.heads == {"conv_ae": "conv_ae rel_mse", "wae": "wae rel_mse"}
     assert merged.headline == "ensemble"
 
 
