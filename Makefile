@@ -15,7 +15,7 @@ help:  ## list the targets
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --no-compile -e .
+	$(PIP) --no-compile -e '.[explain]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed

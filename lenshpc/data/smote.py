@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lenshpc.data.order import Labels, Rows
+from lenshpc.run.extras import require
 from lenshpc.run.sampling import Smote
 
 Floats = npt.NDArray[np.float32]
@@ -78,6 +79,7 @@ def synthesise(
     imbalanced-learn among principal components. The identity matrix beside these adds the same to
     all distances, so it changes no neighbour, and shows who the parents are.
     """
+    require("smote", "method.smote")
     from imblearn.over_sampling import SMOTE
     from scipy.sparse import csr_array, diags_array, hstack, vstack
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lenshpc.errors import ConfigError, DataError
+from lenshpc.errors import DataError
 from lenshpc.prep.dataset import ImageFormat
 from lenshpc.prep.pixels import check_shape, first_line
+from lenshpc.run.extras import require
 
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
 
@@ -21,11 +22,10 @@ def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     BZERO alone makes integers unsigned; any other BSCALE, BZERO or BLANK makes them floats, which
     an integer `dtype` then refuses.
     """
-    try:
-        from astropy.io.fits.verify import VerifyError
-        from astropy.utils.exceptions import AstropyUserWarning
-    except ImportError as error:
-        raise ConfigError("FITS needs astropy; pip install 'lenshpc[fits]'") from error
+    require("fits", "FITS")
+    from astropy.io.fits.verify import VerifyError
+    from astropy.utils.exceptions import AstropyUserWarning
+
     if not content.startswith(b"SIMPLE  ="):
         raise DataError(
             f"{path} is no plain FITS file: starts {content[:6]!r}; unpack or remove it"

@@ -20,6 +20,7 @@ from lenshpc.files import replacing
 from lenshpc.prep.dataset import ImageFormat
 from lenshpc.prep.npy import HEADER_BYTES, Header, npy_header
 from lenshpc.prep.pixels import check_dtype, first_line, shown_shape
+from lenshpc.run.extras import require
 
 CHUNK_BYTES = 2**28  # a larger HDF5 chunk would have to be unpacked whole for one row
 _DAMAGE = (
@@ -154,10 +155,9 @@ class _Hdf5Rows:
 
 def _hdf5_dataset(path: str, image: ImageFormat) -> Any:
     """Return the dataset, which keeps its file open; all of it must lie in this one file."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ConfigError("HDF5 needs h5py; pip install 'lenshpc[hdf5]'") from error
+    require("hdf5", "HDF5")
+    import h5py
+
     found: Any = h5py.File(path, "r", locking=False)
     for part in (image.key or "").strip("/").split("/"):
         links = found.id.links if isinstance(found, h5py.Group) else None

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.models.importing import declare_missing_torchvision_ops
+from lenshpc.run.extras import require
 from lenshpc.tasks.diffusion.extractors import in_unit_range
 from lenshpc.tasks.diffusion.feature_extractors import find_inception
 
@@ -14,6 +15,7 @@ class Inception(nn.Module):
     def __init__(self, path: str) -> None:
         super().__init__()
         file = find_inception(path)  # torch-fidelity unpickles it: safe, since its hash is known
+        require("fid", "method.inception")
         declare_missing_torchvision_ops()
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
 from lenshpc.registry import StoreFacts, TaskSettings
+from lenshpc.run.extras import require
 from lenshpc.run.recipe import Recipe
 from lenshpc.tasks.diffusion.feature_extractors import find_inception
 
@@ -103,6 +104,8 @@ class Diffusion(TaskSettings):
 
     def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
         """Refuse images too small for the U-Net, classes that are none, pixels out of range."""
+        if self.inception is not None:
+            require("fid", "method.inception")
         _, height, width = facts.held_shape
         if min(height, width) < self.halving:
             raise ConfigError(

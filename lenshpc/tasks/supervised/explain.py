@@ -18,6 +18,7 @@ from lenshpc.data.fold import opened_fold
 from lenshpc.data.order import Rows
 from lenshpc.engine.load import load_model
 from lenshpc.models.backbones import Backbone
+from lenshpc.run.extras import require
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, planned_store
 
@@ -48,6 +49,7 @@ def prepared_rows(
 
 def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:
     """Return maps (B, H, W), the largest value of each 1, or all 0 where nothing speaks for it."""
+    require("explain", "Grad-CAM")
     from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
 
     image, scores = batch["image"], ClassScores(model)

@@ -12,6 +12,7 @@ from lenshpc.models.vit import Vit, check_patch
 from lenshpc.models.weights import find_weights
 from lenshpc.registry import Monitors, Scored, StoreFacts, TaskSettings
 from lenshpc.run.augmentations import Part
+from lenshpc.run.extras import require
 from lenshpc.run.recipe import Recipe, network_of
 from lenshpc.run.sampling import Consistency, Smote
 
@@ -92,6 +93,8 @@ class Supervised(TaskSettings):
 
     def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:
         """Refuse classes, sides or unlabelled rows that a store cannot give."""
+        if self.smote is not None:
+            require("smote", "method.smote")
         self._check_classes(facts)
         _, height, width = facts.held_shape
         check_patch(self.vit, self.encoders, map(network_of, recipe.models), min(height, width))

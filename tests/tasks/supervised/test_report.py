@@ -1,13 +1,17 @@
+import html
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import zarr
 from click.testing import CliRunner
+from networks import build
 from sklearn.metrics import roc_auc_score
 from synthetic_run import make_run
 
@@ -18,6 +22,7 @@ from lenshpc.report.write import compose
 from lenshpc.report.write import write as write_folder
 from lenshpc.run.results import gather
 from lenshpc.statistics import scores as judging
+from lenshpc.tasks.supervised.explain import class_maps
 
 FIGURES = {
     *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
@@ -184,6 +189,22 @@ def test_folder_has_every_figure_and_picture(reported):
     assert {path.name for path in folder.iterdir()} == {
         *("figures", "predictions.parquet", "report.html", "report.json", "report.md")
     }
+
+
+def test_report_without_captum_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    model = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
+    run = make_run(tmp_path, models=("resnet18",), separation=0.5)
+
+    def explain(_, rows):
+        return class_maps(model, {"image": torch.zeros(len(rows))})
+
+    page, _ = write(run, tools={"explain": explain})
+    assert (
+        "No picture of what the network looked at: Grad-CAM needs captum, which is not installed; "
+        "pip install 'lenshpc[explain]'."
+    ) in html.unescape(page.read_text())
+    assert not list((run.paths.report / "figures").glob("explained*"))
 
 
 def test_headline_agrees_with_the_predictions_table(reported):
