@@ -5,6 +5,7 @@ Both apply the same drawn parameters to pixels in their own units: nothing is cl
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lenshpc.data.draws import (
 )
 from lenshpc.data.order import Visits
 from lenshpc.run.augmentations import Augmentation
+from lenshpc.run.extras import importing
 
 Image = npt.NDArray[np.float32]
 
@@ -67,7 +69,6 @@ def _applied(images: Tensor, drawn: list[Drawn]) -> Tensor:
 
 def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:
     """Return the images augmented one by one, by albumentations where it does not clip."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
     import cv2
 
     cv2.setNumThreads(0)
@@ -78,6 +79,15 @@ def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:
     return together.clone(memory_format=torch.contiguous_format)
 
 
+@cache
+def _geometric() -> Any:
+    """Return albumentations' functions of flips, turns and warps."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
+    with importing("albumentations"):
+        from albumentations.augmentations.geometric import functional as geometric
+    return geometric
+
+
 # The eight symmetries by albumentations' names: quarter turns, and those mirrored.
 _TURNED = ("e", "r90", "r180", "r270")
 _MIRRORED = ("h", "hvt", "v", "t")
@@ -86,14 +96,13 @@ _MIRRORED = ("h", "hvt", "v", "t")
 def _one(image: Image, what: Drawn, index: int) -> Any:
     """Return the image (H, W, C) after what was drawn for it at its place in the batch."""
     import cv2
-    from albumentations.augmentations.geometric import functional as geometric
 
     match what:
         case Turns():
             names = _MIRRORED if what.mirrored[index] else _TURNED
-            return geometric.d4(image, names[what.quarters[index]])
+            return _geometric().d4(image, names[what.quarters[index]])
         case Warps():
-            return geometric.warp_affine(
+            return _geometric().warp_affine(
                 image,
                 np.vstack([what.matrices[index], [0, 0, 1]]),
                 interpolation=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,

@@ -1,7 +1,8 @@
-"""Packages that serve one option each: where one is absent, a line says which extra to install."""
+"""Packages that may be absent, or not fit those beside them: each is one line with its remedy."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from lenshpc.errors import ConfigError
@@ -24,3 +25,16 @@ def require(extra: str, use: str) -> None:
         raise ConfigError(
             f"{use} needs {package}, which is not installed; pip install 'lenshpc[{extra}]'"
         )
+
+
+@contextmanager
+def importing(package: str) -> Iterator[None]:
+    """Turn whatever an import in this block raises into one line, without a traceback."""
+    try:
+        yield
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{package} cannot be imported ({told}); install the versions that fit together: "
+            "pip install -c constraints.txt lenshpc"
+        ) from error

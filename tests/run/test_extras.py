@@ -1,5 +1,7 @@
-"""What serves one option is an extra, and its absence is one line that says which to install."""
+"""What cannot be imported is one line: which extra to install, or which versions fit together."""
 
+import os
+import subprocess
 import sys
 from configparser import ConfigParser
 from importlib import metadata
@@ -25,6 +27,16 @@ from lenshpc.tasks.diffusion.inception import Inception
 from lenshpc.tasks.supervised.explain import class_maps
 
 ROOT = Path(__file__).parents[2]
+AUGMENTS = """
+import numpy, torch
+from lenshpc.data.augment import Augmenter
+from lenshpc.errors import ConfigError
+from lenshpc.run.recipe import Data
+try:
+    Augmenter(Data().augment, 0)(torch.zeros(2, 1, 8, 8), 0, numpy.arange(2))
+except ConfigError as error:
+    print(error)
+"""
 
 
 def absent(monkeypatch, extra, use):
@@ -135,3 +147,22 @@ def test_maps_of_where_a_network_looks_name_their_extra(monkeypatch):
     model = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
     told = absent(monkeypatch, "explain", lambda: class_maps(model, {"image": torch.zeros(1)}))
     assert told == ("Grad-CAM needs captum, which is not installed; pip install 'lenshpc[explain]'")
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("raise ImportError('no name reshape')", "ImportError: no name reshape"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_one_line(tmp_path, module, told):
+    (tmp_path / "albumentations").mkdir()
+    (tmp_path / "albumentations" / "__init__.py").write_text(module)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", AUGMENTS]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout == (
+        f"albumentations cannot be imported ({told}); install the versions "
+        "that fit together: pip install -c constraints.txt lenshpc\n"
+    )
