@@ -135,9 +135,6 @@ def test_shipped_files_are_found():
     assert {folder: sorted(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
         "jobs": [
             "anomaly",
-            "anomaly_ae",
-            "anomaly_vae",
-            "anomaly_wae",
             "diffusion",
             "diffusion_conditional",
             "foundation",

@@ -17,10 +17,7 @@ REDUCED = {"train.epochs": 2, "train.batch_size": 8}
 SMALL_IMAGES = {"data.crop": SIDE, "data.image_size": 16, "method.normal": "class0"}
 SMALL_NETWORK = {"method.width": 4, "method.blocks": 1}
 RECIPES = {  # folds, seeds, networks beside the recipe's own
-    "anomaly": (2, "0", "lens_ae,conv_ae"),
-    "anomaly_ae": (1, "0", None),
-    "anomaly_vae": (1, "0", None),
-    "anomaly_wae": (1, "0", None),
+    "anomaly": (2, "0", "lens_ae,conv_ae,conv_vae,wae"),
     "foundation_super_resolution": (1, "0", None),
     "super_resolution": (2, "0", "edsr,rcan"),
     "super_resolution_ensemble": (1, "0", None),
