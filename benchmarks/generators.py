@@ -30,10 +30,10 @@ Parts = tuple[nn.Module, Callable[[Tensor], Tensor], Callable[[int, int], Any]]
 
 def lenshpc(side: int) -> Parts:
     """Return network, loss and sampling of this package."""
+    from lenshpc.engine.load import make_task
+    from lenshpc.registry import TaskSpec
     from lenshpc.run.recipe import Train
-    from lenshpc.tasks.base import TaskSpec
     from lenshpc.tasks.diffusion.settings import Diffusion
-    from lenshpc.tasks.table import make_task
 
     def task(steps: int) -> Any:
         method = Diffusion(
@@ -41,15 +41,16 @@ def lenshpc(side: int) -> Parts:
         )
         shape = (1, side, side)
         return make_task(
+            "diffusion",
             TaskSpec(
-                method=method,
+                settings=method,
                 train=Train(),
                 classes=("lens",),
                 class_counts=(1,),
                 image_shape=shape,
                 mean=(0.5,),
                 std=(0.5,),
-            )
+            ),
         )
 
     training = task(1)

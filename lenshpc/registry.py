@@ -23,7 +23,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict, cast
 
 from pydantic import model_validator
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
-    from lenshpc.data.batches import Batch
     from lenshpc.run.recipe import Recipe, Train
     from lenshpc.run.sampling import Consistency, Smote
 
@@ -57,8 +56,8 @@ Scored = tuple[Literal["train", "oof", "aside", "test"], ...]
 class StoreFacts:
     """What a store offers to a recipe, as plain values; `counts` are rows by class and split.
 
-    `image_shape` is that of the store, `held_shape` that of the images as cropped and resized.
-    `mean_range` is the least and the largest mean of an image's channel.
+    `held_shape` is that of images as cropped and resized; `mean_range` is the least and the largest
+    mean of an image's channel.
     """
 
     path: Path
@@ -74,8 +73,7 @@ class StoreFacts:
 class TaskSettings(Frozen):
     """A recipe's `method`: what a task does, as settings; the base of all.
 
-    It answers all that shared code has to know of a task, so that nothing outside of the task's own
-    folder asks which task it is.
+    It answers what shared code has to know, so that nothing outside of a room asks which it is.
     """
 
     family: ClassVar[str]  # whose networks and losses it takes: FAMILY.NAME in the entry points
@@ -201,11 +199,29 @@ class TaskSpec:
         return self.settings.num_outputs(len(self.classes))
 
 
+class Batch(TypedDict, total=False):
+    """What a task is handed, on the member's device: B rows, C channels, H by W pixels.
+
+    `image`, `label` and `row` are always there; `phase` and `progress` in training alone.
+    """
+
+    image: Tensor  # (B, C, H, W), cropped, augmented, stretched, normalised
+    label: Tensor  # (B,)
+    row: Tensor  # (B,), numbers of the store's rows, and beyond them synthetic ones
+    target: Tensor  # (B, C, sH, sW), of pairs
+    partner: Tensor  # (B, C, H, W), the other parent of each synthetic row
+    mix: Tensor  # (B,), its weight, 0 for genuine rows
+    weak: Tensor  # (U, C, H, W), unlabelled images
+    strong: Tensor  # (U, C, H, W), the same, changed more
+    phase: Tensor  # scalar: which optimiser step of the batch this is
+    progress: Tensor  # scalar: the part of the training that is done, in [0, 1]
+
+
 class Task(Protocol):
     """A model, a loss and what is measured; no loop, no file, no rank.
 
-    Predictions are values a row. Ranks merge them row by row, so a metric of the whole set (an AUC,
-    say) is the same for any number of ranks; that is why nothing here returns a metric of a batch.
+    Predictions are values a row, which ranks merge row by row: so a metric of the whole set (an
+    AUC, say) is the same for any number of ranks, and nothing here returns a metric of a batch.
     """
 
     @property
@@ -349,7 +365,7 @@ def kept_name(name: str, content: bytes) -> str:
 
 
 def is_kept_file(name: str) -> bool:
-    """Say whether a name is that of a class or function of a file, as a Plan has it."""
+    """Say whether a name is that of something in a file, as a Plan has it."""
     return re.fullmatch(rf"[A-Za-z_]\w*@[0-9a-f]{{{DIGEST_DIGITS}}}", name) is not None
 
 
@@ -381,5 +397,4 @@ def _load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ConfigError(f"{path} does not import ({reason}); mend it, and submit") from error
-    found: Callable[[TaskSpec], Any] = getattr(sys.modules[module], attribute)
-    return found
+    return cast(Callable[[TaskSpec], Any], getattr(sys.modules[module], attribute))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenshpc.cli.completing import recipes, sites, tasks
+from lenshpc.cli.completing import installed_tasks, recipes, sites, tasks
 
 if TYPE_CHECKING:
     from lenshpc.launch.sites import Site
@@ -16,11 +16,21 @@ if TYPE_CHECKING:
     from lenshpc.run.plan import Plan
 
 
+class TaskOption(click.Option):
+    """`--task`, whose help names the installed tasks, ours and those of plugins."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the option's line of the help; packages are searched for tasks here alone."""
+        self.help = f"Use the recipe of a task: {', '.join(installed_tasks())}."
+        return super().get_help_record(ctx)
+
+
 @click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
 @click.option(
     "--task",
+    cls=TaskOption,
+    metavar="TASK",
     shell_complete=tasks,
-    help="Use the recipe that ships for a task, such as lens-finding or super-resolution.",
 )
 @click.option(
     "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
@@ -36,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--name", help="Begin the run's name with this.  [default: the recipe's]")
 @click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
-@click.option("--models", help="Networks of timm, separated by commas.")
+@click.option("--models", help="Networks by name, or FILE.py:NAME, by commas.")
 @click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
 @click.option("--init-from", metavar="RUN", help="Start from the weights of this pre-training.")
 @click.option("--nodes", type=int, help="Nodes for one member.")

@@ -15,8 +15,8 @@ from lenshpc.data.order import Rows, Visits
 from lenshpc.data.readers import Reader
 from lenshpc.data.smote import NO_PAIRS, Pairs
 from lenshpc.data.stretch import stretched
+from lenshpc.registry import Batch
 
-Batch = dict[str, Tensor]
 Floats = npt.NDArray[np.float32]
 
 
@@ -88,8 +88,7 @@ class Source:
     ) -> Iterator[Batch]:
         """Yield each batch, in order.
 
-        It holds `image` (B, C, H, W), `label` (B,) and `row` (B,); of pairs `target`; where rows
-        are synthetic, the other image of each mixture, `partner`, and its weight `mix` (B,).
+        Of pairs there are targets; where rows are synthetic, partners and their weights.
         """
         rows = [visits % len(self.labels) for visits in batches]
         firsts = [self.pairs.first(some) for some in rows]
@@ -121,7 +120,8 @@ class Source:
         if self.targets is not None:
             reader, scale = self.targets.reader, self.targets.scale
             read = self._read(reader, rows, scale, batches, augmenter, epoch)
-            yield from ({"target": target} for target in read)
+            for target in read:
+                yield {"target": target}
         elif len(self.pairs):
             seconds = [self.pairs.second(some) for some in rows]
             scale = self.preparation.scale

@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Batch, Preparation, Source, Targets
+from lenshpc.data.batches import Preparation, Source, Targets
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
 from lenshpc.data.readers import Reader, opened
 from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
+from lenshpc.registry import Batch
 from lenshpc.run.plan import Member, Plan, scored_rows
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.splits import training_rows
@@ -54,7 +55,8 @@ class FoldData:
         others = order.batches(epoch, len(visits) + done, rank=rank, world_size=world_size)[done:]
         views = [self.source.views(others, how, epoch) for how in (self.augmenter, strong)]
         for batch, weak, changed in zip(labelled, *views, strict=True):
-            yield {**batch, "weak": weak, "strong": changed}
+            batch["weak"], batch["strong"] = weak, changed
+            yield batch
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.fold import FoldData
 from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
@@ -26,7 +25,7 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import LensHpcError
-from lenshpc.registry import Task
+from lenshpc.registry import Batch, Task
 from lenshpc.run.recipe import Train
 
 Columns = dict[str, npt.NDArray[Any]]

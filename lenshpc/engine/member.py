@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from lenshpc.data.batches import Batch, Preparation
+from lenshpc.data.batches import Preparation
 from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, Progress
@@ -29,7 +29,7 @@ from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
 from lenshpc.errors import LensHpcError
 from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
-from lenshpc.registry import Task, TaskSpec
+from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths

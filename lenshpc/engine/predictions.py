@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 import zarr
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.fold import FoldData
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Claim
 from lenshpc.engine.loop import Columns, predict_rows
 from lenshpc.files import flush_tree, replacing
+from lenshpc.registry import Batch
 from lenshpc.run.paths import MemberPaths
 
 BLOCK_ROWS = 1024

@@ -6,18 +6,17 @@ says so, in fp32 or bf16 autocast; at equal seeds their losses agree.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from lenshpc.data.batches import Batch
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
 from lenshpc.models.encoder import layer_factors
-from lenshpc.registry import Task
+from lenshpc.registry import Batch, Task
 from lenshpc.run.recipe import Recipe, Train
 
 Weights = dict[str, Tensor]
@@ -117,7 +116,9 @@ def phases(task: Task, batch: Batch) -> Iterator[Batch]:
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch on the device."""
-    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    tensors = cast(dict[str, Tensor], batch)
+    moved = {key: value.to(device, non_blocking=True) for key, value in tensors.items()}
+    return cast(Batch, moved)
 
 
 class Plain:

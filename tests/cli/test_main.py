@@ -196,7 +196,7 @@ def test_mistyped_option_names_the_nearest():
 def test_unknown_task_names_the_nearest(spots):
     assert one_line("submit", "--task", "lens-findin", "--data", spots.path) == (
         "unknown task 'lens-findin'; did you mean lens-finding? known: "
-        "lens-finding, multiclass, physics-guided, anomaly, super-resolution, foundation, diffusion"
+        "anomaly, diffusion, foundation, lens-finding, multiclass, physics-guided, super-resolution"
     )
 
 

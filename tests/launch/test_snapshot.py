@@ -64,14 +64,14 @@ def test_same_code_is_kept_once_and_other_code_beside_it(tmp_path, monkeypatch):
     first.keep()
     before = files_of(first.path)
     assert snapshot.read(tmp_path / "code") == first
-    with (package / "lenshpc" / "paths.py").open("a") as stream:
+    with (package / "lenshpc" / "run" / "paths.py").open("a") as stream:
         stream.write("# fixed\n")
     second = snapshot.read(tmp_path / "code")
     for _ in range(2):
         second.keep()
     assert files_of(first.path) == before
     changed = {name for name, content in files_of(second.path).items() if content != before[name]}
-    assert changed == {"lenshpc/paths.py"}
+    assert changed == {"lenshpc/run/paths.py"}
     assert {path.name for path in (tmp_path / "code").iterdir()} == {
         first.sha256[:16],
         second.sha256[:16],

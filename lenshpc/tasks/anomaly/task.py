@@ -11,10 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.normalisation import dtype_that_holds, in_units
 from lenshpc.errors import DataError
-from lenshpc.registry import TaskSpec, build_component
+from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.statistics.image_metrics import ssim
 from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 from lenshpc.tasks.anomaly.settings import Anomaly

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.normalisation import dtype_that_holds, in_units
-from lenshpc.registry import TaskSpec, build_component
+from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.statistics.image_metrics import blurred
 from lenshpc.tasks.diffusion.features import Features
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule

@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.draws import standard_normal
 from lenshpc.data.normalisation import dtype_that_holds, in_units
 from lenshpc.data.stretch import unstretched
 from lenshpc.models.encoder import padded
-from lenshpc.registry import TaskSpec, build_component
+from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.tasks.foundation.networks import (
     MaskedAutoencoder,
     fill_smoothly,

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.models.backbones import Backbone
-from lenshpc.registry import Task, TaskSpec
+from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.tasks.physics_guided.lens_layer import LensLayer
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
 from lenshpc.tasks.physics_guided.settings import Physics, PhysicsGuided

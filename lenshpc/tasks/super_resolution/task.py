@@ -8,10 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.normalisation import in_units
 from lenshpc.errors import ConfigError
-from lenshpc.registry import TaskSpec, build_component
+from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.statistics.image_metrics import ssim
 from lenshpc.tasks.super_resolution.losses import DATA_RANGE, RowLoss
 from lenshpc.tasks.super_resolution.settings import SuperResolution, scale_of

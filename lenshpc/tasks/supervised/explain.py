@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.data.fold import opened_fold
 from lenshpc.data.order import Rows
 from lenshpc.engine.load import load_model
 from lenshpc.models.backbones import Backbone
+from lenshpc.registry import Batch
 from lenshpc.run.extras import require
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, planned_store

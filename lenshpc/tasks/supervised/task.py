@@ -5,24 +5,24 @@ Shapes: B rows of a batch, U of its unlabelled images, K classes, D features.
 
 import math
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Batch
 from lenshpc.models import backbones
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
 from lenshpc.models.weights import check_unchanged
-from lenshpc.registry import TaskSpec, build_component, find_component
+from lenshpc.registry import Batch, TaskSpec, build_component, find_component
 from lenshpc.statistics.metrics import pr_auc, roc_auc
 from lenshpc.tasks.supervised import losses
 from lenshpc.tasks.supervised.settings import Supervised
 
 QUARTER_TURN = 1
+VIEWS: tuple[Literal["weak", "strong"], ...] = ("weak", "strong")
 
 
 class Classifier:
@@ -66,11 +66,11 @@ class Classifier:
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return the images of the one call, labelled ones first, their targets, what to mix."""
         image, target, between = self._mixed(batch)
-        return torch.cat([image, *(batch[view] for view in _views(batch))]), target, between
+        return torch.cat([image, *_views(batch)]), target, between
 
     def _loss_of(self, outputs: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the outputs of that call."""
-        logits, sizes = losses.two_logits(outputs), [len(batch[view]) for view in _views(batch)]
+        logits, sizes = losses.two_logits(outputs), [len(view) for view in _views(batch)]
         labelled, *unlabelled = torch.split(logits, [len(batch["image"]), *sizes])
         weights = self._weights.to(logits.device)
         if self.num_phases > 1 and batch["phase"] > 0:
@@ -146,9 +146,9 @@ class Classifier:
         return mixing(image, target, alpha)
 
 
-def _views(batch: Batch) -> list[str]:
-    """Return which views of unlabelled images a batch holds."""
-    return [view for view in ("weak", "strong") if view in batch]
+def _views(batch: Batch) -> list[Tensor]:
+    """Return the views of unlabelled images that a batch holds."""
+    return [batch[view] for view in VIEWS if view in batch]
 
 
 def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:
