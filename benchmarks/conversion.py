@@ -74,7 +74,7 @@ def turns(source: Path, num: int, held: ExitStack) -> dict[str, Turn]:
 
     return {
         OURS: start(sys.executable, "ours.py", "write", source),
-        WHOLE: command(*prepare, "--jobs", 2),
+        WHOLE: command(*prepare, "--workers", 2),
         MDS: start(LOADING_PYTHON, "rivals.py", "write-mds", source),
         CHECKED: start(LOADING_PYTHON, "rivals.py", "write-mds-checked", source),
         WDS: start(LOADING_PYTHON, "rivals.py", "write-wds", source),

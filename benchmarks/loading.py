@@ -63,7 +63,7 @@ def make_data(folder: Path, num: int) -> None:
     np.save(folder / "images.npy", images)
     for name, options in (("store", Options()), ("store-none", Options(codec="none"))):
         dataset = load_dataset("lens_finding")
-        convert(dataset, source, folder / name, options, jobs=NUM_PROCESSES)
+        convert(dataset, source, folder / name, options, workers=NUM_PROCESSES)
     for name in ("mds", "wds"):
         with served(
             LOADING_PYTHON, "rivals.py", f"write-{name}", source, num_images=num

@@ -16,7 +16,7 @@ from lenshpc.prep.dataset import load_dataset
 
 def write(root: Path, target: str) -> int:
     """Convert a folder as `lenshpc prepare` does, its start not included."""
-    return convert(load_dataset("lens_finding"), root, Path(target), jobs=NUM_PROCESSES).num_rows
+    return convert(load_dataset("lens_finding"), root, Path(target), workers=NUM_PROCESSES).num_rows
 
 
 def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callable[[str], int]:

@@ -37,7 +37,7 @@ def converted(source: Path, target: Path) -> Peak:
     prepare = [lenshpc, "prepare", "lens_finding", str(source), str(target)]
     began, peak = time.perf_counter(), 0
     with subprocess.Popen(
-        [*prepare, "--jobs", str(NUM_PROCESSES)], stderr=subprocess.DEVNULL
+        [*prepare, "--workers", str(NUM_PROCESSES)], stderr=subprocess.DEVNULL
     ) as process:
         while process.poll() is None:
             peak = max(peak, resident_bytes(process.pid))

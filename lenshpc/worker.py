@@ -79,32 +79,32 @@ def _use(path: str, plan: Plan, run: RunPaths, member: Member, *arguments: Any) 
     return load(path)(plan, run, member, *arguments)
 
 
-def convert_share(folder: str, task: int, num_tasks: int, jobs: int) -> None:
-    """Convert the task's share of the shards that a draft lacks."""
+def convert_share(folder: str, element: int, array_size: int, workers: int) -> None:
+    """Convert the element's share of the shards that a draft lacks."""
     from lenshpc.prep.convert import convert_shards
     from lenshpc.store import open_draft
 
     draft = open_draft(Path(folder))
-    mine = [shard for shard in draft.missing() if shard % num_tasks == task]
-    convert_shards(draft, mine, jobs=jobs)
+    mine = [shard for shard in draft.missing() if shard % array_size == element]
+    convert_shards(draft, mine, workers=workers)
 
 
 def draw_share(
     root: str,
-    task: int,
-    num_tasks: int,
+    element: int,
+    array_size: int,
     index: int,
     seed: int,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Draw the task's share of the shards of samples that a member lacks."""
+    """Draw the element's share of the shards of samples that a member lacks."""
     from lenshpc.run.plan import load_plan
     from lenshpc.run.samples import open_samples
 
     run = RunPaths(Path(root))
     plan = load_plan(run)
     samples = open_samples(run, plan.members[index], seed)
-    mine = [shard for shard in samples.missing() if shard % num_tasks == task]
+    mine = [shard for shard in samples.missing() if shard % array_size == element]
     if not mine:
         return
     generator = load(find_task(plan.recipe.task).generator or "")(plan, run, plan.members[index])

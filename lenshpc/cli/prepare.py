@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--seed", default=0, show_default=True, help="Fixes the order of the rows.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 @click.option(
     "--site",
     shell_complete=sites,
     help="Convert as a job array of this SLURM site: a name, or your .yaml.",
 )
 @click.option(
-    "--tasks", type=click.IntRange(min=1), help="Jobs in the array, each of --jobs processes."
+    "--array-size",
+    type=click.IntRange(min=1),
+    help="Jobs in the array, each of --workers processes.",
 )
 @click.option(
     "--codec", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True
@@ -53,9 +55,9 @@ def prepare(
     source: Path,
     store: Path,
     as_json: bool,
-    jobs: int | None,
+    workers: int | None,
     site: str | None,
-    tasks: int | None,
+    array_size: int | None,
     **options: Any,
 ) -> None:
     """Turn the images under SOURCE into a new STORE, laid out as DATASET says.
@@ -69,10 +71,10 @@ def prepare(
     \b
     Examples:
       lenshpc prepare slc downloads/SLC_Data stores/slc
-      lenshpc prepare ./survey.yaml cutouts/ stores/survey --site ./mycluster.yaml --tasks 64
+      lenshpc prepare ./survey.yaml cutouts/ stores/survey --site ./mycluster.yaml --array-size 64
     """
-    if (site is None) != (tasks is None):
-        raise click.UsageError("--site and --tasks go together")
+    if (site is None) != (array_size is None):
+        raise click.UsageError("--site and --array-size go together")
     from lenshpc.cli.info import contents, summary
     from lenshpc.launch.prepare import load_cluster, send_conversion
     from lenshpc.prep.convert import Options, convert, draft_store
@@ -81,20 +83,24 @@ def prepare(
     from lenshpc.worker import PREPARE_CALLS
 
     loaded, layout = load_dataset(dataset), Options(**options)
-    if site and tasks:
+    if site and array_size:
         cluster = load_cluster(site)
         draft = draft_store(loaded, source, store, layout)
-        sent = send_conversion(draft, cluster, num_tasks=tasks, jobs=jobs or 1, calls=PREPARE_CALLS)
+        sent = send_conversion(
+            draft, cluster, array_size=array_size, workers=workers or 1, calls=PREPARE_CALLS
+        )
         click.echo(json.dumps(sent, indent=1) if as_json else _advice(draft, sent), err=not as_json)
         return
     with progress_bar("converting") as progress:
-        made = convert(loaded, source, store, layout, jobs=jobs or num_cores(), progress=progress)
+        made = convert(
+            loaded, source, store, layout, workers=workers or num_cores(), progress=progress
+        )
     click.echo(json.dumps(contents(made), indent=1) if as_json else summary(made), err=not as_json)
 
 
 def _advice(draft: Draft, sent: dict[str, Any]) -> str:
     return (
         f"{draft.num_rows} images in {len(draft.blocks)} shards: array {sent['job'] or 'none'} of "
-        f"{len(sent['tasks'])} jobs, then job {sent['join']}, which makes {draft.path}; logs in "
+        f"{len(sent['elements'])} jobs, then job {sent['join']}, which makes {draft.path}; logs in "
         f"{sent['logs']}. If a job fails, repeat the command: it sends what is missing"
     )

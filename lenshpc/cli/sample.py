@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     shell_complete=sites,
     help="Draw as a job array of this SLURM site: a name, or your .yaml.",
 )
-@click.option("--tasks", type=click.IntRange(min=1), help="Jobs in the array, a GPU each.")
+@click.option("--array-size", type=click.IntRange(min=1), help="Jobs in the array, a GPU each.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn or sent as JSON.")
 def sample(
     run: str,
@@ -33,7 +33,7 @@ def sample(
     member: int,
     seed: int,
     site: str | None,
-    tasks: int | None,
+    array_size: int | None,
     as_json: bool,
 ) -> None:
     """Draw images with a finished member of RUN into samples.zarr of its directory.
@@ -44,10 +44,10 @@ def sample(
     \b
     Examples:
       lenshpc sample diffusion-9f2c51ab --num 1000
-      lenshpc sample diffusion-9f2c51ab --num 100000 --site ./mycluster.yaml --tasks 16
+      lenshpc sample diffusion-9f2c51ab --num 100000 --site ./mycluster.yaml --array-size 16
     """
-    if (site is None) != (tasks is None):
-        raise click.UsageError("--site and --tasks go together")
+    if (site is None) != (array_size is None):
+        raise click.UsageError("--site and --array-size go together")
     from lenshpc.launch.prepare import load_cluster
     from lenshpc.launch.sample import send_samples
     from lenshpc.run.samples import check_drawn, start_samples
@@ -56,11 +56,13 @@ def sample(
     cluster = load_cluster(site) if site else None
     paths, plan, one = _finished(run, member)
     samples = start_samples(paths, plan, one, num=num, seed=seed)
-    if cluster and tasks:
+    if cluster and array_size:
         sent = send_samples(
-            paths, plan, one, samples, cluster, seed=seed, num_tasks=tasks, draw=draw_share
+            paths, plan, one, samples, cluster, seed=seed, array_size=array_size, draw=draw_share
         )
-        advice = f"array {sent['job'] or 'none'} of {len(sent['tasks'])} jobs draws {samples.path}"
+        advice = (
+            f"array {sent['job'] or 'none'} of {len(sent['elements'])} jobs draws {samples.path}"
+        )
         click.echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
         return
     with progress_bar("drawing") as progress:

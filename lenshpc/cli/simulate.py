@@ -15,7 +15,7 @@ from lenshpc.cli.progress import progress_bar
 @click.option("--val", metavar="N", help="Validation images of each class.")
 @click.option("--test", metavar="N", help="Test images of each class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
 def simulate(
     dataset: str,
     out: Path,
@@ -23,7 +23,7 @@ def simulate(
     val: str | None,
     test: str | None,
     seed: int,
-    jobs: int | None,
+    workers: int | None,
 ) -> None:
     """Make images of DATASET in the new folder OUT, in the original layout.
 
@@ -47,7 +47,7 @@ def simulate(
     counts = parse_counts(loaded, {"train": train, "val": val, "test": test})
     with progress_bar("simulating") as progress:
         num_images = make_images(
-            loaded, out, counts, seed=seed, jobs=jobs or num_cores(), progress=progress
+            loaded, out, counts, seed=seed, workers=workers or num_cores(), progress=progress
         )
     click.echo(
         f"{num_images} images in {out}; next: lenshpc prepare {dataset} {out} STORE", err=True

@@ -15,8 +15,8 @@ from lenshpc.cli.progress import progress_bar
     "--against", type=click.Path(path_type=Path), help="The source folder; compare every pixel."
 )
 @click.option("--allow-pickle", is_flag=True, help="As in lenshpc prepare.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
-def verify(store: Path, against: Path | None, allow_pickle: bool, jobs: int | None) -> None:
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+def verify(store: Path, against: Path | None, allow_pickle: bool, workers: int | None) -> None:
     """Check every hash of STORE; with --against, prove its pixels equal the source's, bit for bit.
 
     Exit 0 if all is well, 2 if not; the message names the shard or the file.
@@ -33,7 +33,7 @@ def verify(store: Path, against: Path | None, allow_pickle: bool, jobs: int | No
             store,
             against=against,
             allow_pickle=allow_pickle,
-            jobs=jobs or num_cores(),
+            workers=workers or num_cores(),
             progress=progress,
         )
     equal = f"; every pixel equals {against}, bit for bit" if against else ""

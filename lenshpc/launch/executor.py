@@ -106,22 +106,22 @@ def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -
 
 
 def conversion_request(
-    name: str, site: Site, folder: Path, num_tasks: int, cpus: int
+    name: str, site: Site, folder: Path, array_size: int, cpus: int
 ) -> JobRequest:
-    """Return the request of an array that converts images: a task a node, no GPU."""
+    """Return the request of an array that converts images: an element a node, no GPU."""
     parameters = _common(name, site, CONVERT_MEM_GB * cpus, CONVERT_TIME_MIN)
     parallel = {"array_parallelism": site.max_parallel}
-    return _request(site, folder, num_tasks, parameters | _one_task(site, cpus) | parallel)
+    return _request(site, folder, array_size, parameters | _one_task(site, cpus) | parallel)
 
 
-def sampling_request(plan: Plan, site: Site, folder: Path, num_tasks: int) -> JobRequest:
-    """Return the request of an array that draws images: one GPU a task."""
+def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> JobRequest:
+    """Return the request of an array that draws images: one GPU an element."""
     size = plan.recipe.resources
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = site.mem_gb_per_gpu or size.mem_gb_per_gpu
     parameters = _common(f"{plan.run_name}-sample", site, mem_gb, size.time_min)
     more = {"gpus_per_node": 1, "array_parallelism": site.max_parallel}
-    return _request(site, folder, num_tasks, parameters | _one_task(site, cpus) | more)
+    return _request(site, folder, array_size, parameters | _one_task(site, cpus) | more)
 
 
 def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:

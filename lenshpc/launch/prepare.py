@@ -33,29 +33,29 @@ def load_cluster(name: str) -> Site:
 
 
 def send_conversion(
-    draft: Draft, site: Site, *, num_tasks: int, jobs: int, calls: PrepareCalls
+    draft: Draft, site: Site, *, array_size: int, workers: int, calls: PrepareCalls
 ) -> dict[str, Any]:
-    """Send what is not converted yet, `jobs` processes a task; safe to repeat.
+    """Send what is not converted yet, `workers` processes an element; safe to repeat.
 
-    Returns the tasks sent, the id of their job (empty where there are none) and that of the joining
-    job.
+    Returns the elements sent, the id of their job (empty where there are none) and that of the
+    joining job.
     """
     # beside the draft, since the last job removes that
     folder = draft.path.with_name(f".{draft.path.name}.slurm")
     site = jobs_folder(folder, site)
     name = f"prepare-{draft.spec.dataset}"
-    tasks, job = send_shares(
+    elements, job = send_shares(
         draft.missing(),
-        num_tasks,
-        lambda num: executor.conversion_request(name, site, folder, num, jobs),
+        array_size,
+        lambda num: executor.conversion_request(name, site, folder, num, workers),
         calls.convert,
         draft.folder,
-        jobs,
+        workers,
     )
     request = executor.joining_request(name, site, folder, after=job)
     join = executor.submit_single(request, Sending(), calls.join, draft.folder)
     return {
-        "tasks": tasks,
+        "elements": elements,
         "job": job,
         "join": join,
         "store": str(draft.path),

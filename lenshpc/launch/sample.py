@@ -23,19 +23,19 @@ def send_samples(
     site: Site,
     *,
     seed: int,
-    num_tasks: int,
+    array_size: int,
     draw: Draw,
 ) -> dict[str, Any]:
-    """Send what is not drawn yet, one GPU a task; safe to repeat. Return tasks and job."""
+    """Send what is not drawn yet, one GPU an element; safe to repeat. Return elements and job."""
     folder = run.root / ".samples.slurm"  # beside the members', whose jobs `status` reads
     site = jobs_folder(folder, site)
-    tasks, job = send_shares(
+    elements, job = send_shares(
         samples.missing(),
-        num_tasks,
+        array_size,
         lambda num: executor.sampling_request(plan, site, folder, num),
         draw,
         run.root,
         member.index,
         seed,
     )
-    return {"tasks": tasks, "job": job, "samples": str(samples.path), "logs": str(folder)}
+    return {"elements": elements, "job": job, "samples": str(samples.path), "logs": str(folder)}

@@ -18,18 +18,20 @@ def jobs_folder(folder: Path, site: Site) -> Site:
 
 def send_shares(
     missing: Iterable[int],
-    num_tasks: int,
+    array_size: int,
     request: Callable[[int], JobRequest],
     call: Callable[..., None],
     root: Path,
     *arguments: int,
 ) -> tuple[list[int], str]:
-    """Return the tasks that have shards to write, and the id of their job, empty without any.
+    """Return the elements that have shards to write, and the id of their job, empty without any.
 
-    Task t of T writes the shards t, t + T, …: no two tasks ever write the same one.
+    Element e of E writes the shards e, e + E, …: no two elements ever write the same one.
     """
-    tasks = sorted({shard % num_tasks for shard in missing})
-    if not tasks:
-        return tasks, ""
-    asked = request(len(tasks))
-    return tasks, executor.submit_array(asked, Sending(), call, root, tasks, num_tasks, *arguments)
+    elements = sorted({shard % array_size for shard in missing})
+    if not elements:
+        return elements, ""
+    asked = request(len(elements))
+    return elements, executor.submit_array(
+        asked, Sending(), call, root, elements, array_size, *arguments
+    )

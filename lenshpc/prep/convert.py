@@ -52,7 +52,7 @@ def convert(
     target: Path,
     options: Options | None = None,
     *,
-    jobs: int = 1,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Store:
     """Return the store made at `target` from the images under `root`.
@@ -62,7 +62,7 @@ def convert(
     try:
         draft = draft_store(dataset, root, target, options or Options())
         try:
-            convert_shards(draft, draft.missing(), jobs=jobs, progress=progress)
+            convert_shards(draft, draft.missing(), workers=workers, progress=progress)
             draft.finish()
         finally:
             if draft.folder.exists() and len(draft.missing()) == len(draft.blocks):
@@ -89,11 +89,11 @@ def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) ->
 
 
 def convert_shards(
-    draft: Draft, shards: Sequence[int], *, jobs: int, progress: Progress | None = None
+    draft: Draft, shards: Sequence[int], *, workers: int, progress: Progress | None = None
 ) -> None:
     """Read the sources of some shards and write them."""
     num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
-    share(_Conversion(draft.folder), shards, jobs=jobs, num_rows=num_rows, progress=progress)
+    share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
 
 
 def ordered(sources: Sequence[Source], seed: int) -> list[Source]:

@@ -21,9 +21,9 @@ def num_cores() -> int:
 
 
 def share(
-    work: Work, items: Sequence[Any], *, jobs: int, num_rows: int, progress: Progress | None
+    work: Work, items: Sequence[Any], *, workers: int, num_rows: int, progress: Progress | None
 ) -> None:
-    """Call `work(item, count)` for every item, on at most `jobs` processes.
+    """Call `work(item, count)` for every item, on at most `workers` processes.
 
     `work` and the items are pickled; `progress` hears of `num_rows` rows in all.
     """
@@ -35,8 +35,8 @@ def share(
         if progress:
             progress(done, num_rows)
 
-    if min(jobs, len(items)) > 1:
-        _share(work, [items[first::jobs] for first in range(min(jobs, len(items)))], count)
+    if min(workers, len(items)) > 1:
+        _share(work, [items[first::workers] for first in range(min(workers, len(items)))], count)
     else:
         for item in items:
             work(item, count)
@@ -74,7 +74,7 @@ def _hear(receiver: Any, process: Any, count: Count) -> bool:
         if process.exitcode:
             raise LensHpcError(
                 f"a process ended with code {process.exitcode}, perhaps for want of memory; "
-                "repeat the command with fewer --jobs"
+                "repeat the command with fewer --workers"
             ) from None
         return False
     if isinstance(message, BaseException):

@@ -22,7 +22,7 @@ def verify(
     *,
     against: Path | None = None,
     allow_pickle: bool = False,
-    jobs: int = 1,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> Store:
     """Return the store at `path` if every hash holds and every pixel equals its source's bits."""
@@ -34,7 +34,7 @@ def verify(
     ]
     with TemporaryDirectory(prefix="lenshpc-verify-") as scratch:
         work = _Verification(path, against, allow_pickle, Path(scratch))
-        share(work, items, jobs=jobs, num_rows=store.num_rows, progress=progress)
+        share(work, items, workers=workers, num_rows=store.num_rows, progress=progress)
     return store
 
 

@@ -223,7 +223,7 @@ def good(root, suffix, image):
 
 def assert_refused(tmp_path, dataset, named, complaint, *options):
     path = write_yaml(tmp_path / "mine.yaml", dataset)
-    arguments = [str(path), str(tmp_path / "source"), str(tmp_path / "store"), "--jobs", "1"]
+    arguments = [str(path), str(tmp_path / "source"), str(tmp_path / "store"), "--workers", "1"]
     result = CliRunner().invoke(main, ["prepare", *arguments, *options])
     lines = [line for line in result.stderr.splitlines() if line.startswith("lenshpc: ")]
     assert (result.exit_code, result.stdout, len(lines)) == (2, "", 1), result.output
@@ -383,7 +383,7 @@ main(sys.argv[1:])
 def test_full_disk_leaves_no_store(tmp_path):
     fill(tmp_path / "source", num_images=40)
     dataset = write_yaml(tmp_path / "tiny.yaml", TINY)
-    arguments = [str(dataset), str(tmp_path / "source"), str(tmp_path / "store"), "--jobs", "1"]
+    arguments = [str(dataset), str(tmp_path / "source"), str(tmp_path / "store"), "--workers", "1"]
     # -B: what it imports would be compiled into files that the limit cuts short
     command = [sys.executable, "-B", "-c", LIMITED, "prepare", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

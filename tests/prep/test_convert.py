@@ -83,8 +83,8 @@ def test_equal_seed_gives_equal_bytes_and_another_seed_another_order(tmp_path):
     assert stores[0].attributes["manifest_hash"] == stores[2].attributes["manifest_hash"]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_progress_counts_every_image(jobs, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_counts_every_image(workers, tmp_path):
     fill(tmp_path / "source", num_images=36, splits=("train",))
     seen = []
     options = Options(shard_rows=64)
@@ -93,7 +93,7 @@ def test_progress_counts_every_image(jobs, tmp_path):
         tmp_path / "source",
         tmp_path / "store",
         options,
-        jobs=jobs,
+        workers=workers,
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == sorted(seen)
@@ -130,8 +130,8 @@ def test_conversion_interrupted_in_its_first_shard_leaves_nothing(failure, tmp_p
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(jobs, failure, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(workers, failure, tmp_path):
     fill(tmp_path / "source", num_images=40)
     options = Options(shard_rows=32)
     arguments = (tiny(), tmp_path / "source", tmp_path / "store", options)
@@ -139,7 +139,7 @@ def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(jobs, failure, t
         convert(*arguments, progress=failing_at(100, failure))
     assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["source"]
     totals = set()
-    store = convert(*arguments, jobs=jobs, progress=lambda done, total: totals.add(total))
+    store = convert(*arguments, workers=workers, progress=lambda done, total: totals.add(total))
     assert totals == {64}  # of 160 images, 96 were converted
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
     straight = convert(tiny(), tmp_path / "source", tmp_path / "straight", options)
@@ -164,11 +164,14 @@ def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ("--tasks 4", "--site and --tasks go together"),
-        ("--site rehearsal", "--site and --tasks go together"),
-        ("--site local --tasks 4", "site local has no scheduler; leave out --site to convert here"),
+        ("--array-size 4", "--site and --array-size go together"),
+        ("--site rehearsal", "--site and --array-size go together"),
+        (
+            "--site local --array-size 4",
+            "site local has no scheduler; leave out --site to convert here",
+        ),
         ("--shard-rows 40", "a shard of 40 rows is no whole number of chunks of 32"),
-        ("--site nowhere --tasks 2", "nowhere"),
+        ("--site nowhere --array-size 2", "nowhere"),
     ],
 )
 def test_prepare_refuses_options_that_do_not_fit(words, complaint, tmp_path):

@@ -161,8 +161,8 @@ WRITERS = [_write_npz, _write_hdf5, _write_fits, _write_pickled, _write_pairs]
 def test_every_format_is_prepared_and_verified_bit_for_bit(write, folder, tmp_path, stores):
     given = write(folder)
     options = Options(shard_rows=4, chunk_rows=2, allow_pickle=True)
-    store = convert(given, tmp_path, stores / "one", options, jobs=2)
-    assert verify(store.path, against=tmp_path, allow_pickle=True, jobs=2).num_rows == 7
+    store = convert(given, tmp_path, stores / "one", options, workers=2)
+    assert verify(store.path, against=tmp_path, allow_pickle=True, workers=2).num_rows == 7
     rows = [int(Path(name.replace("#", "/")).stem.removeprefix("s.")) for name in store.rows["id"]]
     np.testing.assert_array_equal(store.read_raw(slice(None)), ROWS[rows], strict=True)
     if given.columns:

@@ -35,7 +35,7 @@ def source(tmp_path_factory):
 
 def start(source, store):
     images, dataset = source
-    command = ("prepare", dataset, images, store, "--jobs", 2, "--shard-rows", SHARD_ROWS)
+    command = ("prepare", dataset, images, store, "--workers", 2, "--shard-rows", SHARD_ROWS)
     return subprocess.Popen(
         [sys.executable, "-c", "from lenshpc.cli.main import main; main()", *map(str, command)],
         stderr=subprocess.PIPE,

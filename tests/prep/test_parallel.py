@@ -29,32 +29,32 @@ class Touch:
         count(1)
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_all_items_are_done_by_as_many_processes_as_asked(jobs, tmp_path):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_all_items_are_done_by_as_many_processes_as_asked(workers, tmp_path):
     seen = []
     share(
         Touch(tmp_path),
         range(7),
-        jobs=jobs,
+        workers=workers,
         num_rows=7,
         progress=lambda done, total: seen.append((done, total)),
     )
-    workers = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(workers) == [str(item) for item in range(7)]
-    assert len(set(workers.values())) == jobs
-    assert (str(os.getpid()) in workers.values()) == (jobs == 1)
+    done_by = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(done_by) == [str(item) for item in range(7)]
+    assert len(set(done_by.values())) == workers
+    assert (str(os.getpid()) in done_by.values()) == (workers == 1)
     assert seen == [(done, 7) for done in range(1, 8)]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_error_of_a_process_is_raised_here(jobs, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_error_of_a_process_is_raised_here(workers, tmp_path):
     with pytest.raises(DataError, match="item is broken; mend it"):
-        share(Touch(tmp_path), ["a", "b", "broken"], jobs=jobs, num_rows=3, progress=None)
+        share(Touch(tmp_path), ["a", "b", "broken"], workers=workers, num_rows=3, progress=None)
 
 
 def test_death_of_a_process_is_told(tmp_path):
     with pytest.raises(LensHpcError, match="ended with code -9, perhaps for want of memory"):
-        share(Touch(tmp_path), ["a", "killed"], jobs=2, num_rows=2, progress=None)
+        share(Touch(tmp_path), ["a", "killed"], workers=2, num_rows=2, progress=None)
 
 
 PARENT = """
@@ -63,7 +63,7 @@ import sys, time
 from test_parallel import Slow
 from lenshpc.prep.parallel import share
 if __name__ == "__main__":
-    share(Slow(Path(sys.argv[1])), range(10000), jobs=2, num_rows=10000, progress=None)
+    share(Slow(Path(sys.argv[1])), range(10000), workers=2, num_rows=10000, progress=None)
 """
 
 

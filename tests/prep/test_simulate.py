@@ -89,15 +89,15 @@ def test_low_resolution_of_a_pair_is_an_exposure_of_its_own(tmp_path):
     assert abs(np.corrcoef(noise_low, noise_means)[0, 1]) < 0.05
 
 
-def test_equal_seed_gives_equal_images_with_any_number_of_jobs_and_more_leave_the_first(tmp_path):
+def test_equal_seed_gives_equal_images_by_any_workers_and_more_leave_the_first(tmp_path):
     more = {"train": {"lens": 70, "nonlens": 65}, "test": {"lens": 2, "nonlens": 3}}
-    for name, counts, seed, jobs in (
+    for name, counts, seed, workers in (
         ("a", COUNTS, 5, 1),
         ("b", COUNTS, 5, 2),
         ("more", more, 5, 2),
         ("other", COUNTS, 6, 1),
     ):
-        simulate(DATASET, tmp_path / name, counts, seed=seed, jobs=jobs)
+        simulate(DATASET, tmp_path / name, counts, seed=seed, workers=workers)
     first = hashes(tmp_path / "a")
     assert hashes(tmp_path / "b") == first
     assert (tmp_path / "a/truth.csv").read_bytes() == (tmp_path / "b/truth.csv").read_bytes()
@@ -204,7 +204,7 @@ def test_interruption_leaves_nothing(tmp_path):
 
 def test_command_writes_the_images(tmp_path):
     arguments = ["lens_finding", str(tmp_path / "out"), "--train", "lens=2,nonlens=1"]
-    result = CliRunner().invoke(command, [*arguments, "--jobs", "1"])
+    result = CliRunner().invoke(command, [*arguments, "--workers", "1"])
     assert (result.exit_code, result.stdout) == (0, "")
     assert "3 images in" in result.stderr
     assert len(hashes(tmp_path / "out")) == 3

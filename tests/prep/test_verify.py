@@ -23,22 +23,25 @@ def folders(tmp_path):
     return tmp_path / "source", tmp_path / "store"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_whole_store_equals_its_source(jobs, folders):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_store_equals_its_source(workers, folders):
     source, store = folders
     seen = []
     found = verify(
-        store, against=source, jobs=jobs, progress=lambda done, total: seen.append((done, total))
+        store,
+        against=source,
+        workers=workers,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert (found.num_rows, found.num_shards, seen[-1]) == (80, 3, (80, 80))
 
 
 def test_command_says_what_it_has_proved(folders):
     source, store = folders
-    result = CliRunner().invoke(command, [str(store), "--jobs", "1"], catch_exceptions=False)
+    result = CliRunner().invoke(command, [str(store), "--workers", "1"], catch_exceptions=False)
     assert result.stderr.endswith(f"{store} is whole: 80 images in 3 shards\n")
     result = CliRunner().invoke(
-        command, [str(store), "--against", str(source), "--jobs", "1"], catch_exceptions=False
+        command, [str(store), "--against", str(source), "--workers", "1"], catch_exceptions=False
     )
     assert result.stderr.endswith(f"; every pixel equals {source}, bit for bit\n")
 

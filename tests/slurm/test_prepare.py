@@ -9,12 +9,12 @@ from test_runs import TIMEOUT_S, call
 from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import load_dataset
 
-TASKS = 3
+ARRAY_SIZE = 3
 
 
 def sent(folder: Path) -> dict:
-    words = "tiny.yaml source store --site rehearsal --shard-rows 32 --json --tasks"
-    done = call(folder, "prepare", *words.split(), str(TASKS))
+    words = "tiny.yaml source store --site rehearsal --shard-rows 32 --json --array-size"
+    done = call(folder, "prepare", *words.split(), str(ARRAY_SIZE))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -23,14 +23,14 @@ def files_of(store: Path) -> dict[str, bytes]:
     return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file()}
 
 
-def test_array_converts_a_cancelled_task_is_sent_again_alone(cluster, tmp_path: Path) -> None:
+def test_array_converts_a_failed_element_is_sent_again_alone(cluster, tmp_path: Path) -> None:
     fill(tmp_path / "source", num_images=80)
     write_yaml(tmp_path / "tiny.yaml", TINY)
     broken = tmp_path / "source/train/no/7.npy"
     content = broken.read_bytes()
     broken.write_bytes(content[:-1])
     first = sent(tmp_path)
-    assert first["tasks"] == [0, 1, 2]
+    assert first["elements"] == [0, 1, 2]
     cluster.wait([first["job"], first["join"]], states=("COMPLETED", "FAILED"), timeout_s=TIMEOUT_S)
     states = sorted(row["State"] for row in cluster.sacct(first["job"]))
     assert states == ["COMPLETED", "COMPLETED", "FAILED"]
@@ -39,7 +39,7 @@ def test_array_converts_a_cancelled_task_is_sent_again_alone(cluster, tmp_path: 
 
     broken.write_bytes(content)
     second = sent(tmp_path)
-    assert len(second["tasks"]) == 1
+    assert len(second["elements"]) == 1
     cluster.wait([second["job"], second["join"]], timeout_s=TIMEOUT_S)
     dataset = load_dataset(str(tmp_path / "tiny.yaml"))
     straight = convert(dataset, tmp_path / "source", tmp_path / "here", Options(shard_rows=32))

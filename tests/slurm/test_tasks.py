@@ -87,7 +87,7 @@ def test_array_draws_the_samples_that_this_machine_draws(cluster, spots: Store, 
     assert call(tmp_path, *asked).returncode == 0
     alone = open_array(run / "samples.zarr" / name)[:]
     shutil.rmtree(run / "samples.zarr")
-    done = call(tmp_path, *asked, "--site", "rehearsal", "--tasks", "2")
+    done = call(tmp_path, *asked, "--site", "rehearsal", "--array-size", "2")
     assert done.returncode == 0, done.stderr
     cluster.wait(json.loads(done.stdout)["job"], timeout_s=TIMEOUT_S)
     assert np.array_equal(open_array(run / "samples.zarr" / name)[:], alone)

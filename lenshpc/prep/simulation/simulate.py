@@ -44,13 +44,13 @@ def simulate(
     counts: Counts,
     *,
     seed: int = 0,
-    jobs: int = 1,
+    workers: int = 1,
     progress: Progress | None = None,
 ) -> int:
     """Return the number of images (or pairs) written under `out`, which must not hold anything yet.
 
-    Each depends on the seed, its class, its split and its number alone: neither `jobs` nor asking
-    for more changes the first ones.
+    Each depends on the seed, its class, its split and its number alone: neither `workers` nor
+    asking for more changes the first ones.
     """
     if dataset.simulate is None:
         raise ConfigError(f"{dataset.name} has no simulator; its file lacks the key simulate")
@@ -60,7 +60,7 @@ def simulate(
         for folder in (_PARTS, *(name for split in counts for name in dataset.folders(split))):
             (root / folder).mkdir(parents=True, exist_ok=True)
         work = partial(_make_block, dataset, root)
-        share(work, blocks, jobs=jobs, num_rows=num_images, progress=progress)
+        share(work, blocks, workers=workers, num_rows=num_images, progress=progress)
         join_parts(root / _PARTS, root)
         shutil.rmtree(root / _PARTS)
     return num_images

@@ -92,7 +92,7 @@ def test_command_prints_where_the_samples_are(run):
     [
         (("--num", "4", "--seed", "3"), "is for 3 samples, not 4; ask for as many"),
         (("--member", "7"), "has the members 0 to 0"),
-        (("--site", "local", "--tasks", "2"), "has no scheduler"),
+        (("--site", "local", "--array-size", "2"), "has no scheduler"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(run, options, message):
