@@ -50,8 +50,8 @@ def write_report(
 ) -> Report:
     """Write the report of a run with all that is known of its jobs, and return it."""
     from lenshpc.launch.history import past_failures
-    from lenshpc.launch.ledger import summary
     from lenshpc.launch.states import reasons
+    from lenshpc.launch.usage import summary
     from lenshpc.report.write import compose, write
     from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather

@@ -10,13 +10,13 @@ import click
 from lenshpc.cli.completing import runs
 
 if TYPE_CHECKING:
-    from lenshpc.launch.ledger import Ledger
+    from lenshpc.launch.usage import Usage
 
 
 @click.command(short_help="Show where a run's members stand.")
 @click.argument("run", shell_complete=runs)
 @click.option("--watch", "follow", is_flag=True, help="Go on until nothing waits or runs.")
-@click.option("--ledger", "with_costs", is_flag=True, help="Add what the run has cost.")
+@click.option("--usage", "with_costs", is_flag=True, help="Add what the run has cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print the states for programs.")
 def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     """Show the state, epoch and best metric of every member of RUN, and of its report.
@@ -29,10 +29,10 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
       lenshpc status lens_finding-9f2c51ab --json
     """
     if follow and (as_json or with_costs):
-        raise click.UsageError("--watch goes with neither --json nor --ledger")
+        raise click.UsageError("--watch goes with neither --json nor --usage")
     from lenshpc.cli.watch import show, watch
-    from lenshpc.launch.ledger import run_ledger
     from lenshpc.launch.states import run_status
+    from lenshpc.launch.usage import run_usage
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
 
@@ -41,28 +41,28 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     if follow:
         watch(paths, plan)
         return
-    told, ledger = run_status(paths, plan), run_ledger(paths, plan) if with_costs else None
+    told, usage = run_status(paths, plan), run_usage(paths, plan) if with_costs else None
     if as_json:
-        costs = {"ledger": ledger.as_json()} if ledger else {}
+        costs = {"usage": usage.as_json()} if usage else {}
         click.echo(json.dumps(told.as_json() | costs, indent=1))
         return
     show(told)
-    if ledger:
-        click.echo(_costs(ledger))
+    if usage:
+        click.echo(_costs(usage))
 
 
-def _costs(ledger: Ledger) -> str:
+def _costs(usage: Usage) -> str:
     """Return a line a member and one for all: useful hours, and wasted since a checkpoint."""
     lines = [
-        f"member {member}: {cost.attempts} attempts, {cost.hours:.2f} {ledger.unit}-hours, "
+        f"member {member}: {cost.attempts} attempts, {cost.hours:.2f} {usage.unit}-hours, "
         f"{cost.wasted_hours:.2f} wasted"
-        for member, cost in ledger.by("member").items()
+        for member, cost in usage.by("member").items()
     ]
-    total = ledger.total
+    total = usage.total
     return "\n".join(
         [
             *lines,
-            f"all: {total.hours:.2f} {ledger.unit}-hours, {total.wasted_hours:.2f} wasted, of at "
-            f"most {ledger.estimate_hours:.2f}; from {ledger.source}",
+            f"all: {total.hours:.2f} {usage.unit}-hours, {total.wasted_hours:.2f} wasted, of at "
+            f"most {usage.estimate_hours:.2f}; from {usage.source}",
         ]
     )

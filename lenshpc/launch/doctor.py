@@ -259,7 +259,7 @@ def examine_clocks(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             level="warning",
             what=f"clocks differ from this machine's by at least: {_listed(skews)}",
-            meaning="times in logs and the ledger are off; files may look newer than they are",
+            meaning="times in logs and of usage are off; files may look newer than they are",
             advice="tell the site",
         )
 

@@ -5,15 +5,15 @@ from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
 
-from lenshpc.launch import executor, ledger
+from lenshpc.launch import executor, usage
 from lenshpc.launch.failures import Failure, classify, named, read_tails
-from lenshpc.launch.ledger import Attempt
+from lenshpc.launch.usage import Attempt
 from lenshpc.run.attempts import read_events
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
 # words of SLURM, and last events where it has no accounting, of attempts that did not fail
-WELL = ledger.RUNNING | {"COMPLETED", "PENDING", "STARTED", "SAVED"}
+WELL = usage.RUNNING | {"COMPLETED", "PENDING", "STARTED", "SAVED"}
 
 
 def past_failures(run: RunPaths, plan: Plan) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def past_failures(run: RunPaths, plan: Plan) -> list[dict[str, Any]]:
 
     Keys: member, attempt (from 1), job, and those of `Failure`.
     """
-    attempts = ledger.run_ledger(run, plan).attempts
+    attempts = usage.run_usage(run, plan).attempts
     return [
         {"member": one.member, "attempt": one.number, "job": one.job, **asdict(failure)}
         for job, some in groupby(attempts, key=lambda one: one.job)

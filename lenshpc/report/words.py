@@ -60,7 +60,7 @@ def word_count(number: int, noun: str) -> str:
 
 
 def word_value(value: Any) -> str:
-    """Return a value of a recipe, a ledger or a provenance."""
+    """Return a value of a recipe, the usage or the provenance."""
     if value is None:
         return ABSENT
     if isinstance(value, float):

@@ -279,12 +279,12 @@ def test_status_as_json(run):
     assert found["report"] == "NOT SUBMITTED"
 
 
-def test_status_with_the_ledger(run):
-    code, out, err = called("status", run.paths.name, "--ledger")
+def test_status_with_the_usage(run):
+    code, out, err = called("status", run.paths.name, "--usage")
     assert (code, err) == (0, "")
     last = "all: 0.00 core-hours, 0.00 wasted, of at most 96.00; from heartbeats"
     assert out.splitlines()[-1] == last  # no job is on record
-    costs = json.loads(called("status", run.paths.name, "--ledger", "--json")[1])["ledger"]
+    costs = json.loads(called("status", run.paths.name, "--usage", "--json")[1])["usage"]
     assert (costs["unit"], costs["estimate_hours"], costs["attempts"]) == ("core", 96.0, [])
 
 

@@ -3,7 +3,7 @@
 import pytest
 from ranks import planned, recipe
 
-from lenshpc.launch import ledger, registry
+from lenshpc.launch import registry, usage
 from lenshpc.launch.history import past_failures
 from lenshpc.run.attempts import Attempts
 
@@ -53,8 +53,8 @@ def test_every_failed_attempt_is_told_also_those_that_were_mended(sent):
     ]
 
 
-def test_summary_of_the_ledger_is_its_totals(sent):
-    summary = ledger.summary(*sent)
+def test_summary_of_the_usage_is_its_totals(sent):
+    summary = usage.summary(*sent)
     assert summary["total"] == {
         "attempts": 5,
         "hours": 24.0,

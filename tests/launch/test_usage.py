@@ -1,4 +1,4 @@
-"""The ledger adds up, line by line, to what accounting and the members' events say."""
+"""The usage adds up, line by line, to what accounting and the members' events say."""
 
 from datetime import datetime
 
@@ -6,14 +6,14 @@ import pytest
 from ranks import planned, recipe
 
 from lenshpc.launch import registry
-from lenshpc.launch.ledger import (
+from lenshpc.launch.usage import (
     Allocation,
     Cost,
-    Ledger,
+    Usage,
     account,
     parse_allocations,
     recorded,
-    run_ledger,
+    run_usage,
     saved_times,
 )
 from lenshpc.run.attempts import Event
@@ -75,13 +75,13 @@ def test_sacct_gives_an_attempt_a_line_and_waste_since_the_last_checkpoint(plan)
         (1, 1, "900_1", "COMPLETED", "node3", 4.0, 4.0, 0.0),
         (2, 1, "901", "CANCELLED", "node1", 0.5, 0.0, 0.5),
     ]
-    ledger = Ledger(
+    usage = Usage(
         unit="GPU", source="sacct", estimate_hours=plan.gpu_hours_ceiling, attempts=attempts
     )
-    assert ledger.estimate_hours == 3 * 2 * 2
+    assert usage.estimate_hours == 3 * 2 * 2
     rounded = {
         key: {name: tuple(round(x, 6) for x in vars(cost).values()) for name, cost in some.items()}
-        for key, some in ((key, ledger.by(key)) for key in ("member", "model", "fold"))
+        for key, some in ((key, usage.by(key)) for key in ("member", "model", "fold"))
     }
     assert rounded == {
         "member": {
@@ -92,8 +92,8 @@ def test_sacct_gives_an_attempt_a_line_and_waste_since_the_last_checkpoint(plan)
         "model": {"a": (3, 7.0, 6.833333, 0.166667), "b": (1, 0.5, 0.0, 0.5)},
         "fold": {0: (3, 3.5, 2.833333, 0.666667), 1: (1, 4.0, 4.0, 0.0)},
     }
-    assert ledger.as_json()["total"] == vars(ledger.total)
-    assert ledger.total == Cost(
+    assert usage.as_json()["total"] == vars(usage.total)
+    assert usage.total == Cost(
         attempts=4,
         hours=7.5,
         useful_hours=pytest.approx(6.833333),
@@ -171,9 +171,9 @@ def test_members_own_events_stand_in_for_accounting(plan):
 
 
 def test_no_job_no_cost(plan):
-    ledger = Ledger(unit="GPU", source="sacct", estimate_hours=1.0, attempts=())
-    assert ledger.total == Cost(attempts=0, hours=0, useful_hours=0, wasted_hours=0)
-    assert ledger.by("member") == {}
+    usage = Usage(unit="GPU", source="sacct", estimate_hours=1.0, attempts=())
+    assert usage.total == Cost(attempts=0, hours=0, useful_hours=0, wasted_hours=0)
+    assert usage.by("member") == {}
 
 
 def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monkeypatch):
@@ -186,9 +186,9 @@ def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monk
     registry.record(run, job)
     lines = [event.model_dump_json() + "\n" for event in EVENTS]
     run.attempts("12_1").write_text("".join(lines))
-    ledger = run_ledger(run, plan)
-    assert (ledger.unit, ledger.source, ledger.estimate_hours) == ("GPU", "heartbeats", 6.0)
-    assert table(ledger.attempts) == [
+    usage = run_usage(run, plan)
+    assert (usage.unit, usage.source, usage.estimate_hours) == ("GPU", "heartbeats", 6.0)
+    assert table(usage.attempts) == [
         (1, 1, "12_1", "REQUEUED", "", 1.0, 0.5, 0.5),
         (1, 2, "12_1", "SAVED", "", 0.5, 0.5, 0.0),
     ]

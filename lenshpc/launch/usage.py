@@ -1,8 +1,8 @@
-"""The ledger of a run: GPU-hours a member and attempt, useful and wasted, against the estimate.
+"""The usage of a run: GPU-hours a member and attempt, useful and wasted, against the estimate.
 
 An attempt is useful until the last checkpoint that was saved in it, and to its end where the member
 was completed by it; what comes after is wasted. Pure functions make it from SLURM's accounting, or
-from the members' own records where there is none; `run_ledger` reads both.
+from the members' own records where there is none; `run_usage` reads both.
 """
 
 import re
@@ -74,7 +74,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ledger:
+class Usage:
     """What a run has cost.
 
     `unit` is GPU, or core where no attempt had a GPU. `source` is sacct, or heartbeats: then each
@@ -221,8 +221,8 @@ def _useful_s(one: Allocation, saved: Iterable[float]) -> float:
     return max((seconds for seconds in since if 0 <= seconds <= one.elapsed_s), default=0.0)
 
 
-def run_ledger(run: RunPaths, plan: Plan) -> Ledger:
-    """Return the ledger of a run: from accounting, else from the members' own records."""
+def run_usage(run: RunPaths, plan: Plan) -> Usage:
+    """Return the usage of a run: from accounting, else from the members' own records."""
     sent = {
         job_id: member
         for job in registry.records(run)
@@ -242,7 +242,7 @@ def run_ledger(run: RunPaths, plan: Plan) -> Ledger:
     attempts = account(plan, jobs, allocations, saved, done)
     gpus = any(one.num_gpus for one in allocations)
     cores = 1 if gpus else plan.recipe.resources.cpus_per_gpu
-    return Ledger(
+    return Usage(
         unit="GPU" if gpus else "core",
         source=source,
         estimate_hours=plan.gpu_hours_ceiling * cores,
@@ -252,7 +252,7 @@ def run_ledger(run: RunPaths, plan: Plan) -> Ledger:
 
 def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
     """Return what a run has cost as plain values: in total, by member, by model and by fold."""
-    return {k: v for k, v in run_ledger(run, plan).as_json().items() if k != "attempts"}
+    return {k: v for k, v in run_usage(run, plan).as_json().items() if k != "attempts"}
 
 
 def _recorded(run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]) -> list[Allocation]:
