@@ -49,7 +49,7 @@ WORDS = MappingProxyType({"networks": "network", "losses": "loss"})
 Monitors = Mapping[str, int]
 # What a member predicts: some of its training rows, its validation fold, rows that nobody trains on
 # and nothing is chosen by, the test rows.
-Scored = tuple[Literal["train", "oof", "aside", "test"], ...]
+Scored = tuple[Literal["train", "oof", "excluded", "test"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)

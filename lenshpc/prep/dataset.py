@@ -146,7 +146,7 @@ class Truth(Frozen):
     columns: Annotated[tuple[Column, ...], Field(min_length=1)]
 
 
-class Carve(Frozen):
+class Holdout(Frozen):
     """A part of one split that becomes another, chosen by a hash of the group alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -170,7 +170,7 @@ class Dataset(Frozen):
     target: Target | None = None
     truth: Truth | None = None
     unlabelled: Folder | None = None
-    carve: Carve | None = None
+    holdout: Holdout | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"
     simulate: Simulation | None = None
 
@@ -189,7 +189,7 @@ class Dataset(Frozen):
             raise ValueError("every class needs a folder for the same splits")
         if self.pickled and self.image.format != "npy":
             raise ValueError("pickled belongs to format npy")
-        return self._carve_fits()
+        return self._holdout_fits()
 
     @model_validator(mode="after")
     def _unlabelled_fits(self) -> Self:
@@ -209,10 +209,10 @@ class Dataset(Frozen):
             raise ValueError("image and target must both be stacks, or both be single files")
         return self
 
-    def _carve_fits(self) -> Self:
+    def _holdout_fits(self) -> Self:
         splits = self.classes[0].folders
-        if self.carve and (self.carve.source not in splits or self.carve.target in splits):
-            raise ValueError("carve must go from a split that has folders to one that has none")
+        if self.holdout and (self.holdout.source not in splits or self.holdout.target in splits):
+            raise ValueError("holdout must go from a split that has folders to one that has none")
         return self
 
     @model_validator(mode="after")

@@ -59,7 +59,7 @@ def _sources(
             yield Source(
                 id=identifier,
                 label=label,
-                split=dataset.carve.applied(split, group) if dataset.carve else split,
+                split=dataset.holdout.applied(split, group) if dataset.holdout else split,
                 group=group,
                 file=file,
                 index=index,
@@ -233,12 +233,12 @@ def _twins(folder: str, name: str, other: str) -> DataError:
 
 
 def _refuse_missing_classes(sources: list[Source], dataset: Dataset) -> None:
-    """Raise if carving left a split without one of its classes, as it may in a tiny set."""
+    """Raise if a holdout left a split without one of its classes, as it may in a tiny set."""
     present = {(source.split, source.label) for source in sources}
     for split in ("train", "val", "test"):
         missing = [c.name for i, c in enumerate(dataset.classes) if (split, i) not in present]
         if missing and (split == "train" or len(missing) < len(dataset.classes)):
             raise DataError(
-                f"carving splits of {dataset.name} left no {missing[0]} in {split}; "
-                "the set is too small: add images, or drop `carve` from the dataset file"
+                f"the holdout of {dataset.name} leaves no {missing[0]} in {split}; "
+                "the set is too small: add images, or drop `holdout` from the dataset file"
             )

@@ -137,8 +137,8 @@ def _data(content: Content) -> Iterator[Block]:
 
 
 def _counts(content: Content) -> Table:
-    aside = {"aside": "Set aside"} if any(one["aside"] for one in content["counts"]) else {}
-    titles = {"training": "Always training", "oof": "Out-of-fold", **aside, "test": "Test"}
+    excluded = {"excluded": "Excluded"} if any(one["excluded"] for one in content["counts"]) else {}
+    titles = {"training": "Always training", "oof": "Out-of-fold", **excluded, "test": "Test"}
     return Table(
         columns=tuple(Column(title=title) for title in ("Class", *titles.values())),
         rows=tuple(

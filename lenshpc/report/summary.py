@@ -58,11 +58,11 @@ def without_nan(value: Any) -> Any:
 
 
 def count_rows(splits: pd.DataFrame, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return each class's rows: those that only train, are out-of-fold, set aside, or for test."""
+    """Return each class's rows: those that only train, are out-of-fold, excluded, or for test."""
     parts = {
         "training": (splits["split"] == "dev") & (splits["fold"] < 0),
         "oof": splits["fold"] >= 0,
-        "aside": splits["split"] == "aside",
+        "excluded": splits["split"] == "excluded",
         "test": splits["split"] == "test",
     }
     return [

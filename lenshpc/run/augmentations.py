@@ -44,14 +44,14 @@ class Crop(Frozen):
 
 
 class Noise(Frozen):
-    """Add Gaussian noise whose deviation is drawn between 0 and `std`."""
+    """Add Gaussian noise whose standard deviation is drawn between 0 and `std`."""
 
     kind: Literal["noise"] = "noise"
     std: PositiveFloat = Field(default=0.02, description="in the units of the pixels")
 
 
 class PsfJitter(Frozen):
-    """Blur by a Gaussian whose deviation is drawn between 0 and `sigma_px`."""
+    """Blur by a Gaussian whose standard deviation is drawn between 0 and `sigma_px`."""
 
     kind: Literal["psf_jitter"] = "psf_jitter"
     sigma_px: Annotated[float, Field(gt=0, le=4)] = 0.5

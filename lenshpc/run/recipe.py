@@ -50,7 +50,7 @@ class Data(Frozen):
         default="none", description="of the pixels, before they are normalised"
     )
     normalise: Literal["fold", "imagenet", "image", "none"] = Field(
-        default="fold", description="fold: mean and deviation of the fold's own training rows"
+        default="fold", description="fold: mean and std of the fold's own training rows"
     )
     grey_to_rgb: bool = Field(default=False, description="hand one channel to networks as three")
     augment: tuple[Augmentation, ...] = (D4(),)

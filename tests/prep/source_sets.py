@@ -12,7 +12,7 @@ TINY = {
         {"name": "no", "train": "train/no", "val": "val/no"},
         {"name": "yes", "train": "train/yes", "val": "val/yes"},
     ],
-    "carve": {"fraction": 0.5, "from": "val", "to": "test"},
+    "holdout": {"fraction": 0.5, "from": "val", "to": "test"},
 }
 
 

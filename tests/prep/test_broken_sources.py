@@ -252,7 +252,7 @@ def test_broken_file_is_refused(content, complaint, suffix, image, tmp_path):
     dataset = TINY | {
         "image": image,
         "classes": [{"name": name, "train": f"train/{name}"} for name in ("no", "yes")],
-        "carve": None,
+        "holdout": None,
     }
     assert_refused(tmp_path, dataset, f"{VICTIM}.{suffix}", complaint)
 

@@ -30,9 +30,9 @@ BROKEN = {
         {"classes": [{"name": "a", "train": "a", "val": "v"}, {"name": "b", "train": "b"}]},
         "every class needs a folder for the same splits",
     ),
-    "carve into folders": (
-        {"carve": {"fraction": 0.5, "from": "train", "to": "val"}},
-        "carve must go from a split that has folders to one that has none",
+    "holdout into folders": (
+        {"holdout": {"fraction": 0.5, "from": "train", "to": "val"}},
+        "holdout must go from a split that has folders to one that has none",
     ),
     "group": ({"group": "no capture"}, "expected id, or an expression with one"),
     "simulate": ({"simulate": {"model": "survey", "pixel_scale_arcsec": -1}}, "greater than 0"),

@@ -94,7 +94,7 @@ def test_pairs_are_matched_by_name_with_or_without_the_folder(tmp_path):
         (tmp_path / name).mkdir()
         np.save(tmp_path / f"{name}/{label}.npy", np.full((1, side, side), side / 7))
         np.save(tmp_path / f"{name}/sample1.npy", np.full((1, side, side), float(side)))
-    given = given.model_copy(update={"carve": None})
+    given = given.model_copy(update={"holdout": None})
     found = read(tmp_path, given)
     assert {name: image.target.max() for name, image in found.items()} == {
         "LR/LR_7.npy": 150 / 7,

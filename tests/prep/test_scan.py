@@ -24,7 +24,7 @@ def test_scan_gives_sorted_ids_labels_and_splits(tmp_path):
     ]
 
 
-def test_carving_depends_on_the_id_alone(tmp_path):
+def test_holdout_depends_on_the_id_alone(tmp_path):
     fill(tmp_path, num_images=40)
     whole = {source.id: source.split for source in scan(tmp_path, tiny())}
     for number in range(20, 40):
@@ -115,5 +115,5 @@ def test_a_link_to_itself_is_named(tmp_path):
 def test_a_split_left_without_a_class_is_refused(tmp_path):
     fill(tmp_path, num_images=1)
     (tmp_path / "val/no/0.npy").rename(tmp_path / "val/no/2.npy")  # whose hash falls elsewhere
-    with pytest.raises(DataError, match=r"carving splits of tiny left no (no|yes) in (val|test)"):
+    with pytest.raises(DataError, match=r"the holdout of tiny leaves no (no|yes) in (val|test)"):
         scan(tmp_path, tiny())

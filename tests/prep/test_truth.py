@@ -93,7 +93,7 @@ def test_declaration_with_a_mistake_is_refused(truth, complaint):
 def test_einstein_radii_of_the_physics_guided_set_differ_and_reach_the_store(tmp_path):
     dataset = load_dataset("physics_guided")
     counts = {"train": dict.fromkeys(("no", "sphere", "vort"), 6), "val": {"no": 1}}
-    dataset = Dataset.model_validate(dataset.model_dump(by_alias=True) | {"carve": None})
+    dataset = Dataset.model_validate(dataset.model_dump(by_alias=True) | {"holdout": None})
     simulate(dataset, tmp_path / "out", {"train": counts["train"]})
     found = convert(dataset, tmp_path / "out", tmp_path / "store").rows.set_index("id")
     expected = pd.read_csv(tmp_path / "out/truth.csv", index_col="id").loc[found.index]

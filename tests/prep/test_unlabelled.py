@@ -14,7 +14,7 @@ RINGS = {
     "image": {"format": "npy", "shape": [1, 4, 4], "dtype": "float32", "channels": ["i"]},
     "classes": [{"name": "other", "train": "other"}, {"name": "ring", "train": "rings"}],
     "unlabelled": "sky",
-    "carve": {"fraction": 0.3, "from": "train", "to": "test"},
+    "holdout": {"fraction": 0.3, "from": "train", "to": "test"},
 }
 
 

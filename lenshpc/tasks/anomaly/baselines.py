@@ -35,7 +35,7 @@ def score_baselines(
     by_row = fit_components(store, fitted, crop)
     ring = numbers[:, RING_RADIUS]
     by_row[RING] = np.abs(ring - np.median(ring[fitted]))
-    known = splits[dev | (splits["split"] == "aside")]
+    known = splits[dev | (splits["split"] == "excluded")]
     by_row[BOOSTING] = _boosting(numbers, known, int(splits.loc[dev, "label"].iloc[0]))
     asked = rows["row"].to_numpy()
     scores = {name: values[asked] for name, values in by_row.items()}

@@ -1,7 +1,7 @@
 """Merge the members' anomaly scores and judge them; other classes are only ever looked at.
 
 Scores of a member are brought to one scale by its own out-of-fold normal rows: (score - median) /
-interquartile range. Validation is the normal rows out-of-fold with the rows that were set aside;
+interquartile range. Validation is the normal rows out-of-fold with the excluded rows;
 thresholds come from the former alone. Shapes: N rows, B resamples.
 """
 
@@ -28,7 +28,7 @@ TURNED = "rot90_"
 SCORES = ("rel_mse", "mse", "ssim_error")  # the first is the model's headline
 PARTS: Mapping[str, tuple[str, ...]] = {
     "training": ("train",),
-    "validation": ("oof", "aside"),
+    "validation": ("oof", "excluded"),
     "test": ("test",),
 }
 FALSE_POSITIVE_RATE = 0.1
@@ -38,7 +38,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class MergedScores:
-    """Scores of all rows: `rows` has row, id, label, group, split (train, oof, aside, test).
+    """Scores of all rows: `rows` has row, id, label, group, split (train, oof, excluded, test).
 
     A row may stand twice, as train and as oof: to one member it is this, to another that. `values`
     and `turned` (of the images turned by 90°) have (N,) by line, a model with one of its scores;

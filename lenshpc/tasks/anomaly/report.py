@@ -107,13 +107,13 @@ def word_notes(plan: Plan) -> Iterator[str]:
     yield (
         f"Only {normal} was learnt. Epochs were kept by the loss on {normal} rows of the "
         f"validation fold; the threshold is the {quantile:.0%} quantile of the out-of-fold scores "
-        f"of {normal}. Rows of other classes outside the test split are set aside: they are "
+        f"of {normal}. Rows of other classes outside the test split are excluded: they are "
         "scored, and neither train, nor normalise, nor choose anything."
     )
     yield (
         "A score is brought to the scale of each member's out-of-fold normal rows, (score - "
         "median) / interquartile range, then averaged over the members. Validation is those rows, "
-        "judged by members that did not train on them, with the rows set aside, judged by all."
+        "judged by members that did not train on them, with the excluded rows, judged by all."
     )
     yield (
         "The score that stands for a model is fixed beforehand: the relative error. The other "

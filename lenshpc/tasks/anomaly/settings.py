@@ -31,7 +31,7 @@ class Anomaly(TaskSettings):
     mmd_weight: PositiveFloat = Field(default=0.1, description="of the latents' MMD in wae's loss")
 
     family: ClassVar[str] = "anomaly"
-    scored: ClassVar[Scored] = ("train", "oof", "aside", "test")
+    scored: ClassVar[Scored] = ("train", "oof", "excluded", "test")
     measures_pixels: ClassVar[bool] = True
 
     def normal_label(self, classes: tuple[str, ...]) -> int:

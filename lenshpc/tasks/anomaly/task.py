@@ -1,7 +1,7 @@
 """Anomaly detection: a model of the normal class, and how badly it fits each image.
 
-Shapes: B rows of a batch. Other classes never reach training or validation: the Plan sets them
-aside, and the task refuses them.
+Shapes: B rows of a batch. Other classes never reach training or validation: the Plan
+excludes them, and the task refuses them.
 """
 
 from typing import cast

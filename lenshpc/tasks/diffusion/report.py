@@ -48,10 +48,10 @@ NOTES = (
     "FD: Fréchet distance between Gaussians fitted to features of both sets of images, by a frozen "
     "network of ours that ships with lenshpc. It is not the FID, whose network is Inception and "
     "which is there only if method.inception names that network's weights; the two cannot be "
-    "compared. KID: kernel distance in the same features, unbiased, with the deviation over 100 "
+    "compared. KID: kernel distance in the same features, unbiased, with the std over 100 "
     "subsets.",
     "Each distance is of one half of the rows from the other half of the real ones, the mean and "
-    "deviation over 5 random halvings. The floor is that of real images from other real images: no "
+    "std over 5 random halvings. The floor is that of real images from other real images: no "
     "generator can be expected below it. The control is real images halved and enlarged again. All "
     'three have equally many rows, on which such distances depend; "all rows" has the generated '
     "images of all rows, beside all real ones.",

@@ -85,7 +85,7 @@ class MaskedAutoencoder(nn.Module):
     def error_of_filled(self, image: Tensor, filled: Tensor, hidden: Tensor) -> Tensor:
         """Return the same error (B,) of images (B, C, H, W) whose hidden patches were filled in.
 
-        Of normalised patches the filling is told as much as the decoder: mean and deviation.
+        Of normalised patches the filling is told as much as the decoder: mean and std.
         """
         drawn, target = (choose_tokens(self.cut(each), hidden) for each in (filled, image))
         if self._settings.norm_pixels:
@@ -95,7 +95,7 @@ class MaskedAutoencoder(nn.Module):
     def paste(self, image: Tensor, drawn: Tensor, hidden: Tensor) -> Tensor:
         """Return images (B, C, H, W) with the hidden patches drawn, and the seen ones as they are.
 
-        Of normalised patches the truth lends mean and deviation.
+        Of normalised patches the truth lends mean and std.
         """
         patches = self.cut(image)
         if self._settings.norm_pixels:
@@ -141,6 +141,6 @@ def fill_smoothly(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _moments(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (B, N, 1) of each patch."""
+    """Return mean and std (B, N, 1) of each patch."""
     variance, mean = torch.var_mean(patches, dim=2, keepdim=True)
     return mean, (variance + TINY).sqrt()

@@ -87,17 +87,17 @@ def word_notes(plan: Plan) -> Iterator[str]:
     method = Foundation.of(plan.recipe.method)
     yield (
         f"Learnt: {', '.join(_learnt(plan))}, outside the test split. Rows of other classes "
-        "are set aside, and test rows are drawn once, with the best weights. An epoch was kept by "
+        "are excluded, and test rows are drawn once, with the best weights. An epoch was kept by "
         "the loss on the validation fold."
     )
-    space = "less its mean, over its deviation" if method.norm_pixels else "as the network sees it"
+    space = "less its mean, over its std" if method.norm_pixels else "as the network sees it"
     yield (
         f"An error is the mean square over the hidden {method.mask_ratio:.0%} of the patches, "
         f"each {space}. Every image has one mask, the same for all members and fillings: the mean "
         "of the seen pixels, and smooth interpolation (Laplace's equation between them)."
     )
     if method.norm_pixels:
-        yield "Fillings are told mean and deviation of each hidden patch, as the pictures are."
+        yield "Fillings are told mean and std of each hidden patch, as the pictures are."
     yield (
         f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows. "
         "They hold the scatter of the rows, not that of the training."

@@ -26,7 +26,7 @@ class Foundation(TaskSettings):
     decoder_depth: PositiveInt = 4
     decoder_heads: PositiveInt = 3
     norm_pixels: bool = Field(
-        default=False, description="draw each patch less its mean, over its deviation"
+        default=False, description="draw each patch less its mean, over its std"
     )
 
     family: ClassVar[str] = "foundation"

@@ -92,7 +92,7 @@ def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
         "test": asdict(line.test),
         "members_psnr": line.members_psnr,
         "ensemble_gain_db": line.ensemble_gain_db,
-        "power_deviation": power_error(line, judgement.truth),
+        "power_error": power_error(line, judgement.truth),
         "ratio": spectrum.ratio.tolist(),
         "correlation": spectrum.correlation.tolist(),
         "calibration": {

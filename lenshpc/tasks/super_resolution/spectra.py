@@ -112,7 +112,8 @@ def draw_calibration(judgement: Judgement) -> Iterator[Figure]:
 
     caption = (
         "Root mean square error of pixels of test images, in bins of equal mass of the members' "
-        "deviation. The error holds the noise of the true images, which no spread foresees."
+        "standard deviation. The error holds the noise of the true images, which no spread "
+        "foresees."
     )
     yield draw_figure("spread_calibration", caption, draw)
 

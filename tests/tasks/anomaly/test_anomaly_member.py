@@ -48,7 +48,7 @@ def test_member_scores_all_splits_and_keeps_its_reconstructions(trained):
     pd.testing.assert_frame_equal(frame[["row", "id", "split"]], expected[["row", "id", "split"]])
     assert frame["split"].value_counts().to_dict() == {
         "test": 60,
-        "aside": 40,
+        "excluded": 40,
         "train": 20,
         "oof": 20,
     }
@@ -65,7 +65,7 @@ def test_member_scores_all_splits_and_keeps_its_reconstructions(trained):
 def test_training_row_of_another_class_is_refused_before_training(planned):
     run, plan, splits = planned
     altered = splits.copy()
-    row = altered.index[altered["split"] == "aside"][0]
+    row = altered.index[altered["split"] == "excluded"][0]
     altered.loc[row, ["split", "fold"]] = ["dev", 1]
     save_plan(run, plan.model_copy(update={"splits_hash": splits_hash(altered)}), altered)
     with pytest.raises(DataError, match="rows of class class1 came to training or validation"):

@@ -44,7 +44,7 @@ def test_merged_rows_are_those_of_every_split(merged):
     assert counts == {
         ("train", 0): 40,
         ("oof", 0): 40,
-        ("aside", 1): 40,
+        ("excluded", 1): 40,
         ("test", 0): 30,
         ("test", 1): 30,
     }
@@ -76,7 +76,7 @@ def test_figures_are_those_of_scikit_learn_and_scipy(merged):
     )
     values, split = merged.values[line.name], merged.rows["split"].to_numpy()
     assert line.threshold == pytest.approx(np.quantile(values[split == "oof"], 0.9))
-    for part, splits in (("validation", ["oof", "aside"]), ("test", ["test"])):
+    for part, splits in (("validation", ["oof", "excluded"]), ("test", ["test"])):
         mine, found = np.isin(split, splits), line.parts[part]
         score, strange = values[mine], merged.anomalous[mine]
         assert found.auc == pytest.approx(roc_auc_score(strange, score))

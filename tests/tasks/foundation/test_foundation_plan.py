@@ -27,7 +27,7 @@ def classification(**changes):
 def test_only_the_first_class_outside_the_test_split_is_learnt(spots):
     plan, splits = expand(pretraining(), spots)
     assert splits.groupby("split")["label"].agg(set).to_dict() == {
-        "aside": {1},
+        "excluded": {1},
         "dev": {0},
         "test": {0, 1},
     }

@@ -92,7 +92,7 @@ def test_missing_member_leaves_rows_without_an_error(pretrained):
 
 def test_predictions_of_other_rows_are_refused(pretrained):
     altered = pretrained.splits.copy()
-    altered.loc[altered.index[altered["split"] == "test"][0], "split"] = "aside"
+    altered.loc[altered.index[altered["split"] == "test"][0], "split"] = "excluded"
     with pytest.raises(DataError, match="which is not among its rows"):
         merge_errors(pretrained.paths, pretrained.plan, altered)
 

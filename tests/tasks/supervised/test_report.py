@@ -142,8 +142,8 @@ def test_report_of_two_classes_and_two_models(reported):
         ("baseline (boosting on seven radial numbers)", "baseline"),
     ]
     assert content["counts"] == [
-        {"class": "nonlens", "training": 0, "oof": 45, "aside": 0, "test": 30},
-        {"class": "lens", "training": 0, "oof": 45, "aside": 0, "test": 30},
+        {"class": "nonlens", "training": 0, "oof": 45, "excluded": 0, "test": 30},
+        {"class": "lens", "training": 0, "oof": 45, "excluded": 0, "test": 30},
     ]
     assert [one["index"] for one in content["members"]] == list(range(6))
     assert content["members"][1]["val_auc"] == pytest.approx(1 - 0.3 * 0.7**3 - 0.01)

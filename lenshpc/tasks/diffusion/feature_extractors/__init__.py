@@ -34,7 +34,7 @@ class Card(Frozen):
 
     They are averaged over channels, cut to the middle `part` of each side, resized to
     `image_shape`, brought to [0, 1] each by itself, stretched, and normalised by `mean` and
-    `deviation`. `vit` is the size of an encoder of patches.
+    `std`. `vit` is the size of an encoder of patches.
     """
 
     network: str
