@@ -1,3 +1,3 @@
 """lenshpc: batch jobs on GPU clusters for deep learning on gravitational lenses."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -237,7 +237,10 @@ BROKEN = {
         "is no store: zarr.json is missing",
     ),
     "incomplete": (lambda path: set_attribute(path, "complete", False), "is not complete"),
-    "other layout": (lambda path: set_attribute(path, "lenshpc_store", 99), "has layout 99, not 2"),
+    "older layout": (
+        lambda path: set_attribute(path, "lenshpc_store", 2),
+        "has layout 2, not 3: another version of lenshpc made it; prepare it again",
+    ),
     "metadata": (lambda path: truncate(path / "zarr.json"), "is damaged: zarr.json"),
     "array": (lambda path: shutil.rmtree(path / "moments"), "is damaged: 'moments'"),
     "labels": (

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
 
 SPLIT_COLUMNS = ["row", "id", "label", "group", "split", "fold"]
 NUM_TRAINING_SCORED = 1000
+LAYOUT_VERSION = 2  # of a run directory: what its recipe, splits and predictions call things
 
 
 class Member(Frozen):
@@ -53,6 +54,7 @@ class Member(Frozen):
 class Plan(Frozen):
     """Everything that decides a run's results."""
 
+    layout: int = LAYOUT_VERSION
     recipe: Recipe
     store: Path
     store_hash: str
@@ -158,7 +160,7 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
 
     Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
     own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
-    `test`, and those `aside` (of the classes that the method must not know), never do;
+    `test`, and those `excluded` (of the classes that the method must not know), never do;
     `unlabelled` ones train without a label.
     """
     import numpy as np
@@ -172,7 +174,7 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     check_groups(rows, testing)
     splits = np.select(
         [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
-        ["test", "unlabelled", "aside"],
+        ["test", "unlabelled", "excluded"],
         "dev",
     )
     folds = np.full(len(rows), -1, dtype=np.int16)
@@ -213,7 +215,7 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
     parts = {
         "train": trained.head(NUM_TRAINING_SCORED),
         "oof": splits[dev & (splits["fold"] == member.fold)],
-        "aside": splits[splits["split"] == "aside"],
+        "excluded": splits[splits["split"] == "excluded"],
         "test": splits[splits["split"] == "test"],
     }
     method = recipe.method
@@ -250,13 +252,19 @@ def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
 
 
 def load_plan(paths: RunPaths) -> Plan:
-    """Return the Plan of a run directory."""
+    """Return the Plan of a run directory; refuse one of another layout."""
     try:
         value: dict[str, Any] = read_json(paths.plan)
-    except (OSError, ValueError) as error:
+        maker, layout = value["code_version"], value.get("layout")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{paths.plan} cannot be read ({error}); submit the recipe again"
         ) from error
+    if layout != LAYOUT_VERSION:
+        raise DataError(
+            f"{paths.root} was made by lenshpc {maker}, whose runs lenshpc {__version__} does not "
+            "read; submit the recipe again"
+        )
     return validate(Plan, value, str(paths.plan))
 
 

@@ -25,7 +25,7 @@ from lenshpc.errors import ConfigError, DataError
 Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 UNLABELLED = -1  # the label of rows that have none
 SPLITS = ("train", "val", "test", "unlabelled")
 CHUNK_ROWS = 32

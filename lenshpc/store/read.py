@@ -177,7 +177,10 @@ def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
     if version is None:
         raise DataError(f"{path} is zarr but no lenshpc store; make one with: lenshpc prepare")
     if version != LAYOUT_VERSION:
-        raise DataError(f"{path} has layout {version}, not {LAYOUT_VERSION}; prepare it again")
+        raise DataError(
+            f"{path} has layout {version}, not {LAYOUT_VERSION}: another version of lenshpc made "
+            "it; prepare it again"
+        )
     if attributes.get("complete") is not True:
         raise DataError(
             f"{path} is not complete: its preparation was interrupted; remove it and prepare again"

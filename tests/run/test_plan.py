@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from ranks import recipe
 
+from lenshpc import __version__
 from lenshpc.errors import ConfigError, DataError
+from lenshpc.files import read_json, write_json
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, expand, load_plan, load_splits, save_plan, scored_rows
 
@@ -221,11 +223,26 @@ def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
         expand(recipe(train__batch_size=128), spots)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"recipe": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": {}}'])
 def test_damaged_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises((DataError, ConfigError), match=r"plan\.json"):
         load_plan(RunPaths(tmp_path))
+
+
+def test_plan_of_an_older_layout_is_refused(spots, tmp_path):
+    run = RunPaths(tmp_path)
+    save_plan(run, *expand(recipe(), spots))
+    value = read_json(run.plan) | {"code_version": "0.1.0"}
+    del value["layout"]
+    value["recipe"]["method"]["frozen"] = value["recipe"]["method"].pop("linear_probe")
+    write_json(run.plan, value)
+    with pytest.raises(DataError) as caught:
+        load_plan(run)
+    assert str(caught.value) == (
+        f"{tmp_path} was made by lenshpc 0.1.0, whose runs lenshpc {__version__} does not read; "
+        "submit the recipe again"
+    )
 
 
 def test_anomalies_neither_train_nor_validate(spots):
@@ -233,12 +250,12 @@ def test_anomalies_neither_train_nor_validate(spots):
         recipe(task="anomaly", models=["conv_ae"], method={"normal": "class1"}), spots
     )
     parts = splits.groupby("split")["label"].agg(set).to_dict()
-    assert parts == {"aside": {0}, "dev": {1}, "test": {0, 1}}
+    assert parts == {"excluded": {0}, "dev": {1}, "test": {0, 1}}
     assert set(splits.loc[splits["split"] == "dev", "fold"]) == {0, 1, 2}
     assert set(splits.loc[splits["split"] != "dev", "fold"]) == {-1}
     scored = scored_rows(plan, splits, plan.members[1])
     assert scored.groupby("split")["label"].agg(set).to_dict() == {
-        "aside": {0},
+        "excluded": {0},
         "oof": {1},
         "test": {0, 1},
         "train": {1},
