@@ -157,7 +157,7 @@ class TaskKind:
     """A task: its settings, and `module:name` of what is imported when it is needed.
 
     `task` makes a `Task` of a TaskSpec. `evaluate` judges the results of a run, and `report` makes
-    the page of these results and their judgement. `recipe` is what `--task` stands for: a recipe
+    the page of these results and their evaluation. `recipe` is what `--task` stands for: a recipe
     that ships, or PACKAGE:FILE.yaml. `generator` opens a trained member that draws images, for
     `lenshpc sample`. `tools` are functions that a report may ask of trained networks, by name.
     """

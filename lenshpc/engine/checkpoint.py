@@ -18,14 +18,14 @@ from torch import Tensor
 
 from lenshpc.config import Frozen, validate
 from lenshpc.engine import distributed
-from lenshpc.engine.lease import Claim
+from lenshpc.engine.lease import Lease
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import ConfigError
 from lenshpc.files import flush, flush_tree, read_json, replacing, write_json
 
 
-class Begun(Frozen):
+class PartialEpoch(Frozen):
     """An epoch that was left: its steps taken, its first learning rate, its seconds of training."""
 
     steps: int = 0
@@ -33,7 +33,7 @@ class Begun(Frozen):
     seconds: float = 0.0
 
 
-class Progress(Frozen):
+class MemberProgress(Frozen):
     """How far a training has come."""
 
     fingerprint: str
@@ -41,7 +41,7 @@ class Progress(Frozen):
     history: tuple[dict[str, float], ...] = ()
     best_epoch: int = -1
     best_metric: float | None = None
-    begun: Begun | None = None
+    begun: PartialEpoch | None = None
     weights_sha256: str = Field(default="", description="of the best weights, once training ended")
 
     @property
@@ -61,25 +61,25 @@ class Progress(Frozen):
 
 
 class Checkpoints:
-    """The checkpoint folder of one member, written by the attempt that has claimed the member.
+    """The checkpoint folder of one member, written by the attempt that holds the member.
 
     `save`, `load` and `publish_best` are collective.
     """
 
-    def __init__(self, folder: Path, claim: Claim) -> None:
-        self._folder, self._claim = folder, claim
+    def __init__(self, folder: Path, lease: Lease) -> None:
+        self._folder, self._lease = folder, lease
         self._newest: Path | None = None
 
     def save(
-        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: Progress
+        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: MemberProgress
     ) -> None:
         """Write the state, and the weights after an epoch that is the best; remove older ones."""
         final = self._folder / _name(progress)
         if final == self._newest:  # nothing was done since
             return
-        draft = final.with_name(f".{final.name}.{self._claim.attempt}")
+        draft = final.with_name(f".{final.name}.{self._lease.attempt}")
         if distributed.rank() == 0:
-            self._claim.check()
+            self._lease.check()
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         distributed.barrier()
@@ -89,7 +89,7 @@ class Checkpoints:
         weights = strategy.weights() if is_best else {}
         distributed.barrier()
         if distributed.rank() == 0:
-            self._claim.check()
+            self._lease.check()
             if weights:
                 _save_weights(weights, self.best(progress))
             torch.save(schedule.state_dict(), draft / "schedule.pt")
@@ -100,13 +100,13 @@ class Checkpoints:
         distributed.barrier()
 
     def load(
-        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, start: Progress
-    ) -> Progress:
+        self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, start: MemberProgress
+    ) -> MemberProgress:
         """Return the progress of the newest checkpoint, restored; `start` where there is none."""
         latest = self._latest()
         if latest is None:
             return start
-        progress = validate(Progress, read_json(latest / "progress.json"), str(latest))
+        progress = validate(MemberProgress, read_json(latest / "progress.json"), str(latest))
         found = (progress.fingerprint, progress.world_size)
         if found != (start.fingerprint, start.world_size):
             raise ConfigError(
@@ -119,20 +119,20 @@ class Checkpoints:
         _restore_rank_state(latest / _rank_file(), strategy, loss_sum)
         return progress
 
-    def publish_best(self, progress: Progress, target: Path) -> None:
+    def publish_best(self, progress: MemberProgress, target: Path) -> None:
         """Move the best epoch's weights to `target` and remove all checkpoints.
 
         May be called again after it was cut short.
         """
         if distributed.rank() == 0:
-            self._claim.check()
+            self._lease.check()
             if self.best(progress).is_file():
                 self.best(progress).replace(target)
                 flush(target.parent)
             shutil.rmtree(self._folder, ignore_errors=True)
         distributed.barrier()
 
-    def best(self, progress: Progress) -> Path:
+    def best(self, progress: MemberProgress) -> Path:
         """Return where the best epoch's weights lie until they are published."""
         return self._folder / f"best-{progress.best_epoch:04d}.safetensors"
 
@@ -160,7 +160,7 @@ def _publish(draft: Path, final: Path) -> None:
     flush(final.parent)
 
 
-def _name(progress: Progress) -> str:
+def _name(progress: MemberProgress) -> str:
     """Return the folder's name; names sort as training goes."""
     epoch, step = progress.place
     return f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if step else "")

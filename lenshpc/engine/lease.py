@@ -18,14 +18,14 @@ class Superseded(Exception):  # noqa: N818 (not an error: the other one does the
 
 
 @dataclass(frozen=True)
-class Claim:
+class Lease:
     """What an attempt does with the file: `attempt` is a name that no other one has."""
 
     owner: Path
     attempt: str
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Take the member over from an earlier attempt; all ranks enter this.
 
         What goes wrong inside counts for nothing once a later attempt has taken it over.

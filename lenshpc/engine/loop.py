@@ -19,7 +19,7 @@ from torch import Tensor
 from lenshpc.data.fold import FoldData
 from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
-from lenshpc.engine.checkpoint import Begun, Checkpoints, Progress
+from lenshpc.engine.checkpoint import Checkpoints, MemberProgress, PartialEpoch
 from lenshpc.engine.distributed import Agreement, Process
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
@@ -59,9 +59,9 @@ class Loop:
     process: Process
     checkpoints: Checkpoints
     stop: Stop
-    on_save: Callable[[Progress], None]
+    on_save: Callable[[MemberProgress], None]
 
-    def run(self, start: Progress) -> Progress:
+    def run(self, start: MemberProgress) -> MemberProgress:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
         progress = self.checkpoints.load(self.strategy, self.schedule, self._loss_sum, start)
         self.on_save(progress)
@@ -76,23 +76,23 @@ class Loop:
         """Return the sum of this rank's losses over the steps of the epoch."""
         return torch.zeros((), dtype=torch.float64, device=self.process.device)
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: MemberProgress) -> None:
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
         self.on_save(progress)
 
-    def _finished(self, progress: Progress) -> bool:
+    def _finished(self, progress: MemberProgress) -> bool:
         patience = self.train.patience
         stale = patience is not None and progress.epochs_since_best >= patience
         return progress.epochs_done >= self.train.epochs or (progress.epochs_done > 0 and stale)
 
-    def _epoch(self, progress: Progress) -> Progress:
+    def _epoch(self, progress: MemberProgress) -> MemberProgress:
         """Train one epoch, or what is left of it, and measure."""
         epoch, began = progress.epochs_done, time.monotonic()
-        begun = progress.begun or Begun(lr=self.schedule.lr)
+        begun = progress.begun or PartialEpoch(lr=self.schedule.lr)
 
         def save(steps: int) -> None:
             seconds = begun.seconds + time.monotonic() - began
-            place = Begun(steps=steps, lr=begun.lr, seconds=seconds)
+            place = PartialEpoch(steps=steps, lr=begun.lr, seconds=seconds)
             self._save(progress.model_copy(update={"begun": place}))
 
         train_loss = self._train_epoch(epoch, begun.steps, save)
@@ -157,7 +157,9 @@ def predict_rows(
 EVALUATION_BATCH = 128
 
 
-def _extended(progress: Progress, line: dict[str, float], monitor: str, sign: int) -> Progress:
+def _extended(
+    progress: MemberProgress, line: dict[str, float], monitor: str, sign: int
+) -> MemberProgress:
     """Return the progress after one more epoch, with its line and perhaps a new best."""
     metric = line[f"val_{monitor}"]
     best = progress.best_metric

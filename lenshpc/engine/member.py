@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from lenshpc.data.batches import Preparation
 from lenshpc.data.fold import FoldData, opened_fold
 from lenshpc.engine import distributed, strategy
-from lenshpc.engine.checkpoint import Checkpoints, Progress
+from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.lease import Claim
+from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop
 from lenshpc.engine.predictions import write_predictions
@@ -53,7 +53,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
         work = MemberWork(run, plan, plan.members[index], process, signals)
         if not is_done(work.paths, plan.fingerprint(), verify=True):
             work.paths.root.mkdir(parents=True, exist_ok=True)
-            with work.noted(), work.claim.taken():
+            with work.noted(), work.lease.hold():
                 work.complete()
         distributed.barrier()
     finally:
@@ -81,9 +81,9 @@ class MemberWork:
         return self.plan.recipe_of(self.member)
 
     @property
-    def claim(self) -> Claim:
+    def lease(self) -> Lease:
         """Return this attempt's right to write them."""
-        return Claim(self.paths.owner, f"{self.process.job}.{self.process.restart}")
+        return Lease(self.paths.owner, f"{self.process.job}.{self.process.restart}")
 
     @contextmanager
     def noted(self) -> Iterator[None]:
@@ -117,16 +117,16 @@ class MemberWork:
             self._predict(task, data)
             preparation = data.source.preparation
         if self.process.is_main:
-            self.claim.check()
+            self.lease.check()
             self._mark_done(progress, preparation)
 
-    def _trained(self, task: Task, data: FoldData) -> Progress:
+    def _trained(self, task: Task, data: FoldData) -> MemberProgress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
-        checkpoints = Checkpoints(self.paths.checkpoint, self.claim)
+        checkpoints = Checkpoints(self.paths.checkpoint, self.lease)
         if not self._is_trained(checkpoints):
             progress = self._loop(task, data, checkpoints).run(self._start())
             if self.process.is_main:
-                self.claim.check()
+                self.lease.check()
                 digest = sha256(checkpoints.best(progress))
                 ended = progress.model_copy(update={"weights_sha256": digest})
                 write_json(self.paths.progress, ended.model_dump(mode="json"))
@@ -135,8 +135,8 @@ class MemberWork:
         checkpoints.publish_best(progress, self.paths.weights)
         return progress
 
-    def _ended(self) -> Progress:
-        return Progress.model_validate(read_json(self.paths.progress))
+    def _ended(self) -> MemberProgress:
+        return MemberProgress.model_validate(read_json(self.paths.progress))
 
     def _is_trained(self, checkpoints: Checkpoints) -> bool:
         """Say whether training has ended and its weights are there, unaltered; rank 0 looks."""
@@ -149,8 +149,10 @@ class MemberWork:
             trained = bool(there) and sha256(there[0]) == ended.weights_sha256
         return distributed.broadcast_text(str(trained)) == "True"
 
-    def _start(self) -> Progress:
-        return Progress(fingerprint=self.plan.fingerprint(), world_size=self.process.world_size)
+    def _start(self) -> MemberProgress:
+        return MemberProgress(
+            fingerprint=self.plan.fingerprint(), world_size=self.process.world_size
+        )
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
         train = self.recipe.train
@@ -172,11 +174,11 @@ class MemberWork:
             on_save=self._record,
         )
 
-    def _record(self, progress: Progress) -> None:
+    def _record(self, progress: MemberProgress) -> None:
         """Write what `status` and the report read: the history, and where the member stands."""
         if not self.process.is_main:
             return
-        self.claim.check()
+        self.lease.check()
         lines = [json.dumps(line) for line in progress.history]
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
         state = {
@@ -205,9 +207,9 @@ class MemberWork:
             with torch.no_grad(), strategy.autocast(self.recipe.train, self.process.device):
                 return task.infer(model, on_device)
 
-        write_predictions(self.paths, infer, data, self.process, self.claim)
+        write_predictions(self.paths, infer, data, self.process, self.lease)
 
-    def _mark_done(self, progress: Progress, preparation: Preparation) -> None:
+    def _mark_done(self, progress: MemberProgress, preparation: Preparation) -> None:
         facts = {
             "mean": preparation.mean.tolist(),
             "std": preparation.std.tolist(),

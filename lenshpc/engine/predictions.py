@@ -16,7 +16,7 @@ import zarr
 from lenshpc.data.fold import FoldData
 from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.lease import Claim
+from lenshpc.engine.lease import Lease
 from lenshpc.engine.loop import Columns, predict_rows
 from lenshpc.files import flush_tree, replacing
 from lenshpc.registry import Batch
@@ -31,11 +31,11 @@ def write_predictions(
     infer: Callable[[Batch], dict[str, torch.Tensor]],
     data: FoldData,
     process: Process,
-    claim: Claim,
+    lease: Lease,
 ) -> None:
     """Predict all rows that the member has to, on all ranks, and write them from rank 0."""
     scored = data.scored
-    draft = paths.arrays.with_name(f".{paths.arrays.name}.{claim.attempt}.tmp")
+    draft = paths.arrays.with_name(f".{paths.arrays.name}.{lease.attempt}.tmp")
     tables = []
     for start in range(0, len(scored), BLOCK_ROWS):
         block = scored.iloc[start : start + BLOCK_ROWS]
@@ -47,7 +47,7 @@ def write_predictions(
             arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
             _write_arrays(draft, arrays, start, len(scored))
     if process.is_main:
-        claim.check()
+        lease.check()
         _publish(draft, paths.arrays)
         with replacing(paths.predictions) as temporary:
             pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)

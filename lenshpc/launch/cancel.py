@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch import local, slurm
-from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import read_queue
+from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.registry import records
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.run.paths import RunPaths
@@ -32,7 +32,7 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
     """
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
-    with sole_sender(run):
+    with submission_lock(run):
         status = run_status(run, plan)
         if status.silence:
             raise LaunchError(f"nothing was cancelled: {status.silence}; try again")

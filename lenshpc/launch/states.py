@@ -7,9 +7,9 @@ from typing import Any
 
 from lenshpc.launch import executor
 from lenshpc.launch.failures import Failure, classify, read_tails
-from lenshpc.launch.healing import heal
 from lenshpc.launch.local import Queue, read_queue
 from lenshpc.launch.marks import Marks, read_marks
+from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.registry import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.slurm import JobState, Known, query
 from lenshpc.run.paths import RunPaths
@@ -85,7 +85,7 @@ class Sources:
 
 def run_status(run: RunPaths, plan: Plan) -> RunStatus:
     """Return the status of a run; one query for all its jobs."""
-    unsettled = heal(run)
+    unsettled = reconcile(run)
     jobs = records(run)
     known = query(job.job_id for job in jobs if job.scheduler == "slurm")
     known = Known(jobs=known.jobs, silence=known.silence or unsettled)

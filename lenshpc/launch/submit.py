@@ -13,9 +13,9 @@ from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
-from lenshpc.launch.healing import sole_sender
 from lenshpc.launch.local import start_queue
 from lenshpc.launch.origin import awaited_jobs, check_ended
+from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
@@ -125,7 +125,7 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
     code = snapshot.read(run.code)
     provenance.append(run, sys.argv, code)
-    with sole_sender(run) as lock:
+    with submission_lock(run) as lock:
         status = run_status(run, plan)
         if status.silence:
             raise LaunchError(f"nothing was sent: {status.silence}; try again")

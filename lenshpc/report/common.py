@@ -17,13 +17,13 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.figures import draw_histories
-from lenshpc.report.words import (
+from lenshpc.report.format import (
     ABSENT,
     flatten,
-    word_count,
-    word_duration,
-    word_metric,
-    word_number,
+    format_count,
+    format_duration,
+    format_metric,
+    format_number,
 )
 from lenshpc.run.results import RunResults
 from lenshpc.store import Store
@@ -32,16 +32,16 @@ Content = Mapping[str, Any]
 NUM_FAILURES = 50
 
 
-def word_reading(content: Content, what: str) -> str:
+def format_overview(content: Content, what: str) -> str:
     """Return one sentence on what the run is, and when its report was written."""
     recipe = content["recipe"]
     parts = [
-        word_count(len(recipe["models"]), "model"),
-        "one hold-out split" if recipe["folds"] == 1 else word_count(recipe["folds"], "fold"),
-        word_count(len(recipe["seeds"]), "seed"),
+        format_count(len(recipe["models"]), "model"),
+        "one hold-out split" if recipe["folds"] == 1 else format_count(recipe["folds"], "fold"),
+        format_count(len(recipe["seeds"]), "seed"),
     ]
     shape = " × ".join(map(str, content["image_shape"]))
-    members = word_count(content["num_members"], "member")
+    members = format_count(content["num_members"], "member")
     return (
         f"{content['task']} on {content['dataset']} ({shape} images{what}): "
         f"{', '.join(parts)}, {members} in all. Written {content['created']}."
@@ -58,13 +58,13 @@ def partial_banner(content: Content) -> tuple[Banner, ...]:
             title=f"PARTIAL: {total}.",
             text="Figures rest on the rows and members that are there; they are not those of the "
             "whole run.",
-            lines=tuple(map(word_missing, content["missing"])),
+            lines=tuple(map(format_missing, content["missing"])),
             command=content["resume_command"],
         ),
     )
 
 
-def word_missing(one: Content) -> str:
+def format_missing(one: Content) -> str:
     """Return which member is missing and what it lacks."""
     title = f"{one['model']} fold {one['fold']} seed {one['seed']}"
     return f"member {one['index']} ({title}) {one['lack']}"
@@ -100,7 +100,7 @@ def _training(results: RunResults, content: Content) -> tuple[Block, ...]:
 def _members(members: Sequence[Content]) -> Table:
     """Return the table of members with the metrics of the epoch that each kept."""
     metrics = [key for key in (members[0] if members else {}) if key.startswith("val_")]
-    titles = [f"Val. {word_metric(key.removeprefix('val_'))}" for key in metrics]
+    titles = [f"Val. {format_metric(key.removeprefix('val_'))}" for key in metrics]
     rows = (
         Row(
             cells=(
@@ -109,8 +109,8 @@ def _members(members: Sequence[Content]) -> Table:
                     ABSENT if one[key] is None else str(one[key])
                     for key in ("best_epoch", "epochs")
                 ),
-                *(word_number(one[key]) for key in metrics),
-                word_duration(one["seconds"]),
+                *(format_number(one[key]) for key in metrics),
+                format_duration(one["seconds"]),
                 f"{one['num_processes']} × {one['device']}, {one['strategy']}",
             )
         )
@@ -131,7 +131,7 @@ def _members(members: Sequence[Content]) -> Table:
 def _data(content: Content) -> Iterator[Block]:
     yield _counts(content)
     if content["num_unlabelled"]:
-        rows = word_count(content["num_unlabelled"], "more image")
+        rows = format_count(content["num_unlabelled"], "more image")
         part = "" if content["unlabelled_learnt"] else "no "
         yield Prose(text=f"{rows} without a label took {part}part in the training.")
 
@@ -155,13 +155,13 @@ def _usage(usage: Content | None) -> tuple[Block, ...]:
     costs = {**usage.get("models", {}), "all": usage["total"]}
     hours = f"{usage['unit']}-hours"
     titles = ("Model", "Attempts", hours, "Useful", "Wasted")
-    estimate = word_number(usage.get("estimate_hours"), 2)
+    estimate = format_number(usage.get("estimate_hours"), 2)
     rows = (
         Row(
             cells=(
                 name,
                 str(cost["attempts"]),
-                *(word_number(cost[f"{key}hours"], 2) for key in ("", "useful_", "wasted_")),
+                *(format_number(cost[f"{key}hours"], 2) for key in ("", "useful_", "wasted_")),
             ),
             look="strong" if name == "all" else "",
         )

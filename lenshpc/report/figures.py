@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from lenshpc.report.content import Figure
-from lenshpc.report.words import word_metric
+from lenshpc.report.format import format_metric
 from lenshpc.run.results import Training, val_metrics
 
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), without those too pale on white.
@@ -112,12 +112,12 @@ def _draw_history(models: Sequence[str], trainings: Sequence[Training], metric: 
             axes.plot([], [], color=looks[model]["color"], label=model)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         dashed = " (dashed: training)" if trained else ""
-        axes.set(xlabel="Epoch", ylabel=f"Validation {word_metric(metric)}")
-        title = word_metric(metric)
+        axes.set(xlabel="Epoch", ylabel=f"Validation {format_metric(metric)}")
+        title = format_metric(metric)
         axes.set_title(f"{title[:1].upper()}{title[1:]}{dashed}; points: epoch kept")
         add_legend(axes, "best")
 
-    caption = f"Validation {word_metric(metric)} of every member by epoch."
+    caption = f"Validation {format_metric(metric)} of every member by epoch."
     return draw_figure(f"history_{metric}", caption, draw)
 
 

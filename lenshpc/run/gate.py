@@ -13,10 +13,12 @@ def check_complete(run: RunPaths, plan: Plan, reasons: Mapping[int, str]) -> Non
     """Raise `IncompleteError` unless every member is done; `reasons` has what SLURM knows."""
     missing = missing_members(run, plan)
     if missing:
-        raise IncompleteError(word_missing(run, missing, reasons))
+        raise IncompleteError(format_incomplete(run, missing, reasons))
 
 
-def word_missing(run: RunPaths, missing: Mapping[Member, str], reasons: Mapping[int, str]) -> str:
+def format_incomplete(
+    run: RunPaths, missing: Mapping[Member, str], reasons: Mapping[int, str]
+) -> str:
     """Word the complaint: the first member in full, the others by number, and the command."""
     (first, lack), *others = missing.items()
     reason = f" ({reasons[first.index]})" if first.index in reasons else ""

@@ -12,7 +12,7 @@ import pandas as pd
 from lenshpc.errors import IncompleteError
 from lenshpc.files import read_json
 from lenshpc.run.completion import missing_members
-from lenshpc.run.gate import check_complete, word_missing
+from lenshpc.run.gate import check_complete, format_incomplete
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, planned_store
 from lenshpc.store import Store
@@ -97,7 +97,7 @@ def _missing(
         return {}
     missing = missing_members(run, plan)
     if len(missing) == len(plan.members):
-        raise IncompleteError(word_missing(run, missing, reasons))
+        raise IncompleteError(format_incomplete(run, missing, reasons))
     return missing
 
 

@@ -1,4 +1,4 @@
-"""What the judgement of a run's predictions consists of: frozen values that the report reads.
+"""What the evaluation of a run's predictions consists of: frozen values that the report reads.
 
 Figures of one class are those of the last of two classes, else means over the classes.
 """
@@ -168,7 +168,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class ClassificationScores:
     """All that is said of a run's predictions: the headline's name, then a line each.
 
     `weights` has, by a combination's line, the weight of each model that was fitted out-of-fold;

@@ -12,7 +12,7 @@ from ranks import finish, planned, recipe, start
 from lenshpc.data.batches import Batch
 from lenshpc.data.fold import opened_fold
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.lease import Claim, Superseded
+from lenshpc.engine.lease import Lease, Superseded
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.run.completion import is_done
 from lenshpc.run.plan import load_splits
@@ -20,13 +20,13 @@ from lenshpc.store import Store
 
 
 def test_error_counts_for_nothing_once_a_later_attempt_has_taken_over(tmp_path: Path) -> None:
-    first, second = (Claim(tmp_path / "owner", f"7_1.{restart}") for restart in range(2))
-    with pytest.raises(OSError, match="disk is gone"), first.taken():
+    first, second = (Lease(tmp_path / "owner", f"7_1.{restart}") for restart in range(2))
+    with pytest.raises(OSError, match="disk is gone"), first.hold():
         raise OSError("disk is gone")
     with (
         pytest.raises(Superseded, match=r"attempt 7_1\.1 has taken over from 7_1\.0"),
-        first.taken(),
-        second.taken(),
+        first.hold(),
+        second.hold(),
     ):
         raise OSError("disk is gone")
 
@@ -37,16 +37,16 @@ def test_replaced_attempt_publishes_no_predictions(spots: Store, tmp_path: Path)
     paths.root.mkdir(parents=True)
 
     def infer(batch: Batch) -> dict[str, torch.Tensor]:
-        with Claim(paths.owner, "7_1.1").taken():
+        with Lease(paths.owner, "7_1.1").hold():
             return {"score": torch.zeros(len(batch["row"])), "map": batch["image"]}
 
-    claim, splits = Claim(paths.owner, "7_1.0"), load_splits(run, plan)
+    lease, splits = Lease(paths.owner, "7_1.0"), load_splits(run, plan)
     with (
         opened_fold(plan, plan.members[0], splits, spots, cpu) as data,
         pytest.raises(Superseded),
-        claim.taken(),
+        lease.hold(),
     ):
-        write_predictions(paths, infer, data, Process(), claim)
+        write_predictions(paths, infer, data, Process(), lease)
     assert [path.name for path in paths.root.iterdir() if not path.name.startswith(".")] == [
         "owner"
     ]

@@ -9,7 +9,7 @@ from scipy.stats import kstest, poisson
 
 from lenshpc.physics import sersic
 from lenshpc.prep.dataset import load_dataset
-from lenshpc.prep.simulation.darkroom import Darkroom, trace
+from lenshpc.prep.simulation.darkroom import HaloRenderer, trace
 from lenshpc.prep.simulation.draws import Draws, Stream
 from lenshpc.prep.simulation.halo import draw_halo, truth
 from lenshpc.prep.simulation.pixels import expose
@@ -93,7 +93,7 @@ def test_ring_of_a_source_on_the_axis_has_the_einstein_radius():
 
 
 def test_surface_in_float32_is_that_in_float64_with_the_declared_brightness():
-    camera = Darkroom(settings=MULTICLASS, num_pixels=150)
+    camera = HaloRenderer(settings=MULTICLASS, num_pixels=150)
     (halo,) = halos(MULTICLASS, "sphere", 1)
     axis = (np.arange(150) - 74.5) * 0.05
     source = halo.source

@@ -25,20 +25,20 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.embedding import draw_rows, map_embedding
+from lenshpc.report.format import (
+    flatten,
+    format_count,
+    format_coverage,
+    format_duration,
+    format_interval,
+    format_metric,
+    format_number,
+    format_p_value,
+)
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown, render_table
 from lenshpc.report.pictures import colours, encode_png, overlay, stretch_of
 from lenshpc.report.summary import without_nan
-from lenshpc.report.words import (
-    flatten,
-    word_count,
-    word_covered,
-    word_duration,
-    word_interval,
-    word_metric,
-    word_number,
-    word_p,
-)
 from lenshpc.report.write import write
 from lenshpc.tasks.supervised.numbers import binned
 
@@ -124,18 +124,18 @@ def test_folder_holds_what_the_report_names(report, tmp_path):
 
 
 def test_words():
-    assert word_interval(0.98123, 0.975, None) == "0.9812 [0.9750, –]"
-    assert word_interval(None, None, None) == "–"
-    assert word_interval(0.5, None, float("nan")) == "0.5000"
-    assert word_number(0.5, 1) == "0.5"
-    assert word_number(float("nan")) == "–"
-    assert word_covered(1200, 1500) == "1,200 of 1,500"
-    assert [word_duration(value) for value in (None, 45, 192.4, 3900)] == [
+    assert format_interval(0.98123, 0.975, None) == "0.9812 [0.9750, –]"
+    assert format_interval(None, None, None) == "–"
+    assert format_interval(0.5, None, float("nan")) == "0.5000"
+    assert format_number(0.5, 1) == "0.5"
+    assert format_number(float("nan")) == "–"
+    assert format_coverage(1200, 1500) == "1,200 of 1,500"
+    assert [format_duration(value) for value in (None, 45, 192.4, 3900)] == [
         *("–", "45 s", "3 min 12 s", "1 h 05 min")
     ]
-    assert [word_p(value) for value in (None, 0.0004, 0.0312)] == ["–", "< 0.001", "0.031"]
-    assert [word_metric(name) for name in ("pr_auc", "theta_e")] == ["PR AUC", "theta e"]
-    assert [word_count(number, "row") for number in (1, 1200)] == ["1 row", "1,200 rows"]
+    assert [format_p_value(value) for value in (None, 0.0004, 0.0312)] == ["–", "< 0.001", "0.031"]
+    assert [format_metric(name) for name in ("pr_auc", "theta_e")] == ["PR AUC", "theta e"]
+    assert [format_count(number, "row") for number in (1, 1200)] == ["1 row", "1,200 rows"]
     assert list(flatten({"a": {"b": [1, 2], "d": []}, "c": None, "e": [{"kind": "d4"}]})) == [
         *(("a.b", "1, 2"), ("a.d", "none"), ("c", "–"), ("e", "kind d4"))
     ]

@@ -21,7 +21,7 @@ _DRAW = {"lens": draw_lens, "nonlens": draw_nonlens}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Camera:
+class SceneRenderer:
     """Turn scenes into (3, n, n) images of one survey."""
 
     survey: Survey

@@ -15,7 +15,7 @@ from lenshpc.prep.simulation.substructure import DarkMatter
 
 
 @dataclass(frozen=True, kw_only=True)
-class Darkroom:
+class HaloRenderer:
     """Turn halos into (1, n, n) images, in electrons, or into pairs of two resolutions.
 
     A pair's other image has pixels `binning` times as wide.

@@ -15,9 +15,9 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import flush
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.simulation.camera import Camera
+from lenshpc.prep.simulation.camera import SceneRenderer
 from lenshpc.prep.simulation.counts import Counts
-from lenshpc.prep.simulation.darkroom import Darkroom
+from lenshpc.prep.simulation.darkroom import HaloRenderer
 from lenshpc.prep.simulation.draws import Stream
 from lenshpc.prep.simulation.layout import write_sample
 from lenshpc.prep.simulation.sample import Simulator
@@ -70,10 +70,10 @@ def simulator(dataset: Dataset) -> Simulator:
     """Return the simulator of a dataset that has one."""
     num_pixels = dataset.image.shape[1]
     if isinstance(dataset.simulate, Survey):
-        return Camera(survey=dataset.simulate, num_pixels=num_pixels)
+        return SceneRenderer(survey=dataset.simulate, num_pixels=num_pixels)
     assert dataset.simulate is not None  # noqa: S101 - for mypy: the caller has looked
     binning = dataset.target.shape[1] // num_pixels if dataset.target else 1
-    return Darkroom(settings=dataset.simulate, num_pixels=binning * num_pixels, binning=binning)
+    return HaloRenderer(settings=dataset.simulate, num_pixels=binning * num_pixels, binning=binning)
 
 
 def _blocks(counts: Counts, seed: int) -> Iterator[_Block]:

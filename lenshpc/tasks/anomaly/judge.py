@@ -92,7 +92,7 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """One line of the table: a model's score, the ensemble, or a baseline."""
 
     name: str
@@ -107,25 +107,25 @@ class RunEvaluation:
     """The scores of all rows, the lines of the table, and the baselines' scores of the rows."""
 
     merged: MergedScores
-    lines: tuple[Line, ...]
+    lines: tuple[ResultRow, ...]
     baselines: Mapping[str, Floats]
 
 
 def evaluate(results: RunResults) -> RunEvaluation:
-    """Return the judgement of a run that learnt one class."""
+    """Return the evaluation of a run that learnt one class."""
     plan, splits = results.plan, results.splits
     results.say("merging the scores")
     merged = merge_scores(results.run, plan, splits, results.missing)
     quantile = Anomaly.of(plan.recipe.method).quantile
     results.say("judging the scores")
-    lines = judge_scores(merged, quantile=quantile)
+    lines = score_models(merged, quantile=quantile)
     try:
         store = results.store
     except DataError:  # a run may outlive its store
         return RunEvaluation(merged=merged, lines=lines, baselines={})
     results.say("scoring the images by baselines")
     baselines = score_baselines(store, splits, merged.rows, plan.recipe.data.crop)
-    judged = judge_baselines(merged, baselines, quantile=quantile)
+    judged = score_baseline_models(merged, baselines, quantile=quantile)
     return RunEvaluation(merged=merged, lines=(*lines, *judged), baselines=baselines)
 
 
@@ -177,7 +177,7 @@ def _mean_scores(
     return found[:, 0], found[:, 1]
 
 
-def judge_scores(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[Line, ...]:
+def score_models(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[ResultRow, ...]:
     """Return a line for each score, the headlines first; all on the same resamples."""
     resamples = {name: _resamples(merged, name, seed) for name in ("validation", "test")}
     first = [name for name in (ENSEMBLE, *merged.heads.values()) if name in merged.values]
@@ -196,9 +196,9 @@ def judge_scores(merged: MergedScores, *, quantile: float, seed: int = 0) -> tup
     )
 
 
-def judge_baselines(
+def score_baseline_models(
     merged: MergedScores, scores: Mapping[str, Floats], *, quantile: float, seed: int = 0
-) -> tuple[Line, ...]:
+) -> tuple[ResultRow, ...]:
     """Return a line for each baseline, whose scores (N,) are of the merged rows."""
     resamples = {name: _resamples(merged, name, seed) for name in ("validation", "test")}
     return tuple(
@@ -222,7 +222,7 @@ def _line(
     *,
     quantile: float,
     turned: Floats | None = None,
-) -> Line:
+) -> ResultRow:
     normal = values[(merged.rows["split"] == "oof").to_numpy()]
     threshold = float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
     parts = {
@@ -235,7 +235,7 @@ def _line(
     turn = None
     if turned is not None:
         turn = measure_turn(merged.anomalous[test], values[test], turned[test], resamples["test"])
-    return Line(name=name, kind=kind, threshold=threshold, parts=parts, turn=turn)
+    return ResultRow(name=name, kind=kind, threshold=threshold, parts=parts, turn=turn)
 
 
 def part_scores(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.common import common_sections, format_overview, open_or_tell, partial_banner
 from lenshpc.report.content import (
     Column,
     Figure,
@@ -21,8 +21,8 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, model_looks
+from lenshpc.report.format import format_interval, format_number
 from lenshpc.report.summary import summarise, without_nan
-from lenshpc.report.words import word_interval, word_number
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
@@ -30,8 +30,8 @@ from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
     PARTS,
-    Line,
     MergedScores,
+    ResultRow,
     RunEvaluation,
     roc_points,
 )
@@ -56,7 +56,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
     content = _content(results, lines, merged)
     return Report(
         title=results.run.name,
-        reading=word_reading(content, f", learning {_normal(plan)} alone"),
+        reading=format_overview(content, f", learning {_normal(plan)} alone"),
         banners=partial_banner(content),
         headline=_headline(lines[0]),
         overview=figures_table(lines, "test"),
@@ -73,17 +73,20 @@ def _normal(plan: Plan) -> str:
     return plan.classes[Anomaly.of(plan.recipe.method).normal_label(plan.classes)]
 
 
-def _headline(line: Line) -> Headline:
+def _headline(line: ResultRow) -> Headline:
     test = line.parts["test"]
     return Headline(
         label=f"Test ROC AUC of {'the ensemble' if line.name == ENSEMBLE else line.name}",
-        value=word_number(test.auc),
-        range=f"{LEVEL:.0%} interval {word_number(test.auc_low)} to {word_number(test.auc_high)}, "
-        f"{test.num_normal:,} normal and {test.num_anomalous:,} anomalous images",
+        value=format_number(test.auc),
+        range=f"{LEVEL:.0%} interval {format_number(test.auc_low)} to "
+        f"{format_number(test.auc_high)}, {test.num_normal:,} normal and "
+        f"{test.num_anomalous:,} anomalous images",
     )
 
 
-def _content(results: RunResults, lines: Sequence[Line], merged: MergedScores) -> Mapping[str, Any]:
+def _content(
+    results: RunResults, lines: Sequence[ResultRow], merged: MergedScores
+) -> Mapping[str, Any]:
     """Return what report.json holds."""
     head = lines[0]
     test = asdict(head.parts["test"])
@@ -95,13 +98,13 @@ def _content(results: RunResults, lines: Sequence[Line], merged: MergedScores) -
             "heads": dict(merged.heads),
             "normal": _normal(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": list(word_notes(results.plan)),
+            "notes": list(format_notes(results.plan)),
         }
     )
     return content
 
 
-def word_notes(plan: Plan) -> Iterator[str]:
+def format_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
     normal, quantile = _normal(plan), Anomaly.of(plan.recipe.method).quantile
     yield (
@@ -165,15 +168,15 @@ def _errors(merged: MergedScores) -> list[str]:
     return [line for line in merged.values if line.endswith(" mse")]
 
 
-def figures_table(lines: Sequence[Line], part: str, title: str = "") -> Table:
+def figures_table(lines: Sequence[ResultRow], part: str, title: str = "") -> Table:
     """Return the figures of all lines on one part."""
     rows = (
         Row(
             cells=(
                 line.name,
-                word_interval(found.auc, found.auc_low, found.auc_high),
-                *(word_number(getattr(found, key)) for key in FIGURES),
-                word_number(line.threshold),
+                format_interval(found.auc, found.auc_low, found.auc_high),
+                *(format_number(getattr(found, key)) for key in FIGURES),
+                format_number(line.threshold),
                 f"{found.num_normal:,} + {found.num_anomalous:,}",
             ),
             look=LOOKS[line.kind],
@@ -185,15 +188,15 @@ def figures_table(lines: Sequence[Line], part: str, title: str = "") -> Table:
     return Table(title=title, columns=tuple(Column(title=one) for one in heads), rows=tuple(rows))
 
 
-def turns_table(lines: Sequence[Line]) -> Table:
+def turns_table(lines: Sequence[ResultRow]) -> Table:
     """Return the AUC on images turned by 90°."""
     rows = (
         Row(
             cells=(
                 line.name,
-                word_number(line.parts["test"].auc),
-                word_number(line.turn.auc),
-                word_interval(line.turn.change, line.turn.change_low, line.turn.change_high),
+                format_number(line.parts["test"].auc),
+                format_number(line.turn.auc),
+                format_interval(line.turn.change, line.turn.change_low, line.turn.change_high),
             ),
             look=LOOKS[line.kind],
         )
@@ -206,7 +209,7 @@ def turns_table(lines: Sequence[Line]) -> Table:
 
 
 def draw_rocs(
-    merged: MergedScores, lines: Sequence[Line], baselines: Mapping[str, Floats]
+    merged: MergedScores, lines: Sequence[ResultRow], baselines: Mapping[str, Floats]
 ) -> Iterator[Figure]:
     """Yield the ROC curves of validation and test: models, ensemble, baselines."""
     looks = model_looks(line.name for line in lines if line.kind == "model")
@@ -236,7 +239,7 @@ def draw_rocs(
 
 
 def draw_distribution(
-    merged: MergedScores, line: str, part: str, classes: Sequence[str], lines: Sequence[Line]
+    merged: MergedScores, line: str, part: str, classes: Sequence[str], lines: Sequence[ResultRow]
 ) -> Figure:
     """Return histograms of a score on one part, one a class."""
     mine = merged.part(part) & np.isfinite(merged.values[line])

@@ -9,10 +9,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from lenshpc.report.content import Block, Column, Figure, Prose, Row, Section, Table
 from lenshpc.report.figures import add_legend, draw_figure, look_of
-from lenshpc.report.words import ABSENT, word_interval, word_number
+from lenshpc.report.format import ABSENT, format_interval, format_number
 from lenshpc.run.plan import Plan
 from lenshpc.run.recipe import Recipe, network_of
-from lenshpc.statistics.results import Judgement, Scores
+from lenshpc.statistics.results import ClassificationScores, Scores
 from lenshpc.tasks.supervised.settings import Supervised
 
 EXPLAINED = (
@@ -44,11 +44,11 @@ class Beginning:
         return f"{network_of(self.model)}, {self.way}"
 
 
-def pretraining_section(plan: Plan, judgement: Judgement) -> Iterator[Section]:
+def pretraining_section(plan: Plan, scores: ClassificationScores) -> Iterator[Section]:
     """Yield the section, where a line began from another run's weights or had fewer labels."""
     lines = [
         Beginning(model=one.name, recipe=plan.recipe.of(one.name), test=one.test)
-        for one in judgement.evaluations
+        for one in scores.evaluations
         if one.kind == "model"
     ]
     fractions = {line.recipe.data.label_fraction for line in lines}
@@ -71,9 +71,9 @@ def _table(lines: Sequence[Beginning]) -> Table:
                 Path(line.recipe.init_from).name if line.recipe.init_from else ABSENT,
                 f"{line.recipe.data.label_fraction:.3g}",
                 f"{line.recipe.train.epochs}",
-                word_interval(line.test.auc, line.test.auc_low, line.test.auc_high),
-                word_number(line.test.accuracy),
-                word_number(line.test.log_loss),
+                format_interval(line.test.auc, line.test.auc_low, line.test.auc_high),
+                format_number(line.test.accuracy),
+                format_number(line.test.log_loss),
             )
         )
         for line in lines

@@ -10,5 +10,5 @@ from lenshpc.tasks.supervised.report import build as build_supervised
 
 def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run of lens finding or any other classification."""
-    sections = tuple(pretraining_section(results.plan, found.judgement))
+    sections = tuple(pretraining_section(results.plan, found.scores))
     return build_supervised(results, found, Extra(sections=sections))

@@ -64,7 +64,7 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """One set of generated images, judged against as many real ones of a split."""
 
     name: str
@@ -88,19 +88,19 @@ class Curves:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class GenerationScores:
     """All that is said of a run's images: lines of models and members, and the headline's curves.
 
     `images` are the headline's, of test rows.
     """
 
     headline: str
-    lines: tuple[Line, ...]
+    lines: tuple[ResultRow, ...]
     images: Images
     curves: Curves
 
     @property
-    def head(self) -> Line:
+    def head(self) -> ResultRow:
         """Return the headline's line."""
         return next(one for one in self.lines if one.name == self.headline)
 
@@ -109,24 +109,24 @@ class Judgement:
 class RunEvaluation:
     """What was measured of the images of a run, and whether the headline's are copies."""
 
-    judgement: Judgement
+    scores: GenerationScores
     memory: Memorisation
 
 
 def evaluate(results: RunResults) -> RunEvaluation:
-    """Return the judgement of a run that generates images."""
+    """Return the evaluation of a run that generates images."""
     plan, splits, store = results.plan, results.splits, results.store
-    judgement = judge(results.run, plan, splits, store, results.missing, say=results.say)
+    scores = score_images(results.run, plan, splits, store, results.missing, say=results.say)
     results.say("looking for training images among the generated ones")
     # against all rows that the headline's members trained on
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
-    images = Decoded(store, plan.recipe.of(judgement.headline).data)
-    pixels = judgement.images.pixels
+    images = Decoded(store, plan.recipe.of(scores.headline).data)
+    pixels = scores.images.pixels
     memory = memorised(pixels[GENERATED], pixels[REAL], training, images)
-    return RunEvaluation(judgement=judgement, memory=memory)
+    return RunEvaluation(scores=scores, memory=memory)
 
 
-def judge(
+def score_images(
     run: RunPaths,
     plan: Plan,
     splits: pd.DataFrame,
@@ -134,9 +134,9 @@ def judge(
     missing: Collection[Member] = (),
     *,
     say: Say = lambda _: None,
-) -> Judgement:
-    """Return the judgement of a run's images; the first model that has any is its headline."""
-    lines: list[Line] = []
+) -> GenerationScores:
+    """Return the scores of a run's images; the first model that has any is its headline."""
+    lines: list[ResultRow] = []
     heads: dict[str, Images] = {}
     for model, members in plan.ensembles().items():
         present = [one for one in members if one not in missing]
@@ -153,7 +153,9 @@ def judge(
             line = _line(model, "model", "test", heads[model]) if several else lines[-1]
             lines.append(replace(line, name=model, kind="model"))
     headline, images = next(iter(heads.items()))
-    return Judgement(headline=headline, lines=tuple(lines), images=images, curves=curves_of(images))
+    return GenerationScores(
+        headline=headline, lines=tuple(lines), images=images, curves=curves_of(images)
+    )
 
 
 def read_images(
@@ -203,9 +205,9 @@ def mixed(parts: list[Images]) -> Images:
     )
 
 
-def _line(name: str, kind: str, split: str, images: Images) -> Line:
+def _line(name: str, kind: str, split: str, images: Images) -> ResultRow:
     measures = (*_feature_measures(images), *_statistics(images.pixels))
-    return Line(
+    return ResultRow(
         name=name, kind=kind, split=split, num_rows=len(images.rows), measures=tuple(measures)
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.errors import LensHpcError
-from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.common import common_sections, format_overview, partial_banner
 from lenshpc.report.content import (
     Block,
     Column,
@@ -21,16 +21,16 @@ from lenshpc.report.content import (
     Section,
     Table,
 )
+from lenshpc.report.format import flatten, format_number
 from lenshpc.report.summary import summarise, without_nan
-from lenshpc.report.words import flatten, word_number
 from lenshpc.run.results import RunResults
 from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.judge import (
     ROWS_A_FEATURE,
     STATISTICS,
-    Judgement,
-    Line,
+    GenerationScores,
     Measure,
+    ResultRow,
     RunEvaluation,
 )
 from lenshpc.tasks.diffusion.memorisation import Memorisation
@@ -65,62 +65,63 @@ NOTES = (
 
 def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that generates images."""
-    run, judgement, memory = results.run, found.judgement, found.memory
-    recipe = results.plan.recipe.of(judgement.headline)
+    run, scores, memory = results.run, found.scores, found.memory
+    recipe = results.plan.recipe.of(scores.headline)
     images = Decoded(results.store, recipe.data)
     networks = feature_extractors.describe_all(Diffusion.of(recipe.method).inception)
-    content = _content(results, judgement, memory, networks)
+    content = _content(results, scores, memory, networks)
     return Report(
         title=run.name,
-        reading=word_reading(content, ""),
+        reading=format_overview(content, ""),
         banners=partial_banner(content),
-        headline=_headline(judgement),
-        overview=_lines_table(_lines(judgement, "test")),
+        headline=_headline(scores),
+        overview=_lines_table(_lines(scores, "test")),
         sections=(
-            Section(title="Distances", blocks=tuple(_distances(judgement, networks))),
-            Section(title="Generated and real", blocks=tuple(_pictures(judgement))),
-            Section(title="Memorisation", blocks=tuple(_memory(memory, judgement, images))),
+            Section(title="Distances", blocks=tuple(_distances(scores, networks))),
+            Section(title="Generated and real", blocks=tuple(_pictures(scores))),
+            Section(title="Memorisation", blocks=tuple(_memory(memory, scores, images))),
             Section(title="Walk through the noise", blocks=tuple(_walk(results))),
             *common_sections(results, content),
         ),
         content=content,
-        predictions=judgement.images.rows[["row", "id", "label", "split"]],
+        predictions=scores.images.rows[["row", "id", "label", "split"]],
     )
 
 
-def _lines(judgement: Judgement, split: str) -> list[Line]:
-    return [line for line in judgement.lines if line.split == split]
+def _lines(scores: GenerationScores, split: str) -> list[ResultRow]:
+    return [line for line in scores.lines if line.split == split]
 
 
-def _main(line: Line) -> Measure:
+def _main(line: ResultRow) -> Measure:
     """Return the measure that stands for a line: the first network's, or else the spectra's."""
     found = [line.measure(name) for name in (*feature_extractors.FILES, STATISTICS[-1])]
     return next(one for one in found if one is not None)
 
 
-def _headline(judgement: Judgement) -> Headline:
-    head, measure = judgement.head, _main(judgement.head)
+def _headline(scores: GenerationScores) -> Headline:
+    head, measure = scores.head, _main(scores.head)
     return Headline(
         label=f"Test {measure.name} of {head.name} over that of real images",
         value=f"{measure.over_floor:.2f} ×",
-        range=f"{_word(measure, 'generated')} over a floor of {_word(measure, 'floor')}; blurred "
-        f"images: {_word(measure, 'control')}; {head.num_rows // 2:,} images on each side",
+        range=f"{_format_measure(measure, 'generated')} over a floor of "
+        f"{_format_measure(measure, 'floor')}; blurred images: "
+        f"{_format_measure(measure, 'control')}; {head.num_rows // 2:,} images on each side",
     )
 
 
-def _word(measure: Measure, which: str) -> str:
+def _format_measure(measure: Measure, which: str) -> str:
     spread = getattr(measure, which)
     return f"{spread.mean:.3g} ± {spread.std:.2g}"
 
 
-def _distances(judgement: Judgement, networks: Networks) -> Iterator[Block]:
-    yield _lines_table(_lines(judgement, "test"), "On the test rows")
-    yield _lines_table(_lines(judgement, "oof"), "Against the held-out fold")
-    yield _measures_table(judgement.head)
-    yield from _networks(judgement.head, networks)
+def _distances(scores: GenerationScores, networks: Networks) -> Iterator[Block]:
+    yield _lines_table(_lines(scores, "test"), "On the test rows")
+    yield _lines_table(_lines(scores, "oof"), "Against the held-out fold")
+    yield _measures_table(scores.head)
+    yield from _networks(scores.head, networks)
 
 
-def _networks(head: Line, networks: Networks) -> Iterator[Block]:
+def _networks(head: ResultRow, networks: Networks) -> Iterator[Block]:
     """Yield what the features are of, which networks are not there, and whether rows suffice."""
     for name, file in feature_extractors.FILES.items():
         if name not in networks:
@@ -138,14 +139,14 @@ def _networks(head: Line, networks: Networks) -> Iterator[Block]:
         yield Notes(lines=tuple(few))
 
 
-def _lines_table(lines: Iterable[Line], title: str = "") -> Table:
+def _lines_table(lines: Iterable[ResultRow], title: str = "") -> Table:
     lines = list(lines)
     names = [one.name for one in lines[0].measures] if lines else []
     rows = (
         Row(
             cells=(
                 line.name,
-                *(_word(one, "generated") for one in line.measures),
+                *(_format_measure(one, "generated") for one in line.measures),
                 f"{line.num_rows:,}",
             ),
             look=LOOKS[line.kind],
@@ -156,14 +157,14 @@ def _lines_table(lines: Iterable[Line], title: str = "") -> Table:
     return _table(title, heads, rows)
 
 
-def _measures_table(head: Line) -> Table:
+def _measures_table(head: ResultRow) -> Table:
     rows = (
         Row(
             cells=(
                 UNITS.get(one.name, one.name),
-                *(_word(one, which) for which in ("generated", "floor", "control")),
-                word_number(one.over_floor, 2),
-                word_number(one.whole, 3),
+                *(_format_measure(one, which) for which in ("generated", "floor", "control")),
+                format_number(one.over_floor, 2),
+                format_number(one.whole, 3),
             )
         )
         for one in head.measures
@@ -178,12 +179,12 @@ def _table(title: str, heads: Iterable[str], rows: Iterable[Row]) -> Table:
     return Table(title=title, columns=columns, rows=tuple(rows))
 
 
-def _pictures(judgement: Judgement) -> Iterator[Block]:
-    yield from draw_grids(judgement)
-    yield from draw_curves(judgement.curves)
+def _pictures(scores: GenerationScores) -> Iterator[Block]:
+    yield from draw_grids(scores)
+    yield from draw_curves(scores.curves)
 
 
-def _memory(memory: Memorisation, judgement: Judgement, images: Decoded) -> Iterator[Block]:
+def _memory(memory: Memorisation, scores: GenerationScores, images: Decoded) -> Iterator[Block]:
     named = {"Generated": memory.generated, "Held-out real (test rows)": memory.held_out}
     rows = (
         Row(cells=(name, *(f"{np.quantile(one.distance, q):.4g}" for q in (0, 0.05, 0.5, 0.95))))
@@ -197,7 +198,7 @@ def _memory(memory: Memorisation, judgement: Judgement, images: Decoded) -> Iter
         "the held-out images'. Copies would bring the first far above 5 %, the second far below "
         "1. Root mean square of pixels at 32 px or less, the nearest of all turns and flips."
     )
-    yield draw_nearest(memory, judgement, images)
+    yield draw_nearest(memory, scores, images)
 
 
 def _walk(results: RunResults) -> Iterator[Block]:
@@ -211,10 +212,10 @@ def _walk(results: RunResults) -> Iterator[Block]:
 
 
 def _content(
-    results: RunResults, judgement: Judgement, memory: Memorisation, networks: Networks
+    results: RunResults, scores: GenerationScores, memory: Memorisation, networks: Networks
 ) -> Mapping[str, Any]:
     """Return what report.json holds."""
-    head, main, curves = judgement.head, _main(judgement.head), judgement.curves
+    head, main, curves = scores.head, _main(scores.head), scores.curves
     as_lists: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda one: {  # noqa: E731
         name: values.tolist() for name, values in one.items()
     }
@@ -229,7 +230,7 @@ def _content(
             },
             "lines": [
                 {**asdict(one), "measures": [_measure(each) for each in one.measures]}
-                for one in judgement.lines
+                for one in scores.lines
             ],
             "networks": networks,
             "memorisation": {

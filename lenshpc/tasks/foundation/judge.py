@@ -22,7 +22,7 @@ LEARNT = "learnt classes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """A model's mean errors on some rows: its own, and those of two fillings under its masks.
 
     `ratio` is its error over that of the better filling; NaN where no row is covered.
@@ -47,14 +47,14 @@ class RunEvaluation:
     """The errors of all evaluated rows by model, and the lines of the table."""
 
     merged: pd.DataFrame
-    lines: tuple[Line, ...]
+    lines: tuple[ResultRow, ...]
 
 
 def evaluate(results: RunResults) -> RunEvaluation:
-    """Return the judgement of a run that learnt to draw hidden patches."""
+    """Return the evaluation of a run that learnt to draw hidden patches."""
     results.say("merging the errors")
     merged = merge_errors(results.run, results.plan, results.splits, results.missing)
-    return RunEvaluation(merged=merged, lines=judge_errors(merged, results.plan))
+    return RunEvaluation(merged=merged, lines=score_errors(merged, results.plan))
 
 
 def merge_errors(
@@ -71,7 +71,7 @@ def merge_errors(
     return pd.concat(parts, ignore_index=True)
 
 
-def judge_errors(merged: pd.DataFrame, plan: Plan, *, seed: int = 0) -> tuple[Line, ...]:
+def score_errors(merged: pd.DataFrame, plan: Plan, *, seed: int = 0) -> tuple[ResultRow, ...]:
     """Return the lines of each model: the learnt classes on test and out-of-fold, each class."""
     return tuple(
         line
@@ -80,7 +80,7 @@ def judge_errors(merged: pd.DataFrame, plan: Plan, *, seed: int = 0) -> tuple[Li
     )
 
 
-def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[Line]:
+def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[ResultRow]:
     learnt = rows["label"].isin(plan.recipe.method.learnt_labels(plan.classes))
     test = rows["split"] == "test"
     yield _line(rows[test & learnt], model, "test", LEARNT, seed)
@@ -90,14 +90,14 @@ def _lines(rows: pd.DataFrame, model: str, plan: Plan, seed: int) -> Iterator[Li
             yield _line(rows[test & (rows["label"] == label)], model, "test", name, seed)
 
 
-def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> Line:
+def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> ResultRow:
     rows = rows.dropna(subset=list(ERRORS))
     values = rows[list(ERRORS)].to_numpy(np.float64)
     error, *fillings = values.mean(axis=0).tolist() if len(values) else [np.nan] * len(ERRORS)
     resampled = _resampled(rows, values, seed)
     low, high = interval(resampled[:, 0])
     ratio_low, ratio_high = interval(resampled[:, 0] / resampled[:, 1:].min(axis=1))
-    return Line(
+    return ResultRow(
         model=model,
         split=split,
         rows=name,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.data.decoded import Decoded
-from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.common import common_sections, format_overview, open_or_tell, partial_banner
 from lenshpc.report.content import (
     Block,
     Column,
@@ -23,15 +23,15 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
+from lenshpc.report.format import format_interval, format_number
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
 from lenshpc.report.summary import summarise, without_nan
-from lenshpc.report.words import word_interval, word_number
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults, Training
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.store import Store
-from lenshpc.tasks.foundation.judge import LEARNT, Line, RunEvaluation
+from lenshpc.tasks.foundation.judge import LEARNT, ResultRow, RunEvaluation
 from lenshpc.tasks.foundation.settings import Foundation
 
 NUM_SHOWN = 8
@@ -44,7 +44,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
     content = _content(results, lines)
     return Report(
         title=results.run.name,
-        reading=word_reading(content, f", pre-training on {', '.join(_learnt(plan))}"),
+        reading=format_overview(content, f", pre-training on {', '.join(_learnt(plan))}"),
         banners=partial_banner(content),
         headline=_headline(lines[0]),
         overview=errors_table([line for line in lines if line.rows == LEARNT]),
@@ -58,16 +58,16 @@ def _learnt(plan: Plan) -> list[str]:
     return [plan.classes[label] for label in plan.recipe.method.learnt_labels(plan.classes)]
 
 
-def _headline(line: Line) -> Headline:
-    low, high = word_number(line.ratio_low, 3), word_number(line.ratio_high, 3)
+def _headline(line: ResultRow) -> Headline:
+    low, high = format_number(line.ratio_low, 3), format_number(line.ratio_high, 3)
     return Headline(
         label=f"Test error of {line.model} on hidden patches, beside the better filling's",
-        value=f"{word_number(line.ratio, 3)} ×",
+        value=f"{format_number(line.ratio, 3)} ×",
         range=f"{LEVEL:.0%} interval {low} to {high}, {line.num_rows:,} test images",
     )
 
 
-def _content(results: RunResults, lines: Sequence[Line]) -> Mapping[str, Any]:
+def _content(results: RunResults, lines: Sequence[ResultRow]) -> Mapping[str, Any]:
     """Return what report.json holds."""
     content: Mapping[str, Any] = without_nan(
         {
@@ -76,13 +76,13 @@ def _content(results: RunResults, lines: Sequence[Line]) -> Mapping[str, Any]:
             "lines": [asdict(line) for line in lines],
             "learnt": _learnt(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": list(word_notes(results.plan)),
+            "notes": list(format_notes(results.plan)),
         }
     )
     return content
 
 
-def word_notes(plan: Plan) -> Iterator[str]:
+def format_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
     method = Foundation.of(plan.recipe.method)
     yield (
@@ -105,7 +105,7 @@ def word_notes(plan: Plan) -> Iterator[str]:
 
 
 def _sections(
-    results: RunResults, lines: Sequence[Line], merged: pd.DataFrame
+    results: RunResults, lines: Sequence[ResultRow], merged: pd.DataFrame
 ) -> Iterator[Section]:
     """Yield the sections that are of this task alone."""
     yield Section(title="Errors on hidden patches", blocks=(errors_table(lines),))
@@ -122,7 +122,7 @@ def _sections(
     yield Section(title="The encoders as files", blocks=(_exports(results),))
 
 
-def errors_table(lines: Sequence[Line]) -> Table:
+def errors_table(lines: Sequence[ResultRow]) -> Table:
     """Return the errors of some lines."""
     rows = (
         Row(
@@ -130,10 +130,10 @@ def errors_table(lines: Sequence[Line]) -> Table:
                 line.model,
                 {"oof": "out-of-fold"}.get(line.split, line.split),
                 line.rows,
-                word_interval(line.error, line.error_low, line.error_high),
-                word_number(line.mean_error),
-                word_number(line.smooth_error),
-                word_interval(line.ratio, line.ratio_low, line.ratio_high),
+                format_interval(line.error, line.error_low, line.error_high),
+                format_number(line.mean_error),
+                format_number(line.smooth_error),
+                format_interval(line.ratio, line.ratio_low, line.ratio_high),
                 f"{line.num_rows:,}",
             ),
             look="strong" if line.rows == LEARNT and line.split == "test" else "",

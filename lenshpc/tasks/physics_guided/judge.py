@@ -28,14 +28,14 @@ class Lenses:
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedEvaluation:
-    """The judgement of the classes, and the lenses where members say anything of them."""
+    """The evaluation of the classes, and the lenses where members say anything of them."""
 
     classes: RunEvaluation
     lenses: Lenses | None
 
 
 def evaluate(results: RunResults) -> GuidedEvaluation:
-    """Return the judgement of a run of physics-guided classification."""
+    """Return the evaluation of a run of physics-guided classification."""
     return GuidedEvaluation(classes=evaluate_classes(results), lenses=find_lenses(results))
 
 

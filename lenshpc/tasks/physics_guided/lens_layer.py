@@ -39,7 +39,7 @@ class Reconstruction:
     source: Tensor
 
 
-class LensLayer(nn.Module):
+class LensRenderer(nn.Module):
     """Square images of one pixel scale, seen through a lens each; it has no weights.
 
     A ray goes through each pixel of the ring; all else of an image counts for nothing.

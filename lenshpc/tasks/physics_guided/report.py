@@ -25,8 +25,8 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.figures import INK, add_legend, draw_figure, look_of
+from lenshpc.report.format import format_number
 from lenshpc.report.pictures import colours, encode_png, stretch_of
-from lenshpc.report.words import word_number
 from lenshpc.run.results import RunResults
 from lenshpc.tasks.physics_guided.judge import GuidedEvaluation, Lenses
 from lenshpc.tasks.physics_guided.lens_parameters import (
@@ -115,7 +115,7 @@ def _agreement_table(agreements: Sequence[Agreement]) -> Table:
                     WORDS[one.parameter],
                     one.part,
                     f"{one.num:,}",
-                    *map(word_number, (one.mae, one.bias, one.r2)),
+                    *map(format_number, (one.mae, one.bias, one.r2)),
                 )
             )
             for one in agreements

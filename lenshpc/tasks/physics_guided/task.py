@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lenshpc.models.backbones import Backbone
 from lenshpc.registry import Batch, Task, TaskSpec
-from lenshpc.tasks.physics_guided.lens_layer import LensLayer
+from lenshpc.tasks.physics_guided.lens_layer import LensRenderer
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
 from lenshpc.tasks.physics_guided.settings import Physics, PhysicsGuided
 from lenshpc.tasks.supervised.task import Classifier
@@ -30,7 +30,7 @@ class GuidedClassifier(Classifier):
         super().__init__(spec)
         self._physics = physics
         scale = spec.zoom * physics.pixel_scale_arcsec
-        self._layer = LensLayer(physics, spec.image_shape[1], scale)
+        self._layer = LensRenderer(physics, spec.image_shape[1], scale)
 
     def build_model(self, name: str) -> nn.Module:
         """Return the classification's network with a second last layer for the lens."""

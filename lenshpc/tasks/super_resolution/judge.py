@@ -62,7 +62,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class ResultRow:
     """One line of the report's table; `members_psnr` is the mean of single members' test PSNR."""
 
     name: str
@@ -90,15 +90,15 @@ class Truth:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
+class EnlargementScores:
     """All that is said of a run's images; `rows` has every line's measures of every image."""
 
     headline: str
-    lines: tuple[Line, ...]
+    lines: tuple[ResultRow, ...]
     truth: Truth
     rows: pd.DataFrame
 
-    def line(self, name: str) -> Line:
+    def line(self, name: str) -> ResultRow:
         """Return the line of that name."""
         return next(line for line in self.lines if line.name == name)
 
@@ -108,20 +108,20 @@ class RunEvaluation:
     """The members' images, and what was measured of them."""
 
     images: Images
-    judgement: Judgement
+    scores: EnlargementScores
 
 
 def evaluate(results: RunResults) -> RunEvaluation:
-    """Return the judgement of a run that enlarges images, and leave its merged images."""
+    """Return the evaluation of a run that enlarges images, and leave its merged images."""
     images = open_images(results.run, results.plan, results.splits, results.store, results.missing)
-    judgement = judge(images, results.run.merged, say=results.say)
-    return RunEvaluation(images=images, judgement=judgement)
+    scores = score_images(images, results.run.merged, say=results.say)
+    return RunEvaluation(images=images, scores=scores)
 
 
-def judge(images: Images, merged: Path, *, say: Say = lambda _: None) -> Judgement:
+def score_images(images: Images, merged: Path, *, say: Say = lambda _: None) -> EnlargementScores:
     """Measure all lines; the headline's images replace the zarr array `sr` of the folder `merged`.
 
-    Its rows are those of `Judgement.rows`; `row` has the store's row of each.
+    Its rows are those of `EnlargementScores.rows`; `row` has the store's row of each.
     """
     tally = _Tally(images)
     with replacing_folder(merged) as draft:
@@ -130,7 +130,7 @@ def judge(images: Images, merged: Path, *, say: Say = lambda _: None) -> Judgeme
             out[block] = tally.add(block)
             say(f"merging and measuring images, {block.stop:,} of {len(images.rows):,} rows")
         flush_tree(draft)
-    return tally.judgement()
+    return tally.scores()
 
 
 def _create(folder: Path, images: Images) -> Any:
@@ -220,13 +220,13 @@ class _Tally:
         power = image_metrics.power(own, of_true)
         self.powers[name] = self.powers[name].plus(power) if name in self.powers else power
 
-    def judgement(self) -> Judgement:
+    def scores(self) -> EnlargementScores:
         """Return the lines with their means and intervals."""
         rings = Frequencies(self.images.shape[1:])
         resamples = _resamples(self.images.rows)
         gains = self._gains()
         lines = (
-            Line(
+            ResultRow(
                 name=name,
                 kind=_kind(name, self.images.models),
                 **{
@@ -239,7 +239,7 @@ class _Tally:
             )
             for name, columns in self.measures.items()
         )
-        return Judgement(
+        return EnlargementScores(
             headline=self.images.headline,
             lines=tuple(lines),
             truth=_truth(rings, self.powers[BICUBIC]),

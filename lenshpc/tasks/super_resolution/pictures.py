@@ -10,7 +10,7 @@ from lenshpc.report.content import Gallery, Picture
 from lenshpc.report.pictures import Bytes, Stretch, colours, encode_png, stretch_of
 from lenshpc.statistics import image_metrics
 from lenshpc.tasks.super_resolution.images import Images
-from lenshpc.tasks.super_resolution.judge import BICUBIC, Judgement
+from lenshpc.tasks.super_resolution.judge import BICUBIC, EnlargementScores
 
 NUM_CASES = 4
 RESIDUAL_QUANTILE = 0.998
@@ -18,10 +18,10 @@ RESIDUAL_QUANTILE = 0.998
 Floats = npt.NDArray[np.floating]
 
 
-def draw_cases(judgement: Judgement, images: Images) -> Iterator[Gallery]:
+def draw_cases(scores: EnlargementScores, images: Images) -> Iterator[Gallery]:
     """Yield the test images that gain most, least and as most do, each with its residuals."""
-    rows = judgement.rows
-    gains = rows[f"{judgement.headline}:psnr"] - rows[f"{BICUBIC}:psnr"]
+    rows = scores.rows
+    gains = rows[f"{scores.headline}:psnr"] - rows[f"{BICUBIC}:psnr"]
     order = gains[rows["split"] == "test"].dropna().sort_values(ascending=False).index.to_numpy()
     middle = max(0, (len(order) - NUM_CASES) // 2)
     cases = {
@@ -31,28 +31,28 @@ def draw_cases(judgement: Judgement, images: Images) -> Iterator[Gallery]:
     }
     for name, (title, places) in cases.items():
         if len(places):
-            panels = _panels(judgement, images, places, gains.to_numpy()[places])
+            panels = _panels(scores, images, places, gains.to_numpy()[places])
             yield Gallery(
-                name=f"images_{name}", title=title, caption=_word_caption(judgement), panels=panels
+                name=f"images_{name}", title=title, caption=_format_caption(scores), panels=panels
             )
 
 
-def _word_caption(judgement: Judgement) -> str:
+def _format_caption(scores: EnlargementScores) -> str:
     return (
         "Low resolution, bicubic, "
-        f"{judgement.headline}, true; residuals (image minus true, red above, blue below, one "
+        f"{scores.headline}, true; residuals (image minus true, red above, blue below, one "
         "scale a panel) of bicubic and of the model; the spread over members, if there are several."
     )
 
 
 def _panels(
-    judgement: Judgement, images: Images, places: npt.NDArray[np.int64], gains: Floats
+    scores: EnlargementScores, images: Images, places: npt.NDArray[np.int64], gains: Floats
 ) -> tuple[tuple[Picture, ...], ...]:
     """Return a panel a test image, all on one stretch."""
     low, high = images.pairs(places)
     bicubic = image_metrics.interpolations()[BICUBIC](low, images.shape[1:])
-    stack = images.merge(places)[judgement.headline]
-    stretch, ids = stretch_of(high), judgement.rows["id"].to_numpy()[places]
+    stack = images.merge(places)[scores.headline]
+    stretch, ids = stretch_of(high), scores.rows["id"].to_numpy()[places]
     return tuple(
         tuple(
             Picture(png=encode_png(pixels), text=f"{name}: {what}", caption=what)

@@ -4,15 +4,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from lenshpc.report.common import common_sections, partial_banner, word_reading
+from lenshpc.report.common import common_sections, format_overview, partial_banner
 from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
+from lenshpc.report.format import format_coverage, format_number
 from lenshpc.report.summary import summarise, without_nan
-from lenshpc.report.words import word_covered, word_number
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES
 from lenshpc.store import Store
 from lenshpc.tasks.super_resolution.images import Images
-from lenshpc.tasks.super_resolution.judge import Judgement, Line, Quality, RunEvaluation
+from lenshpc.tasks.super_resolution.judge import (
+    EnlargementScores,
+    Quality,
+    ResultRow,
+    RunEvaluation,
+)
 from lenshpc.tasks.super_resolution.pictures import draw_cases
 from lenshpc.tasks.super_resolution.spectra import draw_calibration, draw_spectra, power_error
 
@@ -42,33 +47,33 @@ NOTES = (
 
 def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that enlarges images."""
-    images, judgement = found.images, found.judgement
-    content = _content(results, judgement, images.store)
+    images, scores = found.images, found.scores
+    content = _content(results, scores, images.store)
     return Report(
         title=results.run.name,
-        reading=word_reading(content, f", enlarged to {_word_shape(images.shape)}"),
+        reading=format_overview(content, f", enlarged to {_format_shape(images.shape)}"),
         banners=partial_banner(content),
-        headline=_headline(judgement),
-        overview=_lines_table(judgement, "test"),
-        sections=(*_sections(results, judgement, images), *common_sections(results, content)),
+        headline=_headline(scores),
+        overview=_lines_table(scores, "test"),
+        sections=(*_sections(results, scores, images), *common_sections(results, content)),
         content=content,
-        predictions=judgement.rows,
+        predictions=scores.rows,
     )
 
 
-def _word_shape(shape: Iterable[int]) -> str:
+def _format_shape(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
-def _content(results: RunResults, judgement: Judgement, store: Store) -> Mapping[str, Any]:
+def _content(results: RunResults, scores: EnlargementScores, store: Store) -> Mapping[str, Any]:
     """Return what report.json holds."""
-    head, truth = judgement.line(judgement.headline), judgement.truth
+    head, truth = scores.line(scores.headline), scores.truth
     content: Mapping[str, Any] = without_nan(
         {
             **summarise(results),
             "target_shape": store.target_shape,
             "headline": {"name": head.name, **asdict(head.test)},
-            "models": [_model(line, judgement) for line in judgement.lines],
+            "models": [_model(line, scores) for line in scores.lines],
             "truth": {
                 "frequency": truth.frequency.tolist(),
                 "power": truth.power.tolist(),
@@ -83,7 +88,7 @@ def _content(results: RunResults, judgement: Judgement, store: Store) -> Mapping
     return content
 
 
-def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
+def _model(line: ResultRow, scores: EnlargementScores) -> dict[str, Any]:
     spectrum, calibration = line.spectrum, line.calibration
     return {
         "name": line.name,
@@ -92,7 +97,7 @@ def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
         "test": asdict(line.test),
         "members_psnr": line.members_psnr,
         "ensemble_gain_db": line.ensemble_gain_db,
-        "power_error": power_error(line, judgement.truth),
+        "power_error": power_error(line, scores.truth),
         "ratio": spectrum.ratio.tolist(),
         "correlation": spectrum.correlation.tolist(),
         "calibration": {
@@ -109,11 +114,11 @@ def _model(line: Line, judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _headline(judgement: Judgement) -> Headline:
-    head = judgement.line(judgement.headline)
+def _headline(scores: EnlargementScores) -> Headline:
+    head = scores.line(scores.headline)
     whose = "the ensemble" if head.name == "ensemble" else head.name
     low, high = head.test.intervals["gain_db"]
-    covered = word_covered(head.test.num_covered, head.test.num_rows)
+    covered = format_coverage(head.test.num_covered, head.test.num_rows)
     return Headline(
         label=f"Test PSNR of {whose} above bicubic",
         value=f"{head.test.gain_db:+.2f} dB",
@@ -121,104 +126,104 @@ def _headline(judgement: Judgement) -> Headline:
     )
 
 
-def _sections(results: RunResults, judgement: Judgement, images: Images) -> Iterator[Section]:
-    yield Section(title="Models", blocks=tuple(_models(judgement)))
+def _sections(results: RunResults, scores: EnlargementScores, images: Images) -> Iterator[Section]:
+    yield Section(title="Models", blocks=tuple(_models(scores)))
     results.say("drawing the spectra")
-    spectra: tuple[Block, ...] = (*draw_spectra(judgement), _spectra_table(judgement))
+    spectra: tuple[Block, ...] = (*draw_spectra(scores), _spectra_table(scores))
     yield Section(title="Power spectra", blocks=spectra)
     results.say("drawing the best and the worst images")
-    cases: tuple[Block, ...] = (*draw_cases(judgement, images), Prose(text=_word_merged(results)))
+    cases: tuple[Block, ...] = (*draw_cases(scores, images), Prose(text=_format_merged(results)))
     yield Section(title="Images", blocks=cases)
-    uncertain = tuple(draw_calibration(judgement))
+    uncertain = tuple(draw_calibration(scores))
     if uncertain:
-        table = _calibration_table(judgement)
+        table = _calibration_table(scores)
         yield Section(title="Spread of members as uncertainty", blocks=(*uncertain, table))
 
 
-def _word_merged(results: RunResults) -> str:
+def _format_merged(results: RunResults) -> str:
     return (
         f"The merged images of all evaluated rows are the array sr of {results.run.merged}, in "
         "the order of the report's predictions.parquet."
     )
 
 
-def _models(judgement: Judgement) -> Iterator[Block]:
-    yield _lines_table(judgement, "test", "On the test rows")
-    yield _lines_table(judgement, "oof", "Out-of-fold")
-    yield _errors_table(judgement)
-    averaged = _ensembles_table(judgement)
+def _models(scores: EnlargementScores) -> Iterator[Block]:
+    yield _lines_table(scores, "test", "On the test rows")
+    yield _lines_table(scores, "oof", "Out-of-fold")
+    yield _errors_table(scores)
+    averaged = _ensembles_table(scores)
     if averaged.rows:
         yield averaged
 
 
-def _lines_table(judgement: Judgement, split: str, title: str = "") -> Table:
-    def cells(line: Line) -> Iterator[str]:
+def _lines_table(scores: EnlargementScores, split: str, title: str = "") -> Table:
+    def cells(line: ResultRow) -> Iterator[str]:
         quality: Quality = getattr(line, split)
-        yield from (word_figure(quality, key, digits) for key, (_, digits) in TITLES.items())
-        yield word_covered(quality.num_covered, quality.num_rows)
+        yield from (format_figure(quality, key, digits) for key, (_, digits) in TITLES.items())
+        yield format_coverage(quality.num_covered, quality.num_rows)
 
     heads = (*(name for name, _ in TITLES.values()), "Rows")
-    return _table(judgement.lines, heads, cells, title)
+    return _table(scores.lines, heads, cells, title)
 
 
-def _errors_table(judgement: Judgement) -> Table:
-    def cells(line: Line) -> Iterator[str]:
+def _errors_table(scores: EnlargementScores) -> Table:
+    def cells(line: ResultRow) -> Iterator[str]:
         for key in ERRORS:
             low, high = line.test.intervals[key]
             yield f"{getattr(line.test, key):.3g} [{low:.3g}, {high:.3g}]"
 
-    return _table(judgement.lines, ERRORS.values(), cells, "Squared errors, test rows")
+    return _table(scores.lines, ERRORS.values(), cells, "Squared errors, test rows")
 
 
-def word_figure(quality: Quality, key: str, digits: int) -> str:
+def format_figure(quality: Quality, key: str, digits: int) -> str:
     """Return a figure with its interval; none for bicubic's gain over itself."""
-    value = word_number(getattr(quality, key), digits)
-    low, high = (word_number(bound, digits) for bound in quality.intervals[key])
+    value = format_number(getattr(quality, key), digits)
+    low, high = (format_number(bound, digits) for bound in quality.intervals[key])
     return value if low == high else f"{value} [{low}, {high}]"
 
 
-def _ensembles_table(judgement: Judgement) -> Table:
-    averaged = [line for line in judgement.lines if line.members_psnr is not None]
+def _ensembles_table(scores: EnlargementScores) -> Table:
+    averaged = [line for line in scores.lines if line.members_psnr is not None]
 
-    def cells(line: Line) -> Iterator[str]:
+    def cells(line: ResultRow) -> Iterator[str]:
         figures = (line.members_psnr, line.test.psnr, line.ensemble_gain_db)
-        yield from (word_number(figure, 2) for figure in figures)
+        yield from (format_number(figure, 2) for figure in figures)
 
     heads = ("Single members' PSNR (dB)", "PSNR of their mean", "Gain of averaging (dB)")
     return _table(averaged, heads, cells, "Averaged images")
 
 
-def _spectra_table(judgement: Judgement) -> Table:
-    truth = judgement.truth
+def _spectra_table(scores: EnlargementScores) -> Table:
+    truth = scores.truth
     knee = int((truth.frequency < truth.knee).sum())
 
-    def cells(line: Line) -> Iterator[str]:
-        yield word_number(power_error(line, truth), 3)
+    def cells(line: ResultRow) -> Iterator[str]:
+        yield format_number(power_error(line, truth), 3)
         correlation = line.spectrum.correlation
-        yield word_number(float(correlation[:knee].mean()) if knee else None, 3)
-        yield word_number(float(correlation[min(knee, len(correlation) - 1)]), 3)
+        yield format_number(float(correlation[:knee].mean()) if knee else None, 3)
+        yield format_number(float(correlation[min(knee, len(correlation) - 1)]), 3)
 
     heads = ("Mean |P/P true − 1| up to the knee", "Mean correlation up to it", "Correlation there")
-    return _table(judgement.lines, heads, cells, f"Up to {truth.knee:.3f} cycles a pixel")
+    return _table(scores.lines, heads, cells, f"Up to {truth.knee:.3f} cycles a pixel")
 
 
-def _calibration_table(judgement: Judgement) -> Table:
-    spread = [line for line in judgement.lines if line.calibration is not None]
+def _calibration_table(scores: EnlargementScores) -> Table:
+    spread = [line for line in scores.lines if line.calibration is not None]
 
-    def cells(line: Line) -> Iterator[str]:
+    def cells(line: ResultRow) -> Iterator[str]:
         if (found := line.calibration) is not None:
             yield str(found.num_members)
             yield from (f"{share:.1%}" for share in (found.within_one, found.within_two))
-            yield word_number(found.rank_correlation, 3)
+            yield format_number(found.rank_correlation, 3)
 
     heads = ("Members", "Errors within 1 spread", "within 2", "Rank correlation of images")
     return _table(spread, heads, cells, "Calibration")
 
 
 def _table(
-    lines: Iterable[Line],
+    lines: Iterable[ResultRow],
     heads: Iterable[str],
-    cells: Callable[[Line], Iterable[str]],
+    cells: Callable[[ResultRow], Iterable[str]],
     title: str,
 ) -> Table:
     rows = (Row(cells=(line.name, *cells(line)), look=LOOKS[line.kind]) for line in lines)

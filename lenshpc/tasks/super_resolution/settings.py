@@ -56,9 +56,9 @@ def scale_of(image_shape: Shape, target_shape: Shape) -> int:
         if target_channels == channels and target_sides == [scale * side for side in sides]:
             return scale
     raise ConfigError(
-        f"low-resolution images are {_word(image_shape)}, high-resolution ones "
-        f"{_word(target_shape)}; expected as many channels, and sides of both that differ by a "
-        f"factor {' or '.join(map(str, SCALES))}: correct the dataset file"
+        f"low-resolution images are {_format_shape(image_shape)}, high-resolution ones "
+        f"{_format_shape(target_shape)}; expected as many channels, and sides of both that differ "
+        f"by a factor {' or '.join(map(str, SCALES))}: correct the dataset file"
     )
 
 
@@ -68,14 +68,14 @@ def check_pairs(settings: SuperResolution, image_shape: Shape, target_shape: Sha
     side, target_side = min(image_shape[1:]), min(target_shape[1:])
     if target_side < MIN_SIDE_PX:
         raise ConfigError(
-            f"high-resolution images are {_word(target_shape)}; SSIM needs {MIN_SIDE_PX} px"
+            f"high-resolution images are {_format_shape(target_shape)}; SSIM needs {MIN_SIDE_PX} px"
         )
     if settings.patch is not None and settings.patch > side:
         raise ConfigError(
             f"method.patch {settings.patch} is larger than the low-resolution images "
-            f"({_word(image_shape)}, ×{scale}); use --set method.patch={side}, or none"
+            f"({_format_shape(image_shape)}, ×{scale}); use --set method.patch={side}, or none"
         )
 
 
-def _word(shape: Shape) -> str:
+def _format_shape(shape: Shape) -> str:
     return " × ".join(map(str, shape))

@@ -8,39 +8,39 @@ from matplotlib.ticker import NullFormatter
 
 from lenshpc.report.content import Figure
 from lenshpc.report.figures import GREY, INK, POWERS, Look, add_legend, draw_figure, look_of
-from lenshpc.tasks.super_resolution.judge import Judgement, Line, Truth
+from lenshpc.tasks.super_resolution.judge import EnlargementScores, ResultRow, Truth
 
 Draw = Callable[[Axes], None]
 
 FREQUENCY = "Spatial frequency (cycles a high-resolution pixel)"
 
 
-def power_error(line: Line, truth: Truth) -> float:
+def power_error(line: ResultRow, truth: Truth) -> float:
     """Return the mean distance from 1 of a line's power ratio, where signal exceeds noise."""
     below = truth.frequency < truth.knee
     return float(np.abs(line.spectrum.ratio[below] - 1).mean()) if below.any() else float("nan")
 
 
-def draw_spectra(judgement: Judgement) -> Iterator[Figure]:
+def draw_spectra(scores: EnlargementScores) -> Iterator[Figure]:
     """Yield power, its ratio to the true one, and the correlation with it, over frequency."""
-    looks, truth = _looks(judgement), judgement.truth
+    looks, truth = _looks(scores), scores.truth
 
     def power(axes: Axes) -> None:
         axes.semilogy(truth.frequency, truth.power, color=INK, label="true images")
-        for line in judgement.lines:
+        for line in scores.lines:
             axes.semilogy(truth.frequency, line.spectrum.power, label=line.name, **looks[line.name])
         axes.axhline(truth.noise, color=GREY, linestyle=":", label="noise floor")
         axes.set(ylabel="Power", title="Power spectrum")
         axes.yaxis.set_major_formatter(POWERS)
 
     def ratio(axes: Axes) -> None:
-        for line in judgement.lines:
+        for line in scores.lines:
             axes.plot(truth.frequency, line.spectrum.ratio, label=line.name, **looks[line.name])
         axes.axhspan(0.9, 1.1, color=GREY, alpha=0.15, linewidth=0)
         axes.set(ylabel="Power over true power", ylim=(0, 2), title="Power, as a part of the true")
 
     def correlation(axes: Axes) -> None:
-        for line in judgement.lines:
+        for line in scores.lines:
             found = line.spectrum.correlation
             axes.plot(truth.frequency, found, label=line.name, **looks[line.name])
         axes.set(ylabel="Correlation", title="Correlation with the true images")
@@ -54,7 +54,7 @@ def draw_spectra(judgement: Judgement) -> Iterator[Figure]:
     for draw in (power, ratio, correlation):
         name = draw.__name__
         yield draw_figure(
-            f"spectrum_{name}", captions[name] + _word_knee(truth), _framed(draw, truth)
+            f"spectrum_{name}", captions[name] + _format_knee(truth), _framed(draw, truth)
         )
 
 
@@ -68,13 +68,13 @@ def _framed(draw: Draw, truth: Truth) -> Draw:
     return framed
 
 
-def _word_knee(truth: Truth) -> str:
+def _format_knee(truth: Truth) -> str:
     return (
         f" Dashed: {truth.knee:.3f} cycles a pixel, beyond which the true images are mostly noise."
     )
 
 
-def _looks(judgement: Judgement) -> dict[str, Look]:
+def _looks(scores: EnlargementScores) -> dict[str, Look]:
     """Return name → line style: models in colours, baselines in grey dashes."""
     dashes = iter(("-", "--", "-.", ":"))
     models = iter(range(24))
@@ -82,16 +82,16 @@ def _looks(judgement: Judgement) -> dict[str, Look]:
         line.name: {"color": GREY, "linestyle": next(dashes), "linewidth": 1.1}
         if line.kind == "baseline"
         else look_of(next(models))
-        for line in judgement.lines
+        for line in scores.lines
     }
 
 
-def draw_calibration(judgement: Judgement) -> Iterator[Figure]:
+def draw_calibration(scores: EnlargementScores) -> Iterator[Figure]:
     """Yield the error of pixels over the spread of the members there, where there are several."""
-    lines = [line for line in judgement.lines if line.calibration is not None]
+    lines = [line for line in scores.lines if line.calibration is not None]
     if not lines:
         return
-    looks, noise = _looks(judgement), np.sqrt(judgement.truth.noise)
+    looks, noise = _looks(scores), np.sqrt(scores.truth.noise)
 
     def draw(axes: Axes) -> None:
         for line in lines:
@@ -118,5 +118,5 @@ def draw_calibration(judgement: Judgement) -> Iterator[Figure]:
     yield draw_figure("spread_calibration", caption, draw)
 
 
-def _colour(looks: dict[str, Look], line: Line) -> Look:
+def _colour(looks: dict[str, Look], line: ResultRow) -> Look:
     return {"color": looks[line.name]["color"]}

@@ -20,14 +20,14 @@ from lenshpc.report.figures import (
     look_of,
     model_looks,
 )
-from lenshpc.statistics.results import Curve, Evaluation, Judgement
+from lenshpc.statistics.results import ClassificationScores, Curve, Evaluation
 from lenshpc.tasks.supervised.merge import Merged, Probabilities
 
 MAX_TICK_CLASSES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class PlottedCurve:
     """One curve of a figure and how it looks; only a `banded` one shows its interval."""
 
     label: str
@@ -38,30 +38,30 @@ class Line:
     banded: bool
 
 
-def headline_of(judgement: Judgement) -> Evaluation:
+def headline_of(scores: ClassificationScores) -> Evaluation:
     """Return the evaluation that stands for the run."""
-    return next(one for one in judgement.evaluations if one.name == judgement.headline)
+    return next(one for one in scores.evaluations if one.name == scores.headline)
 
 
-def shown(judgement: Judgement) -> list[Evaluation]:
+def shown(scores: ClassificationScores) -> list[Evaluation]:
     """Return the lines that figures show: the models, the headline, the best baseline.
 
     Which baseline is best is told by the out-of-fold rows.
     """
-    baselines = [one for one in judgement.evaluations if one.kind == "baseline"]
+    baselines = [one for one in scores.evaluations if one.kind == "baseline"]
     best = max(baselines, key=lambda one: np.nan_to_num(one.oof.auc), default=None)
     return [
         one
-        for one in judgement.evaluations
-        if one.kind == "model" or one.name == judgement.headline or one is best
+        for one in scores.evaluations
+        if one.kind == "model" or one.name == scores.headline or one is best
     ]
 
 
-def looks_of(judgement: Judgement) -> dict[str, Look]:
+def looks_of(scores: ClassificationScores) -> dict[str, Look]:
     """Return name → line style of what figures show."""
-    models = [one.name for one in judgement.evaluations if one.kind == "model"]
+    models = [one.name for one in scores.evaluations if one.kind == "model"]
     looks = model_looks(models)
-    for one in judgement.evaluations:
+    for one in scores.evaluations:
         if one.kind == "baseline":
             looks[one.name] = {"color": GREY, "linestyle": ":"}
         elif one.kind != "model":
@@ -69,13 +69,13 @@ def looks_of(judgement: Judgement) -> dict[str, Look]:
     return looks
 
 
-def _lines(judgement: Judgement, classes: Sequence[str]) -> list[Line]:
+def _lines(scores: ClassificationScores, classes: Sequence[str]) -> list[PlottedCurve]:
     """Return a line a model for two classes; for more, a line a class of the headline."""
-    head = headline_of(judgement)
+    head = headline_of(scores)
     if len(classes) == 2:
-        looks = looks_of(judgement)
+        looks = looks_of(scores)
         return [
-            Line(
+            PlottedCurve(
                 label=_short(one.name),
                 auc=one.test.auc,
                 pr_auc=one.test.pr_auc,
@@ -83,12 +83,12 @@ def _lines(judgement: Judgement, classes: Sequence[str]) -> list[Line]:
                 curve=curve,
                 banded=one is head,
             )
-            for one in shown(judgement)
+            for one in shown(scores)
             for curve in one.curves
         ]
     by_class = {one.label: one for one in head.test.classes}
     return [
-        Line(
+        PlottedCurve(
             label=classes[curve.label],
             auc=by_class[curve.label].auc,
             pr_auc=by_class[curve.label].pr_auc,
@@ -100,10 +100,10 @@ def _lines(judgement: Judgement, classes: Sequence[str]) -> list[Line]:
     ]
 
 
-def draw_curves(judgement: Judgement, merged: Merged) -> Iterator[Figure]:
+def draw_curves(scores: ClassificationScores, merged: Merged) -> Iterator[Figure]:
     """Yield the curves, the scores and the calibration on test rows."""
-    lines = _lines(judgement, merged.classes)
-    head = headline_of(judgement)
+    lines = _lines(scores, merged.classes)
+    head = headline_of(scores)
     whose = head.name if len(merged.classes) == 2 else "each class"
     floor = 0.5 / max(head.test.num_covered, 1)
 
@@ -127,15 +127,15 @@ def draw_curves(judgement: Judgement, merged: Merged) -> Iterator[Figure]:
         "Scores of the test rows by true class; dashed: the threshold.",
         lambda axes: _draw_scores(axes, head, merged),
     )
-    if any(one.reliability for one in shown(judgement)):
+    if any(one.reliability for one in shown(scores)):
         yield draw_figure(
             "reliability",
             f"Calibration on the test rows, bins of equal mass; bars: 95% interval of {head.name}.",
-            lambda axes: _draw_reliability(axes, judgement, merged.classes),
+            lambda axes: _draw_reliability(axes, scores, merged.classes),
         )
 
 
-def _draw_roc(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_roc(axes: Axes, lines: Sequence[PlottedCurve]) -> None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
     for line in lines:
         _fill(axes, line, line.curve.fpr_grid, line.curve.tpr_low, line.curve.tpr_high)
@@ -145,7 +145,7 @@ def _draw_roc(axes: Axes, lines: Sequence[Line]) -> None:
     add_legend(axes, "lower right", "AUC")
 
 
-def _draw_roc_log(axes: Axes, lines: Sequence[Line], floor: float) -> None:
+def _draw_roc_log(axes: Axes, lines: Sequence[PlottedCurve], floor: float) -> None:
     for line in lines:
         grid = np.maximum(line.curve.fpr_grid, floor)
         _fill(axes, line, grid, line.curve.tpr_low, line.curve.tpr_high)
@@ -159,7 +159,7 @@ def _draw_roc_log(axes: Axes, lines: Sequence[Line], floor: float) -> None:
     add_legend(axes, "lower right")
 
 
-def _draw_precision_recall(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_precision_recall(axes: Axes, lines: Sequence[PlottedCurve]) -> None:
     for line in lines:
         curve = line.curve
         _fill(axes, line, curve.recall_grid, curve.precision_low, curve.precision_high)
@@ -171,7 +171,7 @@ def _draw_precision_recall(axes: Axes, lines: Sequence[Line]) -> None:
 
 
 def _fill(
-    axes: Axes, line: Line, grid: Probabilities, low: Probabilities, high: Probabilities
+    axes: Axes, line: PlottedCurve, grid: Probabilities, low: Probabilities, high: Probabilities
 ) -> None:
     if line.banded and len(grid):
         axes.fill_between(grid, low, high, color=line.look["color"], alpha=0.15, linewidth=0)
@@ -207,14 +207,14 @@ def _draw_scores_of(axes: Axes, name: str, color: str, scores: Probabilities) ->
     return int(counts.max())
 
 
-def _draw_reliability(axes: Axes, judgement: Judgement, classes: Sequence[str]) -> None:
-    looks = looks_of(judgement)
+def _draw_reliability(axes: Axes, scores: ClassificationScores, classes: Sequence[str]) -> None:
+    looks = looks_of(scores)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for one in shown(judgement):
+    for one in shown(scores):
         found = one.reliability
         if found is None or one.kind == "baseline":
             continue
-        if one.name == judgement.headline:
+        if one.name == scores.headline:
             reach = np.maximum([found.observed - found.low, found.high - found.observed], 0)
             look = {"color": looks[one.name]["color"], "linewidth": 1.0, "capsize": 2}
             axes.errorbar(found.predicted, found.observed, reach, fmt="none", **look)
@@ -227,19 +227,19 @@ def _draw_reliability(axes: Axes, judgement: Judgement, classes: Sequence[str]) 
     add_legend(axes, "upper left", "ECE")
 
 
-def draw_comparison(judgement: Judgement) -> Iterator[Figure]:
+def draw_comparison(scores: ClassificationScores) -> Iterator[Figure]:
     """Yield bars of AUC and PR AUC on test rows, a line each, with intervals."""
     for key, title in (("auc", "AUC"), ("pr_auc", "PR AUC")):
         yield draw_figure(
             f"compare_{key}",
             f"{title} on the test rows with 95% intervals; hollow: out-of-fold.",
-            lambda axes, key=key, title=title: _draw_bars(axes, judgement, key, title),  # type: ignore[misc]
-            size_inch=(5.2, 1.0 + 0.32 * len(judgement.evaluations)),
+            lambda axes, key=key, title=title: _draw_bars(axes, scores, key, title),  # type: ignore[misc]
+            size_inch=(5.2, 1.0 + 0.32 * len(scores.evaluations)),
         )
 
 
-def _draw_bars(axes: Axes, judgement: Judgement, key: str, title: str) -> None:
-    looks, evaluations = looks_of(judgement), judgement.evaluations
+def _draw_bars(axes: Axes, scores: ClassificationScores, key: str, title: str) -> None:
+    looks, evaluations = looks_of(scores), scores.evaluations
     for at, one in enumerate(evaluations):
         value = getattr(one.test, key)
         color = looks[one.name]["color"]
@@ -261,9 +261,9 @@ def _short(name: str) -> str:
     return fill(inner.removesuffix(")") or kind, 20)
 
 
-def draw_confusions(judgement: Judgement, classes: Sequence[str]) -> Iterator[Figure]:
+def draw_confusions(scores: ClassificationScores, classes: Sequence[str]) -> Iterator[Figure]:
     """Yield the headline's confusion matrices."""
-    head = headline_of(judgement)
+    head = headline_of(scores)
     matrices = {"test": head.test.confusion, "oof": head.oof.confusion}
     words = {"test": "the test rows", "oof": "the out-of-fold rows"}
     if head.corrected is not None:

@@ -10,7 +10,7 @@ from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.delong import compare
 from lenshpc.statistics.ensembles import SELECTION_NOTE
-from lenshpc.statistics.results import Evaluation, Judgement, Kind
+from lenshpc.statistics.results import ClassificationScores, Evaluation, Kind
 from lenshpc.statistics.scores import draw_splits, oof_prior, score_model
 from lenshpc.tasks.supervised.baselines import predict_baselines
 from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge
@@ -22,19 +22,19 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation:
-    """All that is judged of a run: its merged predictions, the judgement, its variants.
+    """All that is evaluated of a run: its merged predictions, their scores, its variants.
 
     `absent` says why there are no baselines.
     """
 
     merged: Merged
-    judgement: Judgement
+    scores: ClassificationScores
     variants: tuple[Trained, ...]
     absent: str | None = None
 
 
 def evaluate(results: RunResults) -> RunEvaluation:
-    """Return the judgement of a run of lens finding or any other classification."""
+    """Return the evaluation of a run of lens finding or any other classification."""
     run, plan, splits = results.run, results.plan, results.splits
     results.say("merging the predictions")
     merged = merge(run, plan, splits, results.missing)
@@ -45,21 +45,21 @@ def evaluate(results: RunResults) -> RunEvaluation:
     prior = Supervised.of(plan.recipe.method).test_prior
     return RunEvaluation(
         merged=merged,
-        judgement=judge(merged, baselines, test_prior=prior, progress=results.say),
+        scores=score_models(merged, baselines, test_prior=prior, progress=results.say),
         variants=score_variants(run, plan, splits, results.missing),
         absent=absent,
     )
 
 
-def judge(
+def score_models(
     merged: Merged,
     baselines: Mapping[str, Probabilities],
     *,
     test_prior: float | None = None,
     progress: Progress = lambda _: None,
     seed: int = 0,
-) -> Judgement:
-    """Return the judgement of merged predictions and of baselines on the same rows.
+) -> ClassificationScores:
+    """Return the scores of merged predictions and of baselines on the same rows.
 
     `test_prior` is the share of positives declared for test rows, never one counted there. The
     test labels reach figures only: no threshold, weight or choice depends on them.
@@ -86,7 +86,7 @@ def judge(
         for name, values in merged.probabilities.items()
         if np.isfinite(values[testing]).any()
     }
-    return Judgement(
+    return ClassificationScores(
         headline=merged.headline,
         evaluations=tuple(evaluations),
         comparisons=compare(

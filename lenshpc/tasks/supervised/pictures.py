@@ -10,8 +10,8 @@ import pandas as pd
 
 from lenshpc.errors import LensHpcError
 from lenshpc.report.content import Block, Gallery, Picture, Prose
+from lenshpc.report.format import format_number
 from lenshpc.report.pictures import Stretch, colours, encode_png, overlay, stretch_of
-from lenshpc.report.words import word_number
 from lenshpc.run.results import RunResults
 from lenshpc.store import Store
 
@@ -87,7 +87,7 @@ def _picture(line: dict[Hashable, Any], pixels: Bytes, classes: Sequence[str]) -
     return Picture(
         png=encode_png(pixels),
         text=f"{line['id']}: {true} taken for {taken}",
-        caption=word_number(line["p_true"]) + (f", for {taken}" if len(classes) > 2 else ""),
+        caption=format_number(line["p_true"]) + (f", for {taken}" if len(classes) > 2 else ""),
     )
 
 

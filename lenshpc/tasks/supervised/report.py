@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lenshpc.errors import DataError
-from lenshpc.report.common import common_sections, open_or_tell, partial_banner, word_reading
+from lenshpc.report.common import common_sections, format_overview, open_or_tell, partial_banner
 from lenshpc.report.content import (
     Block,
     Column,
@@ -20,12 +20,12 @@ from lenshpc.report.content import (
     Table,
 )
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
+from lenshpc.report.format import format_count, format_coverage, format_number
 from lenshpc.report.summary import summarise, without_nan
-from lenshpc.report.words import word_count, word_covered, word_number
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults
-from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Evaluation, Judgement
+from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, ClassificationScores, Evaluation
 from lenshpc.statistics.scores import find_mistakes
 from lenshpc.store import Store
 from lenshpc.tasks.supervised import tables
@@ -75,21 +75,21 @@ NOTHING = Extra()
 
 def build(results: RunResults, found: RunEvaluation, extra: Extra = NOTHING) -> Report:
     """Return the report of a run that tells classes apart; `extra` is what its task adds to it."""
-    plan, merged, judgement = results.plan, found.merged, found.judgement
-    mistakes = _all_mistakes(merged, headline_of(judgement))
+    plan, merged, scores = results.plan, found.merged, found.scores
+    mistakes = _all_mistakes(merged, headline_of(scores))
     content = {
-        **_content(results, judgement, mistakes, found.absent),
+        **_content(results, scores, mistakes, found.absent),
         **without_nan({**variants_content(found.variants), **extra.content}),
     }
     binary = len(plan.classes) == 2
     return Report(
         title=results.run.name,
-        reading=word_reading(content, f" of {', '.join(plan.classes)}"),
+        reading=format_overview(content, f" of {', '.join(plan.classes)}"),
         banners=partial_banner(content),
         headline=_headline(content, binary=binary),
-        overview=tables.models_table(judgement, "test", binary=binary),
+        overview=tables.models_table(scores, "test", binary=binary),
         sections=(
-            *_sections(results, merged, judgement, mistakes),
+            *_sections(results, merged, scores, mistakes),
             *variants_section(found.variants),
             *extra.sections,
             *common_sections(results, content),
@@ -116,24 +116,24 @@ def _all_mistakes(merged: Merged, head: Evaluation) -> pd.DataFrame:
 
 
 def _content(
-    results: RunResults, judgement: Judgement, mistakes: pd.DataFrame, absent: str | None
+    results: RunResults, scores: ClassificationScores, mistakes: pd.DataFrame, absent: str | None
 ) -> Mapping[str, Any]:
     """Return what report.json holds."""
-    head = headline_of(judgement)
+    head = headline_of(scores)
     keys = ("auc", "auc_low", "auc_high", "num_rows", "num_covered")
     content: Mapping[str, Any] = without_nan(
         {
             **summarise(results),
             "headline": {"name": head.name} | {key: getattr(head.test, key) for key in keys},
-            "models": [_model(one) for one in judgement.evaluations],
-            "comparisons": [asdict(one) for one in judgement.comparisons],
-            "weights": judgement.weights,
-            "test_prior": judgement.test_prior,
-            "oof_prior": judgement.oof_prior,
+            "models": [_model(one) for one in scores.evaluations],
+            "comparisons": [asdict(one) for one in scores.comparisons],
+            "weights": scores.weights,
+            "test_prior": scores.test_prior,
+            "oof_prior": scores.oof_prior,
             "mistakes": _mistakes(mistakes.head(NUM_MISTAKES), results.plan.classes),
             "num_mistakes": len(mistakes),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": [*word_notes(results.plan, head, absent), *judgement.notes],
+            "notes": [*format_notes(results.plan, head, absent), *scores.notes],
         }
     )
     return content
@@ -170,59 +170,59 @@ def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
     head = content["headline"]
     whose = "the ensemble" if head["name"] == "ensemble" else head["name"]
     kind = "" if binary else " (mean over classes, each against the rest)"
-    covered = word_covered(head["num_covered"], head["num_rows"])
-    low, high = word_number(head["auc_low"]), word_number(head["auc_high"])
+    covered = format_coverage(head["num_covered"], head["num_rows"])
+    low, high = format_number(head["auc_low"]), format_number(head["auc_high"])
     return Headline(
         label=f"Test ROC AUC{kind} of {whose}",
-        value=word_number(head["auc"]),
+        value=format_number(head["auc"]),
         range=f"{LEVEL:.0%} interval {low} to {high}, {covered} test images",
     )
 
 
 def _sections(
-    results: RunResults, merged: Merged, judgement: Judgement, mistakes: pd.DataFrame
+    results: RunResults, merged: Merged, scores: ClassificationScores, mistakes: pd.DataFrame
 ) -> Iterator[Section]:
     """Yield the sections that have something to show."""
     say, classes = results.say, merged.classes
     say("drawing the curves")
-    yield Section(title="Models", blocks=tuple(_models(judgement, classes)))
-    yield Section(title="Curves", blocks=tuple(draw_curves(judgement, merged)))
-    blocks: Iterable[Block] = draw_confusions(judgement, classes)
-    report = tables.per_class_table(judgement, classes)
+    yield Section(title="Models", blocks=tuple(_models(scores, classes)))
+    yield Section(title="Curves", blocks=tuple(draw_curves(scores, merged)))
+    blocks: Iterable[Block] = draw_confusions(scores, classes)
+    report = tables.per_class_table(scores, classes)
     yield Section(title="What is taken for what", blocks=(*blocks, report))
     store, absent = open_or_tell(results, "No images")
     yield Section(
         title="Most confident mistakes",
-        blocks=tuple(_worst(results, store, mistakes, judgement)) + absent,
+        blocks=tuple(_worst(results, store, mistakes, scores)) + absent,
     )
-    looked = (*_numbers(store, merged, judgement, results), *_embedding(results, merged))
+    looked = (*_numbers(store, merged, scores, results), *_embedding(results, merged))
     if looked:
         yield Section(title="Images and features", blocks=looked)
 
 
-def _models(judgement: Judgement, classes: Sequence[str]) -> Iterator[Block]:
+def _models(scores: ClassificationScores, classes: Sequence[str]) -> Iterator[Block]:
     binary = len(classes) == 2
-    yield tables.models_table(judgement, "test", binary=binary, title="On the test rows")
-    yield tables.rare_table(judgement, binary=binary)
+    yield tables.models_table(scores, "test", binary=binary, title="On the test rows")
+    yield tables.rare_table(scores, binary=binary)
     if not binary:
-        yield tables.classes_auc_table(judgement, classes)
-    yield tables.models_table(judgement, "oof", binary=binary, title="Out-of-fold")
-    yield from draw_comparison(judgement)
+        yield tables.classes_auc_table(scores, classes)
+    yield tables.models_table(scores, "oof", binary=binary, title="Out-of-fold")
+    yield from draw_comparison(scores)
     if binary:
-        yield tables.thresholds_table(judgement)
+        yield tables.thresholds_table(scores)
     optional = (
-        tables.combinations_table(judgement),
-        tables.comparisons_table(judgement),
-        tables.rotation_table(judgement),
+        tables.combinations_table(scores),
+        tables.comparisons_table(scores),
+        tables.rotation_table(scores),
     )
     yield from (table for table in optional if table.rows)
 
 
 def _worst(
-    results: RunResults, store: Store | None, mistakes: pd.DataFrame, judgement: Judgement
+    results: RunResults, store: Store | None, mistakes: pd.DataFrame, scores: ClassificationScores
 ) -> Iterator[Block]:
-    head, classes = headline_of(judgement), results.plan.classes
-    covered = word_covered(head.test.num_covered, head.test.num_rows)
+    head, classes = headline_of(scores), results.plan.classes
+    covered = format_coverage(head.test.num_covered, head.test.num_rows)
     if mistakes.empty:
         yield Prose(text=f"None among {covered} test images.", soft=False)
         return
@@ -243,8 +243,8 @@ def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
                 one["id"],
                 one["class"],
                 one["predicted"],
-                word_number(one["p_class"]),
-                word_number(one["p_predicted"]),
+                format_number(one["p_class"]),
+                format_number(one["p_predicted"]),
             )
         )
         for one in _mistakes(mistakes, classes)
@@ -259,11 +259,11 @@ def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
 
 
 def _numbers(
-    store: Store | None, merged: Merged, judgement: Judgement, results: RunResults
+    store: Store | None, merged: Merged, scores: ClassificationScores, results: RunResults
 ) -> Iterator[Block]:
     if store is not None:
         results.say("drawing scores against what is known of the images")
-        yield from draw_numbers(merged, judgement.headline, known_numbers(store))
+        yield from draw_numbers(merged, scores.headline, known_numbers(store))
 
 
 def _embedding(results: RunResults, merged: Merged) -> Iterator[Block]:
@@ -291,7 +291,7 @@ def _embedding(results: RunResults, merged: Merged) -> Iterator[Block]:
     )
 
 
-def word_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[str]:
+def format_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[str]:
     """Yield what a reader must know to believe the figures, a sentence or two each."""
     yield _note_on_decision(plan)
     yield from (NOTE_ON_MEANS, NOTE_ON_FOLDS, NOTE_ON_INTERVALS)
@@ -299,7 +299,7 @@ def word_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[str
     yield from _notes_on_figures(head, binary=len(plan.classes) == 2)
     if head.test.auc_low == 1:
         yield (
-            f"The test AUC is 1: no pair among {word_count(head.test.num_covered, 'row')} is in "
+            f"The test AUC is 1: no pair among {format_count(head.test.num_covered, 'row')} is in "
             "the wrong order. Resampling such rows gives an interval of no width; the true AUC "
             "may be lower."
         )

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lenshpc.report.content import Column, Row, Table
-from lenshpc.report.words import word_covered, word_interval, word_number, word_p
-from lenshpc.statistics.results import Decision, Evaluation, Judgement, Scores
+from lenshpc.report.format import format_coverage, format_interval, format_number, format_p_value
+from lenshpc.statistics.results import ClassificationScores, Decision, Evaluation, Scores
 from lenshpc.tasks.supervised.curves import headline_of
 
 LOOKS = {"model": "", "ensemble": "strong", "combination": "", "baseline": "weak"}
@@ -27,9 +27,9 @@ RARE = {
 CALIBRATION = {"brier": "Brier", "ece": "ECE"}
 
 
-def main_lines(judgement: Judgement) -> list[Evaluation]:
+def main_lines(scores: ClassificationScores) -> list[Evaluation]:
     """Return all lines but the ways to combine models, which have a table of their own."""
-    return [one for one in judgement.evaluations if one.kind != "combination"]
+    return [one for one in scores.evaluations if one.kind != "combination"]
 
 
 def columns(*titles: str) -> tuple[Column, ...]:
@@ -37,46 +37,48 @@ def columns(*titles: str) -> tuple[Column, ...]:
     return tuple(Column(title=title) for title in titles)
 
 
-def word_auc(scores: Scores) -> str:
+def format_auc(scores: Scores) -> str:
     """Return the AUC with its interval."""
-    return word_interval(scores.auc, scores.auc_low, scores.auc_high)
+    return format_interval(scores.auc, scores.auc_low, scores.auc_high)
 
 
-def models_table(judgement: Judgement, split: str, *, binary: bool, title: str = "") -> Table:
+def models_table(
+    scores: ClassificationScores, split: str, *, binary: bool, title: str = ""
+) -> Table:
     """Return the table of models, ensembles and baselines on one split, `test` or `oof`."""
 
     def cells(one: Evaluation) -> Iterator[str]:
-        scores: Scores = getattr(one, split)
-        yield word_auc(scores)
-        yield from (word_number(getattr(scores, key)) for key in PLAIN)
+        part: Scores = getattr(one, split)
+        yield format_auc(part)
+        yield from (format_number(getattr(part, key)) for key in PLAIN)
         if binary:
-            yield word_number(one.threshold)
-        yield word_covered(scores.num_covered, scores.num_rows)
+            yield format_number(one.threshold)
+        yield format_coverage(part.num_covered, part.num_rows)
 
     thresholds = ("Threshold",) if binary else ()
     heads = columns("Model", "AUC [interval]", *PLAIN.values(), *thresholds, "Rows")
-    return _lines(main_lines(judgement), heads, cells, title)
+    return _lines(main_lines(scores), heads, cells, title)
 
 
-def rare_table(judgement: Judgement, *, binary: bool) -> Table:
+def rare_table(scores: ClassificationScores, *, binary: bool) -> Table:
     """Return what a survey asks: the recall at few false positives, and the calibration."""
     keys = RARE | CALIBRATION if binary else CALIBRATION
     title = "Few false positives, and calibration" if binary else "Calibration"
     heads = columns("Test rows", *keys.values())
     return _lines(
-        main_lines(judgement),
+        main_lines(scores),
         heads,
         lambda one: (_with_interval(one.test, key) for key in keys),
         title,
     )
 
 
-def classes_auc_table(judgement: Judgement, classes: Sequence[str]) -> Table:
+def classes_auc_table(scores: ClassificationScores, classes: Sequence[str]) -> Table:
     """Return the AUC of each class against the rest, and the mean over pairs of classes."""
     return _lines(
-        main_lines(judgement),
+        main_lines(scores),
         columns("Test AUC of each class against the rest", *classes, "Mean over pairs"),
-        lambda one: map(word_number, (*one.test.class_auc, one.test.auc_ovo)),
+        lambda one: map(format_number, (*one.test.class_auc, one.test.auc_ovo)),
         "Each class",
     )
 
@@ -93,12 +95,12 @@ def _lines(
 
 def _with_interval(scores: Scores | Decision, key: str) -> str:
     low, high = scores.intervals.get(key, (None, None))
-    return word_interval(getattr(scores, key), low, high)
+    return format_interval(getattr(scores, key), low, high)
 
 
-def thresholds_table(judgement: Judgement) -> Table:
+def thresholds_table(scores: ClassificationScores) -> Table:
     """Return the headline's two decisions on test rows, with intervals where there are any."""
-    head = headline_of(judgement)
+    head = headline_of(scores)
     keys = ("f1", "precision", "recall", "balanced_accuracy")
     decisions: dict[str, tuple[float | None, Scores | Decision]] = {
         "best F1 out-of-fold": (head.threshold, head.test),
@@ -109,22 +111,22 @@ def thresholds_table(judgement: Judgement) -> Table:
         ),
     }
     rows = (
-        Row(cells=(name, word_number(cut), *(_with_interval(found, key) for key in keys)))
+        Row(cells=(name, format_number(cut), *(_with_interval(found, key) for key in keys)))
         for name, (cut, found) in decisions.items()
     )
     heads = columns(f"{head.name}, test rows", "Threshold", *(PLAIN[key] for key in keys))
     return Table(title="Decisions", columns=heads, rows=tuple(rows))
 
 
-def per_class_table(judgement: Judgement, classes: Sequence[str]) -> Table:
+def per_class_table(scores: ClassificationScores, classes: Sequence[str]) -> Table:
     """Return the classification report of the headline on test rows."""
-    head = headline_of(judgement)
+    head = headline_of(scores)
     keys = ("precision", "recall", "f1", "auc", "pr_auc")
     rows = (
         Row(
             cells=(
                 classes[one.label],
-                *(word_number(getattr(one, key)) for key in keys),
+                *(format_number(getattr(one, key)) for key in keys),
                 f"{one.support:,}",
             )
         )
@@ -134,32 +136,32 @@ def per_class_table(judgement: Judgement, classes: Sequence[str]) -> Table:
     return Table(title=f"Each class, {head.name}, test rows", columns=heads, rows=tuple(rows))
 
 
-def comparisons_table(judgement: Judgement) -> Table:
+def comparisons_table(scores: ClassificationScores) -> Table:
     """Return the paired differences of AUC with DeLong's probabilities."""
     rows = (
         Row(
             cells=(
                 f"{one.first} − {one.second}",
-                word_interval(one.difference, one.low, one.high),
-                word_p(one.p_value),
-                word_p(one.p_holm),
+                format_interval(one.difference, one.low, one.high),
+                format_p_value(one.p_value),
+                format_p_value(one.p_holm),
             )
         )
-        for one in judgement.comparisons
+        for one in scores.comparisons
     )
     heads = columns("Difference of test AUC", "Value [interval]", "p (DeLong)", "p (Holm)")
     return Table(title="Paired comparisons", columns=heads, rows=tuple(rows))
 
 
-def combinations_table(judgement: Judgement) -> Table:
+def combinations_table(scores: ClassificationScores) -> Table:
     """Return the ways to combine models, with the weights that were fitted out-of-fold."""
-    combined = [one for one in judgement.evaluations if one.kind in {"ensemble", "combination"}]
+    combined = [one for one in scores.evaluations if one.kind in {"ensemble", "combination"}]
 
     def cells(one: Evaluation) -> Iterator[str]:
-        weights = judgement.weights.get(one.name, {})
-        yield word_auc(one.oof)
-        yield word_auc(one.test)
-        yield from (word_number(getattr(one.test, key)) for key in ("pr_auc", "f1", "log_loss"))
+        weights = scores.weights.get(one.name, {})
+        yield format_auc(one.oof)
+        yield format_auc(one.test)
+        yield from (format_number(getattr(one.test, key)) for key in ("pr_auc", "f1", "log_loss"))
         yield ", ".join(f"{name} {value:.2f}" for name, value in weights.items()) or "equal"
 
     heads = (
@@ -169,15 +171,15 @@ def combinations_table(judgement: Judgement) -> Table:
     return _lines(combined, heads, cells, "Combinations of models")
 
 
-def rotation_table(judgement: Judgement) -> Table:
+def rotation_table(scores: ClassificationScores) -> Table:
     """Return the AUC on images turned by 90°."""
-    turned = [one for one in judgement.evaluations if one.rotation is not None]
+    turned = [one for one in scores.evaluations if one.rotation is not None]
 
     def cells(one: Evaluation) -> Iterator[str]:
         if one.rotation is not None:
             found = one.rotation
-            yield from (word_number(one.test.auc), word_number(found.auc))
-            yield word_interval(found.change, found.change_low, found.change_high)
+            yield from (format_number(one.test.auc), format_number(found.auc))
+            yield format_interval(found.change, found.change_low, found.change_high)
 
     heads = columns("Model", "Test AUC", "Turned by 90°", "Change [interval]")
     return _lines(turned, heads, cells, "Images turned by 90°")

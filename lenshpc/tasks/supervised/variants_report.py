@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lenshpc.report.content import Block, Column, Prose, Row, Section, Table
-from lenshpc.report.words import word_interval, word_metric, word_number, word_p
+from lenshpc.report.format import format_interval, format_metric, format_number, format_p_value
 from lenshpc.statistics.results import LEVEL
 from lenshpc.tasks.supervised.variants import (
     METRICS,
@@ -58,10 +58,10 @@ def _differences(differences: Sequence[PairedDifference]) -> Table:
             Row(
                 cells=(
                     f"{one.first} − {one.second}",
-                    f"test {word_metric(one.metric)}",
+                    f"test {format_metric(one.metric)}",
                     str(one.num_pairs),
-                    word_interval(one.difference, one.low, one.high),
-                    word_p(one.p_value),
+                    format_interval(one.difference, one.low, one.high),
+                    format_p_value(one.p_value),
                 )
             )
             for one in differences
@@ -76,15 +76,21 @@ def _trainings(trained: Sequence[Trained], network: str, metric: Metric) -> Tabl
     found = {(one.member.fold, one.member.seed, one.member.model): one for one in mine}
     runs = sorted({(one.member.fold, one.member.seed) for one in mine})
 
-    def word(fold: int, seed: int, model: str) -> str:
-        return word_number(getattr(found.get((fold, seed, model)), metric, None))
+    def format_training(fold: int, seed: int, model: str) -> str:
+        return format_number(getattr(found.get((fold, seed, model)), metric, None))
 
     more = f" (the first {MAX_TRAININGS})" if len(runs) > MAX_TRAININGS else ""
     return Table(
-        title=f"Test {word_metric(metric)} of each training of {network}{more}",
+        title=f"Test {format_metric(metric)} of each training of {network}{more}",
         columns=tuple(Column(title=title) for title in ("Fold", "Seed", *models)),
         rows=tuple(
-            Row(cells=(str(fold), str(seed), *(word(fold, seed, model) for model in models)))
+            Row(
+                cells=(
+                    str(fold),
+                    str(seed),
+                    *(format_training(fold, seed, model) for model in models),
+                )
+            )
             for fold, seed in runs[:MAX_TRAININGS]
         ),
     )

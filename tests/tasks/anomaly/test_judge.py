@@ -72,7 +72,7 @@ def test_scores_are_means_over_members_on_one_scale(strange, merged):
 
 def test_figures_are_those_of_scikit_learn_and_scipy(merged):
     line = next(
-        one for one in anomaly.judge_scores(merged, quantile=0.9) if one.name == "conv_ae mse"
+        one for one in anomaly.score_models(merged, quantile=0.9) if one.name == "conv_ae mse"
     )
     values, split = merged.values[line.name], merged.rows["split"].to_numpy()
     assert line.threshold == pytest.approx(np.quantile(values[split == "oof"], 0.9))
@@ -103,7 +103,7 @@ def test_the_threshold_does_not_see_other_classes(merged):
         turned=merged.turned,
         heads=merged.heads,
     )
-    before, after = (anomaly.judge_scores(one, quantile=0.95) for one in (merged, other))
+    before, after = (anomaly.score_models(one, quantile=0.95) for one in (merged, other))
     assert [one.threshold for one in before] == [one.threshold for one in after]
 
 

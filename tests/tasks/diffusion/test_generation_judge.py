@@ -8,7 +8,7 @@ from generation_run import FAULT, NUM_FEATURES, make_generation_run
 from lenshpc.data.decoded import Decoded
 from lenshpc.errors import DataError
 from lenshpc.statistics.image_metrics import blurred
-from lenshpc.tasks.diffusion.judge import judge, powers, read_images
+from lenshpc.tasks.diffusion.judge import powers, read_images, score_images
 from lenshpc.tasks.diffusion.memorisation import memorised
 
 
@@ -18,25 +18,25 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def judgement(run):
-    return judge(*run)
+def scores(run):
+    return score_images(*run)
 
 
-def test_lines_are_members_on_both_splits_and_the_mixture(judgement, run):
+def test_lines_are_members_on_both_splits_and_the_mixture(scores, run):
     _, plan, *_ = run
     names = [member.name for member in plan.members]
-    assert [(one.name, one.split, one.num_rows) for one in judgement.lines] == [
+    assert [(one.name, one.split, one.num_rows) for one in scores.lines] == [
         (names[0], "oof", 32),
         (names[0], "test", 32),
         (names[1], "oof", 32),
         (names[1], "test", 32),
         ("unet", "test", 32),
     ]
-    assert judgement.head.name == "unet"
+    assert scores.head.name == "unet"
 
 
-def test_distances_stand_between_floor_and_control(judgement):
-    for line in judgement.lines:
+def test_distances_stand_between_floor_and_control(scores):
+    for line in scores.lines:
         one = line.measure("FD-lens")
         assert one.floor.mean < one.generated.mean < one.control.mean
         assert one.over_floor == one.generated.mean / one.floor.mean
@@ -46,16 +46,16 @@ def test_distances_stand_between_floor_and_control(judgement):
         assert one.floor.mean < one.generated.mean < one.control.mean
 
 
-def test_members_take_turns_in_the_mixture(judgement, run):
+def test_members_take_turns_in_the_mixture(scores, run):
     parts = [read_images(*run, member, "test") for member in run[1].members]
-    mixture = judgement.images.pixels["sample"]
+    mixture = scores.images.pixels["sample"]
     for at in range(len(mixture)):
         assert np.array_equal(mixture[at], parts[at % 2].pixels["sample"][at])
 
 
-def test_constant_fault_shows_in_pixels_and_profile(judgement):
+def test_constant_fault_shows_in_pixels_and_profile(scores):
     for name in ("pixels", "radial profile"):
-        one = judgement.head.measure(name)
+        one = scores.head.measure(name)
         assert one.floor.mean + FAULT / 4 < one.generated.mean < one.floor.mean + 2 * FAULT
 
 
@@ -78,10 +78,10 @@ def test_copies_of_training_images_are_noticed_also_when_turned(tmp_path):
     np.testing.assert_allclose(copied, images.pixels["sample"], atol=1e-6)
 
 
-def test_new_images_are_no_copies(judgement, run):
+def test_new_images_are_no_copies(scores, run):
     _, plan, splits, store = run
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
-    pixels = judgement.images.pixels
+    pixels = scores.images.pixels
     clean = pixels["sample"] - np.float32(FAULT)
     found = memorised(clean, pixels["real"], training, Decoded(store, plan.recipe.data))
     assert found.ratio == pytest.approx(1, abs=0.3)
@@ -94,4 +94,4 @@ def test_images_that_are_not_finite_are_refused(tmp_path):
     array = zarr.open_array(paths.member(plan.members[0].name).arrays, path="sample", mode="r+")
     array[0, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match="has an array 'sample' that is not finite everywhere"):
-        judge(*run)
+        score_images(*run)

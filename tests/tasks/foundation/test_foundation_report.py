@@ -15,7 +15,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import expand, save_plan, scored_rows
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.results import gather
-from lenshpc.tasks.foundation.judge import judge_errors, merge_errors
+from lenshpc.tasks.foundation.judge import merge_errors, score_errors
 
 SIDE, NUM_ROWS = 32, 120
 
@@ -61,7 +61,7 @@ def pretrained(tmp_path_factory):
 
 def test_errors_are_means_over_members_beside_the_better_filling(pretrained):
     merged = merge_errors(pretrained.paths, pretrained.plan, pretrained.splits)
-    lines = judge_errors(merged, pretrained.plan)
+    lines = score_errors(merged, pretrained.plan)
     found = [(line.split, line.rows, line.num_rows) for line in lines]
     assert found == [
         ("test", "learnt classes", 20),
@@ -80,10 +80,10 @@ def test_errors_are_means_over_members_beside_the_better_filling(pretrained):
 def test_missing_member_leaves_rows_without_an_error(pretrained):
     plan = pretrained.plan
     merged = merge_errors(pretrained.paths, plan, pretrained.splits, plan.members[:1])
-    test, oof, *_ = judge_errors(merged, plan)
+    test, oof, *_ = score_errors(merged, plan)
     assert (test.num_rows, oof.num_rows) == (20, 20)
     assert oof.error == pytest.approx(0.21)
-    (empty, *_) = judge_errors(
+    (empty, *_) = score_errors(
         merge_errors(pretrained.paths, plan, pretrained.splits, plan.members), plan
     )
     assert empty.num_rows == 0

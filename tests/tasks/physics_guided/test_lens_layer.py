@@ -8,9 +8,9 @@ import torch
 from torch.autograd import gradcheck
 
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.prep.simulation.darkroom import Darkroom
+from lenshpc.prep.simulation.darkroom import HaloRenderer
 from lenshpc.prep.simulation.draws import Stream
-from lenshpc.tasks.physics_guided.lens_layer import Lens, LensLayer, light_of
+from lenshpc.tasks.physics_guided.lens_layer import Lens, LensRenderer, light_of
 from lenshpc.tasks.physics_guided.settings import Physics
 
 SCALE, SIDE = 0.25, 25  # an odd side has a pixel in the very middle
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("seeded")
 
 def make(lens="sis", side=SIDE, scale=SCALE, **settings):
     settings = {"ring_arcsec": (0.0, 3.0), **settings}
-    return LensLayer(Physics(pixel_scale_arcsec=scale, lens=lens, **settings), side, scale)
+    return LensRenderer(Physics(pixel_scale_arcsec=scale, lens=lens, **settings), side, scale)
 
 
 def lens_of(**numbers):
@@ -160,7 +160,7 @@ def noise_free(lens, side, num):
         "noise": None,
         "halo_axis_ratio": (0.7, 0.9) if lens == "sie" else (1, 1),
     }
-    darkroom = Darkroom(settings=Dataset.model_validate(value).simulate, num_pixels=side)
+    darkroom = HaloRenderer(settings=Dataset.model_validate(value).simulate, num_pixels=side)
     samples = [darkroom.make(Stream(0, "train", "no"), number) for number in range(num)]
     images = torch.tensor(np.array([sample.image for sample in samples])).float()
     return images, torch.tensor([sample.truth["theta_e_arcsec"] for sample in samples])

@@ -7,7 +7,7 @@ from torch.nn import functional
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.physics_guided.lens_layer import LensLayer
+from lenshpc.tasks.physics_guided.lens_layer import LensRenderer
 from lenshpc.tasks.physics_guided.settings import PhysicsGuided as Settings
 
 PHYSICS = {"pixel_scale_arcsec": 0.1, "curriculum": (0.2, 0.6), "weight": 0.5, "source_side": 8}
@@ -45,7 +45,7 @@ def test_weight_rises_evenly_over_its_part_of_the_training():
 def test_loss_is_the_classifications_and_the_weighted_loss_of_the_lenses():
     task = make()
     model, batch = task.build_model("test_resnet").eval(), batch_at(1.0)
-    layer = LensLayer(task._physics, 32, 0.2)  # two pixels of the store make one
+    layer = LensRenderer(task._physics, 32, 0.2)  # two pixels of the store make one
     features = model.features(batch["image"])
     physics = layer.losses(batch["image"], layer.lens(model.lens(features))).mean()
     expected = functional.cross_entropy(model.head(features), LABELS) + 0.5 * physics
@@ -88,7 +88,7 @@ def test_files_keep_the_lens_and_the_loss_of_each_row():
     model, batch = task.build_model("test_resnet").eval(), batch_at(1.0)
     found = task.infer(model, batch)
     raw = model.lens(model.features(batch["image"]))
-    layer = LensLayer(task._physics, 32, 0.2)
+    layer = LensRenderer(task._physics, 32, 0.2)
     for name, column in layer.lens(raw)._asdict().items():
         torch.testing.assert_close(found[name], column)
     losses = layer.losses(batch["image"], layer.lens(raw))
@@ -103,7 +103,7 @@ def test_redrawn_images_lie_in_the_ring():
     found = task.reconstruct(model, batch)
     shapes = {name: tuple(values.shape) for name, values in found.items()}
     assert shapes == {"light": (4, 32, 32), "render": (4, 32, 32), "source": (4, 8, 8)}
-    outside = ~LensLayer(task._physics, 32, 0.2).ring
+    outside = ~LensRenderer(task._physics, 32, 0.2).ring
     assert found["light"][:, outside].eq(0).all()
     assert found["render"][:, outside].eq(0).all()
     assert (found["light"] - found["render"]).abs().mean() < found["light"].abs().mean()

@@ -65,4 +65,4 @@ def test_baselines_of_another_store_are_refused(run):
         _ = results.store
     found = evaluate(replace(results, splits=run.splits))
     assert "no longer the store" in found.absent
-    assert "baseline" not in {one.kind for one in found.judgement.evaluations}
+    assert "baseline" not in {one.kind for one in found.scores.evaluations}

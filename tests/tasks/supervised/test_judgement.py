@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lenshpc.tasks.supervised.judge import judge
+from lenshpc.tasks.supervised.judge import score_models
 from lenshpc.tasks.supervised.merge import merge
 
 
@@ -14,7 +14,7 @@ def merged(run):
 
 def test_lines_stand_in_the_order_of_models_ensembles_baselines(merged):
     baseline = {"baseline": merged.probabilities["resnet18"]}
-    found = judge(merged, baseline, test_prior=0.1)
+    found = score_models(merged, baseline, test_prior=0.1)
     assert [(one.name, one.kind) for one in found.evaluations] == [
         ("resnet18", "model"),
         ("resnet34", "model"),
@@ -37,12 +37,12 @@ def test_lines_stand_in_the_order_of_models_ensembles_baselines(merged):
 
 
 def test_no_decision_moves_with_test_labels(merged):
-    expected = judge(merged, {}, test_prior=0.1)
+    expected = score_models(merged, {}, test_prior=0.1)
     rows = merged.rows.copy()
     testing = rows["split"] == "test"
     shuffled = np.random.default_rng(0).permutation(rows.loc[testing, "label"])
     rows.loc[testing, "label"] = shuffled
-    found = judge(replace(merged, rows=rows), {}, test_prior=0.1)
+    found = score_models(replace(merged, rows=rows), {}, test_prior=0.1)
     for one, other in zip(found.evaluations, expected.evaluations, strict=True):
         assert one.threshold == other.threshold
         assert one.corrected.threshold == other.corrected.threshold

@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from lenshpc.launch.healing import heal
+from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.registry import JobRecord, intents, record, records
 from lenshpc.run.paths import RunPaths
 
@@ -48,34 +48,34 @@ def ids(run):
 
 def test_job_in_the_queue_is_found_by_the_path_of_its_script(interrupted, place):
     place("squeue", f"echo '77|/r/slurm/{OTHER}.sh x'; echo '78|/r/slurm/{TOKEN}.sh {TOKEN}.pkl'")
-    assert heal(interrupted) == ""
+    assert reconcile(interrupted) == ""
     assert ids(interrupted) == (["78"], 0)
 
 
 def test_job_that_has_ended_is_found_in_the_accounting(interrupted, place):
     place("squeue", "true")
     place("sacct", f"echo '78_0|sbatch --parsable /r/slurm/{TOKEN}.sh {TOKEN}.pkl'")
-    assert heal(interrupted) == ""
+    assert reconcile(interrupted) == ""
     assert ids(interrupted) == (["78"], 0)
 
 
 def test_job_that_everybody_forgot_is_found_by_its_link(interrupted, place):
     place("squeue", "true")
     (interrupted.slurm / "78_1_submitted.pkl").symlink_to(f"{TOKEN}.pkl")
-    assert heal(interrupted) == ""
+    assert reconcile(interrupted) == ""
     assert ids(interrupted) == (["78"], 0)
 
 
 def test_job_that_nobody_knows_was_never_sent(interrupted, place):
     place("squeue", f"echo '77|/r/slurm/{OTHER}.sh {OTHER}.pkl'")
-    assert heal(interrupted) == ""
+    assert reconcile(interrupted) == ""
     assert ids(interrupted) == ([], 0)
 
 
 def test_nothing_is_decided_while_the_controller_is_silent(interrupted, place):
     told = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     place("squeue", f"echo '{told}' >&2; exit 1")
-    assert heal(interrupted) == f"squeue failed: {told}"
+    assert reconcile(interrupted) == f"squeue failed: {told}"
     assert ids(interrupted) == ([], 1)
 
 
@@ -83,7 +83,7 @@ def test_nothing_is_decided_while_another_command_sends(interrupted, place):
     place("squeue", "true")
     with (interrupted.slurm / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert heal(interrupted) == "another command is sending"
+        assert reconcile(interrupted) == "another command is sending"
     assert ids(interrupted) == ([], 1)
-    assert heal(interrupted) == ""
+    assert reconcile(interrupted) == ""
     assert ids(interrupted) == ([], 0)

@@ -11,7 +11,7 @@ from lenshpc.run.paths import RunPaths
 
 
 @contextmanager
-def sole_sender(run: RunPaths) -> Iterator[int]:
+def submission_lock(run: RunPaths) -> Iterator[int]:
     """Hold the run's lock, with nothing left open; yield the lock's file for sbatch to inherit."""
     with (run.slurm / "lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -19,7 +19,7 @@ def sole_sender(run: RunPaths) -> Iterator[int]:
         yield lock.fileno()
 
 
-def heal(run: RunPaths) -> str:
+def reconcile(run: RunPaths) -> str:
     """Settle what a stopped command left open; return why that was not possible, or nothing."""
     if not intents(run):
         return ""
