@@ -24,7 +24,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     # Here, since the processes of a conversion import this module and need no torch.
     import torch
 
-    from lenshpc.data.batches import Preparation, Source
+    from lenshpc.data.batches import BatchSource, Preparation
     from lenshpc.data.decoded import Decoded
     from lenshpc.data.order import TrainingOrder, window_rows
     from lenshpc.data.readers import opened
@@ -44,7 +44,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     mean, std = (
         channel_statistics(store.moments) if normalise == "fold" else (np.zeros(3), np.ones(3))
     )
-    source = Source(
+    source = BatchSource(
         reader=held.enter_context(opened(decoded, device)),
         labels=order.labels,
         preparation=Preparation(

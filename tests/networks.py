@@ -3,7 +3,7 @@
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
 from lenshpc.tasks.classification.settings import Classification
-from lenshpc.tasks.supervised.task import Classifier
+from lenshpc.tasks.supervised.task import SupervisedTask
 
 
 def build(name, *, image_shape, num_outputs, **settings):
@@ -16,4 +16,4 @@ def build(name, *, image_shape, num_outputs, **settings):
         class_counts=(1,) * max(2, num_outputs),
         image_shape=image_shape,
     )
-    return Classifier(spec).build_model(name)
+    return SupervisedTask(spec).build_model(name)

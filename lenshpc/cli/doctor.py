@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from lenshpc.launch.doctor import Finding
+    from lenshpc.launch.doctor import ClusterFinding
     from lenshpc.launch.facts import Facts
     from lenshpc.launch.sites import Site
 
@@ -92,7 +92,9 @@ def _facts(site: Site, *, preflight: bool) -> Facts:
     return facts
 
 
-def _write(path: Path, keys: dict[str, Any], found: tuple[Finding, ...], cluster: str) -> None:
+def _write(
+    path: Path, keys: dict[str, Any], found: tuple[ClusterFinding, ...], cluster: str
+) -> None:
     from lenshpc.files import write_text
 
     lines = [f"# Written by lenshpc doctor on cluster {cluster}. Edit it as you like."]
@@ -119,7 +121,7 @@ def _speeds(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _text(facts: Facts, found: tuple[Finding, ...]) -> str:
+def _text(facts: Facts, found: tuple[ClusterFinding, ...]) -> str:
     name, num = facts.partition["PartitionName"], len(facts.reports)
     version = facts.config.get("SLURM_VERSION", "?")
     lines = [f"SLURM {version}, partition {name}: {num} nodes examined"]

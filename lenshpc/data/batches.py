@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lenshpc.data.augment import Augmenter
 from lenshpc.data.order import Rows, Visits
-from lenshpc.data.readers import Reader
-from lenshpc.data.smote import NO_PAIRS, Pairs
+from lenshpc.data.readers import ImageReader
+from lenshpc.data.smote import NO_PAIRS, SyntheticPairs
 from lenshpc.data.stretch import stretched
 from lenshpc.registry import Batch
 
@@ -65,23 +65,23 @@ class Preparation:
 class Targets:
     """The other halves of pairs, and the factor that turns their pixels into floats."""
 
-    reader: Reader
+    reader: ImageReader
     scale: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class BatchSource:
     """Images with labels, and how they are prepared; of pairs, the targets too.
 
     `labels` are of the N rows and, after them, of the synthetic rows that mix two of them.
     """
 
-    reader: Reader
+    reader: ImageReader
     labels: npt.NDArray[np.int64]
     preparation: Preparation
     device: torch.device
     targets: Targets | None = None
-    pairs: Pairs = field(default=NO_PAIRS)
+    pairs: SyntheticPairs = field(default=NO_PAIRS)
 
     def batches(
         self, batches: Sequence[Visits], augmenter: Augmenter | None = None, epoch: int = 0
@@ -134,7 +134,7 @@ class Source:
 
     def _read(
         self,
-        reader: Reader,
+        reader: ImageReader,
         rows: Sequence[Rows],
         scale: float,
         batches: Sequence[Visits],

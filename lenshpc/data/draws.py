@@ -23,7 +23,7 @@ from lenshpc.run.augmentations import (
     Contrast,
     Crop,
     Flips,
-    Noise,
+    GaussianNoise,
     PsfJitter,
 )
 
@@ -137,7 +137,7 @@ def _drawn(step: Augmentation, chance: Chance) -> Drawn:
             return _affine(step, chance)
         case Crop():
             return _crop(step, chance)
-        case Noise():
+        case GaussianNoise():
             return AddedNoise(_joined(chance.keys, 1), chance.uniform(0, 0, step.std))
         case PsfJitter():
             return _psf_jitter(step, chance)

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Preparation, Source, Targets
+from lenshpc.data.batches import BatchSource, Preparation, Targets
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
-from lenshpc.data.readers import Reader, opened
-from lenshpc.data.smote import NO_PAIRS, Pairs, synthesise
+from lenshpc.data.readers import ImageReader, opened
+from lenshpc.data.smote import NO_PAIRS, SyntheticPairs, synthesise
 from lenshpc.registry import Batch
 from lenshpc.run.plan import Member, Plan, scored_rows
 from lenshpc.run.recipe import Recipe
@@ -35,7 +35,7 @@ class Unlabelled:
 class FoldData:
     """The rows of one member, and how to read them; `scored` are those that it predicts."""
 
-    source: Source
+    source: BatchSource
     training: TrainingOrder
     val_rows: Rows
     scored: pd.DataFrame
@@ -80,7 +80,7 @@ def opened_fold(
             sampling=settings.sampling,
             window=window_rows(decoded.image_bytes) if settings.loading == "stream" else None,
         )
-        source = Source(
+        source = BatchSource(
             reader=reader,
             labels=labels,
             preparation=_preparation(decoded, reader, rows),
@@ -101,8 +101,8 @@ def opened_fold(
 
 
 def _with_synthetic(
-    recipe: Recipe, member: Member, store: Store, rows: Rows, reader: Reader
-) -> tuple[Pairs, Labels]:
+    recipe: Recipe, member: Member, store: Store, rows: Rows, reader: ImageReader
+) -> tuple[SyntheticPairs, Labels]:
     """Return the fold's synthetic rows, and the labels of the store's rows and then of these."""
     labels = store.rows["label"].to_numpy(np.int64)
     settings = recipe.method.synthetic
@@ -119,7 +119,7 @@ def _with_synthetic(
     return pairs, np.concatenate([labels, made])
 
 
-def _preparation(decoded: Decoded, reader: Reader, rows: Rows) -> Preparation:
+def _preparation(decoded: Decoded, reader: ImageReader, rows: Rows) -> Preparation:
     settings = decoded.settings
     mean, std = normalisation(decoded, reader, rows)
     repeats = 3 if settings.grey_to_rgb else 1

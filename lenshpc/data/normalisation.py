@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.order import Rows
-from lenshpc.data.readers import Reader
+from lenshpc.data.readers import ImageReader
 from lenshpc.data.stretch import stretched
 from lenshpc.store import channel_statistics
 
@@ -18,7 +18,9 @@ BLOCK_ROWS = 256
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalisation(decoded: Decoded, reader: Reader, training_rows: Rows) -> tuple[Floats, Floats]:
+def normalisation(
+    decoded: Decoded, reader: ImageReader, training_rows: Rows
+) -> tuple[Floats, Floats]:
     """Return mean and std, a channel each, of what the settings ask for."""
     settings, num_channels = decoded.settings, decoded.shape[0]
     if settings.normalise == "imagenet":
@@ -34,7 +36,7 @@ def normalisation(decoded: Decoded, reader: Reader, training_rows: Rows) -> tupl
 
 
 def _statistics(
-    decoded: Decoded, reader: Reader, rows: Rows
+    decoded: Decoded, reader: ImageReader, rows: Rows
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Read the rows once; the store knows the moments of whole, unstretched images only."""
     blocks = np.split(np.sort(rows), range(BLOCK_ROWS, len(rows), BLOCK_ROWS))

@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 _log = logging.getLogger(__name__)
 
 
-class Reader(Protocol):
+class ImageReader(Protocol):
     """A way of loading."""
 
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
@@ -38,7 +38,7 @@ class Reader(Protocol):
 
 
 @contextmanager
-def opened(decoded: Decoded, device: torch.device) -> Iterator[Reader]:
+def opened(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]:
     """Yield the reader that the Plan's word and the size of the images ask for, and log which."""
     with ExitStack() as held:
         if decoded.settings.loading == "stream":
@@ -49,7 +49,7 @@ def opened(decoded: Decoded, device: torch.device) -> Iterator[Reader]:
             yield _resident(decoded, device, held)
 
 
-def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> Reader:
+def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> ImageReader:
     """Return a reader of images on the GPU if they leave half of it to the network, or in RAM."""
     images = held.enter_context(shared_images(decoded))
     room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 0

@@ -21,7 +21,7 @@ NUM_COMPONENTS = 64  # in which neighbours are sought: distances in thousands of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class SyntheticPairs:
     """What each synthetic row is made of: row N + s is first + weight * (second - first)."""
 
     num_rows: int
@@ -61,7 +61,9 @@ class Pairs:
 
 
 _NO_ROWS = np.zeros(0, np.int64)
-NO_PAIRS = Pairs(num_rows=0, firsts=_NO_ROWS, seconds=_NO_ROWS, weights=np.zeros(0, np.float32))
+NO_PAIRS = SyntheticPairs(
+    num_rows=0, firsts=_NO_ROWS, seconds=_NO_ROWS, weights=np.zeros(0, np.float32)
+)
 
 
 def synthesise(
@@ -72,7 +74,7 @@ def synthesise(
     *,
     num_rows: int,
     seed: int,
-) -> tuple[Pairs, Labels]:
+) -> tuple[SyntheticPairs, Labels]:
     """Return the synthetic rows of a fold's training rows (n,) of `labels` (n,), and their labels.
 
     `read` gives the images (m, …) of rows; `num_rows` is the store's. Neighbours are sought by
@@ -118,12 +120,12 @@ def _components(pixels: Floats, seed: int) -> Floats:
     return found
 
 
-def _pairs(mixtures: Any, rows: Rows, num_rows: int) -> Pairs:
+def _pairs(mixtures: Any, rows: Rows, num_rows: int) -> SyntheticPairs:
     """Read the parents and their weights from lines with one or two entries."""
     lines = mixtures.tocsr()
     lines.eliminate_zeros()
     starts, ends = lines.indptr[:-1], lines.indptr[1:] - 1
-    return Pairs(
+    return SyntheticPairs(
         num_rows=num_rows,
         firsts=rows[lines.indices[starts]],
         seconds=rows[lines.indices[ends]],

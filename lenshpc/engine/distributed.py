@@ -160,7 +160,7 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-class Agreement:
+class RankMaximum:
     """The largest of the ranks' numbers, told to all of them at the same call.
 
     A call returns the answer to the call before: it travels while a step is computed, and no rank

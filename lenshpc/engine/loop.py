@@ -20,7 +20,7 @@ from lenshpc.data.fold import FoldData
 from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress, PartialEpoch
-from lenshpc.engine.distributed import Agreement, Process
+from lenshpc.engine.distributed import Process, RankMaximum
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
@@ -36,7 +36,7 @@ class Stop:
     """The signal at which all ranks stop at the same place."""
 
     signals: Signals
-    agreement: Agreement = field(default_factory=Agreement)
+    agreement: RankMaximum = field(default_factory=RankMaximum)
 
     def check(self, save: Callable[[], None] = lambda: None) -> None:
         """Save and stop if a rank was signalled; a collective call."""

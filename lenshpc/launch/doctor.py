@@ -21,7 +21,7 @@ DEVIATIONS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ClusterFinding:
     """What was seen, what it means for a run, and what to do; `nodes` are those to be excluded."""
 
     level: Level
@@ -31,10 +31,10 @@ class Finding:
     nodes: tuple[str, ...] = ()
 
 
-def examine_accounting(facts: Facts) -> Iterator[Finding]:
+def examine_accounting(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge whether sacct answers."""
     if facts.accounting_error:
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what=f"no accounting: {facts.accounting_error}",
             meaning="states come from squeue and the run's own marks, GPU-hours from heartbeats",
@@ -42,10 +42,10 @@ def examine_accounting(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_requeue(facts: Facts) -> Iterator[Finding]:
+def examine_requeue(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge whether jobs come back after preemption and lost nodes."""
     if facts.config.get("JobRequeue") == "0":
-        yield Finding(
+        yield ClusterFinding(
             level="note",
             what="JobRequeue=0",
             meaning="a job whose node is lost or that is preempted ends unless it asked for more",
@@ -53,13 +53,13 @@ def examine_requeue(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_warning(facts: Facts) -> Iterator[Finding]:
+def examine_warning(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge whether a preempted job is warned in time to save."""
     mode = facts.partition.get("PreemptMode", facts.config.get("PreemptMode", "OFF"))
     told = "preempt_send_user_signal" in facts.config.get("SlurmctldParameters", "")
     if mode not in {"OFF", "SUSPEND", "GANG"} and not told:
         grace = facts.partition.get("GraceTime", "0")
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what=f"PreemptMode={mode}, GraceTime={grace}, without preempt_send_user_signal",
             meaning="a preempted member gets no USR2: it goes on from its last epoch's checkpoint",
@@ -67,22 +67,22 @@ def examine_warning(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_arrays(facts: Facts) -> Iterator[Finding]:
+def examine_arrays(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge how many members go into one array."""
     size = int(facts.config.get("MaxArraySize", "1001"))
     if size <= 1001:
-        yield Finding(
+        yield ClusterFinding(
             level="note",
             what=f"MaxArraySize={size}",
             meaning=f"a run of {size} members or more is sent as several arrays",
         )
 
 
-def examine_wckey(facts: Facts) -> Iterator[Finding]:
+def examine_wckey(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge whether jobs need a workload key."""
     enforced = "wckeys" in facts.config.get("AccountingStorageEnforce", "")
     if facts.config.get("TrackWCKey") == "Yes" and enforced:
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what="workload keys are enforced",
             meaning="sbatch refuses a job of a user without a default key",
@@ -90,7 +90,7 @@ def examine_wckey(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_version(facts: Facts) -> Iterator[Finding]:
+def examine_version(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge whether srun inherits the CPUs of its job, by the version and by experiment."""
     version = facts.config.get("SLURM_VERSION", "")
     fewer = any(
@@ -99,7 +99,7 @@ def examine_version(facts: Facts) -> Iterator[Finding]:
         if report.bare and report.asked
     )
     if fewer or re.match(r"22\.05|23\.02", version):
-        yield Finding(
+        yield ClusterFinding(
             level="note",
             what=f"srun of SLURM {version} does not inherit --cpus-per-task",
             meaning="a step would get one CPU a task",
@@ -111,7 +111,7 @@ def examine_version(facts: Facts) -> Iterator[Finding]:
         if report.asked and report.asked["cpus"] < facts.num_cpus
     }
     if few:
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what=f"steps that asked for {facts.num_cpus} CPUs may use fewer: {_listed(few)}",
             meaning="loading of images is slower than it could be",
@@ -119,11 +119,11 @@ def examine_version(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_time(facts: Facts) -> Iterator[Finding]:
+def examine_time(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge the partition's longest job."""
     limit = facts.partition.get("MaxTime", "UNLIMITED")
     if limit != "UNLIMITED" and _minutes(limit) < LONG_MIN:
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what=f"MaxTime={limit} in partition {facts.partition.get('PartitionName')}",
             meaning=f"sbatch refuses the recipes' {LONG_MIN} minutes",
@@ -131,14 +131,14 @@ def examine_time(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_nodes(facts: Facts) -> Iterator[Finding]:
+def examine_nodes(facts: Facts) -> Iterator[ClusterFinding]:
     """Name the nodes that take no jobs, with the reason that SLURM has."""
     partition = facts.partition.get("PartitionName", "")
     for node in facts.nodes:
         mine = partition in node.get("Partitions", "").split(",")
         if mine and UNUSABLE.search(node["State"]):
             reason = node.get("Reason", "no reason given")
-            yield Finding(
+            yield ClusterFinding(
                 level="note",
                 what=f"{node['NodeName']} is {node['State']}: {reason}",
                 meaning="it takes no jobs",
@@ -146,10 +146,10 @@ def examine_nodes(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def examine_answers(facts: Facts) -> Iterator[Finding]:
+def examine_answers(facts: Facts) -> Iterator[ClusterFinding]:
     """Name the nodes whose probe did not come back, or came back without the shared folder."""
     if not facts.reports:
-        yield Finding(
+        yield ClusterFinding(
             level="error",
             what=f"no node of partition {facts.partition['PartitionName']} takes jobs",
             meaning="nothing can run there now",
@@ -160,14 +160,14 @@ def examine_answers(facts: Facts) -> Iterator[Finding]:
             continue
         last = (report.log.strip().splitlines() or ["it printed nothing"])[-1]
         if not report.has_ended:
-            yield Finding(
+            yield ClusterFinding(
                 level="note",
                 what=f"{name} was not examined: its job did not start in time",
                 meaning="it is busy, or the queue is long",
                 advice="nothing, or again later",
             )
             continue
-        yield Finding(
+        yield ClusterFinding(
             level="error",
             what=f"{name} wrote nothing into this folder: {last[:200]}",
             meaning="the node does not see the shared file system, or Python does not run there",
@@ -230,7 +230,7 @@ STEP_CHECKS = (
 )
 
 
-def examine_steps(facts: Facts) -> Iterator[Finding]:
+def examine_steps(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge what the processes on the nodes see."""
     told = {name: report.asked for name, report in facts.reports.items() if report.asked}
     for check in STEP_CHECKS:
@@ -238,7 +238,7 @@ def examine_steps(facts: Facts) -> Iterator[Finding]:
             name: seen[check.key] for name, seen in told.items() if check.is_wrong(seen[check.key])
         }
         if wrong and (facts.with_gpu or not check.needs_gpu):
-            yield Finding(
+            yield ClusterFinding(
                 level="warning",
                 what=f"{check.what}: {_listed(wrong)}",
                 meaning=check.meaning,
@@ -246,7 +246,7 @@ def examine_steps(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def examine_clocks(facts: Facts) -> Iterator[Finding]:
+def examine_clocks(facts: Facts) -> Iterator[ClusterFinding]:
     """Name the nodes whose clock is out of the time in which their probe ran."""
     skews = {}
     for name, report in facts.reports.items():
@@ -256,7 +256,7 @@ def examine_clocks(facts: Facts) -> Iterator[Finding]:
             if skew > SKEW_S:
                 skews[name] = f"{skew:.0f} s"
     if skews:
-        yield Finding(
+        yield ClusterFinding(
             level="warning",
             what=f"clocks differ from this machine's by at least: {_listed(skews)}",
             meaning="times in logs and of usage are off; files may look newer than they are",
@@ -264,7 +264,7 @@ def examine_clocks(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def examine_speeds(facts: Facts) -> Iterator[Finding]:
+def examine_speeds(facts: Facts) -> Iterator[ClusterFinding]:
     """Name the nodes that --preflight found lame."""
     kinds = {
         "matrix products (TFLOP/s)": facts.product_tflops,
@@ -274,7 +274,7 @@ def examine_speeds(facts: Facts) -> Iterator[Finding]:
         slow = lame(speeds)
         if slow:
             usual = statistics.median(speeds.values())
-            yield Finding(
+            yield ClusterFinding(
                 level="error",
                 what=f"lame in {kind}, where {usual:.3g} is usual: "
                 + _listed({name: f"{speeds[name]:.3g}" for name in slow}),
@@ -297,7 +297,7 @@ def lame(speeds: Mapping[str, float]) -> tuple[str, ...]:
     return tuple(sorted(name for name, speed in speeds.items() if speed < limit or not speed))
 
 
-CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Facts], Iterator[ClusterFinding]], ...] = (
     examine_answers,
     examine_speeds,
     examine_accounting,
@@ -313,12 +313,14 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 )
 
 
-def findings(facts: Facts) -> tuple[Finding, ...]:
+def findings(facts: Facts) -> tuple[ClusterFinding, ...]:
     """Return all that is unusual about a cluster."""
     return tuple(finding for check in CHECKS for finding in check(facts))
 
 
-def profile(facts: Facts, found: Iterable[Finding], given: Mapping[str, Any]) -> dict[str, Any]:
+def profile(
+    facts: Facts, found: Iterable[ClusterFinding], given: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the keys of a site profile; `given` are those that the user has chosen."""
     name = facts.partition["PartitionName"]
     seen = {"scheduler": "slurm", "partition": name, **_sizes(usable(facts.nodes, name))}

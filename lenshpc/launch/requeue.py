@@ -29,7 +29,7 @@ STATES = {"timeout": "TIMEOUT", "preemption": "PREEMPTED"}  # SLURM's words for 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class RequeueDecision:
     """Whether to requeue, what ended the attempt, and why so."""
 
     requeue: bool
@@ -44,34 +44,34 @@ def decide(
     exit_code: int,
     budgets: Requeues,
     logs: Sequence[str] = (),
-) -> Decision:
+) -> RequeueDecision:
     """Decide about the job whose attempt `restart` (0 is the first) ended with an exit code.
 
     `logs` are the ends of its tasks' logs.
     """
     if any(event.restart > restart for event in events):
         reason = "a later attempt is under way: this one's node was given up for lost"
-        return Decision(requeue=False, cause="crash", reason=reason)
+        return RequeueDecision(requeue=False, cause="crash", reason=reason)
     attempt = [event for event in events if event.restart == restart]
     failed = [event.reason for event in attempt if event.what == "failed"]
     if failed:
-        return Decision(requeue=False, cause="error", reason=failed[-1])
+        return RequeueDecision(requeue=False, cause="error", reason=failed[-1])
     cause, budget = _cause(attempt, exit_code), budgets.model_dump()
     failure = classify("", f"{exit_code}:0", logs)
     if cause == "crash" and failure.action == "stop":
         reason = f"{failure.name}: {failure.line or failure.meaning}; {failure.advice}"
-        return Decision(requeue=False, cause="error", reason=reason)
+        return RequeueDecision(requeue=False, cause="error", reason=reason)
     used = sum(event.what == "requeued" and event.cause == cause for event in events)
     places = [event.place for event in attempt if event.what == "saved"]
     if restart and (not places or places[-1] == places[0]):
         epoch, step = places[-1] if places else (0, 0)
         reason = f"{cause}, and no progress since the restart at epoch {epoch} step {step}"
-        return Decision(requeue=False, cause=cause, reason=reason)
+        return RequeueDecision(requeue=False, cause=cause, reason=reason)
     if used >= budget[cause]:
         reason = f"{cause} for the {used + 1}. time; resources.max_requeues.{cause} is {used}"
-        return Decision(requeue=False, cause=cause, reason=reason)
+        return RequeueDecision(requeue=False, cause=cause, reason=reason)
     reason = f"{cause}, requeue {used + 1} of at most {budget[cause]}"
-    return Decision(requeue=True, cause=cause, reason=reason)
+    return RequeueDecision(requeue=True, cause=cause, reason=reason)
 
 
 def _cause(attempt: Sequence[Event], exit_code: int) -> Cause:

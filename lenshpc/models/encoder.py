@@ -14,7 +14,7 @@ from lenshpc.models.importing import timm_module
 from lenshpc.models.vit import Vit
 
 
-class Encoder(nn.Module):
+class VitEncoder(nn.Module):
     """Patches, positions and transformer blocks; images of any size, padded to whole patches.
 
     Positions are sines and cosines of a patch's row and column, made for each size of image: so a
@@ -60,7 +60,7 @@ class EncoderClassifier(Classifier):
 
     def __init__(self, channels: int, num_outputs: int, size: Vit, drop_path: float) -> None:
         super().__init__(size.width, num_outputs)
-        self.encoder = Encoder(channels, size, drop_path)
+        self.encoder = VitEncoder(channels, size, drop_path)
 
     def forward_features(self, image: Tensor) -> Tensor:
         """Return the tokens (B, N, D)."""
@@ -77,7 +77,7 @@ class EncoderMaps(nn.Module):
 
     def __init__(self, channels: int, width: int, size: Vit) -> None:
         super().__init__()
-        self.encoder = Encoder(channels, size)
+        self.encoder = VitEncoder(channels, size)
         self.widen = nn.Linear(size.width, width * size.patch**2)
         self.beside = nn.Conv2d(channels, width, 3, padding=1)
 
@@ -113,7 +113,7 @@ def positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor
     return found
 
 
-def spread(patches: Tensor, encoder: Encoder, image: Tensor) -> Tensor:
+def spread(patches: Tensor, encoder: VitEncoder, image: Tensor) -> Tensor:
     """Return values of patches (B, N, C P²) as maps (B, C, H, W) of the size of `image`."""
     rows, columns = encoder.grid(image)
     maps = patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
@@ -133,9 +133,9 @@ def choose_tokens(tokens: Tensor, numbers: Tensor) -> Tensor:
     return tokens.gather(1, numbers[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def encoder_of(model: nn.Module) -> Encoder | None:
+def encoder_of(model: nn.Module) -> VitEncoder | None:
     """Return the encoder in a network, if it has one."""
-    return next((part for part in model.modules() if isinstance(part, Encoder)), None)
+    return next((part for part in model.modules() if isinstance(part, VitEncoder)), None)
 
 
 def layer_factors(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.read import Reader
-from lenshpc.prep.scan import Source, scan
+from lenshpc.prep.read import SourceReader
+from lenshpc.prep.scan import ScannedImage, scan
 from lenshpc.prep.truth import digest_truth
 from lenshpc.store import (
     Draft,
@@ -96,13 +96,13 @@ def convert_shards(
     share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
 
 
-def ordered(sources: Sequence[Source], seed: int) -> list[Source]:
+def ordered(sources: Sequence[ScannedImage], seed: int) -> list[ScannedImage]:
     """Return the sources split by split, each in a permutation fixed by `seed` and the ids.
 
     A hash gives it rather than a random generator, whose stream may change with numpy's version.
     """
 
-    def key(source: Source) -> tuple[int, bytes]:
+    def key(source: ScannedImage) -> tuple[int, bytes]:
         text = f"{seed}/{source.id}"
         return SPLITS.index(source.split), hashlib.sha256(text.encode()).digest()
 
@@ -155,9 +155,9 @@ class _Conversion:
         }
 
     @cached_property
-    def _reader(self) -> Reader:
+    def _reader(self) -> SourceReader:
         settings = self._draft.settings
-        return Reader(
+        return SourceReader(
             Dataset.model_validate(self._draft.spec.source),
             Path(settings["root"]),
             allow_pickle=settings["allow_pickle"],
@@ -184,7 +184,7 @@ def _pixels(image: ImageFormat) -> Pixels:
     return Pixels(shape=image.shape, dtype=image.dtype, channels=image.channels)
 
 
-def _rows(sources: Sequence[Source]) -> pd.DataFrame:
+def _rows(sources: Sequence[ScannedImage]) -> pd.DataFrame:
     columns: dict[str, Any] = {
         name: [getattr(source, name) for source in sources]
         for name in ("id", "label", "split", "group", "file")
@@ -194,9 +194,9 @@ def _rows(sources: Sequence[Source]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _source(row: Any) -> Source:
+def _source(row: Any) -> ScannedImage:
     """Return the source that `_rows` made this row of."""
-    return Source(
+    return ScannedImage(
         id=row.id,
         label=row.label,
         split=row.split,

@@ -136,7 +136,7 @@ class Target(ImageFormat, SplitFolders):
     """The images to be predicted from images; a pair is two files of one name."""
 
 
-class Truth(Frozen):
+class TruthTable(Frozen):
     """Columns of numbers in a CSV file of SOURCE whose column `id` names the images.
 
     Real data have no such file: where it is absent, or lacks an image or its number, that is NaN.
@@ -168,7 +168,7 @@ class Dataset(Frozen):
     image: ImageFormat
     classes: Annotated[tuple[ClassFolders, ...], Field(min_length=1)]
     target: Target | None = None
-    truth: Truth | None = None
+    truth: TruthTable | None = None
     unlabelled: Folder | None = None
     holdout: Holdout | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"

@@ -18,7 +18,7 @@ from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.npy import npy_header, npy_pixels
 from lenshpc.prep.picture import picture_pixels
 from lenshpc.prep.pixels import check_dtype, check_shape, check_values, oriented, shown_shape
-from lenshpc.prep.scan import Source
+from lenshpc.prep.scan import ScannedImage
 from lenshpc.prep.stacks import Rows, open_rows
 from lenshpc.prep.truth import Numbers, read_truth
 from lenshpc.prep.unpickle import unwrap
@@ -43,7 +43,7 @@ class SourceImage:
     num_bytes: int
 
 
-class Reader:
+class SourceReader:
     """Reads the sources of a dataset; picklable, for use in worker processes."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Reader:
         """Return all but the open files, which stay in their process."""
         return {**self.__dict__, "_stacks": {}}
 
-    def read(self, source: Source) -> SourceImage:
+    def read(self, source: ScannedImage) -> SourceImage:
         """Return the image of a source, and its target where the dataset has pairs."""
         column = self._dataset.classes[source.label].pickled
         pixels, stored, number = self._part(source.file, source.index, self._dataset.image, column)
@@ -80,7 +80,9 @@ class Reader:
             num_bytes=num_bytes,
         )
 
-    def _values(self, source: Source, column: str | None, number: float) -> Mapping[str, float]:
+    def _values(
+        self, source: ScannedImage, column: str | None, number: float
+    ) -> Mapping[str, float]:
         """Return what is known of an image: by the file of truth, and pickled beside its pixels."""
         known = {**self._blank, **self._truth.get(source.id, {})}
         return {**known, column: number} if column else known

@@ -12,7 +12,7 @@ from lenshpc.prep.stacks import count_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class ScannedImage:
     """One image and the row that it becomes.
 
     `file` and `partner`, the target's file, are paths relative to the root; `index` is the row in a
@@ -28,7 +28,7 @@ class Source:
     partner: str | None = None
 
 
-def scan(root: Path, dataset: Dataset) -> list[Source]:
+def scan(root: Path, dataset: Dataset) -> list[ScannedImage]:
     """Return every source under `root`, sorted by id; of stacks, only headers are read."""
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
@@ -47,7 +47,7 @@ def scan(root: Path, dataset: Dataset) -> list[Source]:
 
 def _sources(
     root: Path, dataset: Dataset, split: SplitName, label: int, folder: str
-) -> Iterator[Source]:
+) -> Iterator[ScannedImage]:
     """Yield the sources in the folder of one class."""
     names = _image_names(root, folder, dataset.image)
     partners = _partners(root, dataset, split, folder, names)
@@ -56,7 +56,7 @@ def _sources(
         for index in _indices(root, file, partners.get(name), dataset):
             identifier = file if index is None else f"{file}#{index}"
             group = dataset.group_of(identifier)
-            yield Source(
+            yield ScannedImage(
                 id=identifier,
                 label=label,
                 split=dataset.holdout.applied(split, group) if dataset.holdout else split,
@@ -232,7 +232,7 @@ def _twins(folder: str, name: str, other: str) -> DataError:
     )
 
 
-def _refuse_missing_classes(sources: list[Source], dataset: Dataset) -> None:
+def _refuse_missing_classes(sources: list[ScannedImage], dataset: Dataset) -> None:
     """Raise if a holdout left a split without one of its classes, as it may in a tiny set."""
     present = {(source.split, source.label) for source in sources}
     for split in ("train", "val", "test"):

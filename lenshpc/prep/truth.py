@@ -8,19 +8,19 @@ import pandas as pd
 
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
-from lenshpc.prep.dataset import Truth
+from lenshpc.prep.dataset import TruthTable
 
 Numbers = Mapping[str, Mapping[str, float]]  # id → column → number
 
 
-def digest_truth(root: Path, truth: Truth | None) -> str | None:
+def digest_truth(root: Path, truth: TruthTable | None) -> str | None:
     """Return the SHA-256 of the file, read once to find its mistakes; None if there is none."""
     if truth is None or not read_truth(root, truth):
         return None
     return sha256(root / truth.file)
 
 
-def read_truth(root: Path, truth: Truth | None) -> Numbers:
+def read_truth(root: Path, truth: TruthTable | None) -> Numbers:
     """Return the declared numbers of each image that the file names; nothing if there is none."""
     if truth is None or not (root / truth.file).exists():
         return {}

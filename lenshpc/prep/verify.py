@@ -12,8 +12,8 @@ import numpy as np
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.read import Reader
-from lenshpc.prep.scan import Source, scan
+from lenshpc.prep.read import SourceReader
+from lenshpc.prep.scan import ScannedImage, scan
 from lenshpc.store import Store, open_store
 
 
@@ -38,7 +38,7 @@ def verify(
     return store
 
 
-def _sources(store: Store, root: Path) -> list[Source]:
+def _sources(store: Store, root: Path) -> list[ScannedImage]:
     """Return each row's source; raise unless the folder gives just the rows of the store."""
     found = {source.id: source for source in scan(root, _dataset(store))}
     strangers = sorted(found.keys() ^ set(store.rows["id"]))
@@ -71,7 +71,7 @@ class _Verification:
     allow_pickle: bool
     scratch: Path
 
-    def __call__(self, item: tuple[int, Sequence[Source]], count: Count) -> None:
+    def __call__(self, item: tuple[int, Sequence[ScannedImage]], count: Count) -> None:
         shard, sources = item
         self._store.check_shard(shard)
         first, step = shard * self._store.shard_rows, self._store.chunk_rows
@@ -80,7 +80,7 @@ class _Verification:
             self._check_rows(first + start, chunk)
             count(len(chunk))
 
-    def _check_rows(self, first: int, sources: Sequence[Source | None]) -> None:
+    def _check_rows(self, first: int, sources: Sequence[ScannedImage | None]) -> None:
         """Decode some rows, which checks each chunk's crc32c, and compare them with the sources."""
         rows = slice(first, first + len(sources))
         images = self._store.read_raw(rows)
@@ -90,7 +90,9 @@ class _Verification:
             if source is not None:
                 self._check_row(row, image, target, source)
 
-    def _check_row(self, row: Mapping[Any, Any], image: Any, target: Any, source: Source) -> None:
+    def _check_row(
+        self, row: Mapping[Any, Any], image: Any, target: Any, source: ScannedImage
+    ) -> None:
         found = self._reader.read(source)
         if found.sha256.hex() != row["sha256"]:
             raise DataError(f"{source.file} is not the file that was prepared; prepare it again")
@@ -106,9 +108,9 @@ class _Verification:
         return open_store(self.path)
 
     @cached_property
-    def _reader(self) -> Reader:
+    def _reader(self) -> SourceReader:
         assert self.root is not None  # noqa: S101 - for mypy: there are sources
-        return Reader(
+        return SourceReader(
             _dataset(self._store),
             self.root,
             allow_pickle=self.allow_pickle,

@@ -15,7 +15,7 @@ from lenshpc.quality.statistics import (
     shortcuts,
     value_ranges,
 )
-from lenshpc.quality.survey import Survey
+from lenshpc.quality.survey import ImageStatistics
 from lenshpc.store import Store
 
 Gravity = Literal["grave", "warning", "note"]
@@ -32,7 +32,7 @@ FEW_ROWS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class QualityFinding:
     """One thing to know: what was found, what it means, what to do."""
 
     gravity: Gravity
@@ -41,7 +41,7 @@ class Finding:
     advice: str
 
 
-def tabulate(store: Store, survey: Survey, copies: Copies) -> dict[str, Any]:
+def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str, Any]:
     """Return the report's tables as values that JSON can hold."""
     hashes = pd.DataFrame(
         {"pixels": survey.pixel_hash, "label": store.rows["label"], "usable": survey.usable}
@@ -89,15 +89,15 @@ def tabulate(store: Store, survey: Survey, copies: Copies) -> dict[str, Any]:
     }
 
 
-def _saturated(survey: Survey) -> Any:
+def _saturated(survey: ImageStatistics) -> Any:
     return (survey.at_maximum > SATURATED_SHARE).any(axis=1) & survey.usable
 
 
-def _min_max(survey: Survey) -> Any:
+def _min_max(survey: ImageStatistics) -> Any:
     return ((survey.minimum == 0) & (survey.maximum == 1)).all(axis=1) & survey.finite
 
 
-def _maximum_spread(survey: Survey) -> float | None:
+def _maximum_spread(survey: ImageStatistics) -> float | None:
     """Return (99 % - 1 %) / median of the images' maxima, of the channel where it is widest."""
     if not survey.usable.any():
         return None
@@ -112,7 +112,7 @@ def _num_same_group(store: Store, pairs: pd.DataFrame) -> int:
     return int((group[copies["row"]] == group[copies["nearest"]]).sum())
 
 
-def find(store: Store, tables: dict[str, Any]) -> list[Finding]:
+def find(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     """Return the findings that the tables give rise to, the gravest first."""
     found = [
         *_broken(store, tables),
@@ -125,7 +125,7 @@ def find(store: Store, tables: dict[str, Any]) -> list[Finding]:
     return sorted(found, key=lambda one: ORDER.index(one.gravity))
 
 
-def _broken(store: Store, tables: dict[str, Any]) -> list[Finding]:
+def _broken(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     checks: list[tuple[int, Gravity, str, str, str]] = [
         (
             tables["num_not_finite"],
@@ -160,7 +160,9 @@ def _broken(store: Store, tables: dict[str, Any]) -> list[Finding]:
         ),
     ]
     return [
-        Finding(gravity=gravity, title=f"{_of(num, store)} {what}", meaning=meaning, advice=advice)
+        QualityFinding(
+            gravity=gravity, title=f"{_of(num, store)} {what}", meaning=meaning, advice=advice
+        )
         for num, gravity, what, meaning, advice in checks
         if num
     ]
@@ -170,11 +172,11 @@ def _of(num: int, store: Store) -> str:
     return f"{num:,} of {store.num_rows:,} images"
 
 
-def _copies(tables: dict[str, Any]) -> list[Finding]:
+def _copies(tables: dict[str, Any]) -> list[QualityFinding]:
     found = []
     if tables["num_conflicting"]:
         found.append(
-            Finding(
+            QualityFinding(
                 gravity="grave",
                 title=f"{tables['num_conflicting']:,} images with the same pixels have two labels",
                 meaning="One of the labels is wrong, whatever a network learns.",
@@ -192,7 +194,7 @@ def _copies(tables: dict[str, Any]) -> list[Finding]:
             if num:
                 other = f"{one['reference']} images" if across else "another of them"
                 found.append(
-                    Finding(
+                    QualityFinding(
                         gravity="grave" if across else "warning",
                         title=f"{num:,} of {one['num_images']:,} {one['query']} images "
                         f"{kind} {other}",
@@ -208,8 +210,8 @@ def _copies(tables: dict[str, Any]) -> list[Finding]:
     return found
 
 
-def _crowded(one: dict[str, Any], random_distance: float) -> Finding:
-    return Finding(
+def _crowded(one: dict[str, Any], random_distance: float) -> QualityFinding:
+    return QualityFinding(
         gravity="note",
         title=f"{one['query'].capitalize()} and {one['reference']} lie close: the nearest image is "
         f"at {one['median']:.3f}, a random one at {random_distance:.2f} (medians)",
@@ -219,7 +221,7 @@ def _crowded(one: dict[str, Any], random_distance: float) -> Finding:
     )
 
 
-def _shortcut(tables: dict[str, Any]) -> list[Finding]:
+def _shortcut(tables: dict[str, Any]) -> list[QualityFinding]:
     lines = [
         line for line in tables["shortcuts"] if line["auc"] >= SHORTCUT_AUC and line["p"] < MAX_P
     ]
@@ -227,7 +229,7 @@ def _shortcut(tables: dict[str, Any]) -> list[Finding]:
     for line in lines:  # the best statistic of each pair of classes comes first
         pairs.setdefault(frozenset((line["higher"], line["lower"])), line)
     return [
-        Finding(
+        QualityFinding(
             gravity="grave" if line["auc"] >= GRAVE_AUC else "warning",
             title=f"The {line['statistic']} alone tells {line['higher']} from {line['lower']} with "
             f"AUC {line['auc']:.3f} (higher in {line['higher']})",
@@ -239,13 +241,13 @@ def _shortcut(tables: dict[str, Any]) -> list[Finding]:
     ]
 
 
-def _orientation(tables: dict[str, Any]) -> list[Finding]:
+def _orientation(tables: dict[str, Any]) -> list[QualityFinding]:
     one = tables["orientation_all"]
     if one["num"] == 0 or one["p"] >= MAX_P or one["strength"] < MIN_STRENGTH:
         return []
     uniform = 2 * WINDOW_DEG / 180
     return [
-        Finding(
+        QualityFinding(
             gravity="warning",
             title=f"{one['near_axis']:.0%} of position angles lie within {WINDOW_DEG:.0f}° of "
             f"{one['axis_deg']:.0f}° ({one['near_x']:.0%} within {WINDOW_DEG:.0f}° of the x-axis); "
@@ -257,12 +259,12 @@ def _orientation(tables: dict[str, Any]) -> list[Finding]:
     ]
 
 
-def _scaling(store: Store, tables: dict[str, Any]) -> list[Finding]:
+def _scaling(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     advice = "Do not use magnitudes or colours; standardise after, and scale new data alike."
     if tables["num_min_max"] > store.num_rows / 2:
         what = "each channel" if len(store.channels) > 1 else "the image"
         return [
-            Finding(
+            QualityFinding(
                 gravity="warning",
                 title=f"{_of(tables['num_min_max'], store)} are min-max scaled: {what} runs from "
                 "exactly 0 to exactly 1",
@@ -273,7 +275,7 @@ def _scaling(store: Store, tables: dict[str, Any]) -> list[Finding]:
     spread = tables["maximum_spread"]
     if spread is not None and spread <= SAME_MAXIMUM:
         return [
-            Finding(
+            QualityFinding(
                 gravity="warning",
                 title=f"Every image has nearly the same maximum (98 % within {spread:.1%})",
                 meaning="Images were scaled one by one, or are saturated: absolute flux is lost.",
@@ -283,13 +285,13 @@ def _scaling(store: Store, tables: dict[str, Any]) -> list[Finding]:
     return []
 
 
-def _balance(tables: dict[str, Any]) -> list[Finding]:
+def _balance(tables: dict[str, Any]) -> list[QualityFinding]:
     found = []
     for split, counts in tables["counts"].items():
         low, high = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
         if counts[low] and counts[high] / counts[low] >= UNBALANCED:
             found.append(
-                Finding(
+                QualityFinding(
                     gravity="note",
                     title=f"{split}: one {low} to {counts[high] / counts[low]:.0f} {high}",
                     meaning="Accuracy is high for a network that never says "
@@ -299,7 +301,7 @@ def _balance(tables: dict[str, Any]) -> list[Finding]:
             )
         if counts[low] < FEW_ROWS:
             found.append(
-                Finding(
+                QualityFinding(
                     gravity="warning" if counts[low] == 0 else "note",
                     title=f"{split} has {counts[low]} images of {low}",
                     meaning="Figures on so few images scatter widely.",

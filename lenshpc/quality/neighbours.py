@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from lenshpc.errors import DataError
-from lenshpc.quality.survey import Floats, Pixels, Survey
+from lenshpc.quality.survey import Floats, ImageStatistics, Pixels
 from lenshpc.store import Store
 from lenshpc.store.layout import SPLITS
 
@@ -38,7 +38,7 @@ TURNS = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
+class NearestNeighbours:
     """The images of one split against those of another, or of the same.
 
     `distances` (n,) are those of the nearest image as it is; `num_identical` have the same pixels
@@ -68,10 +68,10 @@ class Copies:
 
     threshold: float
     random_distance: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[NearestNeighbours, ...]
 
 
-def find_copies(store: Store, survey: Survey) -> Copies:
+def find_copies(store: Store, survey: ImageStatistics) -> Copies:
     """Compare every split with itself and the others; constant or NaN images are left out."""
     num_usable = int(survey.usable.sum())
     if num_usable < 2:
@@ -133,7 +133,7 @@ def possible_turns(shape: Sequence[int]) -> list[int]:
 class _Search:
     """Nearest neighbours in the principal components of the descriptors."""
 
-    def __init__(self, survey: Survey) -> None:
+    def __init__(self, survey: ImageStatistics) -> None:
         self._small = survey.descriptors
         self._unit = unit_images(self._small)
         self._usable = np.flatnonzero(survey.usable)
@@ -169,8 +169,12 @@ class _Search:
 
 
 def _compare(
-    store: Store, survey: Survey, pair: tuple[str, str], found: pd.DataFrame, threshold: float
-) -> Comparison:
+    store: Store,
+    survey: ImageStatistics,
+    pair: tuple[str, str],
+    found: pd.DataFrame,
+    threshold: float,
+) -> NearestNeighbours:
     hashes = survey.pixel_hash
     best = _best(found, threshold, within=pair[0] == pair[1])
     identical = hashes[best["row"]] == hashes[best["nearest"]]
@@ -179,7 +183,7 @@ def _compare(
     closest = _measure(store, pd.concat([best[identical].head(NUM_CLOSEST), others]), threshold)
     other = (closest["max_difference"] > 0) | (closest["turn"] > 0)
     copies = closest[closest["is_copy"] & other]
-    return Comparison(
+    return NearestNeighbours(
         query=pair[0],
         reference=pair[1],
         distances=found.loc[found["turn"] == 0, "distance"].to_numpy(),

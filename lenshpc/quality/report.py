@@ -19,7 +19,7 @@ from lenshpc.files import write_text
 from lenshpc.quality.findings import find, tabulate
 from lenshpc.quality.neighbours import TURNS, Copies, find_copies, turn_images
 from lenshpc.quality.statistics import WINDOW_DEG, class_rows, position_angles
-from lenshpc.quality.survey import BIN_PX, Survey, survey
+from lenshpc.quality.survey import BIN_PX, ImageStatistics, survey
 from lenshpc.report.figures import INK, PALETTE, SIZE_INCH, STYLE, render_svg
 from lenshpc.report.pictures import Stretch, colours, encode_png
 from lenshpc.report.summary import without_nan
@@ -78,7 +78,7 @@ def _environment() -> Environment:
     )
 
 
-def draw_figures(store: Store, surveyed: Survey, copies: Copies) -> dict[str, Markup]:
+def draw_figures(store: Store, surveyed: ImageStatistics, copies: Copies) -> dict[str, Markup]:
     """Return figure name → SVG."""
     drawings: dict[str, Callable[[Any], None]] = {
         "distances": lambda axes: _draw_distances(axes, copies),
@@ -112,7 +112,7 @@ def _draw_distances(axes: Any, copies: Copies) -> None:
     axes.legend()
 
 
-def _draw_orientation(axes: Any, store: Store, surveyed: Survey) -> None:
+def _draw_orientation(axes: Any, store: Store, surveyed: ImageStatistics) -> None:
     edges = np.arange(0, 180 + BIN_DEG, BIN_DEG)
     for label, name in enumerate(store.classes):
         angles = position_angles(surveyed.ellipticity[class_rows(store, surveyed, label)])
@@ -124,7 +124,7 @@ def _draw_orientation(axes: Any, store: Store, surveyed: Survey) -> None:
     axes.legend()
 
 
-def _draw_profile(axes: Any, store: Store, surveyed: Survey, at: int) -> None:
+def _draw_profile(axes: Any, store: Store, surveyed: ImageStatistics, at: int) -> None:
     radius = BIN_PX * (np.arange(surveyed.profiles.shape[2]) + 0.5)
     for label, name in enumerate(store.classes):
         profiles = surveyed.profiles[class_rows(store, surveyed, label), at] / store.scale
@@ -140,7 +140,7 @@ def _draw_profile(axes: Any, store: Store, surveyed: Survey, at: int) -> None:
 class _Pictures:
     """Images as PNG inside the page, all on one asinh scale."""
 
-    def __init__(self, store: Store, surveyed: Survey) -> None:
+    def __init__(self, store: Store, surveyed: ImageStatistics) -> None:
         self._store, self._survey = store, surveyed
         finite = surveyed.finite
         low = np.quantile(surveyed.samples[finite], 0.01, axis=(0, 2))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu
 
-from lenshpc.quality.survey import Flags, Floats, Survey
+from lenshpc.quality.survey import Flags, Floats, ImageStatistics
 from lenshpc.store import Store
 
 WINDOW_DEG = 15.0
@@ -15,12 +15,12 @@ ROUND = 0.02  # an ellipticity below this has no direction
 MAX_PAIRED_CLASSES = 10
 
 
-def class_rows(store: Store, survey: Survey, label: int) -> Flags:
+def class_rows(store: Store, survey: ImageStatistics, label: int) -> Flags:
     """Return which usable rows are of a class."""
     return np.asarray(survey.usable & (store.rows["label"].to_numpy() == label))
 
 
-def value_ranges(store: Store, survey: Survey) -> list[dict[str, Any]]:
+def value_ranges(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     """Return minimum, quantiles and maximum of the scaled pixels of each class and channel."""
     table = []
     for label, name in enumerate(store.classes):
@@ -83,7 +83,7 @@ def _share_near(angles_deg: Floats, axis_deg: float) -> float:
     return float((apart <= WINDOW_DEG).mean())
 
 
-def shortcuts(store: Store, survey: Survey) -> list[dict[str, Any]]:
+def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     """Return how well one number of an image tells two classes apart, the best first.
 
     Training rows only. `auc` is that of the class in which the number is higher; `p` is that of

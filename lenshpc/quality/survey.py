@@ -28,7 +28,7 @@ MIN_SAMPLES = 64  # of each image and channel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Survey:
+class ImageStatistics:
     """What one pass found, in the order of the store's N rows.
 
     `minimum`, `maximum` and `at_maximum` (the share of pixels that are equal to the maximum) are
@@ -62,7 +62,7 @@ class Survey:
         return self.finite & ~self.constant
 
 
-def survey(store: Store, progress: Callable[[int, int], None]) -> Survey:
+def survey(store: Store, progress: Callable[[int, int], None]) -> ImageStatistics:
     """Read every image once, in blocks, and return what there is to know of them."""
     view = _View(*store.image_shape, num_samples=_num_samples(store))
     labels = store.rows["label"].to_numpy()
@@ -78,10 +78,10 @@ def survey(store: Store, progress: Callable[[int, int], None]) -> Survey:
         progress(block.stop, store.num_rows)
     found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     counts = np.bincount(labels[found["finite"] & (labels >= 0)], minlength=len(sums))
-    return Survey(
+    return ImageStatistics(
         mean_images=sums / np.maximum(counts, 1)[:, None, None, None],
         features=_features(store, found),
-        **{name: found[name] for name in Survey.__dataclass_fields__ if name in found},
+        **{name: found[name] for name in ImageStatistics.__dataclass_fields__ if name in found},
     )
 
 

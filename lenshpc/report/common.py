@@ -8,9 +8,9 @@ from lenshpc.report.content import (
     Banner,
     Block,
     Column,
+    KeyValues,
     Log,
     Notes,
-    Pairs,
     Prose,
     Row,
     Section,
@@ -219,4 +219,4 @@ def _origin(content: Content) -> tuple[Block, ...]:
     }
     provenance = content["provenance"] or {"provenance": "not recorded"}
     titled = {"Recipe": content["recipe"], "Hashes": hashes, "Provenance": provenance}
-    return tuple(Pairs(title=title, pairs=tuple(flatten(one))) for title, one in titled.items())
+    return tuple(KeyValues(title=title, pairs=tuple(flatten(one))) for title, one in titled.items())

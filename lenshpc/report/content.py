@@ -92,7 +92,7 @@ class Gallery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class KeyValues:
     """Keys with their values as words, folded under a title."""
 
     kind: ClassVar[str] = "pairs"
@@ -120,7 +120,7 @@ class Banner:
     command: str = ""
 
 
-Block = Prose | Notes | Table | Figure | Gallery | Pairs | Log | Banner
+Block = Prose | Notes | Table | Figure | Gallery | KeyValues | Log | Banner
 
 
 @dataclass(frozen=True, kw_only=True)

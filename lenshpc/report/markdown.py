@@ -7,9 +7,9 @@ from lenshpc.report.content import (
     Block,
     Figure,
     Gallery,
+    KeyValues,
     Log,
     Notes,
-    Pairs,
     Prose,
     Report,
     Section,
@@ -63,7 +63,7 @@ def _block(block: Block) -> str:
             return f"![{escape(block.caption)}](figures/{block.name}.svg)"
         case Gallery():
             return _titled(block.title, _pictures(block))
-        case Pairs():
+        case KeyValues():
             lines = (f"- {escape(key)}: {escape(text)}" for key, text in block.pairs)
             return _titled(block.title, "\n".join(lines))
         case Log():

@@ -43,7 +43,7 @@ class Crop(Frozen):
     )
 
 
-class Noise(Frozen):
+class GaussianNoise(Frozen):
     """Add Gaussian noise whose standard deviation is drawn between 0 and `std`."""
 
     kind: Literal["noise"] = "noise"
@@ -73,7 +73,7 @@ AUGMENTATIONS: Mapping[str, type[Frozen]] = MappingProxyType(
         "d4": D4,
         "affine": Affine,
         "crop": Crop,
-        "noise": Noise,
+        "noise": GaussianNoise,
         "psf_jitter": PsfJitter,
         "contrast": Contrast,
     }
@@ -100,7 +100,7 @@ def _spelt_out(step: Any) -> Any:
 
 
 Augmentation = Annotated[
-    Flips | D4 | Affine | Crop | Noise | PsfJitter | Contrast,
+    Flips | D4 | Affine | Crop | GaussianNoise | PsfJitter | Contrast,
     Field(discriminator="kind"),
     BeforeValidator(_spelt_out),
 ]

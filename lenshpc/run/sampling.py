@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from lenshpc.config import Frozen
-from lenshpc.run.augmentations import Affine, Augmentation, Contrast, Noise, PsfJitter
+from lenshpc.run.augmentations import Affine, Augmentation, Contrast, GaussianNoise, PsfJitter
 
 
 class Smote(Frozen):
@@ -29,6 +29,6 @@ class Consistency(Frozen):
     )
     ratio: PositiveInt = Field(default=4, description="unlabelled images a labelled one")
     strong: tuple[Augmentation, ...] = Field(
-        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), Noise()),
+        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), GaussianNoise()),
         description="on top of data.augment, for the image that has to agree",
     )

@@ -98,7 +98,7 @@ def rank(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> R
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class RocPoints:
     """ROC points of b resamples: true and false positives (b, S) above and down to each score."""
 
     true_above: Whole
@@ -138,13 +138,13 @@ def _divide(above: npt.NDArray[np.number], below: npt.NDArray[np.number]) -> Flo
     return parts
 
 
-def points(ranking: Ranking, counts: Counts, group: Labels) -> Points:
+def points(ranking: Ranking, counts: Counts, group: Labels) -> RocPoints:
     """Return the ROC points of a chunk of resamples (b, G)."""
     drawn = _running_sum(counts, group[ranking.order])
     true = _running_sum(counts, group[ranking.positives])
     hits_above = np.append(0, ranking.hits[:-1])
     found, found_above = _columns(true, ranking.hits), _columns(true, hits_above)
-    return Points(
+    return RocPoints(
         true_above=found_above,
         true=found,
         false_above=_columns(drawn, ranking.start) - found_above,
@@ -167,7 +167,7 @@ def _running_sum(counts: Counts, columns: Labels) -> Whole:
     return total
 
 
-def roc_at(found: Points, grid: Floats) -> Floats:
+def roc_at(found: RocPoints, grid: Floats) -> Floats:
     """Return the highest true-positive rate (b, len(grid)) up to each false-positive rate."""
     lines = np.empty((len(found.true), len(grid)))
     for at, line in enumerate(lines):
@@ -177,7 +177,7 @@ def roc_at(found: Points, grid: Floats) -> Floats:
     return lines
 
 
-def precision_at(found: Points, grid: Floats) -> Floats:
+def precision_at(found: RocPoints, grid: Floats) -> Floats:
     """Return the precision (b, len(grid)) at the first score that reaches each recall."""
     precision = found.precision()
     last = precision.shape[1] - 1

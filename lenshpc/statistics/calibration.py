@@ -30,7 +30,7 @@ class Calibration:
 
 
 @dataclass
-class Spread:
+class CalibrationSums:
     """Sums over pixels, grown block by block; the first block decides on the bins."""
 
     num_members: int

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import Resamples, interval, stratify
-from lenshpc.statistics.results import Comparison, Floats, Labels
+from lenshpc.statistics.results import AucComparison, Floats, Labels
 from lenshpc.statistics.scores import cover, draw_aucs
 
 
@@ -66,7 +66,7 @@ def compare(
     models: Mapping[str, metrics.Scores],
     resamples: Resamples,
     groups: npt.NDArray[np.object_] | None = None,
-) -> tuple[Comparison, ...]:
+) -> tuple[AucComparison, ...]:
     """Return the comparison of each pair of models, on the rows that all of them cover."""
     covered = np.asarray(np.all([cover(values) for values in models.values()], axis=0))
     labels, resamples = labels[covered], resamples.of(covered)
@@ -89,7 +89,7 @@ def compare(
     for (a, b), (difference, std, p_value), p_holm in zip(pairs, tests, corrected, strict=True):
         low, high = interval(drawn[names[a]] - drawn[names[b]])
         found.append(
-            Comparison(
+            AucComparison(
                 first=names[a],
                 second=names[b],
                 difference=difference,

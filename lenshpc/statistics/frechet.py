@@ -18,7 +18,7 @@ SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class MeanStd:
     """A mean over draws, and their standard deviation."""
 
     mean: float
@@ -45,7 +45,7 @@ def _moments(features: Floats) -> tuple[Floats, Floats]:
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
 
 
-def kid(one: Floats, other: Floats) -> Spread:
+def kid(one: Floats, other: Floats) -> MeanStd:
     """Return the kernel distance (Bińkowski et al. 2018) over 100 subsets of at most 1,000 rows.
 
     It is the unbiased squared MMD under the kernel (x·y / D + 1)³. A subset has half of the rows at
@@ -60,7 +60,7 @@ def kid(one: Floats, other: Floats) -> Spread:
         )
         for _ in range(NUM_SUBSETS)
     ]
-    return Spread(mean=float(np.mean(draws)), std=float(np.std(draws)))
+    return MeanStd(mean=float(np.mean(draws)), std=float(np.std(draws)))
 
 
 def polynomial_mmd(one: Floats, other: Floats) -> float:
@@ -89,11 +89,11 @@ def halvings(num: int) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64
     return [(order[:half], order[half : 2 * half]) for order in orders]
 
 
-def over_halves(apart: Apart, one: Floats, real: Floats) -> Spread:
+def over_halves(apart: Apart, one: Floats, real: Floats) -> MeanStd:
     """Return the distance of one half of a set from the other half of the real one.
 
     With the real set itself as `one` it is the floor. Neither side ever holds an image and what was
     made of it, and all lines have the same number of rows, on which such distances depend.
     """
     draws = [apart(one[first], real[second]) for first, second in halvings(len(real))]
-    return Spread(mean=float(np.mean(draws)), std=float(np.std(draws)))
+    return MeanStd(mean=float(np.mean(draws)), std=float(np.std(draws)))

@@ -33,7 +33,7 @@ class ClassScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
+class ThresholdScores:
     """What follows from a threshold, or from taking the most probable class where it is None."""
 
     threshold: float | None
@@ -143,14 +143,14 @@ class Evaluation:
     threshold: float | None
     oof: Scores
     test: Scores
-    corrected: Decision | None
+    corrected: ThresholdScores | None
     curves: tuple[Curve, ...]
     reliability: Reliability | None
     rotation: Rotation | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class AucComparison:
     """The paired difference of two lines' test AUC, the first minus the second.
 
     `p_value` is DeLong's, two-sided; `p_holm` is corrected for all comparisons of the run; `low`
@@ -177,7 +177,7 @@ class ClassificationScores:
 
     headline: str
     evaluations: tuple[Evaluation, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[AucComparison, ...]
     weights: Mapping[str, Mapping[str, float]]
     test_prior: float | None
     oof_prior: float | None

@@ -11,9 +11,9 @@ import pandas as pd
 
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import (
-    Points,
     Ranking,
     Resamples,
+    RocPoints,
     draw,
     interval,
     points,
@@ -26,7 +26,6 @@ from lenshpc.statistics.results import (
     NUM_RESAMPLES,
     ClassScores,
     Curve,
-    Decision,
     Evaluation,
     Floats,
     Intervals,
@@ -35,6 +34,7 @@ from lenshpc.statistics.results import (
     Reliability,
     Rotation,
     Scores,
+    ThresholdScores,
 )
 
 MAX_POINTS = 500  # of a curve that is drawn
@@ -164,14 +164,14 @@ def score(
 
 def decide(
     labels: Labels, probabilities: Floats, resamples: Resamples, threshold: float | None
-) -> Decision:
+) -> ThresholdScores:
     """Return what follows from a threshold, with percentile intervals."""
     num_classes = probabilities.shape[1]
     predicted = metrics.decide(probabilities, threshold)
     cells = np.eye(num_classes**2)[labels * num_classes + predicted]
     drawn = weighted_sums(resamples, cells).reshape(-1, num_classes, num_classes)
     confusion = metrics.confusion_matrix(labels, predicted, num_classes)
-    return Decision(
+    return ThresholdScores(
         threshold=threshold,
         **{name: float(value) for name, value in metrics.decision_metrics(confusion).items()},
         confusion=tuple(tuple(int(count) for count in line) for line in confusion),
@@ -182,7 +182,7 @@ def decide(
 
 
 def class_report(
-    labels: Labels, probabilities: Floats, decision: Decision
+    labels: Labels, probabilities: Floats, decision: ThresholdScores
 ) -> tuple[ClassScores, ...]:
     """Return a line for each class against the rest; the negative one of two is among them."""
     confusion = np.array(decision.confusion)
@@ -214,7 +214,7 @@ def _loss_intervals(losses: Mapping[str, Floats], resamples: Resamples) -> Inter
 def _ranking_intervals(labels: Labels, probabilities: Floats, resamples: Resamples) -> Intervals:
     """Return intervals of what needs no threshold; TPR0 has none, as no resample beats the rows."""
 
-    def measure(found: Points) -> Floats:
+    def measure(found: RocPoints) -> Floats:
         rate = np.floor(found.num_negatives * 1e-3 + 1e-9)
         return np.stack(
             [

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import Preparation, Source, Targets
+from lenshpc.data.batches import BatchSource, Preparation, Targets
 from lenshpc.data.readers import InMemory
-from lenshpc.data.smote import Pairs
+from lenshpc.data.smote import SyntheticPairs
 from lenshpc.run.recipe import Data
 
 CPU = torch.device("cpu")
@@ -17,7 +17,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8)).astype(np.uint
 
 
 def source(images, scale, mean, std, **more):
-    return Source(
+    return BatchSource(
         reader=InMemory(images, CPU),
         labels=np.arange(100, 100 + len(images)),
         preparation=Preparation(
@@ -84,7 +84,7 @@ def test_targets_are_turned_and_normalised_like_their_images():
 
 def test_synthetic_rows_come_with_both_parents_and_their_weights():
     images = IMAGES.astype(np.float32)
-    made = Pairs(
+    made = SyntheticPairs(
         num_rows=12,
         firsts=np.array([3, 5]),
         seconds=np.array([4, 3]),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lenshpc.launch.requeue import Decision, decide, main
+from lenshpc.launch.requeue import RequeueDecision, decide, main
 from lenshpc.launch.sites import Site
 from lenshpc.run.attempts import Attempts, Event, read_events
 from lenshpc.run.recipe import Requeues
@@ -29,7 +29,7 @@ def requeued(restart: int, cause: str) -> Event:
     return event("requeued", restart, cause=cause)
 
 
-def decided(events: list[Event], restart: int = 0, exit_code: int = 75) -> Decision:
+def decided(events: list[Event], restart: int = 0, exit_code: int = 75) -> RequeueDecision:
     return decide(events, restart=restart, exit_code=exit_code, budgets=BUDGETS)
 
 
@@ -37,13 +37,13 @@ def decided(events: list[Event], restart: int = 0, exit_code: int = 75) -> Decis
     ("cause", "allowed"), [("timeout", 2), ("preemption", 3)], ids=["timeout", "preemption"]
 )
 def test_attempt_that_was_stopped_is_requeued_within_its_budget(cause: str, allowed: int) -> None:
-    assert decided(attempt(0, (0, 0), (0, 7), cause=cause)) == Decision(
+    assert decided(attempt(0, (0, 0), (0, 7), cause=cause)) == RequeueDecision(
         requeue=True, cause=cause, reason=f"{cause}, requeue 1 of at most {allowed}"
     )
 
 
 def test_attempt_that_died_is_a_crash() -> None:
-    assert decided(attempt(0, (0, 0)), exit_code=137) == Decision(
+    assert decided(attempt(0, (0, 0)), exit_code=137) == RequeueDecision(
         requeue=True, cause="crash", reason="crash, requeue 1 of at most 1"
     )
 
@@ -56,7 +56,7 @@ def test_failure_that_would_come_again_is_not_repeated() -> None:
 
 
 def test_attempt_that_a_later_one_has_replaced_is_not_sent_again() -> None:
-    assert decided([*attempt(0, (0, 0)), *attempt(1, (0, 0))], exit_code=137) == Decision(
+    assert decided([*attempt(0, (0, 0)), *attempt(1, (0, 0))], exit_code=137) == RequeueDecision(
         requeue=False,
         cause="crash",
         reason="a later attempt is under way: this one's node was given up for lost",
@@ -70,7 +70,7 @@ def test_process_that_died_of_the_early_signal_is_no_crash(number: int) -> None:
 
 def test_budget_that_is_used_up_ends_the_job() -> None:
     events = [*attempt(0, (0, 0)), requeued(0, "crash"), *attempt(1, (0, 0), (1, 0))]
-    assert decided(events, restart=1, exit_code=137) == Decision(
+    assert decided(events, restart=1, exit_code=137) == RequeueDecision(
         requeue=False,
         cause="crash",
         reason="crash for the 2. time; resources.max_requeues.crash is 1",
@@ -93,7 +93,7 @@ def test_restart_without_progress_ends_the_job(saved: list[tuple[int, int]]) -> 
     events = [*attempt(0, (0, 0), (1, 4), cause="timeout"), requeued(0, "timeout")]
     decision = decided([*events, *attempt(1, *saved, cause="timeout")], restart=1)
     epoch, step = saved[-1] if saved else (0, 0)
-    assert decision == Decision(
+    assert decision == RequeueDecision(
         requeue=False,
         cause="timeout",
         reason=f"timeout, and no progress since the restart at epoch {epoch} step {step}",
@@ -102,7 +102,7 @@ def test_restart_without_progress_ends_the_job(saved: list[tuple[int, int]]) -> 
 
 def test_error_that_would_come_again_is_not_repeated() -> None:
     events = [*attempt(0, (0, 0)), event("failed", cause="error", reason="no store at /data")]
-    assert decided(events, exit_code=1) == Decision(
+    assert decided(events, exit_code=1) == RequeueDecision(
         requeue=False, cause="error", reason="no store at /data"
     )
 

@@ -6,7 +6,7 @@ from networks import build
 
 from lenshpc.engine.strategy import adamw
 from lenshpc.errors import ConfigError
-from lenshpc.models.encoder import Encoder, encoder_of, layer_factors, positions
+from lenshpc.models.encoder import VitEncoder, encoder_of, layer_factors, positions
 from lenshpc.models.importing import timm_module
 from lenshpc.models.vit import Vit
 from lenshpc.run.recipe import Train
@@ -71,7 +71,7 @@ def test_normalised_targets_know_no_brightness_and_no_contrast():
 
 @torch.no_grad()
 def test_encoder_of_all_patches_is_that_of_the_whole_image():
-    encoder, image = Encoder(1, SIZE).eval(), torch.randn(2, 1, 12, 16)
+    encoder, image = VitEncoder(1, SIZE).eval(), torch.randn(2, 1, 12, 16)
     order = orders(2, 12)
     whole, shuffled = encoder(image), encoder(image, order)
     assert whole.shape == (2, 12, 24)
@@ -89,7 +89,7 @@ def test_positions_are_those_of_timm_and_continue_in_larger_images():
 
 @torch.no_grad()
 def test_encoder_takes_images_that_do_not_fill_their_patches():
-    encoder = Encoder(1, SIZE).eval()
+    encoder = VitEncoder(1, SIZE).eval()
     image = torch.randn(1, 1, 15, 18)
     reflected = torch.nn.functional.pad(image, (0, 2, 0, 1), "reflect")
     assert torch.equal(encoder(image), encoder(reflected))

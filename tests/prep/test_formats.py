@@ -13,7 +13,7 @@ from PIL import Image
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.prep.read import Reader
+from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import scan
 from lenshpc.prep.verify import verify
 
@@ -31,7 +31,7 @@ def dataset(form, shape=(2, 6, 5), dtype="float32", pickled=None, **keys):
 
 def read(root, given, **options):
     """Return id → image of all sources."""
-    reader = pickle.loads(pickle.dumps(Reader(given, root, **options)))
+    reader = pickle.loads(pickle.dumps(SourceReader(given, root, **options)))
     return {source.id: reader.read(source) for source in scan(root, given)}
 
 
@@ -106,7 +106,7 @@ def test_pairs_are_matched_by_name_with_or_without_the_folder(tmp_path):
 @pytest.mark.parametrize("name", ["lens_finding", "multiclass", "slc"])
 def test_genuine_samples_read_bit_for_bit(name):
     given, root = load_dataset(name), SHARED / name
-    reader = Reader(given, root)
+    reader = SourceReader(given, root)
     for source in scan(root, given)[:200]:
         path = root / source.file
         expected = np.asarray(Image.open(path))[None] if name == "slc" else np.load(path)

@@ -11,8 +11,8 @@ from source_sets import tiny
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset, ImageFormat
-from lenshpc.prep.read import Reader
-from lenshpc.prep.scan import Source
+from lenshpc.prep.read import SourceReader
+from lenshpc.prep.scan import ScannedImage
 
 IMAGE = np.random.default_rng(1).normal(size=(2, 6, 5)).astype(np.float32)
 NPY = tiny().image
@@ -22,8 +22,8 @@ GREY = ImageFormat(format="image", shape=(1, 8, 6), dtype="uint8", channels=("i"
 def read_source(path, image, **options):
     """Read the one file of a dataset of one class."""
     dataset = Dataset(name="one", image=image, classes=({"name": "a", "train": "."},))
-    source = Source(id=path.name, label=0, split="train", group=path.name, file=path.name)
-    return Reader(dataset, path.parent, **options).read(source)
+    source = ScannedImage(id=path.name, label=0, split="train", group=path.name, file=path.name)
+    return SourceReader(dataset, path.parent, **options).read(source)
 
 
 def npy(array, **options):

@@ -6,13 +6,13 @@ import pytest
 from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
-from lenshpc.prep.scan import Source, scan
+from lenshpc.prep.scan import ScannedImage, scan
 
 
 def test_scan_gives_sorted_ids_labels_and_splits(tmp_path):
     fill(tmp_path, num_images=2, splits=("train",))
     assert scan(tmp_path, tiny()) == [
-        Source(
+        ScannedImage(
             id=f"train/{name}/{i}.npy",
             label=label,
             split="train",

@@ -10,7 +10,7 @@ from lenshpc.prep.dataset import load_dataset
 from lenshpc.prep.simulation.camera import trace
 from lenshpc.prep.simulation.draws import Stream
 from lenshpc.prep.simulation.pixels import normal
-from lenshpc.prep.simulation.scene import Lens, Scene, Strip, draw_lens, draw_nonlens
+from lenshpc.prep.simulation.scene import LensSystem, Scene, Strip, draw_lens, draw_nonlens
 from lenshpc.prep.simulation.simulate import simulator
 
 CAMERA = simulator(load_dataset("lens_finding"))
@@ -19,7 +19,9 @@ SURVEY = CAMERA.survey
 
 def test_ring_of_a_centred_source_has_the_einstein_radius():
     source = draw_lens(SURVEY, np.random.default_rng(0)).lens.source
-    lens = Lens(x=0, y=0, theta_e=1.5, axis_ratio=1, angle=0, gamma1=0, gamma2=0, source=source)
+    lens = LensSystem(
+        x=0, y=0, theta_e=1.5, axis_ratio=1, angle=0, gamma1=0, gamma2=0, source=source
+    )
     angle = np.linspace(0, 6, 50)
     beta = trace(lens, 1.5 * np.cos(angle), 1.5 * np.sin(angle))
     np.testing.assert_allclose(beta, 0, atol=1e-8)

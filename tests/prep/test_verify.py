@@ -10,7 +10,7 @@ from source_sets import fill, tiny
 from lenshpc.cli.verify import verify as command
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import Options, convert
-from lenshpc.prep.read import Reader
+from lenshpc.prep.read import SourceReader
 from lenshpc.prep.verify import verify
 
 OPTIONS = Options(shard_rows=32)
@@ -88,13 +88,13 @@ def test_wrong_pixel_in_a_store_is_found_by_comparing_bits(folders, monkeypatch)
         np.save(path, np.zeros((2, 6, 5), np.float32))
     convert(tiny(), source, source.parent / "zeros", OPTIONS)
     verify(source.parent / "zeros", against=source)
-    read = Reader.read
+    read = SourceReader.read
 
     def read_wrongly(self, planned):
         image = read(self, planned)
         return replace(image, pixels=-image.pixels) if planned.id.endswith("7.npy") else image
 
-    monkeypatch.setattr(Reader, "read", read_wrongly)
+    monkeypatch.setattr(SourceReader, "read", read_wrongly)
     convert(tiny(), source, source.parent / "wrong", OPTIONS)
     monkeypatch.undo()
     with pytest.raises(DataError, match=r"7.npy in .*wrong differs from its source; prepare it"):

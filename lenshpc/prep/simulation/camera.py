@@ -13,7 +13,15 @@ from lenshpc.physics import deflect_shear, deflect_sie, rotate, sersic
 from lenshpc.prep.simulation.draws import Draws, Stream
 from lenshpc.prep.simulation.pixels import Pixels, axis, blur_matrix, normal, scaled
 from lenshpc.prep.simulation.sample import Sample
-from lenshpc.prep.simulation.scene import Galaxy, Lens, Scene, Strip, draw_lens, draw_nonlens, truth
+from lenshpc.prep.simulation.scene import (
+    Galaxy,
+    LensSystem,
+    Scene,
+    Strip,
+    draw_lens,
+    draw_nonlens,
+    truth,
+)
 from lenshpc.prep.simulation.survey import Survey
 
 _SOFTENING_PIXELS = 0.3  # a pixel averages over the cusp of n = 4; the PSF is far wider
@@ -96,7 +104,7 @@ class SceneRenderer:
         return np.stack([blur_matrix(self.num_pixels, width) for width in widths])
 
 
-def trace(lens: Lens, x: Pixels, y: Pixels) -> tuple[Pixels, Pixels]:
+def trace(lens: LensSystem, x: Pixels, y: Pixels) -> tuple[Pixels, Pixels]:
     """Return where the light seen at (x, y) comes from, relative to the deflector's centre."""
     x, y = x - lens.x, y - lens.y
     sie_x, sie_y = deflect_sie(x, y, lens.theta_e, lens.axis_ratio, lens.angle)

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Points:
+class PointMasses:
     """Point masses: positions (2, K) in arcsec, their fractions (K,) of the total mass."""
 
     positions: Floats
@@ -53,7 +53,7 @@ class Halo:
     angle: float
     gamma1: float
     gamma2: float
-    points: Points
+    points: PointMasses
     points_theta_e: Floats
     source: Profile
     light: Profile | None
@@ -119,7 +119,7 @@ def _profile(light: Light, draws: Draws, x: float = 0.0, y: float = 0.0) -> Prof
     )
 
 
-def _points(substructure: Substructure, draws: Draws) -> Points:
+def _points(substructure: Substructure, draws: Draws) -> PointMasses:
     match substructure:
         case Subhalos():
             return _subhalos(substructure, draws)
@@ -131,10 +131,10 @@ def _points(substructure: Substructure, draws: Draws) -> Points:
             length = substructure.length_arcsec_at_1e_22_ev * 1e-22 / mass_ev
             return _string(substructure, draws, length, axion_mass_ev=mass_ev)
         case _:
-            return Points(positions=np.empty((2, 0)), fractions=np.empty(0))
+            return PointMasses(positions=np.empty((2, 0)), fractions=np.empty(0))
 
 
-def _subhalos(subhalos: Subhalos, draws: Draws) -> Points:
+def _subhalos(subhalos: Subhalos, draws: Draws) -> PointMasses:
     random = draws.random
     number = int(random.poisson(subhalos.number)) if subhalos.poisson else subhalos.number
     distance = random.uniform(*subhalos.distance_arcsec, size=number)
@@ -145,7 +145,7 @@ def _subhalos(subhalos: Subhalos, draws: Draws) -> Points:
     if subhalos.mass_fraction and number:
         masses *= draws.uniform(subhalos.mass_fraction) / masses.sum()
     positions = distance * np.stack([np.cos(angle), np.sin(angle)])
-    return Points(positions=positions, fractions=masses)
+    return PointMasses(positions=positions, fractions=masses)
 
 
 def _masses(function: MassFunction, quantiles: Floats) -> Floats:
@@ -162,7 +162,7 @@ def _string(
     x: float = 0.0,
     y: float = 0.0,
     axion_mass_ev: float | None = None,
-) -> Points:
+) -> PointMasses:
     """Return points along a line; the original code's begins at (-L/2, 0) from its centre."""
     angle = draws.uniform((0, 2 * math.pi))
     steps = np.linspace(-length / 2, length / 2, vortex.num_points)
@@ -170,7 +170,7 @@ def _string(
     if draws.legacy:
         along_x, along_y = along_x - along_x[0] - length / 2, along_y - along_y[0]
     fraction = draws.uniform(vortex.mass_fraction)
-    return Points(
+    return PointMasses(
         positions=np.stack([x + along_x, y + along_y]),
         fractions=np.full(vortex.num_points, fraction / vortex.num_points),
         axion_mass_ev=axion_mass_ev,

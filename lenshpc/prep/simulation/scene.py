@@ -41,7 +41,7 @@ class Galaxy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lens:
+class LensSystem:
     """SIE and external shear at (x, y), and the galaxy behind."""
 
     x: float
@@ -71,7 +71,7 @@ class Scene:
 
     kind: str
     galaxies: tuple[Galaxy, ...]
-    lens: Lens | None = None
+    lens: LensSystem | None = None
     strips: tuple[Strip, ...] = ()
 
 
@@ -84,7 +84,7 @@ def draw_lens(survey: Survey, random: Generator) -> Scene:
     source = _galaxy(survey.galaxies.source, random, *_polar(random, distance))
     # Light follows mass closely but not exactly, as in SLACS (Bolton et al. 2008).
     axis_ratio = float(np.clip(deflector.axis_ratio + random.normal(0, 0.05), 0.4, 1))
-    lens = Lens(
+    lens = LensSystem(
         x=deflector.x,
         y=deflector.y,
         theta_e=theta_e,

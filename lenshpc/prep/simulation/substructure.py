@@ -94,13 +94,13 @@ class Light(Frozen):
     sersic_index: SersicIndex
 
 
-class Source(Light):
+class SourceLight(Light):
     """The galaxy behind, at a distance from the axis."""
 
     distance_arcsec: NonNegativeRange
 
 
-class Noise(Frozen):
+class PhotonNoise(Frozen):
     """Photon noise: the electrons of a pixel of surface brightness 1, and of the sky."""
 
     electrons_per_intensity: Positive
@@ -115,11 +115,11 @@ class DarkMatter(Frozen):
     file_prefix: str = ""
     pixel_scale_arcsec: Positive
     psf_fwhm_arcsec: Positive
-    noise: Noise | None
+    noise: PhotonNoise | None
     theta_e_arcsec: PositiveRange
     halo_axis_ratio: AxisRatioRange
     shear: NonNegativeRange
-    source: Source
+    source: SourceLight
     lens_light: Light | None = None
     classes: dict[str, Substructure]
     binned_exposure: Positive = 1.0  # of a pair's coarse image, in exposures of the fine one

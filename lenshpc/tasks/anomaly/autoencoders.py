@@ -23,7 +23,7 @@ def coarse_sides(image_shape: Shape) -> tuple[int, int]:
     return height, width
 
 
-class Encoder(nn.Module):
+class ConvEncoder(nn.Module):
     """Four convolutions that halve the sides, then two dense layers."""
 
     def __init__(self, image_shape: Shape, num_outputs: int) -> None:
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         return outputs
 
 
-class Decoder(nn.Module):
+class ConvDecoder(nn.Module):
     """The encoder's way back, by enlarging and convolving, which leaves no checkerboard."""
 
     def __init__(self, image_shape: Shape, num_latents: int) -> None:
@@ -72,8 +72,8 @@ class Autoencoder(Scorer):
 
     def __init__(self, image_shape: Shape, num_latents: int) -> None:
         super().__init__()
-        self.encoder = Encoder(image_shape, num_latents)
-        self.decoder = Decoder(image_shape, num_latents)
+        self.encoder = ConvEncoder(image_shape, num_latents)
+        self.decoder = ConvDecoder(image_shape, num_latents)
 
     def forward(self, image: Tensor, _progress: Tensor | None = None) -> Tensor:
         """Return the mean squared error of each image."""
@@ -94,8 +94,8 @@ class VariationalAutoencoder(Scorer):
 
     def __init__(self, image_shape: Shape, num_latents: int, kl_anneal: float) -> None:
         super().__init__()
-        self.encoder = Encoder(image_shape, 2 * num_latents)
-        self.decoder = Decoder(image_shape, num_latents)
+        self.encoder = ConvEncoder(image_shape, 2 * num_latents)
+        self.decoder = ConvDecoder(image_shape, num_latents)
         self.log_noise = nn.Parameter(torch.zeros(()))
         self._kl_anneal = kl_anneal
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
 from lenshpc.physics import deflect_shear, deflect_sis
 from lenshpc.registry import Shape
-from lenshpc.tasks.anomaly.autoencoders import Encoder
+from lenshpc.tasks.anomaly.autoencoders import ConvEncoder
 from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 
 NUM_LATENTS = 8
@@ -44,7 +44,7 @@ class LensAutoencoder(Scorer):
     def __init__(self, image_shape: Shape) -> None:
         super().__init__()
         _, height, width = image_shape
-        self.encoder = Encoder(image_shape, NUM_LATENTS)
+        self.encoder = ConvEncoder(image_shape, NUM_LATENTS)
         nn.init.normal_(self.encoder.out.weight, std=1e-3)
         lengths = torch.tensor([0.2, 0.08, 0.08]) * min(height, width)
         # Einstein radius, radii of source and lens light

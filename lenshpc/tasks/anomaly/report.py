@@ -14,7 +14,7 @@ from lenshpc.report.content import (
     Column,
     Figure,
     Headline,
-    Pairs,
+    KeyValues,
     Report,
     Row,
     Section,
@@ -264,7 +264,7 @@ def draw_distribution(
     return draw_figure(name, caption, draw)
 
 
-def _exports(results: RunResults) -> Pairs:
+def _exports(results: RunResults) -> KeyValues:
     """Return where each member's weights lie, and the call that makes the model of them."""
     call = f'lenshpc.engine.load.load_model("{results.run.root}", member)'
     weights = {
@@ -274,4 +274,4 @@ def _exports(results: RunResults) -> Pairs:
         for one in results.trainings
     }
     told = {"model and weights, ready to use": call, **weights}
-    return Pairs(title="Architecture and weights", pairs=tuple(told.items()))
+    return KeyValues(title="Architecture and weights", pairs=tuple(told.items()))

@@ -6,7 +6,7 @@ from lenshpc.tasks.classification.settings import Classification
 LENS_FINDING, MULTICLASS = (
     TaskKind(
         settings=Classification,
-        task="lenshpc.tasks.supervised.task:Classifier",
+        task="lenshpc.tasks.supervised.task:SupervisedTask",
         evaluate="lenshpc.tasks.supervised.judge:evaluate",
         report="lenshpc.tasks.classification.report:build",
         recipe=recipe,

@@ -17,7 +17,7 @@ from lenshpc.engine.strategy import autocast
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.diffusion.sampling import Noise, slerp
+from lenshpc.tasks.diffusion.sampling import SeededNoise, slerp
 from lenshpc.tasks.diffusion.task import SAMPLES, Denoising
 
 NUM_STOPS, FRAMES_A_LEG = 3, 5
@@ -55,7 +55,7 @@ class Generator:
         The frames 0, 5, 10, … are the draws themselves, by 25 DDIM steps at most. With classes, all
         are of the first.
         """
-        stops = Noise((SAMPLES, 0), range(NUM_STOPS)).draw(self.task.shape, self.device)
+        stops = SeededNoise((SAMPLES, 0), range(NUM_STOPS)).draw(self.task.shape, self.device)
         legs = pairwise([*stops, stops[0]])
         starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
         label = self._labels(range(1))

@@ -16,7 +16,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
 from lenshpc.run.predictions import read_array, rejected
 from lenshpc.run.results import RunResults
-from lenshpc.statistics.frechet import Floats, Spread, frechet, halvings, kid, over_halves
+from lenshpc.statistics.frechet import Floats, MeanStd, frechet, halvings, kid, over_halves
 from lenshpc.statistics.frechet import wasserstein as wasserstein_of
 from lenshpc.statistics.image_metrics import Frequencies, blurred, transformed
 from lenshpc.statistics.radial import radial_profile
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class ImageSets:
     """Sets of equally many images by kind: their pixels, their features by name of a distance."""
 
     rows: pd.DataFrame
@@ -51,9 +51,9 @@ class Measure:
     """
 
     name: str
-    generated: Spread
-    floor: Spread
-    control: Spread
+    generated: MeanStd
+    floor: MeanStd
+    control: MeanStd
     whole: float | None = None
     num_features: int | None = None
 
@@ -96,7 +96,7 @@ class GenerationScores:
 
     headline: str
     lines: tuple[ResultRow, ...]
-    images: Images
+    images: ImageSets
     curves: Curves
 
     @property
@@ -137,7 +137,7 @@ def score_images(
 ) -> GenerationScores:
     """Return the scores of a run's images; the first model that has any is its headline."""
     lines: list[ResultRow] = []
-    heads: dict[str, Images] = {}
+    heads: dict[str, ImageSets] = {}
     for model, members in plan.ensembles().items():
         present = [one for one in members if one not in missing]
         tests = []
@@ -160,7 +160,7 @@ def score_images(
 
 def read_images(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, store: Store, member: Member, split: str
-) -> Images:
+) -> ImageSets:
     """Return what a member drew for the rows of a split, and the real images of these."""
     inception = Diffusion.of(plan.recipe_of(member).method).inception
     rows = scored_rows(plan, splits, member)
@@ -174,7 +174,7 @@ def read_images(
         return values
 
     real = Decoded(store, plan.recipe_of(member).data).images(places)
-    return Images(
+    return ImageSets(
         rows=rows,
         pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blurred(real)},
         features={
@@ -184,18 +184,18 @@ def read_images(
     )
 
 
-def mixed(parts: list[Images]) -> Images:
+def mixed(parts: list[ImageSets]) -> ImageSets:
     """Return images of members of the same rows, taking turns: row i is that of member i mod M."""
     first = parts[0]
     turn = np.arange(len(first.rows)) % len(parts)
 
-    def mix(of: Callable[[Images], Floats]) -> Floats:
+    def mix(of: Callable[[ImageSets], Floats]) -> Floats:
         values = of(first).copy()
         for at, part in enumerate(parts):
             values[turn == at] = of(part)[turn == at]
         return values
 
-    return Images(
+    return ImageSets(
         rows=first.rows,
         pixels={**first.pixels, GENERATED: mix(lambda one: one.pixels[GENERATED])},
         features={
@@ -205,14 +205,14 @@ def mixed(parts: list[Images]) -> Images:
     )
 
 
-def _line(name: str, kind: str, split: str, images: Images) -> ResultRow:
+def _line(name: str, kind: str, split: str, images: ImageSets) -> ResultRow:
     measures = (*_feature_measures(images), *_statistics(images.pixels))
     return ResultRow(
         name=name, kind=kind, split=split, num_rows=len(images.rows), measures=tuple(measures)
     )
 
 
-def _feature_measures(images: Images) -> Iterator[Measure]:
+def _feature_measures(images: ImageSets) -> Iterator[Measure]:
     """Yield the Fréchet distance and KID in the features of each network."""
     for name, kinds in images.features.items():
         drawn, real, control = (kinds[which] for which in IMAGES)
@@ -269,7 +269,7 @@ def powers(images: Floats) -> Floats:
     )
 
 
-def curves_of(images: Images) -> Curves:
+def curves_of(images: ImageSets) -> Curves:
     """Return the mean spectrum and profile of each kind."""
     height, width = images.pixels[REAL].shape[2:]
     rings = Frequencies((height, width))

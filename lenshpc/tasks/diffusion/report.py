@@ -13,8 +13,8 @@ from lenshpc.report.content import (
     Block,
     Column,
     Headline,
+    KeyValues,
     Notes,
-    Pairs,
     Prose,
     Report,
     Row,
@@ -127,7 +127,7 @@ def _networks(head: ResultRow, networks: Networks) -> Iterator[Block]:
         if name not in networks:
             yield Prose(text=f"No {name}: the file {file} of its network is not installed.")
     for name, described in networks.items():
-        yield Pairs(title=f"Network of {name}", pairs=tuple(flatten(described)))
+        yield KeyValues(title=f"Network of {name}", pairs=tuple(flatten(described)))
     few = [
         f"{one.name} rests on {head.num_rows // 2:,} images on each side and {one.num_features:,} "
         f"features; {ROWS_A_FEATURE} images a feature are asked for, so it is too large by an "

@@ -18,7 +18,7 @@ from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
 MIN_SINE = 1e-6
 
 
-class Noise:
+class SeededNoise:
     """Normal numbers that are functions of a seed (some integers) and each row, nothing else."""
 
     def __init__(self, seed: tuple[int, ...], rows: Iterable[int]) -> None:

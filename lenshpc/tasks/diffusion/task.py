@@ -18,7 +18,7 @@ from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.statistics.image_metrics import blurred
 from lenshpc.tasks.diffusion.features import Features
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
-from lenshpc.tasks.diffusion.sampling import Noise, Sampler
+from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion
 
 STD = 0.5  # of the images that the network sees
@@ -60,7 +60,7 @@ class Denoising:
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted error of each row, at a level and with noise that are its own."""
-        image, noise = STD * batch["image"], Noise((VALIDATION,), batch["row"].tolist())
+        image, noise = STD * batch["image"], SeededNoise((VALIDATION,), batch["row"].tolist())
         level = noise.levels(self._settings.num_steps, image.device)
         drawn = noise.draw(self.shape, image.device)
         return {"loss": self._losses(model, image, drawn, level, self._label(batch))}
@@ -92,7 +92,7 @@ class Denoising:
     ) -> Tensor:
         """Return images (B, C, H, W) in the store's units: functions of purpose, seed and row."""
         device = next(model.parameters()).device
-        noise = Noise((purpose, seed), rows)
+        noise = SeededNoise((purpose, seed), rows)
         start = noise.draw(self.shape, device)
         return self.decode(model, start, label, noise=noise)
 
@@ -102,7 +102,7 @@ class Denoising:
         start: Tensor,
         label: Tensor | None = None,
         *,
-        noise: Noise | None = None,
+        noise: SeededNoise | None = None,
         most_steps: int | None = None,
     ) -> Tensor:
         """Return the images of what is noise alone; by DDIM where no further noise is given."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lenshpc.models.encoder import (
-    Encoder,
+    VitEncoder,
     block,
     choose_tokens,
     initialise,
@@ -37,7 +37,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         channels, width = image_shape[0], settings.decoder_width
         self._settings = settings
-        self.encoder = Encoder(channels, settings.vit)
+        self.encoder = VitEncoder(channels, settings.vit)
         self.inwards = nn.Linear(settings.vit.width, width)
         self.hidden = nn.Parameter(0.02 * torch.randn(width))
         self.decoder = nn.Sequential(

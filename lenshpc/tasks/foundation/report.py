@@ -15,7 +15,7 @@ from lenshpc.report.content import (
     Column,
     Gallery,
     Headline,
-    Pairs,
+    KeyValues,
     Picture,
     Report,
     Row,
@@ -200,11 +200,11 @@ def _map(results: RunResults, training: Training, rows: pd.DataFrame) -> Block:
     return draw_embedding(shown, drawn["label"].to_numpy(), results.plan.classes, whose)
 
 
-def _exports(results: RunResults) -> Pairs:
+def _exports(results: RunResults) -> KeyValues:
     """Return where each member's weights lie, and how a run goes on from them."""
     weights = {
         one.member.name: str(results.run.member(one.member.name).weights)
         for one in results.trainings
     }
     told = {"go on from it": f"lenshpc submit … --init-from {results.run.name}", **weights}
-    return Pairs(title="Weights; the encoder's begin with encoder.", pairs=tuple(told.items()))
+    return KeyValues(title="Weights; the encoder's begin with encoder.", pairs=tuple(told.items()))

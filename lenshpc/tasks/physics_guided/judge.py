@@ -7,7 +7,7 @@ from lenshpc.errors import DataError
 from lenshpc.run.results import RunResults
 from lenshpc.tasks.physics_guided.lens_parameters import (
     COMPARED,
-    Agreement,
+    EstimateErrors,
     Floats,
     LensEstimates,
     compare_with_truth,
@@ -23,7 +23,7 @@ class Lenses:
 
     estimates: LensEstimates
     truth: Mapping[str, Floats]
-    agreements: tuple[Agreement, ...]
+    agreements: tuple[EstimateErrors, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ ROUND = 1e-4  # an ellipticity below it has no direction, whose gradient would b
 TINY = 1e-12
 
 
-class Lens(NamedTuple):
+class LensParameters(NamedTuple):
     """An isothermal lens with external shear for each image, (B,); lengths in arcsec."""
 
     theta_e_arcsec: Tensor
@@ -59,7 +59,7 @@ class LensRenderer(nn.Module):
         for name, values in (("x", x[ring]), ("y", y[ring]), ("ring", ring)):
             self.register_buffer(name, values, persistent=False)
 
-    def lens(self, raw_BP: Tensor) -> Lens:
+    def lens(self, raw_BP: Tensor) -> LensParameters:
         """Return the lenses of numbers without bounds; zeros are a round one in the middle."""
         physics, raw = self.physics, raw_BP.to(self.x.dtype)
         low, high = physics.theta_e_arcsec
@@ -67,7 +67,7 @@ class LensRenderer(nn.Module):
         further = iter((torch.tanh(raw[:, 3:])).unbind(dim=1))
         shear = (next(further), next(further)) if physics.shear else (none, none)
         axis_ratio, angle = self._ellipse(*further) if physics.lens == "sie" else (none + 1, none)
-        return Lens(
+        return LensParameters(
             theta_e_arcsec=low + (high - low) * torch.sigmoid(raw[:, 0]),
             centre_x_arcsec=physics.max_centre_arcsec * torch.tanh(raw[:, 1]),
             centre_y_arcsec=physics.max_centre_arcsec * torch.tanh(raw[:, 2]),
@@ -89,9 +89,9 @@ class LensRenderer(nn.Module):
         flat = largest * torch.tanh(length)
         return (1 - flat) / (1 + flat), torch.atan2(second, first) / 2
 
-    def trace(self, lens: Lens) -> tuple[Tensor, Tensor]:
+    def trace(self, lens: LensParameters) -> tuple[Tensor, Tensor]:
         """Return where each ray comes from, x and y (B, N) about the lens's own axis."""
-        of = Lens(*(values[:, None] for values in lens))
+        of = LensParameters(*(values[:, None] for values in lens))
         x, y = self.x - of.centre_x_arcsec, self.y - of.centre_y_arcsec
         core = self.physics.softening_arcsec
         if self.physics.lens == "sie":
@@ -101,7 +101,7 @@ class LensRenderer(nn.Module):
         shear = deflect_shear(x, y, of.gamma1, of.gamma2)
         return x - alpha[0] - shear[0], y - alpha[1] - shear[1]
 
-    def reconstruct(self, image: Tensor, lens: Lens) -> Reconstruction:
+    def reconstruct(self, image: Tensor, lens: LensParameters) -> Reconstruction:
         """Return the source that images (B, C, H, W) would have behind the lens, and its images.
 
         Several images of one place in the source are averaged: every ray's light is shared out
@@ -129,18 +129,18 @@ class LensRenderer(nn.Module):
         images[:, self.ring] = rays
         return images
 
-    def losses(self, image: Tensor, lens: Lens) -> Tensor:
+    def losses(self, image: Tensor, lens: LensParameters) -> Tensor:
         """Return each image's misfit (B,), as a part of the misfit without any lens.
 
         So 1 is a lens that explains nothing, whatever the brightness of the image.
         """
         none = torch.zeros_like(lens.theta_e_arcsec)
-        nothing = Lens(*[none] * len(lens))._replace(axis_ratio=none + 1)
+        nothing = LensParameters(*[none] * len(lens))._replace(axis_ratio=none + 1)
         with torch.no_grad():
             unlensed = self._misfits(image, nothing).clamp(min=TINY)
         return self._misfits(image, lens) / unlensed
 
-    def _misfits(self, image: Tensor, lens: Lens) -> Tensor:
+    def _misfits(self, image: Tensor, lens: LensParameters) -> Tensor:
         """Return the mean difference at the rays, and the source's mean slope by its weight.
 
         The slope is taken over half the width of the source, so both are brightnesses.

@@ -38,7 +38,7 @@ class LensEstimates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Agreement:
+class EstimateErrors:
     """A model's estimates of one parameter against the truth; `part` is a split, or a class of it.
 
     `bias` is the mean of estimate minus truth; `r2` is NaN where the truth does not vary.
@@ -87,7 +87,7 @@ def _merge(
 
 def compare_with_truth(
     estimates: LensEstimates, truth: Mapping[str, Floats], classes: tuple[str, ...]
-) -> Iterator[Agreement]:
+) -> Iterator[EstimateErrors]:
     """Yield how each model agrees with what is known of the rows: `truth` has columns (N,)."""
     for model, found in estimates.models.items():
         for parameter in (name for name in COMPARED if name in truth):
@@ -111,10 +111,12 @@ def _parts(
     yield "out-of-fold", ~testing
 
 
-def _agreement(model: str, parameter: str, part: str, truth: Floats, estimate: Floats) -> Agreement:
+def _agreement(
+    model: str, parameter: str, part: str, truth: Floats, estimate: Floats
+) -> EstimateErrors:
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    return Agreement(
+    return EstimateErrors(
         model=model,
         parameter=parameter,
         part=part,

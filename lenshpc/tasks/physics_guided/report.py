@@ -32,7 +32,7 @@ from lenshpc.tasks.physics_guided.judge import GuidedEvaluation, Lenses
 from lenshpc.tasks.physics_guided.lens_parameters import (
     EINSTEIN_RADIUS,
     LOSS,
-    Agreement,
+    EstimateErrors,
     LensEstimates,
 )
 from lenshpc.tasks.supervised.report import Extra
@@ -100,7 +100,7 @@ def _blocks(results: RunResults, lenses: Lenses, *, with_pictures: bool) -> Iter
         yield from _pictures(results, lenses.estimates)
 
 
-def _agreement_table(agreements: Sequence[Agreement]) -> Table:
+def _agreement_table(agreements: Sequence[EstimateErrors]) -> Table:
     words, numbers = ("Model", "Parameter", "Rows"), ("Images", "MAE", "Bias", "R²")
     return Table(
         title="Estimate against truth",

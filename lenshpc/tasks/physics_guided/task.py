@@ -14,16 +14,16 @@ from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.tasks.physics_guided.lens_layer import LensRenderer
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
 from lenshpc.tasks.physics_guided.settings import Physics, PhysicsGuided
-from lenshpc.tasks.supervised.task import Classifier
+from lenshpc.tasks.supervised.task import SupervisedTask
 
 
 def make_task(spec: TaskSpec) -> Task:
     """Return the guided classification, or a plain one where the settings have no physics."""
     physics = PhysicsGuided.of(spec.settings).physics
-    return Classifier(spec) if physics is None else GuidedClassifier(spec, physics)
+    return SupervisedTask(spec) if physics is None else GuidedClassifier(spec, physics)
 
 
-class GuidedClassifier(Classifier):
+class GuidedClassifier(SupervisedTask):
     """The classification's loss, and by a curriculum the misfit of the image redrawn by a lens."""
 
     def __init__(self, spec: TaskSpec, physics: Physics) -> None:

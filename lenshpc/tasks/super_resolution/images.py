@@ -98,7 +98,7 @@ class MemberImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class RunImages:
     """All that is merged: the rows, the store of the pairs, the images of each model's members."""
 
     rows: pd.DataFrame
@@ -165,7 +165,7 @@ def open_images(
     splits: pd.DataFrame,
     store: Store,
     missing: Collection[Member] = (),
-) -> Images:
+) -> RunImages:
     """Return the members' images, each checked to have the rows that it must have predicted."""
     rows = evaluated_rows(splits)
     models = {
@@ -174,7 +174,7 @@ def open_images(
         )
         for model, members in plan.ensembles().items()
     }
-    return Images(rows=rows, store=store, models=models)
+    return RunImages(rows=rows, store=store, models=models)
 
 
 def _open_member(

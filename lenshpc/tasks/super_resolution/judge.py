@@ -18,11 +18,11 @@ from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import image_metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval, weighted_sums
-from lenshpc.statistics.calibration import Calibration, Spread
+from lenshpc.statistics.calibration import Calibration, CalibrationSums
 from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Transform
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.statistics.results import NUM_RESAMPLES, Intervals, Kind
-from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, Images, Stack, open_images
+from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, RunImages, Stack, open_images
 
 BICUBIC = "bicubic"
 MEASURES = ("psnr", "ssim", "mse", "ring_shift_px", "profile_mse")
@@ -80,7 +80,7 @@ class ResultRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truth:
+class TrueSpectrum:
     """The spectrum of the true test images: its noise floor, and where the signal ends in it."""
 
     frequency: Floats
@@ -95,7 +95,7 @@ class EnlargementScores:
 
     headline: str
     lines: tuple[ResultRow, ...]
-    truth: Truth
+    truth: TrueSpectrum
     rows: pd.DataFrame
 
     def line(self, name: str) -> ResultRow:
@@ -107,7 +107,7 @@ class EnlargementScores:
 class RunEvaluation:
     """The members' images, and what was measured of them."""
 
-    images: Images
+    images: RunImages
     scores: EnlargementScores
 
 
@@ -118,7 +118,9 @@ def evaluate(results: RunResults) -> RunEvaluation:
     return RunEvaluation(images=images, scores=scores)
 
 
-def score_images(images: Images, merged: Path, *, say: Say = lambda _: None) -> EnlargementScores:
+def score_images(
+    images: RunImages, merged: Path, *, say: Say = lambda _: None
+) -> EnlargementScores:
     """Measure all lines; the headline's images replace the zarr array `sr` of the folder `merged`.
 
     Its rows are those of `EnlargementScores.rows`; `row` has the store's row of each.
@@ -133,7 +135,7 @@ def score_images(images: Images, merged: Path, *, say: Say = lambda _: None) -> 
     return tally.scores()
 
 
-def _create(folder: Path, images: Images) -> Any:
+def _create(folder: Path, images: RunImages) -> Any:
     """Return a new array, a block a shard, beside the rows of the store."""
     import zarr
 
@@ -175,10 +177,10 @@ def _true(images: Floats, testing: Flags) -> _True:
 class _Tally:
     """The measures of all rows and the sums over test rows, grown block by block."""
 
-    images: Images
+    images: RunImages
     measures: dict[str, dict[str, Floats]] = field(default_factory=dict)
     powers: dict[str, Power] = field(default_factory=dict)
-    spreads: dict[str, Spread] = field(default_factory=dict)
+    spreads: dict[str, CalibrationSums] = field(default_factory=dict)
 
     def add(self, block: slice) -> Floats:
         """Measure a block; return the headline's images of it."""
@@ -196,7 +198,7 @@ class _Tally:
         """Note the spread of members of test rows beside the error of their mean."""
         several = true.testing & (stack.count > 1)
         if several.any():
-            spread = self.spreads.setdefault(name, Spread(int(stack.count.max())))
+            spread = self.spreads.setdefault(name, CalibrationSums(int(stack.count.max())))
             spread.add(stack.std[several], (stack.mean - true.images)[several])
 
     def _measure(self, name: str, block: slice, found: Floats, true: _True) -> None:
@@ -312,12 +314,12 @@ def _quality(
     )
 
 
-def _truth(rings: Frequencies, found: Power) -> Truth:
+def _truth(rings: Frequencies, found: Power) -> TrueSpectrum:
     """Return the spectrum of the true images that a line which covers all was compared with."""
     mean = found.true / found.num
     spectrum, noise = rings.mean(mean), rings.noise(mean)
     knee = rings.knee(spectrum, noise)
-    return Truth(frequency=rings.frequency, power=spectrum, noise=noise, knee=knee)
+    return TrueSpectrum(frequency=rings.frequency, power=spectrum, noise=noise, knee=knee)
 
 
 def _spectrum(rings: Frequencies, found: Power) -> Spectrum:

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from lenshpc.report.content import Gallery, Picture
 from lenshpc.report.pictures import Bytes, Stretch, colours, encode_png, stretch_of
 from lenshpc.statistics import image_metrics
-from lenshpc.tasks.super_resolution.images import Images
+from lenshpc.tasks.super_resolution.images import RunImages
 from lenshpc.tasks.super_resolution.judge import BICUBIC, EnlargementScores
 
 NUM_CASES = 4
@@ -18,7 +18,7 @@ RESIDUAL_QUANTILE = 0.998
 Floats = npt.NDArray[np.floating]
 
 
-def draw_cases(scores: EnlargementScores, images: Images) -> Iterator[Gallery]:
+def draw_cases(scores: EnlargementScores, images: RunImages) -> Iterator[Gallery]:
     """Yield the test images that gain most, least and as most do, each with its residuals."""
     rows = scores.rows
     gains = rows[f"{scores.headline}:psnr"] - rows[f"{BICUBIC}:psnr"]
@@ -46,7 +46,7 @@ def _format_caption(scores: EnlargementScores) -> str:
 
 
 def _panels(
-    scores: EnlargementScores, images: Images, places: npt.NDArray[np.int64], gains: Floats
+    scores: EnlargementScores, images: RunImages, places: npt.NDArray[np.int64], gains: Floats
 ) -> tuple[tuple[Picture, ...], ...]:
     """Return a panel a test image, all on one stretch."""
     low, high = images.pairs(places)

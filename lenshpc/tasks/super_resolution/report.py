@@ -11,7 +11,7 @@ from lenshpc.report.summary import summarise, without_nan
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES
 from lenshpc.store import Store
-from lenshpc.tasks.super_resolution.images import Images
+from lenshpc.tasks.super_resolution.images import RunImages
 from lenshpc.tasks.super_resolution.judge import (
     EnlargementScores,
     Quality,
@@ -126,7 +126,9 @@ def _headline(scores: EnlargementScores) -> Headline:
     )
 
 
-def _sections(results: RunResults, scores: EnlargementScores, images: Images) -> Iterator[Section]:
+def _sections(
+    results: RunResults, scores: EnlargementScores, images: RunImages
+) -> Iterator[Section]:
     yield Section(title="Models", blocks=tuple(_models(scores)))
     results.say("drawing the spectra")
     spectra: tuple[Block, ...] = (*draw_spectra(scores), _spectra_table(scores))

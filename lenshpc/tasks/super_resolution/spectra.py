@@ -8,14 +8,14 @@ from matplotlib.ticker import NullFormatter
 
 from lenshpc.report.content import Figure
 from lenshpc.report.figures import GREY, INK, POWERS, Look, add_legend, draw_figure, look_of
-from lenshpc.tasks.super_resolution.judge import EnlargementScores, ResultRow, Truth
+from lenshpc.tasks.super_resolution.judge import EnlargementScores, ResultRow, TrueSpectrum
 
 Draw = Callable[[Axes], None]
 
 FREQUENCY = "Spatial frequency (cycles a high-resolution pixel)"
 
 
-def power_error(line: ResultRow, truth: Truth) -> float:
+def power_error(line: ResultRow, truth: TrueSpectrum) -> float:
     """Return the mean distance from 1 of a line's power ratio, where signal exceeds noise."""
     below = truth.frequency < truth.knee
     return float(np.abs(line.spectrum.ratio[below] - 1).mean()) if below.any() else float("nan")
@@ -58,7 +58,7 @@ def draw_spectra(scores: EnlargementScores) -> Iterator[Figure]:
         )
 
 
-def _framed(draw: Draw, truth: Truth) -> Draw:
+def _framed(draw: Draw, truth: TrueSpectrum) -> Draw:
     def framed(axes: Axes) -> None:
         draw(axes)
         axes.axvline(truth.knee, color=GREY, linestyle="--", linewidth=0.9)
@@ -68,7 +68,7 @@ def _framed(draw: Draw, truth: Truth) -> Draw:
     return framed
 
 
-def _format_knee(truth: Truth) -> str:
+def _format_knee(truth: TrueSpectrum) -> str:
     return (
         f" Dashed: {truth.knee:.3f} cycles a pixel, beyond which the true images are mostly noise."
     )

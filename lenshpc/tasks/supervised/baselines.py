@@ -19,7 +19,7 @@ RING = "baseline (ring radius)"
 BOOSTING = "baseline (boosting on seven radial numbers)"
 
 
-class Classifier(Protocol):
+class SklearnClassifier(Protocol):
     """What scikit-learn's classifiers have in common."""
 
     classes_: npt.NDArray[np.integer]
@@ -57,19 +57,19 @@ def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
     return np.concatenate([mean, std], axis=1)
 
 
-def _logistic() -> Classifier:
+def _logistic() -> SklearnClassifier:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model: Classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model: SklearnClassifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     return model
 
 
-def _boosting() -> Classifier:
+def _boosting() -> SklearnClassifier:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    model: Classifier = HistGradientBoostingClassifier(random_state=0)
+    model: SklearnClassifier = HistGradientBoostingClassifier(random_state=0)
     return model
 
 
@@ -77,7 +77,7 @@ def predict_baseline(
     features: Probabilities,
     splits: pd.DataFrame,
     num_classes: int,
-    build: Callable[[], Classifier] = _logistic,
+    build: Callable[[], SklearnClassifier] = _logistic,
 ) -> Probabilities:
     """Return probabilities (N, K) of the evaluated rows: a classifier a fold.
 
@@ -99,7 +99,7 @@ def predict_baseline(
 
 
 def _fit_predict(
-    model: Classifier,
+    model: SklearnClassifier,
     features: Probabilities,
     labels: npt.NDArray[np.integer],
     asked: Probabilities,

@@ -52,7 +52,7 @@ def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:
     require("explain", "Grad-CAM")
     from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
 
-    image, scores = batch["image"], ClassScores(model)
+    image, scores = batch["image"], ClassLogits(model)
     with torch.no_grad():
         target_B = scores(image).argmax(dim=1)
     layer = last_maps(model, image[:1])
@@ -70,7 +70,7 @@ def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:
     return np.asarray(scaled.detach().clamp(0, 1).float())
 
 
-class ClassScores(nn.Module):
+class ClassLogits(nn.Module):
     """A network's scores (B, K), of a single logit z the two (-z, z)."""
 
     def __init__(self, model: nn.Module) -> None:

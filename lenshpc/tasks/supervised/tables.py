@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lenshpc.report.content import Column, Row, Table
 from lenshpc.report.format import format_coverage, format_interval, format_number, format_p_value
-from lenshpc.statistics.results import ClassificationScores, Decision, Evaluation, Scores
+from lenshpc.statistics.results import ClassificationScores, Evaluation, Scores, ThresholdScores
 from lenshpc.tasks.supervised.curves import headline_of
 
 LOOKS = {"model": "", "ensemble": "strong", "combination": "", "baseline": "weak"}
@@ -93,7 +93,7 @@ def _lines(
     return Table(title=title, columns=heads, rows=tuple(rows))
 
 
-def _with_interval(scores: Scores | Decision, key: str) -> str:
+def _with_interval(scores: Scores | ThresholdScores, key: str) -> str:
     low, high = scores.intervals.get(key, (None, None))
     return format_interval(getattr(scores, key), low, high)
 
@@ -102,7 +102,7 @@ def thresholds_table(scores: ClassificationScores) -> Table:
     """Return the headline's two decisions on test rows, with intervals where there are any."""
     head = headline_of(scores)
     keys = ("f1", "precision", "recall", "balanced_accuracy")
-    decisions: dict[str, tuple[float | None, Scores | Decision]] = {
+    decisions: dict[str, tuple[float | None, Scores | ThresholdScores]] = {
         "best F1 out-of-fold": (head.threshold, head.test),
         **(
             {"prior-corrected": (head.corrected.threshold, head.corrected)}

@@ -25,7 +25,7 @@ QUARTER_TURN = 1
 VIEWS: tuple[Literal["weak", "strong"], ...] = ("weak", "strong")
 
 
-class Classifier:
+class SupervisedTask:
     """Softmax over K outputs, or a sigmoid of a single one, with the method's loss and mixing."""
 
     def __init__(self, spec: TaskSpec) -> None:

@@ -11,7 +11,7 @@ from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
 from lenshpc.tasks.diffusion.feature_extractors import array_name, shipped
-from lenshpc.tasks.diffusion.sampling import Noise, Sampler
+from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion as Settings
 from lenshpc.tasks.diffusion.task import EVALUATION, SAMPLES
 
@@ -172,7 +172,7 @@ def test_guidance_moves_away_from_the_hidden_class(scale, expected):
 
 
 def test_noise_is_normal_and_levels_are_uniform():
-    noise = Noise((0,), range(4000))
+    noise = SeededNoise((0,), range(4000))
     levels = noise.levels(4, torch.device("cpu"))
     assert np.bincount(levels).tolist() == pytest.approx([1000] * 4, abs=100)
     drawn = noise.draw((1, 4, 4), torch.device("cpu"))

@@ -10,11 +10,11 @@ from torch.autograd import gradcheck
 from lenshpc.prep.dataset import Dataset, load_dataset
 from lenshpc.prep.simulation.darkroom import HaloRenderer
 from lenshpc.prep.simulation.draws import Stream
-from lenshpc.tasks.physics_guided.lens_layer import Lens, LensRenderer, light_of
+from lenshpc.tasks.physics_guided.lens_layer import LensParameters, LensRenderer, light_of
 from lenshpc.tasks.physics_guided.settings import Physics
 
 SCALE, SIDE = 0.25, 25  # an odd side has a pixel in the very middle
-NONE = dict.fromkeys(Lens._fields, 0.0) | {"axis_ratio": 1.0}
+NONE = dict.fromkeys(LensParameters._fields, 0.0) | {"axis_ratio": 1.0}
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -25,7 +25,9 @@ def make(lens="sis", side=SIDE, scale=SCALE, **settings):
 
 
 def lens_of(**numbers):
-    return Lens(**{name: torch.tensor([value]) for name, value in (NONE | numbers).items()})
+    return LensParameters(
+        **{name: torch.tensor([value]) for name, value in (NONE | numbers).items()}
+    )
 
 
 def test_parameters_stay_within_their_bounds_and_begin_in_the_middle():
@@ -143,9 +145,9 @@ def test_several_images_of_one_place_have_their_mean_in_the_source():
 
 def test_no_lens_has_the_loss_one_whatever_brightness_and_sky():
     layer, image = make(source_side=8), torch.rand(3, 2, SIDE, SIDE)
-    none = Lens(*(values.expand(3) for values in lens_of()))
+    none = LensParameters(*(values.expand(3) for values in lens_of()))
     torch.testing.assert_close(layer.losses(image, none), torch.ones(3))
-    some = Lens(*(values.expand(3) for values in lens_of(theta_e_arcsec=1.2, gamma2=0.1)))
+    some = LensParameters(*(values.expand(3) for values in lens_of(theta_e_arcsec=1.2, gamma2=0.1)))
     torch.testing.assert_close(
         layer.losses(image, some), layer.losses(7 * image + 3, some), rtol=1e-4, atol=0
     )

@@ -8,7 +8,7 @@ import zarr
 from pairs_run import FAULT, NOISE, PairsRun, images_of, make_pairs_run
 
 from lenshpc.errors import DataError
-from lenshpc.tasks.super_resolution.images import MAX_BLOCK_ROWS, Images, open_images
+from lenshpc.tasks.super_resolution.images import MAX_BLOCK_ROWS, RunImages, open_images
 from lenshpc.tasks.super_resolution.judge import score_images
 
 
@@ -22,7 +22,7 @@ def run(tmp_path) -> PairsRun:
     return make_pairs_run(tmp_path)
 
 
-def opened(run: PairsRun, missing=()) -> Images:
+def opened(run: PairsRun, missing=()) -> RunImages:
     return open_images(run.paths, run.plan, run.splits, run.store, missing)
 
 

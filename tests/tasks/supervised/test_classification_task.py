@@ -12,7 +12,7 @@ from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
 from lenshpc.tasks.classification.settings import Classification as Settings
 from lenshpc.tasks.supervised import losses
-from lenshpc.tasks.supervised.task import Classifier
+from lenshpc.tasks.supervised.task import SupervisedTask
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -25,7 +25,7 @@ def make(num_classes=3, counts=None, shape=(1, 32, 32), **method):
         class_counts=counts or (10,) * num_classes,
         image_shape=shape,
     )
-    return Classifier(spec)
+    return SupervisedTask(spec)
 
 
 def given(logits, labels, **further):
