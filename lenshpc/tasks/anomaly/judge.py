@@ -19,8 +19,9 @@ from lenshpc.run.predictions import ENSEMBLE, read_predictions
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import Resamples, draw, interval, points, rank
-from lenshpc.statistics.results import NUM_RESAMPLES, Floats
+from lenshpc.statistics.bootstrap import Resamples, draw, interval
+from lenshpc.statistics.results import NUM_RESAMPLES, Floats, Rotation
+from lenshpc.statistics.scores import draw_aucs, rotation
 from lenshpc.tasks.anomaly.baselines import score_baselines
 from lenshpc.tasks.anomaly.settings import Anomaly
 
@@ -82,16 +83,6 @@ class PartScores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """The test AUC of images turned by 90° less the upright one's, with its paired interval."""
-
-    auc: float
-    change: float
-    change_low: float
-    change_high: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ResultRow:
     """One line of the table: a model's score, the ensemble, or a baseline."""
 
@@ -99,7 +90,7 @@ class ResultRow:
     kind: str
     threshold: float
     parts: Mapping[str, PartScores] = field(default_factory=dict)
-    turn: Turn | None = None
+    rotation: Rotation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,10 +223,11 @@ def _line(
         for part, some in resamples.items()
     }
     test = merged.part("test")
-    turn = None
+    rotated = None
     if turned is not None:
-        turn = measure_turn(merged.anomalous[test], values[test], turned[test], resamples["test"])
-    return ResultRow(name=name, kind=kind, threshold=threshold, parts=parts, turn=turn)
+        flags, drawn = merged.anomalous[test], resamples["test"]
+        rotated = score_rotation(flags, values[test], turned[test], drawn)
+    return ResultRow(name=name, kind=kind, threshold=threshold, parts=parts, rotation=rotated)
 
 
 def part_scores(
@@ -248,7 +240,7 @@ def part_scores(
     anomalous, values, resamples = anomalous[there], values[there], resamples.of(there)
     labels, normal, others = anomalous.astype(np.int64), values[~anomalous], values[anomalous]
     both = len(normal) > 0 and len(others) > 0
-    low, high = interval(draw_aucs(anomalous, values, resamples)) if both else (np.nan, np.nan)
+    low, high = interval(draw_aucs(labels, as_classes(values), resamples))
     return PartScores(
         num_normal=len(normal),
         num_anomalous=len(others),
@@ -267,27 +259,20 @@ def _share(flags: Flags) -> float:
     return float(flags.mean()) if len(flags) else float("nan")
 
 
-def draw_aucs(anomalous: Flags, values: Floats, resamples: Resamples) -> Floats:
-    """Return the AUC (B,) of each resample."""
-    ranking = rank(anomalous, values)
-    drawn = [points(ranking, counts, resamples.group).auc() for counts in resamples.chunks()]
-    return np.concatenate(drawn)
-
-
-def measure_turn(
+def score_rotation(
     anomalous: Flags, upright: Floats, turned: Floats, resamples: Resamples
-) -> Turn | None:
+) -> Rotation | None:
     """Return what a turn by 90° changes; None where a class or a score is absent."""
     there = np.isfinite(upright) & np.isfinite(turned)
     if len(np.unique(anomalous[there])) < 2:
         return None
-    anomalous, resamples = anomalous[there], resamples.of(there)
-    upright, turned = upright[there], turned[there]
-    change = draw_aucs(anomalous, turned, resamples) - draw_aucs(anomalous, upright, resamples)
-    low, high = interval(change)
-    auc = metrics.auc_of(anomalous, turned)
-    difference = auc - metrics.auc_of(anomalous, upright)
-    return Turn(auc=auc, change=difference, change_low=low, change_high=high)
+    labels = anomalous.astype(np.int64)
+    return rotation(labels, as_classes(upright), resamples, as_classes(turned))
+
+
+def as_classes(values: Floats) -> Floats:
+    """Return scores (N,) as those of two classes (N, 2), the anomalous one last."""
+    return np.stack([-values, values], axis=1)
 
 
 def roc_points(anomalous: Flags, values: Floats) -> tuple[Floats, Floats]:

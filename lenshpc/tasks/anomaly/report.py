@@ -195,13 +195,15 @@ def turns_table(lines: Sequence[ResultRow]) -> Table:
             cells=(
                 line.name,
                 format_number(line.parts["test"].auc),
-                format_number(line.turn.auc),
-                format_interval(line.turn.change, line.turn.change_low, line.turn.change_high),
+                format_number(line.rotation.auc),
+                format_interval(
+                    line.rotation.change, line.rotation.change_low, line.rotation.change_high
+                ),
             ),
             look=LOOKS[line.kind],
         )
         for line in lines
-        if line.turn is not None
+        if line.rotation is not None
     )
     heads = ("Score", "Test AUC", "Turned by 90°", "Change [interval]")
     columns = tuple(Column(title=one) for one in heads)

@@ -89,8 +89,8 @@ def test_figures_are_those_of_scikit_learn_and_scipy(merged):
         assert found.auc_low < found.auc < found.auc_high
     test = split == "test"
     auc = roc_auc_score(merged.anomalous[test], merged.turned[line.name][test])
-    assert line.turn.auc == pytest.approx(auc)
-    assert line.turn.change == pytest.approx(auc - line.parts["test"].auc)
+    assert line.rotation.auc == pytest.approx(auc)
+    assert line.rotation.change == pytest.approx(auc - line.parts["test"].auc)
 
 
 def test_the_threshold_does_not_see_other_classes(merged):
