@@ -27,7 +27,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     from lenshpc.data.batches import BatchSource, Preparation
     from lenshpc.data.decoded import Decoded
     from lenshpc.data.order import TrainingOrder, window_rows
-    from lenshpc.data.readers import opened
+    from lenshpc.data.readers import open_reader
     from lenshpc.run.recipe import Data
     from lenshpc.store import channel_statistics, open_store
 
@@ -45,7 +45,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
         channel_statistics(store.moments) if normalise == "fold" else (np.zeros(3), np.ones(3))
     )
     source = BatchSource(
-        reader=held.enter_context(opened(decoded, device)),
+        reader=held.enter_context(open_reader(decoded, device)),
         labels=order.labels,
         preparation=Preparation(
             scale=decoded.scale,

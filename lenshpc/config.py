@@ -71,7 +71,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def shipped(folder: str) -> dict[str, Path]:
+def find_shipped(folder: str) -> dict[str, Path]:
     """Return name → path of the YAML files that ship in `jobs`, `slurm` or `data_prep`."""
     root = Path(str(resources.files(f"lenshpc.{folder}")))
     return {path.stem: path for path in sorted(root.glob("*.yaml"))}
@@ -84,7 +84,7 @@ def locate(folder: str, name: str) -> Path:
         if not path.is_file():
             raise ConfigError(f"no such file: {path}")
         return path
-    known = shipped(folder)
+    known = find_shipped(folder)
     if name not in known:
         raise ConfigError(unknown(KINDS[folder], name, known, hint="or give the path of a .yaml"))
     return known[name]

@@ -359,7 +359,7 @@ def file_reference(text: str) -> tuple[Path, str] | None:
     return (Path(found[1]), found[2]) if found else None
 
 
-def kept_name(name: str, content: bytes) -> str:
+def name_in_plan(name: str, content: bytes) -> str:
     """Return what a class or function of a file is called in a Plan: MyNet@1a2b3c4d5e6f."""
     return f"{name}@{hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]}"
 
@@ -369,13 +369,13 @@ def is_kept_file(name: str) -> bool:
     return re.fullmatch(rf"[A-Za-z_]\w*@[0-9a-f]{{{DIGEST_DIGITS}}}", name) is not None
 
 
-def kept_path(code: Path, name: str) -> Path:
+def path_in_run(code: Path, name: str) -> Path:
     """Return where a run keeps the file that a name comes from."""
     return code / "files" / f"{name.partition('@')[2]}.py"
 
 
 def _load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
-    path = kept_path(code or Path(), name)
+    path = path_in_run(code or Path(), name)
     attribute, _, digest = name.partition("@")
     try:
         content = path.read_bytes()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lenshpc.config import locate, override, parse_assignment, read_yaml, shipped
+from lenshpc.config import find_shipped, locate, override, parse_assignment, read_yaml
 from lenshpc.errors import ConfigError
 from lenshpc.launch.sites import Site, load_site
 from lenshpc.prep.dataset import Dataset, load_dataset
@@ -132,7 +132,7 @@ def test_mistyped_set_names_the_nearest_key():
 
 
 def test_shipped_files_are_found():
-    assert {folder: sorted(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
+    assert {folder: sorted(find_shipped(folder)) for folder in ("jobs", "slurm", "data_prep")} == {
         "jobs": [
             "anomaly",
             "diffusion",
@@ -172,21 +172,21 @@ def test_shipped_files_are_found():
     }
 
 
-@pytest.mark.parametrize("name", sorted(shipped("jobs")))
+@pytest.mark.parametrize("name", sorted(find_shipped("jobs")))
 def test_shipped_recipe_is_valid_and_round_trips(name):
     recipe = load_recipe(name)
     assert recipe.name == name
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
-@pytest.mark.parametrize("name", sorted(shipped("slurm")))
+@pytest.mark.parametrize("name", sorted(find_shipped("slurm")))
 def test_shipped_site_is_valid_and_round_trips(name):
     site = load_site(name)
     assert site.name == name
     assert Site.model_validate_json(site.model_dump_json()) == site
 
 
-@pytest.mark.parametrize("name", sorted(shipped("data_prep")))
+@pytest.mark.parametrize("name", sorted(find_shipped("data_prep")))
 def test_shipped_dataset_is_valid(name):
     assert isinstance(load_dataset(name), Dataset)
 

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FIND = """
-from lenshpc.config import shipped
-print({folder: list(shipped(folder)) for folder in ("jobs", "slurm", "data_prep")})
+from lenshpc.config import find_shipped
+print({folder: list(find_shipped(folder)) for folder in ("jobs", "slurm", "data_prep")})
 """
 
 

@@ -14,22 +14,22 @@ def runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
     del param
     folder = Path(ctx.params.get("folder") or RUNS)
     names = [path.parent.name for path in sorted(folder.glob("*/plan.json"))]
-    return _begun(names, incomplete) or [CompletionItem(incomplete, type="dir")]
+    return _complete(names, incomplete) or [CompletionItem(incomplete, type="dir")]
 
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the recipes that ship, and files for one's own."""
     del ctx, param
-    return _shipped("jobs", incomplete)
+    return _complete_shipped("jobs", incomplete)
 
 
 def tasks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the installed tasks, ours and those of plugins."""
     del ctx, param
-    return _begun(installed_tasks(), incomplete)
+    return _complete(find_task_names(), incomplete)
 
 
-def installed_tasks() -> list[str]:
+def find_task_names() -> list[str]:
     """Return the tasks that installed packages declare; the registry itself costs a second."""
     from importlib.metadata import entry_points
 
@@ -39,13 +39,13 @@ def installed_tasks() -> list[str]:
 def sites(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the sites that ship, and files for one's own."""
     del ctx, param
-    return _shipped("slurm", incomplete)
+    return _complete_shipped("slurm", incomplete)
 
 
 def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the datasets that ship, and files for one's own."""
     del ctx, param
-    return _shipped("data_prep", incomplete)
+    return _complete_shipped("data_prep", incomplete)
 
 
 def _names(folder: str) -> list[str]:
@@ -53,9 +53,9 @@ def _names(folder: str) -> list[str]:
     return sorted(name.stem for name in names if name.suffix == ".yaml")
 
 
-def _shipped(folder: str, incomplete: str) -> list[CompletionItem]:
-    return _begun(_names(folder), incomplete) or [CompletionItem(incomplete, type="file")]
+def _complete_shipped(folder: str, incomplete: str) -> list[CompletionItem]:
+    return _complete(_names(folder), incomplete) or [CompletionItem(incomplete, type="file")]
 
 
-def _begun(names: list[str], incomplete: str) -> list[CompletionItem]:
+def _complete(names: list[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

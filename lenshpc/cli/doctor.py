@@ -80,9 +80,9 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
 
 def _facts(site: Site, *, preflight: bool) -> Facts:
     from lenshpc.cli.progress import progress_bar
-    from lenshpc.launch.examine import cluster, measure, probe_nodes, shared_folder
+    from lenshpc.launch.examine import cluster, make_shared_folder, measure, probe_nodes
 
-    with shared_folder(Path()) as folder:
+    with make_shared_folder(Path()) as folder:
         facts = cluster(site)
         with progress_bar("examining", unit="nodes") as progress:
             facts = probe_nodes(facts, site, folder, progress)

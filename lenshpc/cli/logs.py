@@ -23,7 +23,7 @@ def logs(run: str, member: int | None, follows: bool) -> None:
       lenshpc logs lens_finding-9f2c51ab
       lenshpc logs lens_finding-9f2c51ab --member 3 -f
     """
-    from lenshpc.launch.logs import ended_member, find_log, follow
+    from lenshpc.launch.logs import find_log, follow, make_end_check
     from lenshpc.launch.states import run_status
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
@@ -36,7 +36,7 @@ def logs(run: str, member: int | None, follows: bool) -> None:
         click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
         return
     try:
-        for text in follow(path, ended_member(paths, plan, line.index)):
+        for text in follow(path, make_end_check(paths, plan, line.index)):
             click.echo(text, nl=False)
     except KeyboardInterrupt:
         sys.exit(130)

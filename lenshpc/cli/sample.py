@@ -54,7 +54,7 @@ def sample(
     from lenshpc.worker import draw_share
 
     cluster = load_cluster(site) if site else None
-    paths, plan, one = _finished(run, member)
+    paths, plan, one = _require_finished(run, member)
     samples = start_samples(paths, plan, one, num=num, seed=seed)
     if cluster and array_size:
         sent = send_samples(
@@ -72,7 +72,7 @@ def sample(
     click.echo(json.dumps(made, indent=1) if as_json else f"samples: {samples.path}")
 
 
-def _finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
+def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     """Return a run's member, or refuse one that cannot draw."""
     from lenshpc.errors import ConfigError, IncompleteError
     from lenshpc.registry import find_task

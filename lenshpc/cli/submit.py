@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenshpc.cli.completing import installed_tasks, recipes, sites, tasks
+from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
 
 if TYPE_CHECKING:
     from lenshpc.launch.sites import Site
@@ -21,7 +21,7 @@ class TaskOption(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Return the option's line of the help; packages are searched for tasks here alone."""
-        self.help = f"Use the recipe of a task: {', '.join(installed_tasks())}."
+        self.help = f"Use the recipe of a task: {', '.join(find_task_names())}."
         return super().get_help_record(ctx)
 
 
@@ -100,8 +100,8 @@ def submit(
     from lenshpc.run.recipe import load_recipe
     from lenshpc.store import open_store
 
-    changes = [*changed(options), *(parse_assignment(text) for text in assignments)]
-    asked = load_recipe(chosen(task, recipe), changes)
+    changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
+    asked = load_recipe(choose_recipe(task, recipe), changes)
     place = load_site(site)
     chain = plan_chain(asked, open_store(store), runs)
     for one in chain:
@@ -121,7 +121,7 @@ def submit(
         watch_all([(one.paths, one.plan) for one in chain])
 
 
-def chosen(task: str | None, recipe: str | None) -> str:
+def choose_recipe(task: str | None, recipe: str | None) -> str:
     """Return the recipe that `--task` or `--recipe` names."""
     from lenshpc.run.recipe import recipe_of_task
 
@@ -130,7 +130,7 @@ def chosen(task: str | None, recipe: str | None) -> str:
     return recipe or recipe_of_task(str(task))
 
 
-def changed(options: dict[str, Any]) -> list[tuple[str, Any]]:
+def list_changes(options: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the recipe keys that command-line options set."""
     keys = {
         "name": "name",

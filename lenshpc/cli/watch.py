@@ -29,7 +29,7 @@ COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
 
 def show(status: RunStatus) -> None:
     """Print the table, and what went wrong."""
-    Console().print(drawn(status))
+    Console().print(render(status))
 
 
 def watch_all(runs: Sequence[tuple[RunPaths, Plan]]) -> None:
@@ -54,12 +54,12 @@ def watch(run: RunPaths, plan: Plan) -> None:
         with Live(console=console, refresh_per_second=4) as live:
             status = run_status(run, plan)
             while not status.has_ended:
-                live.update(drawn(status))
+                live.update(render(status))
                 time.sleep(LOCAL_POLL_S if local else SLURM_POLL_S)
                 status = run_status(run, plan)
-            live.update(drawn(status))
+            live.update(render(status))
     except KeyboardInterrupt:
-        _interrupted(run, local=local)
+        _handle_interrupt(run, local=local)
     if status.report != "DONE":
         click.echo(f"run {run.name} has no report; see {run.slurm}", err=True)
         click.echo(f"mend it with: {resume_command(run)}", err=True)
@@ -67,7 +67,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
     click.echo(f"report: {run.report / 'report.html'}")
 
 
-def _interrupted(run: RunPaths, *, local: bool) -> None:
+def _handle_interrupt(run: RunPaths, *, local: bool) -> None:
     if local:
         stop_queue(run)
         click.echo(f"stopped; go on with: {resume_command(run)}", err=True)
@@ -76,16 +76,16 @@ def _interrupted(run: RunPaths, *, local: bool) -> None:
     sys.exit(130)
 
 
-def drawn(status: RunStatus) -> Group:
+def render(status: RunStatus) -> Group:
     """Return the table, and below it each kind of failure with its advice."""
     kinds: dict[str, dict[int, Failure]] = {}
     for line in status.members:
         if line.failure:
             kinds.setdefault(line.failure.name, {})[line.index] = line.failure
-    return Group(table(status), *map(_told, kinds.values()))
+    return Group(table(status), *map(_describe_failures, kinds.values()))
 
 
-def _told(failures: dict[int, Failure]) -> Text:
+def _describe_failures(failures: dict[int, Failure]) -> Text:
     """Return which members failed so, what it means, what to do, and the end of a log."""
     first = next(iter(failures.values()))
     who = f"{'member' if len(failures) == 1 else 'members'} {compact(list(failures))}"
@@ -110,7 +110,7 @@ def table(status: RunStatus) -> Table:
         grid.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
     for row in rows:
         grid.add_row(*row)
-    cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _coloured(status.report)}
+    cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _colour(status.report)}
     grid.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
     return grid
 
@@ -129,13 +129,13 @@ def _crowd(members: Sequence[MemberStatus]) -> tuple[str, ...]:
     ends = _local_time(max(line.estimated_end for line in members))
     reasons = {line.reason for line in members}
     reason = escape(reasons.pop()) if len(reasons) == 1 else ""
-    state = _coloured(members[0].state)
+    state = _colour(members[0].state)
     return f"{len(members)} members", state, "", "", spent, "", "", ends, reason
 
 
 def _cells(line: MemberStatus) -> tuple[str, ...]:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
-    state, epoch = _coloured(line.state), f"{line.epoch}/{line.epochs}"
+    state, epoch = _colour(line.state), f"{line.epoch}/{line.epochs}"
     spent = f"{line.gpu_hours:.2f}"
     ends = _local_time(line.estimated_end)
     node, reason = escape(line.node), escape(line.reason)
@@ -147,6 +147,6 @@ def _local_time(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%a %H:%M") if text else ""
 
 
-def _coloured(state: str) -> str:
+def _colour(state: str) -> str:
     colour = COLOURS.get(state)
     return f"[{colour}]{state}[/]" if colour else state

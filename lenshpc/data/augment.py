@@ -51,17 +51,17 @@ class Augmenter:
     def __call__(self, images: Tensor, epoch: int, visits: Visits) -> Tensor:
         """Return (B, C, H, W) float32 images as that epoch sees those visits."""
         height, width = images.shape[2:]
-        images = _applied(images, draw(self.steps, self.seed, epoch, visits, (height, width)))
+        images = _apply(images, draw(self.steps, self.seed, epoch, visits, (height, width)))
         rare = self.is_rare[visits % len(self.is_rare)]
         if self.rare_steps and rare.any():
             steps = (*self.steps, *self.rare_steps)
             drawn = draw(steps, self.seed, epoch, visits[rare], (height, width))
             which = torch.from_numpy(rare).to(images.device)
-            images[which] = _applied(images[which], drawn[len(self.steps) :])
+            images[which] = _apply(images[which], drawn[len(self.steps) :])
         return images
 
 
-def _applied(images: Tensor, drawn: list[Drawn]) -> Tensor:
+def _apply(images: Tensor, drawn: list[Drawn]) -> Tensor:
     if not drawn:
         return images
     return on_cpu(images, drawn) if images.device.type == "cpu" else on_device(images, drawn)
@@ -128,11 +128,11 @@ def on_device(images: Tensor, drawn: list[Drawn]) -> Tensor:
     for what in drawn:
         match what:
             case Turns():
-                images = _turned(images, what)
+                images = _turn(images, what)
             case Warps():
-                images = _warped(images, what)
+                images = _warp(images, what)
             case Blurs():
-                images = _blurred(images, what)
+                images = _blur(images, what)
             case AddedNoise():
                 field = standard_normal(what.keys, images[0].numel(), images.device)
                 images = images + _column(what.stds, images) * field.view_as(images)
@@ -148,7 +148,7 @@ def _column(values: npt.NDArray[np.float64], images: Tensor) -> Tensor:
     return torch.from_numpy(values.astype(np.float32)).to(images.device)[:, None, None, None]
 
 
-def _turned(images: Tensor, what: Turns) -> Tensor:
+def _turn(images: Tensor, what: Turns) -> Tensor:
     turned = torch.empty_like(images)
     elements = what.quarters + 4 * what.mirrored
     for element in np.unique(elements):
@@ -158,7 +158,7 @@ def _turned(images: Tensor, what: Turns) -> Tensor:
     return turned
 
 
-def _warped(images: Tensor, what: Warps) -> Tensor:
+def _warp(images: Tensor, what: Warps) -> Tensor:
     """Interpolate linearly; outside, the image is reflected about the centres of its edge pixels.
 
     With `align_corners` -1 and 1 are these centres.
@@ -174,7 +174,7 @@ def _warped(images: Tensor, what: Warps) -> Tensor:
     )
 
 
-def _blurred(images: Tensor, what: Blurs) -> Tensor:
+def _blur(images: Tensor, what: Blurs) -> Tensor:
     """Convolve each image with its own kernel along x, then y.
 
     Sums of products, not a convolution: cuDNN's would be rounded to TF32.

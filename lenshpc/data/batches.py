@@ -14,7 +14,7 @@ from lenshpc.data.augment import Augmenter
 from lenshpc.data.order import Rows, Visits
 from lenshpc.data.readers import ImageReader
 from lenshpc.data.smote import NO_PAIRS, SyntheticPairs
-from lenshpc.data.stretch import stretched
+from lenshpc.data.stretch import stretch
 from lenshpc.registry import Batch
 
 Floats = npt.NDArray[np.float32]
@@ -38,15 +38,15 @@ class Preparation:
     def __call__(self, pixels: Tensor, scale: float) -> Tensor:
         """Return the images (B, C, H, W) of pixels that `scale` turns into the store's floats."""
         if self.stretch != "none":
-            pixels, scale = stretched(pixels.mul_(scale), self.stretch), 1.0
+            pixels, scale = stretch(pixels.mul_(scale), self.stretch), 1.0
         if self.repeats > 1:
             pixels = pixels.repeat(1, self.repeats, 1, 1)
         if self.each_image:
             std, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
             return pixels.sub_(mean).div_(std.clamp(min=torch.finfo(std.dtype).tiny))
-        return self._normalised(pixels, scale)
+        return self._normalise(pixels, scale)
 
-    def _normalised(self, images: Tensor, scale: float) -> Tensor:
+    def _normalise(self, images: Tensor, scale: float) -> Tensor:
         """Overwrite pixels by (pixels * scale - mean) / std, in two passes or none."""
         if scale == 1 and self._is_plain:
             return images

@@ -99,7 +99,7 @@ class Decoded:
         pixels = part.astype(np.float32, copy=False)
         if self._stored_scale != 1:
             pixels = pixels * np.float32(self._stored_scale)
-        return _resized(pixels, self.shape[1:])
+        return _resize(pixels, self.shape[1:])
 
 
 def middle(block: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
@@ -108,7 +108,7 @@ def middle(block: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     return block[:, :, top : top + side, left : left + side]
 
 
-def _resized(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def _resize(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return (n, C, *sides) images: area means down, cubic splines up."""
     if block.shape[2:] == sides:
         return block

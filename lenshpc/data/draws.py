@@ -87,7 +87,7 @@ class Chance:
 
     def uniform(self, number: int, low: float = 0.0, high: float = 1.0) -> Floats:
         """Return the `number`th draw (B,) of each image from [low, high)."""
-        part = _shifted(_joined(self.keys, number), 11) / 2**53
+        part = _shift_right(_join_key(self.keys, number), 11) / 2**53
         return low + (high - low) * part
 
     def integers(self, number: int, end: int) -> npt.NDArray[np.int64]:
@@ -99,35 +99,35 @@ def draw(
     steps: Sequence[Augmentation], seed: int, epoch: int, visits: Visits, sides: tuple[int, int]
 ) -> list[Drawn]:
     """Return what each step does to each visit's image of (height, width)."""
-    keys = _joined(_joined(_joined(np.zeros(1, np.int64), seed), epoch), visits)
-    return [_drawn(step, Chance(_joined(keys, place), sides)) for place, step in enumerate(steps)]
+    keys = _join_key(_join_key(_join_key(np.zeros(1, np.int64), seed), epoch), visits)
+    return [_draw(step, Chance(_join_key(keys, place), sides)) for place, step in enumerate(steps)]
 
 
 def standard_normal(keys: Keys, num: int, device: torch.device) -> Tensor:
     """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device."""
-    places = _mixed(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
-    bits = _mixed(torch.from_numpy(keys).to(device)[:, None] ^ places)
+    places = _mix(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
+    bits = _mix(torch.from_numpy(keys).to(device)[:, None] ^ places)
     radius = torch.sqrt(-2 * torch.log(((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24))
     angle = (bits & 0xFFFFFF).float() * (2 * torch.pi / 2**24)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :num]
 
 
-def _shifted(values: Integers, num_bits: int) -> Integers:
+def _shift_right(values: Integers, num_bits: int) -> Integers:
     """Shift right without copying the sign."""
     return values >> num_bits & ((1 << 64 - num_bits) - 1)
 
 
-def _mixed(values: Integers) -> Integers:
-    values = (values ^ _shifted(values, 30)) * _MIX_1
-    values = (values ^ _shifted(values, 27)) * _MIX_2
-    return values ^ _shifted(values, 31)
+def _mix(values: Integers) -> Integers:
+    values = (values ^ _shift_right(values, 30)) * _MIX_1
+    values = (values ^ _shift_right(values, 27)) * _MIX_2
+    return values ^ _shift_right(values, 31)
 
 
-def _joined(keys: Keys, value: int | Keys) -> Keys:
-    return _mixed(keys + (np.atleast_1d(np.asarray(value, np.int64)) + 1) * _GOLDEN)
+def _join_key(keys: Keys, value: int | Keys) -> Keys:
+    return _mix(keys + (np.atleast_1d(np.asarray(value, np.int64)) + 1) * _GOLDEN)
 
 
-def _drawn(step: Augmentation, chance: Chance) -> Drawn:
+def _draw(step: Augmentation, chance: Chance) -> Drawn:
     match step:
         case Flips():
             return _flips(chance)
@@ -138,7 +138,7 @@ def _drawn(step: Augmentation, chance: Chance) -> Drawn:
         case Crop():
             return _crop(step, chance)
         case GaussianNoise():
-            return AddedNoise(_joined(chance.keys, 1), chance.uniform(0, 0, step.std))
+            return AddedNoise(_join_key(chance.keys, 1), chance.uniform(0, 0, step.std))
         case PsfJitter():
             return _psf_jitter(step, chance)
         case Contrast():

@@ -14,7 +14,7 @@ from lenshpc.data.batches import BatchSource, Preparation, Targets
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
-from lenshpc.data.readers import ImageReader, opened
+from lenshpc.data.readers import ImageReader, open_reader
 from lenshpc.data.smote import NO_PAIRS, SyntheticPairs, synthesise
 from lenshpc.registry import Batch
 from lenshpc.run.plan import Member, Plan, scored_rows
@@ -60,7 +60,7 @@ class FoldData:
 
 
 @contextmanager
-def opened_fold(
+def open_fold(
     plan: Plan, member: Member, splits: pd.DataFrame, store: Store, device: torch.device
 ) -> Iterator[FoldData]:
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
@@ -70,7 +70,7 @@ def opened_fold(
     rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
-        reader = held.enter_context(opened(decoded, device))
+        reader = held.enter_context(open_reader(decoded, device))
         pairs, labels = _with_synthetic(recipe, member, store, rows, reader)
         training = TrainingOrder(
             rows=np.concatenate([rows, np.arange(store.num_rows, len(labels))]),
@@ -96,7 +96,7 @@ def opened_fold(
             val_rows=dev.loc[dev["fold"] == member.fold, "row"].to_numpy(),
             scored=scored_rows(plan, splits, member),
             augmenter=Augmenter(settings.augment, member.seed, settings.augment_minority, rare),
-            unlabelled=_unlabelled(recipe, member, splits, len(labels)),
+            unlabelled=_build_unlabelled(recipe, member, splits, len(labels)),
         )
 
 
@@ -140,10 +140,10 @@ def _targets(recipe: Recipe, store: Store, device: torch.device, held: ExitStack
     if not recipe.method.needs_targets:
         return None
     decoded = Decoded(store, recipe.data, "targets")
-    return Targets(reader=held.enter_context(opened(decoded, device)), scale=decoded.scale)
+    return Targets(reader=held.enter_context(open_reader(decoded, device)), scale=decoded.scale)
 
 
-def _unlabelled(
+def _build_unlabelled(
     recipe: Recipe, member: Member, splits: pd.DataFrame, num_labels: int
 ) -> Unlabelled | None:
     consistency, data = recipe.method.unlabelled, recipe.data

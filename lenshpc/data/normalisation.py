@@ -10,7 +10,7 @@ from torch import Tensor
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.order import Rows
 from lenshpc.data.readers import ImageReader
-from lenshpc.data.stretch import stretched
+from lenshpc.data.stretch import stretch
 from lenshpc.store import channel_statistics
 
 Floats = npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ def _statistics(
     blocks = np.split(np.sort(rows), range(BLOCK_ROWS, len(rows), BLOCK_ROWS))
     moments = []
     for pixels in reader.read(blocks):
-        values = stretched(pixels.float().mul_(decoded.scale), decoded.settings.stretch).double()
+        values = stretch(pixels.float().mul_(decoded.scale), decoded.settings.stretch).double()
         moments.append(
             np.stack([values.mean((2, 3)).cpu(), values.square().mean((2, 3)).cpu()], axis=-1)
         )

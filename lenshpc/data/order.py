@@ -47,7 +47,7 @@ class TrainingOrder:
 
     def batches(self, epoch: int, *, rank: int, world_size: int) -> list[Visits]:
         """Return this rank's share of each step; the rest below a full step is left out."""
-        visits = self.rows if self.sampling == "natural" else self._balanced(epoch)
+        visits = self.rows if self.sampling == "natural" else self._balance(epoch)
         kept, share = self.num_steps * self.batch_size, self.batch_size // world_size
         if self.window is None:
             # The ranks together see the same steps whatever their number.
@@ -66,7 +66,7 @@ class TrainingOrder:
         places = np.random.default_rng([self.seed, epoch]).permutation(blocks.max() + 1)
         return visits[np.argsort(places[blocks], kind="stable")]
 
-    def _balanced(self, epoch: int) -> Visits:
+    def _balance(self, epoch: int) -> Visits:
         """Draw as many visits as there are rows, the classes equally often (to one).
 
         No row comes again before all of its class have come.
@@ -76,12 +76,12 @@ class TrainingOrder:
         quotas = [len(part) for part in np.array_split(self.rows, len(classes))]
         return np.concatenate(
             [
-                self._drawn(self.rows[self.labels[self.rows] == label], quota, generator)
+                self._draw(self.rows[self.labels[self.rows] == label], quota, generator)
                 for label, quota in zip(classes, quotas, strict=True)
             ]
         )
 
-    def _drawn(self, rows: Rows, quota: int, generator: np.random.Generator) -> Visits:
+    def _draw(self, rows: Rows, quota: int, generator: np.random.Generator) -> Visits:
         times = -(-quota // len(rows))
         rounds = [generator.permutation(rows) + n * len(self.labels) for n in range(times)]
         return np.concatenate(rounds)[:quota]

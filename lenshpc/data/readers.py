@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lenshpc.data.decoded import Decoded, Images
 from lenshpc.data.order import Rows, window_rows
-from lenshpc.data.shared import shared_images
+from lenshpc.data.shared import open_shared_images
 
 NUM_THREADS = 2  # of a process that reads ahead: two decode some 5 GB/s
 COPIED_ROWS = 256
@@ -38,7 +38,7 @@ class ImageReader(Protocol):
 
 
 @contextmanager
-def opened(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]:
+def open_reader(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]:
     """Yield the reader that the Plan's word and the size of the images ask for, and log which."""
     with ExitStack() as held:
         if decoded.settings.loading == "stream":
@@ -51,7 +51,7 @@ def opened(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]:
 
 def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> ImageReader:
     """Return a reader of images on the GPU if they leave half of it to the network, or in RAM."""
-    images = held.enter_context(shared_images(decoded))
+    images = held.enter_context(open_shared_images(decoded))
     room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 0
     fits = decoded.num_bytes <= room
     why = f"half of the GPU's free memory is {room / 1e9:.2f} GB" if room else "there is no GPU"
@@ -95,7 +95,7 @@ class InMemory:
 
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
-        return _sent((torch.from_numpy(self.images[rows]) for rows in batches), self.device)
+        return _send((torch.from_numpy(self.images[rows]) for rows in batches), self.device)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Streamed:
 
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
-        return _sent(self._pixels(batches), self.device)
+        return _send(self._pixels(batches), self.device)
 
     def _pixels(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         windows = self._windows(batches)
@@ -177,7 +177,7 @@ def ahead(items: Iterator[Item], num_items: int) -> Iterator[Item]:
             yield item  # type: ignore[misc]  # the sentinel never gets here
 
 
-def _sent(pixels: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+def _send(pixels: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Yield the tensors on the device; a GPU's are copied while earlier ones are used."""
     if device.type == "cpu":
         yield from pixels

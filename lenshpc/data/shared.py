@@ -30,12 +30,12 @@ RETRY_S = 0.01
 
 
 @contextmanager
-def shared_images(decoded: Decoded) -> Iterator[Images]:
+def open_shared_images(decoded: Decoded) -> Iterator[Images]:
     """Yield all images (N, C, H, W) of a store, mapped read-only; filled by whoever comes first."""
     path = _path(decoded)
     _remove_unused(path)
     try:
-        descriptor = _locked_whole(path, decoded)
+        descriptor = _lock_whole(path, decoded)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _no_space(path, decoded) from error
@@ -59,7 +59,7 @@ def _prefix() -> str:
     return f"lenshpc-images-{os.getuid()}-"
 
 
-def _locked_whole(path: Path, decoded: Decoded) -> int:
+def _lock_whole(path: Path, decoded: Decoded) -> int:
     """Return the open file, whole and under a shared lock."""
     while True:
         descriptor = _open_private(path)

@@ -44,19 +44,19 @@ class SyntheticPairs:
     def mix(self, rows: Rows) -> Floats:
         """Return the second parents' weights; 0 for genuine rows."""
         weights = np.zeros(len(rows), np.float32)
-        made = self._made(rows)
+        made = self._is_synthetic(rows)
         weights[made] = self.weights[rows[made] - self.num_rows]
         return weights
 
     def _parents(self, rows: Rows, parents: Rows) -> Rows:
-        made = self._made(rows)
+        made = self._is_synthetic(rows)
         if not made.any():
             return rows
         found = rows.copy()
         found[made] = parents[rows[made] - self.num_rows]
         return found
 
-    def _made(self, rows: Rows) -> npt.NDArray[np.bool_]:
+    def _is_synthetic(self, rows: Rows) -> npt.NDArray[np.bool_]:
         return rows >= self.num_rows if len(self) else np.zeros(len(rows), bool)
 
 
@@ -85,7 +85,7 @@ def synthesise(
     from imblearn.over_sampling import SMOTE
     from scipy.sparse import csr_array, diags_array, hstack, vstack
 
-    wanted = _wanted(labels, settings.ratio)
+    wanted = _target_counts(labels, settings.ratio)
     if not wanted:
         return replace(NO_PAIRS, num_rows=num_rows), np.zeros(0, np.int64)
     rare = np.isin(labels, list(wanted))
@@ -104,7 +104,7 @@ def synthesise(
     return _pairs(parents, rows[rare], num_rows), mixed_labels[len(rows) :].astype(np.int64)
 
 
-def _wanted(labels: Labels, ratio: float) -> dict[int, int]:
+def _target_counts(labels: Labels, ratio: float) -> dict[int, int]:
     """Return each rare class's number of rows afterwards."""
     counts = np.bincount(labels)
     wanted = int(ratio * counts.max())

@@ -7,7 +7,7 @@ from torch import Tensor
 SOFTENING = 0.05  # in the pixels' units: linear below, logarithmic above
 
 
-def stretched(pixels: Tensor, kind: str) -> Tensor:
+def stretch(pixels: Tensor, kind: str) -> Tensor:
     """Return the pixels stretched by `sqrt`, `asinh` or `log`, or as they are; 0 and 1 stay.
 
     asinh is that of Lupton, Gunn and Szalay (1999, AJ 118, 1406), with softening 0.05; `log` is
@@ -26,7 +26,7 @@ def stretched(pixels: Tensor, kind: str) -> Tensor:
             raise ValueError(f"no stretch is named {kind!r}")
 
 
-def unstretched(pixels: Tensor, kind: str) -> Tensor:
+def unstretch(pixels: Tensor, kind: str) -> Tensor:
     """Return stretched pixels as they were before, in the same units."""
     match kind:
         case "none":

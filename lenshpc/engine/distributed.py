@@ -174,14 +174,14 @@ class RankMaximum:
         """Return the largest number of the call before; this call's on a lone process."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return number
-        before, self._asked = self._asked, _asked_of_all(number)
+        before, self._asked = self._asked, _reduce_max(number)
         answer = _answer(before) if before else 0
         if answer:
             _answer(self._asked)  # nothing may be under way when the group ends
         return answer
 
 
-def _asked_of_all(number: int) -> tuple[dist.Work, torch.Tensor]:
+def _reduce_max(number: int) -> tuple[dist.Work, torch.Tensor]:
     asked = torch.tensor(number)  # on the CPU: a GPU would have to be waited for
     return dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True), asked
 
@@ -202,12 +202,12 @@ def mean_over_ranks(value: torch.Tensor) -> float:
 
 def gather_rows(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
     """Return all ranks' equally long columns merged by `row`: each row once, ascending."""
-    merged = {key: _gathered(column).cpu().numpy() for key, column in values.items()}
+    merged = {key: _gather(column).cpu().numpy() for key, column in values.items()}
     _, first = np.unique(merged["row"], return_index=True)
     return {key: column[first] for key, column in merged.items()}
 
 
-def _gathered(column: torch.Tensor) -> torch.Tensor:
+def _gather(column: torch.Tensor) -> torch.Tensor:
     if not dist.is_initialized():
         return column
     parts = [torch.empty_like(column) for _ in range(dist.get_world_size())]

@@ -65,7 +65,7 @@ class Loop:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
         progress = self.checkpoints.load(self.strategy, self.schedule, self._loss_sum, start)
         self.on_save(progress)
-        while not self._finished(progress):
+        while not self._is_finished(progress):
             progress = self._epoch(progress)
             self._save(progress)
             self.stop.check()
@@ -80,7 +80,7 @@ class Loop:
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
         self.on_save(progress)
 
-    def _finished(self, progress: MemberProgress) -> bool:
+    def _is_finished(self, progress: MemberProgress) -> bool:
         patience = self.train.patience
         stale = patience is not None and progress.epochs_since_best >= patience
         return progress.epochs_done >= self.train.epochs or (progress.epochs_done > 0 and stale)
@@ -110,7 +110,7 @@ class Loop:
             "seconds": begun.seconds + time.monotonic() - began,
             "images_per_s": self.data.training.num_steps * self.train.batch_size / trained_s,
         }
-        return _extended(progress, line, *self.monitor)
+        return _extend(progress, line, *self.monitor)
 
     def _train_epoch(self, epoch: int, done: int, save: Callable[[int], None]) -> float:
         """Take the steps after the first `done`; return the epoch's mean loss over all ranks."""
@@ -157,7 +157,7 @@ def predict_rows(
 EVALUATION_BATCH = 128
 
 
-def _extended(
+def _extend(
     progress: MemberProgress, line: dict[str, float], monitor: str, sign: int
 ) -> MemberProgress:
     """Return the progress after one more epoch, with its line and perhaps a new best."""

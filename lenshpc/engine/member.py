@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from lenshpc.data.batches import Preparation
-from lenshpc.data.fold import FoldData, opened_fold
+from lenshpc.data.fold import FoldData, open_fold
 from lenshpc.engine import distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
@@ -33,7 +33,7 @@ from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths
-from lenshpc.run.plan import Member, Plan, load_plan, load_splits, planned_store
+from lenshpc.run.plan import Member, Plan, load_plan, load_splits, open_planned_store
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
@@ -53,7 +53,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
         work = MemberWork(run, plan, plan.members[index], process, signals)
         if not is_done(work.paths, plan.fingerprint(), verify=True):
             work.paths.root.mkdir(parents=True, exist_ok=True)
-            with work.noted(), work.lease.hold():
+            with work.record_attempt(), work.lease.hold():
                 work.complete()
         distributed.barrier()
     finally:
@@ -86,7 +86,7 @@ class MemberWork:
         return Lease(self.paths.owner, f"{self.process.job}.{self.process.restart}")
 
     @contextmanager
-    def noted(self) -> Iterator[None]:
+    def record_attempt(self) -> Iterator[None]:
         """Record the beginning of this attempt, and its end unless it is sudden."""
         self._note("started")
         try:
@@ -110,17 +110,17 @@ class MemberWork:
         if self.process.is_main:
             remove_drafts(self.paths.root)
         splits = load_splits(self.run, self.plan)
-        store, device = planned_store(self.plan), self.process.device
-        with opened_fold(self.plan, self.member, splits, store, device) as data:
+        store, device = open_planned_store(self.plan), self.process.device
+        with open_fold(self.plan, self.member, splits, store, device) as data:
             task = build_task(self.run, self.plan, self.member, store, data)
-            progress = self._trained(task, data)
+            progress = self._train(task, data)
             self._predict(task, data)
             preparation = data.source.preparation
         if self.process.is_main:
             self.lease.check()
             self._mark_done(progress, preparation)
 
-    def _trained(self, task: Task, data: FoldData) -> MemberProgress:
+    def _train(self, task: Task, data: FoldData) -> MemberProgress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
         checkpoints = Checkpoints(self.paths.checkpoint, self.lease)
         if not self._is_trained(checkpoints):
@@ -131,18 +131,18 @@ class MemberWork:
                 ended = progress.model_copy(update={"weights_sha256": digest})
                 write_json(self.paths.progress, ended.model_dump(mode="json"))
             distributed.barrier()
-        progress = self._ended()
+        progress = self._read_progress()
         checkpoints.publish_best(progress, self.paths.weights)
         return progress
 
-    def _ended(self) -> MemberProgress:
+    def _read_progress(self) -> MemberProgress:
         return MemberProgress.model_validate(read_json(self.paths.progress))
 
     def _is_trained(self, checkpoints: Checkpoints) -> bool:
         """Say whether training has ended and its weights are there, unaltered; rank 0 looks."""
         trained = False
         if self.process.is_main and self.paths.progress.is_file():
-            ended = self._ended()
+            ended = self._read_progress()
             there = [
                 path for path in (checkpoints.best(ended), self.paths.weights) if path.exists()
             ]

@@ -41,7 +41,7 @@ def write_predictions(
         block = scored.iloc[start : start + BLOCK_ROWS]
         columns = predict_rows(infer, data, block["row"].to_numpy(), process)
         if process.is_main:
-            ordered = _ordered(columns, block)
+            ordered = _reorder(columns, block)
             values = {name: column for name, column in ordered.items() if column.ndim == 1}
             tables.append(block[["row", "id", "split"]].assign(**values))
             arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
@@ -54,7 +54,7 @@ def write_predictions(
     distributed.barrier()
 
 
-def _ordered(columns: Columns, block: pd.DataFrame) -> Columns:
+def _reorder(columns: Columns, block: pd.DataFrame) -> Columns:
     """Return the columns in the order of the block; merged ones come by ascending row."""
     places = np.searchsorted(columns.pop("row"), block["row"].to_numpy())
     return {name: values[places] for name, values in columns.items()}

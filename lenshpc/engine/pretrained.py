@@ -20,7 +20,7 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         return
     encoder = encoder_of(model)
     assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
-    weights = pretrained(run, recipe.init_fingerprint, member.seed)
+    weights = load_pretrained(run, recipe.init_fingerprint, member.seed)
     own = {
         key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)
     }
@@ -34,7 +34,7 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         ) from error
 
 
-def pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, Tensor]:
+def load_pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, Tensor]:
     """Return the weights of a run's first member with that seed, or else of its first."""
     plan = load_plan(run)
     if plan.fingerprint() != fingerprint:

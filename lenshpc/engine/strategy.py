@@ -78,7 +78,7 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
     )
 
 
-def averaged(
+def make_average(
     model: nn.Module, train: Train, device: torch.device | None = None
 ) -> AveragedModel | None:
     """Return the moving average of the weights that the recipe asks for.
@@ -98,7 +98,7 @@ def averaged(
     return AveragedModel(model, device, multi_avg_fn=blend)
 
 
-def looked_at(module: nn.Module, average: AveragedModel | None) -> nn.Module:
+def select_network(module: nn.Module, average: AveragedModel | None) -> nn.Module:
     """Return the network that is validated and kept: the average's, where there is one."""
     return module if average is None else average.module
 
@@ -130,7 +130,7 @@ class Plain:
         several = process.world_size > 1
         self._wrapped = DistributedDataParallel(self.module) if several else self.module
         self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
-        self.average = averaged(self.module, train)
+        self.average = make_average(self.module, train)
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
@@ -153,7 +153,7 @@ class Plain:
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        module = looked_at(self.module, self.average)
+        module = select_network(self.module, self.average)
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))
@@ -174,7 +174,7 @@ class Plain:
 
     def weights(self) -> Weights:
         """Return the model's weights on the CPU of rank 0."""
-        module = looked_at(self.module, self.average)
+        module = select_network(self.module, self.average)
         return on_cpu(module.state_dict()) if distributed.rank() == 0 else {}
 
 
@@ -187,7 +187,7 @@ class DeepSpeed:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
         base = adamw(model, train)
-        self.average = averaged(model, train, process.device)
+        self.average = make_average(model, train, process.device)
         self._engine, _, _, _ = deepspeed.initialize(
             model=model, optimizer=base, config=zero_config(train, process.world_size)
         )
@@ -212,7 +212,7 @@ class DeepSpeed:
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
-        module = looked_at(self._engine, self.average)
+        module = select_network(self._engine, self.average)
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))

@@ -113,7 +113,7 @@ def examine_version(facts: Facts) -> Iterator[ClusterFinding]:
     if few:
         yield ClusterFinding(
             level="warning",
-            what=f"steps that asked for {facts.num_cpus} CPUs may use fewer: {_listed(few)}",
+            what=f"steps that asked for {facts.num_cpus} CPUs may use fewer: {_format_values(few)}",
             meaning="loading of images is slower than it could be",
             advice="ask the site how srun has to be told",
         )
@@ -240,7 +240,7 @@ def examine_steps(facts: Facts) -> Iterator[ClusterFinding]:
         if wrong and (facts.with_gpu or not check.needs_gpu):
             yield ClusterFinding(
                 level="warning",
-                what=f"{check.what}: {_listed(wrong)}",
+                what=f"{check.what}: {_format_values(wrong)}",
                 meaning=check.meaning,
                 advice=check.advice,
             )
@@ -258,7 +258,7 @@ def examine_clocks(facts: Facts) -> Iterator[ClusterFinding]:
     if skews:
         yield ClusterFinding(
             level="warning",
-            what=f"clocks differ from this machine's by at least: {_listed(skews)}",
+            what=f"clocks differ from this machine's by at least: {_format_values(skews)}",
             meaning="times in logs and of usage are off; files may look newer than they are",
             advice="tell the site",
         )
@@ -277,7 +277,7 @@ def examine_speeds(facts: Facts) -> Iterator[ClusterFinding]:
             yield ClusterFinding(
                 level="error",
                 what=f"lame in {kind}, where {usual:.3g} is usual: "
-                + _listed({name: f"{speeds[name]:.3g}" for name in slow}),
+                + _format_values({name: f"{speeds[name]:.3g}" for name in slow}),
                 meaning="one such node slows or stops every member that it takes part in",
                 advice="nothing; the profile excludes it. Tell the site",
                 nodes=slow,
@@ -356,5 +356,5 @@ def _minutes(limit: str) -> int:
     return int(days or 0) * 1440 + int(hours) * 60 + int(minutes)
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _format_values(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} ({value})" if value else name for name, value in values.items())

@@ -48,7 +48,7 @@ class Step:
 
 
 @contextmanager
-def shared_folder(parent: Path) -> Iterator[Path]:
+def make_shared_folder(parent: Path) -> Iterator[Path]:
     """Yield a folder below the current one, which the nodes ought to see; removed afterwards."""
     folder = Path(mkdtemp(prefix=".lenshpc-doctor-", dir=parent.resolve()))
     try:

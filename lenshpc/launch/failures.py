@@ -214,7 +214,7 @@ def classify(
     `exit_code` is SLURM's `code:signal`, `logs` has the end of each task's log, `nodes` are the
     job's: a lone one is the culprit where a rule blames a node and the log names none.
     """
-    told = [_told(text) for text in logs]
+    told = [_lines_since_start(text) for text in logs]
     code, _, signal = exit_code.partition(":")
     exits = {int(code or 0), 128 + int(signal or 0)} - {0, 128}
     for rule in RULES:
@@ -229,13 +229,13 @@ def classify(
     return _failure(UNKNOWN, told, nodes)
 
 
-def named(name: str) -> Failure:
+def find_failure(name: str) -> Failure:
     """Return the failure of that name, without evidence."""
     rule = next((rule for rule in RULES if rule.name == name), UNKNOWN)
     return _failure(rule, [], "")
 
 
-def _told(log: str) -> list[str]:
+def _lines_since_start(log: str) -> list[str]:
     """Return the lines of a log since its last start, without ranks' prefixes and empty lines."""
     lines = log.splitlines()
     starts = [number for number, line in enumerate(lines) if STARTED.search(line)]

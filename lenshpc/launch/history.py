@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from lenshpc.launch import executor, usage
-from lenshpc.launch.failures import Failure, classify, named, read_tails
+from lenshpc.launch.failures import Failure, classify, find_failure, read_tails
 from lenshpc.launch.usage import Attempt
 from lenshpc.run.attempts import read_events
 from lenshpc.run.paths import RunPaths
@@ -37,7 +37,7 @@ def _failures(
     for restart, attempt in enumerate(attempts):
         event = told.get(restart)
         if event:
-            kind = named(event.failure)
+            kind = find_failure(event.failure)
             yield (
                 attempt,
                 replace(kind, line=event.line, tail=event.tail, node=event.node),

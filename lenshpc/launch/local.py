@@ -260,7 +260,7 @@ def take_slots(site: Site, count: int) -> dict[int, IO[bytes]]:
     """Return `count` locked slots, or none; a lock ends with its process or when it is closed."""
     taken: dict[int, IO[bytes]] = {}
     for slot in local_slots(site):
-        lock = _locked(slot)
+        lock = _try_lock(slot)
         if lock is not None:
             taken[slot] = lock
         if len(taken) == count:
@@ -270,7 +270,7 @@ def take_slots(site: Site, count: int) -> dict[int, IO[bytes]]:
     return {}
 
 
-def _locked(slot: int) -> IO[bytes] | None:
+def _try_lock(slot: int) -> IO[bytes] | None:
     folder = Path(tempfile.gettempdir()) / f"lenshpc-slots-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

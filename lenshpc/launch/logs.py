@@ -48,6 +48,6 @@ def follow(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:
                 ended, asked = has_ended(), time.monotonic()
 
 
-def ended_member(run: RunPaths, plan: Plan, index: int) -> Callable[[], bool]:
+def make_end_check(run: RunPaths, plan: Plan, index: int) -> Callable[[], bool]:
     """Return a predicate: the member neither waits nor runs."""
     return lambda: run_status(run, plan).members[index].state in ENDED

@@ -7,7 +7,7 @@ from lenshpc.run.completion import missing_members, reference, resume_command
 from lenshpc.run.plan import Plan, load_plan, origin_of
 
 
-def awaited_jobs(plan: Plan) -> tuple[str, ...]:
+def find_awaited_jobs(plan: Plan) -> tuple[str, ...]:
     """Return the jobs of SLURM that make the weights which a run starts from.
 
     `ConfigError` where these weights are neither there nor on their way.

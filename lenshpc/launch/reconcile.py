@@ -43,14 +43,14 @@ def settle(run: RunPaths) -> None:
     left = intents(run)
     if not left:
         return
-    found = find_jobs([job.token for job in left]) | _linked(run)
+    found = find_jobs([job.token for job in left]) | _read_links(run)
     for job in left:
         _, mark, index = job.follows.partition("_")
         job_id = found[job.token] + mark + index if job.token in found else NEVER_SENT
         record(run, job.model_copy(update={"job_id": job_id}))
 
 
-def _linked(run: RunPaths) -> dict[str, str]:
+def _read_links(run: RunPaths) -> dict[str, str]:
     """Return token → job id of the jobs that began: each element links its name to the pickle."""
     links = (path for path in run.slurm.glob("*_submitted.pkl") if path.is_symlink())
     return {path.readlink().stem: path.name.partition("_")[0] for path in links}

@@ -89,7 +89,7 @@ def budgets_of(run: RunPaths) -> Requeues:
     return validate(Resources, plan["recipe"]["resources"], str(run.plan)).max_requeues
 
 
-def avoided(run: RunPaths) -> str:
+def nodes_to_avoid(run: RunPaths) -> str:
     """Return all nodes that the job must avoid when it comes back, if one was found since."""
     if not exclusion.nodes(run):
         return ""
@@ -128,7 +128,7 @@ def main(root: str, job: str, restart: str, exit_code: str, command: str) -> int
     exclusion.note(run, job, failure)
     if decision.requeue:
         lines = follow_up_lines if command == "sbatch" else requeue_lines
-        write_text(run.next(job), lines(run, job, avoided(run)))
+        write_text(run.next(job), lines(run, job, nodes_to_avoid(run)))
     verdict = "requeued" if decision.requeue else "not requeued"
     sys.stderr.write(f"lenshpc: job {job} is {verdict}: {decision.reason}\n")
     return 0 if decision.requeue else 1

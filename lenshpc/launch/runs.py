@@ -54,7 +54,7 @@ def removable(run: RunPaths, *, whole: bool) -> list[Path]:
         raise ConfigError(f"run {run.name} is under way; first: lenshpc cancel {run.name}")
     if whole:
         return [run.root]
-    return [*_leftovers(run, plan, status), *_unused(run)]
+    return [*_leftovers(run, plan, status), *_find_unused(run)]
 
 
 def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Path]:
@@ -66,7 +66,7 @@ def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Path]:
         yield from paths.root.glob(".*.tmp")
 
 
-def _unused(run: RunPaths) -> Iterator[Path]:
+def _find_unused(run: RunPaths) -> Iterator[Path]:
     """Yield what submitit and sbatch no longer read, now that no job is left."""
     for pattern in ("*.pkl", ".submission_file_*", "lenshpc-*.sh"):
         yield from run.slurm.glob(pattern)

@@ -148,10 +148,10 @@ def query(job_ids: Iterable[str]) -> Known:
         except LaunchError as error:
             queued, silence = {}, str(error)
     told = parse_sacct(accounts.result())
-    return Known(jobs=_joined(told, queued), silence=silence)
+    return Known(jobs=_merge_states(told, queued), silence=silence)
 
 
-def _joined(told: dict[str, JobState], queued: dict[str, JobState]) -> dict[str, JobState]:
+def _merge_states(told: dict[str, JobState], queued: dict[str, JobState]) -> dict[str, JobState]:
     """Return accounting's word, but the state that the controller, which is never late, tells."""
     joined = dict(told)
     for job_id, state in queued.items():

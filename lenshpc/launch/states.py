@@ -93,7 +93,7 @@ def run_status(run: RunPaths, plan: Plan) -> RunStatus:
         run=run,
         plan=plan,
         latest=latest_of_members(run),
-        spent_s=_spent(jobs, known),
+        spent_s=_sum_seconds(jobs, known),
         known=known,
         queue=read_queue(run),
         marks=read_marks(run, plan),
@@ -115,7 +115,7 @@ def reasons(run: RunPaths, plan: Plan) -> dict[int, str]:
     return {line.index: line.reason for line in run_status(run, plan).members if line.reason}
 
 
-def _spent(jobs: list[JobRecord], known: Known) -> dict[int, int]:
+def _sum_seconds(jobs: list[JobRecord], known: Known) -> dict[int, int]:
     """Return member → seconds of all its jobs, by SLURM's accounting; nothing without one."""
     spent: dict[int, int] = {}
     for job in jobs:
@@ -128,7 +128,7 @@ def _spent(jobs: list[JobRecord], known: Known) -> dict[int, int]:
 def _member_status(sources: Sources, member: Member) -> MemberStatus:
     marks = sources.marks.get(member.index, Marks())
     job, word = _scheduler_word(sources, member.index)
-    state, reason, failure = _judged(sources, job, word, is_done=marks.is_done)
+    state, reason, failure = _classify(sources, job, word, is_done=marks.is_done)
     known = sources.known.jobs.get(job)
     epochs = sources.plan.recipe_of(member).train.epochs
     size = sources.plan.recipe.resources.world_size
@@ -145,11 +145,11 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         node=known.nodes if known and known.nodes else marks.node,
         reason=reason,
         failure=failure,
-        estimated_end=_estimated_end(marks, epochs) if state == "RUNNING" else "",
+        estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
     )
 
 
-def _estimated_end(marks: Marks, epochs: int) -> str:
+def _estimate_end(marks: Marks, epochs: int) -> str:
     """Return when training ends if its epochs go on as long as they did."""
     if not (marks.updated and marks.seconds_per_epoch):
         return ""
@@ -171,7 +171,7 @@ def _scheduler_word(sources: Sources, index: int) -> tuple[str, str]:
     return queue.jobs.get(index, ""), queue.states.get(index, "CANCELLED")
 
 
-def _judged(
+def _classify(
     sources: Sources, job: str, word: str, *, is_done: bool
 ) -> tuple[str, str, Failure | None]:
     """Return the state of a member, its reason, and how it failed."""

@@ -14,13 +14,13 @@ from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.local import start_queue
-from lenshpc.launch.origin import awaited_jobs, check_ended
+from lenshpc.launch.origin import check_ended, find_awaited_jobs
 from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
-from lenshpc.registry import kept_path
+from lenshpc.registry import path_in_run
 from lenshpc.run.completion import missing_members, reference
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan, origin_of, save_plan
@@ -104,7 +104,7 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     check_fits(site, plan.recipe)
     save_plan(run, plan, planned.splits)
     for name, content in planned.files.items():
-        path = kept_path(run.code, name)
+        path = path_in_run(run.code, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
@@ -136,7 +136,7 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
         todo = tuple(sorted(missing - active))
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())
-        awaited = awaited_jobs(plan)
+        awaited = find_awaited_jobs(plan)
         code.keep()
         if site.scheduler == "slurm":
             # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
@@ -176,16 +176,16 @@ class SlurmSender:
         job_ids: list[str] = []
         for part in parts:
             request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
-            job_ids.append(self._sent(request, part.members))
+            job_ids.append(self._send(request, part.members))
         if status.report_is_due:
             slurm.order(["scancel", status.report_job])
         waits_for = ":".join(sorted(after | set(job_ids))) or None
         report = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
         return Submission(
-            members=todo, job_ids=tuple(job_ids), report_job_id=self._sent(report, ())
+            members=todo, job_ids=tuple(job_ids), report_job_id=self._send(report, ())
         )
 
-    def _sent(self, request: JobRequest, members: tuple[int, ...]) -> str:
+    def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:
         sending = Sending(inherited=(self.lock,))
         intent = JobRecord(
             token=sending.token,

@@ -144,7 +144,7 @@ def _count(tres: str, name: str) -> int:
     return int(match[1]) if match else 0
 
 
-def saved_times(events: Iterable[Event]) -> tuple[float, ...]:
+def find_saves(events: Iterable[Event]) -> tuple[float, ...]:
     """Return when a job saved what goes beyond the checkpoint that its attempt began from."""
     begun: set[int] = set()
     times = []
@@ -156,7 +156,7 @@ def saved_times(events: Iterable[Event]) -> tuple[float, ...]:
     return tuple(times)
 
 
-def recorded(
+def rebuild_attempts(
     job_id: str, events: Sequence[Event], num_gpus: int, num_cpus: int
 ) -> list[Allocation]:
     """Return the attempts of a job from its own events: each until the last that it told of."""
@@ -233,12 +233,12 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     events = {job_id: read_events(run.attempts(job_id)) for job_id in jobs}
     allocations = _accounting(sent)
     source = "sacct" if allocations else "heartbeats"
-    allocations = allocations or _recorded(run, plan, events)
+    allocations = allocations or _collect_attempts(run, plan, events)
     fingerprint = plan.fingerprint()
     done = {
         member.index for member in plan.members if is_done(run.member(member.name), fingerprint)
     }
-    saved = {job_id: saved_times(some) for job_id, some in events.items()}
+    saved = {job_id: find_saves(some) for job_id, some in events.items()}
     attempts = account(plan, jobs, allocations, saved, done)
     gpus = any(one.num_gpus for one in allocations)
     cores = 1 if gpus else plan.recipe.resources.cpus_per_gpu
@@ -255,11 +255,15 @@ def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
     return {k: v for k, v in run_usage(run, plan).as_json().items() if k != "attempts"}
 
 
-def _recorded(run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]) -> list[Allocation]:
+def _collect_attempts(
+    run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]
+) -> list[Allocation]:
     resources = plan.recipe.resources
     gpus = 0 if _is_on_cpu(run, plan) else resources.world_size
     cpus = resources.world_size * resources.cpus_per_gpu
-    return [one for job_id, some in events.items() for one in recorded(job_id, some, gpus, cpus)]
+    return [
+        one for job_id, some in events.items() for one in rebuild_attempts(job_id, some, gpus, cpus)
+    ]
 
 
 def _accounting(jobs: Iterable[str]) -> list[Allocation]:

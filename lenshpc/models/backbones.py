@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError
 from lenshpc.models.importing import timm_module
-from lenshpc.models.weights import downloaded
+from lenshpc.models.weights import download
 from lenshpc.registry import Shape
 
 PREFIX = "network."
@@ -97,7 +97,7 @@ def build(
     network = make()
     if weights != "random":
         path = Path(weights) if weights != "imagenet" else imagenet_file(name)
-        network = _loaded(name, network, path, image_shape, None if own else make)
+        network = _load(name, network, path, image_shape, None if own else make)
     _check_size(name, network, image_shape, make)
     return Backbone(network, linear_probe=linear_probe)
 
@@ -141,7 +141,7 @@ def imagenet_file(name: str) -> Path:
     config = timm_module().get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         raise ConfigError(f"{name} has no ImageNet weights on the hub; give a file's path")
-    return downloaded(config.hf_hub_id)
+    return download(config.hf_hub_id)
 
 
 def _from_timm(
@@ -173,7 +173,7 @@ def _from_timm(
         raise ConfigError(f"{name} has no blocks to skip; drop method.drop_path") from error
 
 
-def _loaded(
+def _load(
     name: str,
     network: nn.Module,
     path: Path,

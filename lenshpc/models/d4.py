@@ -14,7 +14,7 @@ from lenshpc.models.classifier import Classifier
 NUM_SYMMETRIES = 8
 
 
-def transformed(image: Tensor, symmetry: int) -> Tensor:
+def transform(image: Tensor, symmetry: int) -> Tensor:
     """Return (…, H, W) mirrored left-right if `symmetry` >= 4, then turned symmetry % 4 times."""
     mirrored = image.flip(-1) if symmetry >= 4 else image
     return torch.rot90(mirrored, symmetry % 4, dims=(-2, -1))
@@ -23,11 +23,11 @@ def transformed(image: Tensor, symmetry: int) -> Tensor:
 def relative_symmetries() -> Tensor:
     """Return (G, G): the symmetry g⁻¹h in row g, column h."""
     mark = torch.arange(4).reshape(2, 2)  # tells all eight apart
-    seen = [transformed(mark, g) for g in range(NUM_SYMMETRIES)]
+    seen = [transform(mark, g) for g in range(NUM_SYMMETRIES)]
 
     def quotient(g: int, h: int) -> int:
         """Return the x for which gx = h: g after x."""
-        found = [torch.equal(transformed(seen[x], g), seen[h]) for x in range(NUM_SYMMETRIES)]
+        found = [torch.equal(transform(seen[x], g), seen[h]) for x in range(NUM_SYMMETRIES)]
         return found.index(True)
 
     table = [[quotient(g, h) for h in range(NUM_SYMMETRIES)] for g in range(NUM_SYMMETRIES)]
@@ -44,7 +44,7 @@ class LiftingConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, size * size))
         nn.init.kaiming_normal_(self.weight)
         taps = torch.arange(size * size).reshape(size, size)
-        views = torch.stack([transformed(taps, g).flatten() for g in range(NUM_SYMMETRIES)])
+        views = torch.stack([transform(taps, g).flatten() for g in range(NUM_SYMMETRIES)])
         self.register_buffer("views", views, persistent=False)
         self._size = size
 
@@ -71,7 +71,7 @@ class GroupConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 8 * num_taps))
         nn.init.kaiming_normal_(self.weight)
         taps = torch.arange(num_taps).reshape(size, size)
-        views_GT = torch.stack([transformed(taps, g).flatten() for g in range(NUM_SYMMETRIES)])
+        views_GT = torch.stack([transform(taps, g).flatten() for g in range(NUM_SYMMETRIES)])
         moved_GHT = relative_symmetries()[:, :, None] * num_taps + views_GT[:, None, :]
         self.register_buffer("moved", moved_GHT.flatten(1), persistent=False)
         self._size = size
@@ -97,7 +97,7 @@ def by_symmetry(maps: Tensor) -> Tensor:
     return torch.unflatten(maps, 1, (-1, NUM_SYMMETRIES))
 
 
-def halved(maps: Tensor) -> Tensor:
+def halve(maps: Tensor) -> Tensor:
     """Return means over windows that lie alike from all sides, whether the sides are odd or even.
 
     Strides would begin at one corner, which a turn moves.
@@ -142,7 +142,7 @@ class D4Net(Classifier):
         """Return (B, C, H/16, W/16), the largest values over the symmetries; they turn with it."""
         maps = self.stem(image)
         for block in self.blocks:
-            maps = block(halved(maps))
+            maps = block(halve(maps))
         return by_symmetry(maps).amax(dim=2)
 
     def mean(self, maps: Tensor) -> Tensor:

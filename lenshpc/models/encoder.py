@@ -38,7 +38,7 @@ class VitEncoder(nn.Module):
 
     def forward(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return tokens (B, V, D) of the patches numbered `seen` (B, V), or of all (B, N, D)."""
-        tokens = self.patches(padded(image, self.size.patch)).flatten(2).transpose(1, 2)
+        tokens = self.patches(pad(image, self.size.patch)).flatten(2).transpose(1, 2)
         tokens = tokens + positions(self.grid(image), self.size.width, image.device)
         if seen is not None:
             tokens = choose_tokens(tokens, seen)
@@ -84,7 +84,7 @@ class EncoderMaps(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return (B, width, H, W)."""
         near: Tensor = self.beside(image)
-        return near + spread(self.widen(self.encoder(image)), self.encoder, image)
+        return near + unpatchify(self.widen(self.encoder(image)), self.encoder, image)
 
 
 def block(width: int, heads: int, drop_path: float = 0.0) -> nn.Module:
@@ -113,7 +113,7 @@ def positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor
     return found
 
 
-def spread(patches: Tensor, encoder: VitEncoder, image: Tensor) -> Tensor:
+def unpatchify(patches: Tensor, encoder: VitEncoder, image: Tensor) -> Tensor:
     """Return values of patches (B, N, C P²) as maps (B, C, H, W) of the size of `image`."""
     rows, columns = encoder.grid(image)
     maps = patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
@@ -121,7 +121,7 @@ def spread(patches: Tensor, encoder: VitEncoder, image: Tensor) -> Tensor:
     return large[:, :, : image.shape[2], : image.shape[3]]
 
 
-def padded(image: Tensor, patch: int) -> Tensor:
+def pad(image: Tensor, patch: int) -> Tensor:
     """Return images reflected at the lower and right edges until patches fill them."""
     height, width = image.shape[2:]
     missing = (-width % patch, -height % patch)

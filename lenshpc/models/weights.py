@@ -42,7 +42,7 @@ def check_unchanged(weights: str, digest: str | None) -> None:
         )
 
 
-def downloaded(repository: str) -> Path:
+def download(repository: str) -> Path:
     """Return the weights of a repository of the hub, from the cache if they are there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError

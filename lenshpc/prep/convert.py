@@ -78,7 +78,7 @@ def convert(
 def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) -> Draft:
     """Return the draft of the store to be made, begun now or by an equal command before."""
     refuse_existing(target)
-    sources = ordered(scan(root, dataset), options.seed)
+    sources = order_sources(scan(root, dataset), options.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "root": str(root.resolve()),
@@ -96,7 +96,7 @@ def convert_shards(
     share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
 
 
-def ordered(sources: Sequence[ScannedImage], seed: int) -> list[ScannedImage]:
+def order_sources(sources: Sequence[ScannedImage], seed: int) -> list[ScannedImage]:
     """Return the sources split by split, each in a permutation fixed by `seed` and the ids.
 
     A hash gives it rather than a random generator, whose stream may change with numpy's version.

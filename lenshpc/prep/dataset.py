@@ -155,7 +155,7 @@ class Holdout(Frozen):
     source: SplitName = Field(alias="from")
     target: SplitName = Field(alias="to")
 
-    def applied(self, split: SplitName, group: str) -> SplitName:
+    def apply(self, split: SplitName, group: str) -> SplitName:
         """Return the split of a row; other rows never change it, so subsets keep their splits."""
         draw = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
         return self.target if split == self.source and draw < self.fraction else split

@@ -31,7 +31,7 @@ def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
             f"{path} is no plain FITS file: starts {content[:6]!r}; unpack or remove it"
         )
     try:
-        pixels = _decoded(path, content, image)
+        pixels = _decode(path, content, image)
     except DataError:
         raise
     except (*_DAMAGE, VerifyError, AstropyUserWarning) as error:
@@ -40,7 +40,7 @@ def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
-def _decoded(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
+def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     from astropy.io import fits
     from astropy.io.fits.verify import VerifyWarning
     from astropy.utils.exceptions import AstropyUserWarning

@@ -44,14 +44,14 @@ def npy_header(path: str, content: bytes) -> Header:
     if start > len(content):
         raise DataError(f"{path} is truncated within its header; copy it again or remove it")
     try:
-        return Header(start, *_parsed(content[:start]))
+        return Header(start, *_parse(content[:start]))
     except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError) as error:
         reason = first_line(error)
         raise DataError(f"{path} has a broken .npy header: {reason}; remove it") from error
 
 
 @lru_cache(maxsize=64)  # all files of a set share their header, whose parsing costs most of a read
-def _parsed(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _parse(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     stream = io.BytesIO(header)
     version = npy.read_magic(stream)
     if version == (1, 0):

@@ -31,7 +31,7 @@ _DAMAGE = (
 def picture_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     """Return the pixels (C,H,W) of the image in the bytes of a file."""
     try:
-        pixels = _decoded(path, content, image)
+        pixels = _decode(path, content, image)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -42,7 +42,7 @@ def picture_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
 
 
-def _decoded(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
+def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:

@@ -16,7 +16,7 @@ def check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
     """Raise unless an image has the declared shape, in the order of the file's axes."""
     if found != expected:
         raise DataError(
-            f"{path} has shape {shown_shape(found)}, expected {shown_shape(expected)}; "
+            f"{path} has shape {format_shape(found)}, expected {format_shape(expected)}; "
             "remove it or check `image` in DATASET"
         )
 
@@ -45,7 +45,7 @@ def check_values(path: str, pixels: NDArray[Any]) -> None:
     )
 
 
-def oriented(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:
+def orient(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:
     """Return pixels in the order of the file as (C,H,W) in the declared dtype."""
     if image.axes == "hw":
         pixels = pixels[None]
@@ -54,7 +54,7 @@ def oriented(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:
     return pixels.astype(image.dtype, copy=False)
 
 
-def shown_shape(shape: tuple[int, ...]) -> str:
+def format_shape(shape: tuple[int, ...]) -> str:
     """Return a shape as text."""
     return f"({', '.join(map(str, shape))})"
 

@@ -17,7 +17,7 @@ from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.npy import npy_header, npy_pixels
 from lenshpc.prep.picture import picture_pixels
-from lenshpc.prep.pixels import check_dtype, check_shape, check_values, oriented, shown_shape
+from lenshpc.prep.pixels import check_dtype, check_shape, check_values, format_shape, orient
 from lenshpc.prep.scan import ScannedImage
 from lenshpc.prep.stacks import Rows, open_rows
 from lenshpc.prep.truth import Numbers, read_truth
@@ -98,15 +98,15 @@ class SourceReader:
         path, number = f"{self._root}/{file}", math.nan
         if row is None:
             stored = _content(path, image)
-            pixels, number = self._decoded(path, stored, image, column)
+            pixels, number = self._decode(path, stored, image, column)
         else:
             pixels = self._rows(path, image)[row]
             path, stored = f"{path}#{row}", pixels.tobytes()
         check_dtype(path, pixels.dtype, image.dtype)
         check_values(path, pixels)
-        return oriented(pixels, image), stored, number
+        return orient(pixels, image), stored, number
 
-    def _decoded(
+    def _decode(
         self, path: str, content: bytes, image: ImageFormat, column: str | None
     ) -> tuple[NDArray[Any], float]:
         """Return the pixels of a single file in the order of its axes, and the pickled number."""
@@ -158,7 +158,7 @@ def _content(path: str, image: ImageFormat) -> bytes:
     if not content:
         raise DataError(f"{path} is empty (0 bytes); copy it again or remove it")
     if len(content) > most:
-        shape = shown_shape(image.shape)
+        shape = format_shape(image.shape)
         raise DataError(f"{path} is too large for one {shape} image; remove it or check DATASET")
     return content
 

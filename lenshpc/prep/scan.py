@@ -59,7 +59,7 @@ def _sources(
             yield ScannedImage(
                 id=identifier,
                 label=label,
-                split=dataset.holdout.applied(split, group) if dataset.holdout else split,
+                split=dataset.holdout.apply(split, group) if dataset.holdout else split,
                 group=group,
                 file=file,
                 index=index,
@@ -140,7 +140,7 @@ def _present_splits(root: Path, dataset: Dataset) -> list[SplitName]:
 
 def _unknown_layout(root: Path, dataset: Dataset, missing: list[str]) -> DataError:
     expected = [folder for split in dataset.splits for folder in dataset.folders(split)]
-    found = sorted(shown(entry.name) for entry in _entries(root)) or ["nothing"]
+    found = sorted(escape_name(entry.name) for entry in _entries(root)) or ["nothing"]
     more = ", …" if len(found) > 8 else ""
     return DataError(
         f"{root} is not laid out as {dataset.name}: {missing[0]}/ is missing; expected "
@@ -159,7 +159,7 @@ def _refuse_strangers(root: Path, dataset: Dataset) -> None:
             is_image = entry.name.lower().endswith(dataset.image.suffixes)
             if inner not in known | parents and (_is_folder(entry) or is_image):
                 raise DataError(
-                    f"{shown(f'{root}/{inner}')} is not part of {dataset.name} "
+                    f"{escape_name(f'{root}/{inner}')} is not part of {dataset.name} "
                     f"({', '.join(sorted(known))}); move it away, or declare it in the dataset file"
                 )
 
@@ -186,8 +186,8 @@ def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
             continue  # beside images as beside folders: truth.csv, a readme
         if not (is_image and _is_file(entry)):
             raise DataError(
-                f"unexpected {shown(entry.path)}; {folder}/ may hold only {' '.join(suffixes)} "
-                "files; move it away"
+                f"unexpected {escape_name(entry.path)}; {folder}/ may hold only "
+                f"{' '.join(suffixes)} files; move it away"
             )
         names.append(entry.name)
     if not names:
@@ -207,7 +207,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def shown(name: str) -> str:
+def escape_name(name: str) -> str:
     """Return a name as it is, or escaped where it would break the line."""
     return name if name.isprintable() else ascii(name)
 

@@ -19,7 +19,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import replacing
 from lenshpc.prep.dataset import ImageFormat
 from lenshpc.prep.npy import HEADER_BYTES, Header, npy_header
-from lenshpc.prep.pixels import check_dtype, first_line, shown_shape
+from lenshpc.prep.pixels import check_dtype, first_line, format_shape
 from lenshpc.run.extras import require
 
 CHUNK_BYTES = 2**28  # a larger HDF5 chunk would have to be unpacked whole for one row
@@ -52,7 +52,7 @@ def open_rows(path: str, image: ImageFormat, scratch: Path | None) -> Rows:
             return _Hdf5Rows(path, _hdf5_dataset(path, image))
         if scratch is None:
             raise TypeError("a .npz stack is unpacked to `scratch`")
-        rows: Rows = np.load(_unpacked(path, image, scratch), mmap_mode="r", allow_pickle=False)
+        rows: Rows = np.load(_unpack_once(path, image, scratch), mmap_mode="r", allow_pickle=False)
         return rows
 
 
@@ -73,9 +73,9 @@ def _check_stack(
     path: str, shape: tuple[int, ...], dtype: np.dtype[Any], image: ImageFormat
 ) -> None:
     if len(shape) != len(image.stored_shape) + 1 or shape[1:] != image.stored_shape:
-        expected = shown_shape(image.stored_shape).replace("(", "(rows, ")
+        expected = format_shape(image.stored_shape).replace("(", "(rows, ")
         raise DataError(
-            f"{path}: {image.key} has shape {shown_shape(shape)}, expected {expected}; "
+            f"{path}: {image.key} has shape {format_shape(shape)}, expected {expected}; "
             "remove it or check `image` in DATASET"
         )
     if shape[0] == 0:
@@ -109,7 +109,7 @@ def _npz_member(
     return member, header
 
 
-def _unpacked(path: str, image: ImageFormat, scratch: Path) -> Path:
+def _unpack_once(path: str, image: ImageFormat, scratch: Path) -> Path:
     """Return the array as a .npy file in `scratch`, unpacked by the first process that asks."""
     status = Path(path).stat()
     text = f"{path}/{image.key}/{status.st_size}/{status.st_mtime_ns}"

@@ -52,7 +52,7 @@ def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str,
         "ranges": value_ranges(store, survey),
         "num_not_finite": int((~survey.finite).sum()),
         "num_constant": int(survey.constant.sum()),
-        "num_saturated": int(_saturated(survey).sum()),
+        "num_saturated": int(_is_saturated(survey).sum()),
         "zero_channels": {
             channel: int(((survey.minimum == 0) & (survey.maximum == 0))[survey.finite, at].sum())
             for at, channel in enumerate(store.channels)
@@ -89,7 +89,7 @@ def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str,
     }
 
 
-def _saturated(survey: ImageStatistics) -> Any:
+def _is_saturated(survey: ImageStatistics) -> Any:
     return (survey.at_maximum > SATURATED_SHARE).any(axis=1) & survey.usable
 
 
@@ -115,7 +115,7 @@ def _num_same_group(store: Store, pairs: pd.DataFrame) -> int:
 def find(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     """Return the findings that the tables give rise to, the gravest first."""
     found = [
-        *_broken(store, tables),
+        *_find_broken(store, tables),
         *_copies(tables),
         *_shortcut(tables),
         *_orientation(tables),
@@ -125,7 +125,7 @@ def find(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     return sorted(found, key=lambda one: ORDER.index(one.gravity))
 
 
-def _broken(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
+def _find_broken(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     checks: list[tuple[int, Gravity, str, str, str]] = [
         (
             tables["num_not_finite"],
@@ -206,11 +206,11 @@ def _copies(tables: dict[str, Any]) -> list[QualityFinding]:
                     )
                 )
         if across and one["median"] < CROWDED * tables["random_distance"]:
-            found.append(_crowded(one, tables["random_distance"]))
+            found.append(_describe_crowding(one, tables["random_distance"]))
     return found
 
 
-def _crowded(one: dict[str, Any], random_distance: float) -> QualityFinding:
+def _describe_crowding(one: dict[str, Any], random_distance: float) -> QualityFinding:
     return QualityFinding(
         gravity="note",
         title=f"{one['query'].capitalize()} and {one['reference']} lie close: the nearest image is "

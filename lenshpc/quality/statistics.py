@@ -98,7 +98,7 @@ def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     table: list[dict[str, Any]] = []
     for first, second in pairs:
         for name, values in survey.features.items():
-            one, other = (_known(values[rows[label]]) for label in (first, second))
+            one, other = (_finite_values(values[rows[label]]) for label in (first, second))
             if not len(one) or not len(other):
                 continue
             test = mannwhitneyu(one, other)
@@ -116,5 +116,5 @@ def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     return sorted(table, key=lambda line: -line["auc"])
 
 
-def _known(values: "pd.Series[Any]") -> Floats:
+def _finite_values(values: "pd.Series[Any]") -> Floats:
     return np.asarray(values[np.isfinite(values)])

@@ -84,7 +84,7 @@ class Gallery:
     caption: str
     panels: tuple[tuple[Picture, ...], ...]
 
-    def named(self) -> Iterator[tuple[str, Picture]]:
+    def pictures_by_file(self) -> Iterator[tuple[str, Picture]]:
         """Yield each picture with the name of its file."""
         pictures = (picture for panel in self.panels for picture in panel)
         for number, picture in enumerate(pictures, start=1):

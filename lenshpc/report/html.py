@@ -26,14 +26,14 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {
-        "grouped": _grouped,
+        "grouped": _group,
         "inline_image": _inline_image,
         "inline_svg": _scalable,
     }
     return environment
 
 
-def _grouped(blocks: Iterable[Block]) -> Iterator[tuple[str, list[Block]]]:
+def _group(blocks: Iterable[Block]) -> Iterator[tuple[str, list[Block]]]:
     """Yield neighbours of one kind together: figures share a grid."""
     for kind, some in groupby(blocks, key=lambda block: block.kind):
         yield kind, list(some)

@@ -58,26 +58,28 @@ def _block(block: Block) -> str:
         case Notes():
             return "\n".join(f"- {escape(line)}" for line in block.lines)
         case Table():
-            return _titled(block.title, render_table(block))
+            return _add_title(block.title, render_table(block))
         case Figure():
             return f"![{escape(block.caption)}](figures/{block.name}.svg)"
         case Gallery():
-            return _titled(block.title, _pictures(block))
+            return _add_title(block.title, _pictures(block))
         case KeyValues():
             lines = (f"- {escape(key)}: {escape(text)}" for key, text in block.pairs)
-            return _titled(block.title, "\n".join(lines))
+            return _add_title(block.title, "\n".join(lines))
         case Log():
-            return _titled(block.title, "\n".join(f"    {one}" for one in block.text.splitlines()))
+            return _add_title(
+                block.title, "\n".join(f"    {one}" for one in block.text.splitlines())
+            )
         case Banner():
             return _banner(block)
 
 
-def _titled(title: str, text: str) -> str:
+def _add_title(title: str, text: str) -> str:
     return f"### {escape(title)}\n\n{text}" if title else text
 
 
 def _pictures(gallery: Gallery) -> str:
-    links = (f"![{escape(one.text)}](figures/{name})" for name, one in gallery.named())
+    links = (f"![{escape(one.text)}](figures/{name})" for name, one in gallery.pictures_by_file())
     return "\n".join([escape(gallery.caption), "", *links])
 
 

@@ -24,7 +24,7 @@ def write(report: Report, path: Path) -> Path:
         for figure in report.figures():
             write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
         for gallery in report.galleries():
-            for name, picture in gallery.named():
+            for name, picture in gallery.pictures_by_file():
                 with replacing(folder / "figures" / name) as temporary:
                     temporary.write_bytes(picture.png)
         report.predictions.to_parquet(folder / "predictions.parquet", index=False)

@@ -80,7 +80,7 @@ AUGMENTATIONS: Mapping[str, type[Frozen]] = MappingProxyType(
 )
 
 
-def _spelt_out(step: Any) -> Any:
+def _spell_out(step: Any) -> Any:
     """Return `affine` or `{affine: {scale: 0.2}}` as the keys of its class."""
     if isinstance(step, str):
         step = {step: None}
@@ -102,5 +102,5 @@ def _spelt_out(step: Any) -> Any:
 Augmentation = Annotated[
     Flips | D4 | Affine | Crop | GaussianNoise | PsfJitter | Contrast,
     Field(discriminator="kind"),
-    BeforeValidator(_spelt_out),
+    BeforeValidator(_spell_out),
 ]

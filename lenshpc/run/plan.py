@@ -225,7 +225,7 @@ def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFram
     )
 
 
-def planned_store(plan: Plan) -> Store:
+def open_planned_store(plan: Plan) -> Store:
     """Return the store that a Plan was made for, or refuse one that holds others by now."""
     from lenshpc.store import open_store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc.errors import ConfigError
-from lenshpc.registry import file_reference, kept_name
+from lenshpc.registry import file_reference, name_in_plan
 from lenshpc.run.networks import check_names
 from lenshpc.run.paths import RUNS, RunPaths, find_run
 from lenshpc.run.plan import (
@@ -18,8 +18,8 @@ from lenshpc.run.plan import (
     expand,
     load_plan,
     load_splits,
+    open_planned_store,
     origin_of,
-    planned_store,
 )
 from lenshpc.run.recipe import Recipe, is_variant, load_recipe, network_of, variant_of
 
@@ -68,7 +68,7 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
     origin = origin_of(found)
     if origin is not None and recipe.init_fingerprint is None:
         before = load_plan(origin)
-        trained = (before, load_splits(origin, before), planned_store(before))
+        trained = (before, load_splits(origin, before), open_planned_store(before))
         check_unseen(trained, (plan, splits, store))
     paths = RunPaths((runs / plan.run_name).resolve())
     return PlannedRun(paths=paths, plan=plan, splits=splits, store=store, files=files)
@@ -92,14 +92,14 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         if reference is None:
             return text
         content = _read_component(*reference)
-        name = kept_name(reference[1], content)
+        name = name_in_plan(reference[1], content)
         files[name] = content
         return name
 
     keys = recipe.method.loss_keys
     dotted = {f"method.{key}" for key in keys}
     changes = {
-        "models": tuple(_renamed(model, keep(network_of(model))) for model in recipe.models),
+        "models": tuple(_rename(model, keep(network_of(model))) for model in recipe.models),
         "method": recipe.method.model_copy(
             update={key: keep(getattr(recipe.method, key)) for key in keys}
         ),
@@ -111,7 +111,7 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
     return recipe.model_copy(update=changes), files
 
 
-def _renamed(model: str, network: str) -> str:
+def _rename(model: str, network: str) -> str:
     return f"{network}{model.removeprefix(network_of(model))}"
 
 

@@ -27,7 +27,7 @@ def evaluated_rows(splits: pd.DataFrame) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-def predicted_by(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
+def mask_predicted(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     """Return which evaluated rows a member predicts: its validation fold and all test rows."""
     return ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
 
@@ -41,7 +41,7 @@ def mean_over_members(
     """Return the mean (N, width) of what members say of the rows; NaN where none says anything."""
     total, count = np.zeros((len(rows), width)), np.zeros((len(rows), 1))
     for member in members:
-        mine = predicted_by(member, rows)
+        mine = mask_predicted(member, rows)
         total[mine] += read(member, rows[mine])
         count[mine] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
@@ -77,14 +77,14 @@ def read_predictions(
         frame[KEYS]
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
-        raise rejected(run, member, f"has predictions that cannot be read ({reason})") from error
+        raise refusal_of(run, member, f"has predictions that cannot be read ({reason})") from error
     fault = _find_row_fault(frame, expected)
     if fault:
-        raise rejected(run, member, fault)
+        raise refusal_of(run, member, fault)
     ordered = frame.set_index("row").loc[expected["row"]].reset_index()
     unfinite = ~np.isfinite(ordered.select_dtypes(np.floating).to_numpy()).all(axis=1)
     if unfinite.any():
-        raise rejected(
+        raise refusal_of(
             run,
             member,
             f"predicts a value that is not finite for {name_ids(ordered['id'][unfinite])}",
@@ -101,9 +101,9 @@ def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]
         order = pd.read_parquet(files.predictions, columns=["row"])["row"]
         array = zarr.open_group(files.arrays, mode="r")[name]
     except (OSError, KeyError, ValueError) as error:
-        raise rejected(run, member, f"has no array {name!r} that can be read") from error
+        raise refusal_of(run, member, f"has no array {name!r} that can be read") from error
     if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:
-        raise rejected(run, member, f"has an array {name!r} of another length than its rows")
+        raise refusal_of(run, member, f"has an array {name!r} of another length than its rows")
     return array, pd.Index(order)
 
 
@@ -114,7 +114,7 @@ def read_array(
     array, order = open_array(run, member, name)
     places = order.get_indexer(pd.Index(rows))
     if (places < 0).any():
-        raise rejected(run, member, f"does not predict row {rows[places < 0][0]}")
+        raise refusal_of(run, member, f"does not predict row {rows[places < 0][0]}")
     ascending, where = np.unique(places, return_inverse=True)
     return np.asarray(array.oindex[ascending])[where]
 
@@ -145,7 +145,7 @@ def name_ids(ids: pd.Series) -> str:
     return f"{next(iter(ids))!r}{more}"
 
 
-def rejected(run: RunPaths, member: Member, fault: str) -> DataError:
+def refusal_of(run: RunPaths, member: Member, fault: str) -> DataError:
     """Return the refusal of a member's files, with the command that makes them again."""
     # The member marked itself as done, so resuming alone would leave it as it is.
     forget = shlex.join(["rm", str(run.member(member.name).done)])

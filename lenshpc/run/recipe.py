@@ -342,9 +342,9 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
-        return (*self.method.warnings(self), *self._spared_layers())
+        return (*self.method.warnings(self), *self._layer_decay_warnings())
 
-    def _spared_layers(self) -> Iterator[str]:
+    def _layer_decay_warnings(self) -> Iterator[str]:
         if self.train.layer_decay is not None and self.init_from is None:
             yield (
                 "train.layer_decay spares layers that were learnt before, and these begin at "

@@ -14,7 +14,7 @@ from lenshpc.files import read_json
 from lenshpc.run.completion import missing_members
 from lenshpc.run.gate import check_complete, format_incomplete
 from lenshpc.run.paths import MemberPaths, RunPaths
-from lenshpc.run.plan import Member, Plan, load_splits, planned_store
+from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 from lenshpc.store import Store
 
 Say = Callable[[str], None]
@@ -67,14 +67,14 @@ class RunResults:
     @cached_property
     def store(self) -> Store:
         """Return the store that the run was planned on; DataError where it is gone, or another."""
-        return planned_store(self.plan)
+        return open_planned_store(self.plan)
 
 
 def gather(
     run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool, **extras: Any
 ) -> RunResults:
     """Return what is known of a run; `IncompleteError` if it lacks members, or has none at all."""
-    missing = _missing(run, plan, reasons, allow_partial=allow_partial)
+    missing = _find_missing(run, plan, reasons, allow_partial=allow_partial)
     present = [member for member in plan.members if member not in missing]
     return RunResults(
         run=run,
@@ -89,7 +89,7 @@ def gather(
     )
 
 
-def _missing(
+def _find_missing(
     run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool
 ) -> dict[Member, str]:
     if not allow_partial:

@@ -111,10 +111,10 @@ class RocPoints:
     def auc(self) -> Floats:
         """Return the area under the ROC curve (b,), ties counted half."""
         beaten = 2 * self.num_negatives[:, None] - self.false_above - self.false
-        won = np.einsum("ij,ij->i", self._gained(), beaten, dtype=np.float64) / 2
+        won = np.einsum("ij,ij->i", self._increments(), beaten, dtype=np.float64) / 2
         return _divide(won, self.num_positives * self.num_negatives.astype(np.float64))
 
-    def _gained(self) -> Whole:
+    def _increments(self) -> Whole:
         return self.true - self.true_above
 
     def precision(self) -> Floats:
@@ -123,7 +123,7 @@ class RocPoints:
 
     def pr_auc(self) -> Floats:
         """Return the average precision (b,)."""
-        gained = np.einsum("ij,ij->i", self._gained(), self.precision())
+        gained = np.einsum("ij,ij->i", self._increments(), self.precision())
         return _divide(gained, self.num_positives)
 
     def recall_before(self, num_false: Floats) -> Floats:
@@ -188,7 +188,7 @@ def precision_at(found: RocPoints, grid: Floats) -> Floats:
     return lines
 
 
-def weighted_sums(resamples: Resamples, values: Floats) -> Floats:
+def sum_weighted(resamples: Resamples, values: Floats) -> Floats:
     """Return the sums (B, V) over each resample's rows of values (N, V)."""
     by_group = np.zeros((resamples.counts.shape[1], values.shape[1]))
     np.add.at(by_group, resamples.group, values)

@@ -62,7 +62,7 @@ class Combination:
 
 def fit_mean(stack: Floats, _: Labels) -> Fitted:
     """Return the mean of probabilities."""
-    return _weighted(np.full(len(stack), 1 / len(stack)))
+    return _weigh(np.full(len(stack), 1 / len(stack)))
 
 
 def fit_logit_mean(stack: Floats, _: Labels) -> Fitted:
@@ -110,7 +110,7 @@ def fit_oof_weighted(stack: Floats, labels: Labels) -> Fitted:
     """Return the mean weighted by the odds AUC : 1 - AUC, the softmax of the AUC's logit."""
     aucs = np.array([metrics.roc_auc(labels, model) for model in stack])
     odds = 1 / np.maximum(1 - aucs, 1 / len(labels)) - 1
-    return _weighted(odds / odds.sum())
+    return _weigh(odds / odds.sum())
 
 
 def fit_greedy(stack: Floats, labels: Labels) -> Fitted:
@@ -130,7 +130,7 @@ def fit_greedy(stack: Floats, labels: Labels) -> Fitted:
         if len(picks) - int(np.argmax(reached)) > PATIENCE:
             break
     bag = picks[: int(np.argmax(reached)) + 1]
-    return _weighted(np.bincount(bag, minlength=len(stack)) / len(bag))
+    return _weigh(np.bincount(bag, minlength=len(stack)) / len(bag))
 
 
 def fit_stacking(stack: Floats, labels: Labels) -> Fitted:
@@ -157,7 +157,7 @@ def _log_odds(stack: Floats) -> Floats:
     return np.asarray(odds.transpose(1, 0, 2).reshape(stack.shape[1], -1))
 
 
-def _weighted(weights: Floats) -> Fitted:
+def _weigh(weights: Floats) -> Fitted:
     return Fitted(
         apply=lambda asked: np.asarray(np.tensordot(weights, asked, axes=1)),
         weights=tuple(float(weight) for weight in weights),

@@ -78,7 +78,7 @@ def ring_radius(profiles: Floats) -> Floats:
     return np.asarray(peak + 0.5 + np.clip(shift, -1, 1))
 
 
-def enlarged(images: Floats, sides: tuple[int, int], interpolation: int) -> Floats:
+def enlarge(images: Floats, sides: tuple[int, int], interpolation: int) -> Floats:
     """Return images (n, C, H', W') by one of OpenCV's interpolations."""
     import cv2
 
@@ -87,13 +87,13 @@ def enlarged(images: Floats, sides: tuple[int, int], interpolation: int) -> Floa
     return np.stack(large).reshape(*images.shape[:2], *sides)
 
 
-def blurred(images: Floats) -> Floats:
+def blur(images: Floats) -> Floats:
     """Return images (n, C, H, W) halved by area and enlarged by bicubic interpolation."""
     import cv2
 
     height, width = images.shape[2:]
     halves = (max(1, height // 2), max(1, width // 2))
-    return enlarged(enlarged(images, halves, cv2.INTER_AREA), (height, width), cv2.INTER_CUBIC)
+    return enlarge(enlarge(images, halves, cv2.INTER_AREA), (height, width), cv2.INTER_CUBIC)
 
 
 def interpolations() -> dict[str, Callable[[Floats, tuple[int, int]], Floats]]:
@@ -106,10 +106,10 @@ def interpolations() -> dict[str, Callable[[Floats, tuple[int, int]], Floats]]:
         "bicubic": cv2.INTER_CUBIC,
         "Lanczos": cv2.INTER_LANCZOS4,
     }
-    return {name: partial(enlarged, interpolation=kind) for name, kind in kinds.items()}
+    return {name: partial(enlarge, interpolation=kind) for name, kind in kinds.items()}
 
 
-def transformed(images: Floats) -> Transform:
+def fourier_transform(images: Floats) -> Transform:
     """Return Fourier transforms (n, C, H, W/2+1) under a Hann window.
 
     They are scaled so that white noise of variance v has power v at every frequency.

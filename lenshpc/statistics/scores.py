@@ -20,7 +20,7 @@ from lenshpc.statistics.bootstrap import (
     precision_at,
     rank,
     roc_at,
-    weighted_sums,
+    sum_weighted,
 )
 from lenshpc.statistics.results import (
     NUM_RESAMPLES,
@@ -85,7 +85,7 @@ def score_model(
         threshold=threshold,
         oof=score(labels[out], probabilities[out], resamples["oof"], threshold),
         test=score(*testing, threshold),
-        corrected=None if corrected is None else decide(*_covered(*testing), corrected),
+        corrected=None if corrected is None else decide(*_select_covered(*testing), corrected),
         curves=curves(*testing),
         reliability=reliability(labels[~out], probabilities[~out]),
         rotation=None if turned is None else rotation(*testing, turned[~out]),
@@ -110,7 +110,7 @@ def cover(probabilities: Floats) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(probabilities).all(axis=1))
 
 
-def _covered(
+def _select_covered(
     labels: Labels, probabilities: Floats, resamples: Resamples
 ) -> tuple[Labels, Floats, Resamples]:
     covered = cover(probabilities)
@@ -122,7 +122,7 @@ def score(
 ) -> Scores:
     """Return the figures of the rows that are covered."""
     num_rows = len(labels)
-    labels, probabilities, resamples = _covered(labels, probabilities, resamples)
+    labels, probabilities, resamples = _select_covered(labels, probabilities, resamples)
     decision = decide(labels, probabilities, resamples, threshold)
     losses = metrics.row_losses(labels, probabilities)
     intervals = {
@@ -169,7 +169,7 @@ def decide(
     num_classes = probabilities.shape[1]
     predicted = metrics.decide(probabilities, threshold)
     cells = np.eye(num_classes**2)[labels * num_classes + predicted]
-    drawn = weighted_sums(resamples, cells).reshape(-1, num_classes, num_classes)
+    drawn = sum_weighted(resamples, cells).reshape(-1, num_classes, num_classes)
     confusion = metrics.confusion_matrix(labels, predicted, num_classes)
     return ThresholdScores(
         threshold=threshold,
@@ -206,7 +206,7 @@ def _mean(values: npt.NDArray[np.floating]) -> float:
 
 def _loss_intervals(losses: Mapping[str, Floats], resamples: Resamples) -> Intervals:
     values = np.stack([*losses.values(), np.ones(len(resamples.group))], axis=1)
-    sums = weighted_sums(resamples, values)
+    sums = sum_weighted(resamples, values)
     drawn = sums[sums[:, -1] > 0]
     return {name: interval(drawn[:, at] / drawn[:, -1]) for at, name in enumerate(losses)}
 
@@ -284,7 +284,7 @@ def rotation(
 
 def curves(labels: Labels, probabilities: Floats, resamples: Resamples) -> tuple[Curve, ...]:
     """Return the curves of each judged class that has rows of both kinds, with bands."""
-    labels, probabilities, resamples = _covered(labels, probabilities, resamples)
+    labels, probabilities, resamples = _select_covered(labels, probabilities, resamples)
     return tuple(
         _curve(label, labels == label, probabilities[:, label], ranking, resamples)
         for label, ranking in _rankings(labels, probabilities).items()

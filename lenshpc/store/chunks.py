@@ -17,7 +17,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from lenshpc.store.layout import damaged, shard_file
+from lenshpc.store.layout import damage_error, shard_file
 
 CHECKSUM_BYTES = 4
 _ABSENT = 2**64 - 1  # the length of a chunk without rows, in a shard's index
@@ -73,13 +73,13 @@ class Chunks:
         start, num_bytes = self._places[shard, at // self.num_rows].tolist()
         pixels = scratch.pixels if into is None else into
         try:
-            content = self._checked(shard, start, scratch.content[:num_bytes])
+            content = self._fill_checked(shard, start, scratch.content[:num_bytes])
             if self._is_compressed:
                 blosc.decompress(content, pixels)
             else:
                 pixels[...] = content.view(pixels.dtype).reshape(pixels.shape)
         except (OSError, ValueError, RuntimeError) as error:
-            raise self._damaged(shard, error) from error
+            raise self._damage_error(shard, error) from error
         return pixels[: self.array.shape[0] - chunk * self.num_rows]
 
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
@@ -104,13 +104,13 @@ class Chunks:
         room = np.empty(places[0].nbytes + CHECKSUM_BYTES, np.uint8)
         for shard in range(self.num_shards):
             try:
-                index = self._checked(shard, -len(room), room)
+                index = self._fill_checked(shard, -len(room), room)
             except (OSError, ValueError) as error:
-                raise self._damaged(shard, error) from error
+                raise self._damage_error(shard, error) from error
             places[shard] = index.view("<u8").reshape(num_chunks, 2)
         return places
 
-    def _checked(self, shard: int, start: int, room: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _fill_checked(self, shard: int, start: int, room: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fill the room with bytes of a shard, from its end if `start` is negative.
 
         Returns them without their checksum.
@@ -125,6 +125,6 @@ class Chunks:
             raise ValueError(f"{len(room)} bytes at {start} fail their checksum")
         return content
 
-    def _damaged(self, shard: int, reason: object) -> Exception:
+    def _damage_error(self, shard: int, reason: object) -> Exception:
         file = shard_file(self.path, self.name, shard).relative_to(self.path)
-        return damaged(self.path, f"shard {file}: {reason}")
+        return damage_error(self.path, f"shard {file}: {reason}")

@@ -93,7 +93,7 @@ class Draft:
             }
             for chunk in chunks:
                 for name, writer in writers.items():
-                    writer.append(self._padded(chunk.pixels[name]))
+                    writer.append(self._pad(chunk.pixels[name]))
                 moments = pixel_moments(chunk.pixels["images"], self.spec.image.scale)
                 of_rows = (chunk.sha256, chunk.size, moments, chunk.values)
                 for name, values in zip(_FOUND, of_rows, strict=True):
@@ -109,7 +109,7 @@ class Draft:
         num_chunks = self.spec.rows_a_shard(self.num_rows) // self.spec.chunk_rows
         return writing(shard_file(self.store, array, shard), draft, self.spec.codec, num_chunks)
 
-    def _padded(self, rows: NDArray[Any]) -> NDArray[Any]:
+    def _pad(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return a whole chunk: the last one of a store may lack rows."""
         if len(rows) == self.spec.chunk_rows:
             return rows
@@ -128,7 +128,7 @@ class Draft:
         refuse_existing(self.path)
         rows = pd.concat([self.rows(shard) for shard in range(len(self.blocks))])
         group = zarr.open_group(self.store, mode="r+")
-        _write_columns(group, rows, self._joined(), self.spec)
+        _write_columns(group, rows, self._join_parts(), self.spec)
         flush_tree(self.store)
         group.attrs["complete"] = True
         flush(self.store / "zarr.json")
@@ -157,7 +157,7 @@ class Draft:
     def _rows_file(self) -> pq.ParquetFile:
         return pq.ParquetFile(self.folder / "rows.parquet")
 
-    def _joined(self) -> dict[str, NDArray[Any]]:
+    def _join_parts(self) -> dict[str, NDArray[Any]]:
         """Return what the parts hold; those of shards have the shard as their second axis."""
         parts = [np.load(self._part(shard)) for shard in range(len(self.blocks))]
         by_shard = ("shard_sha256", "shard_bytes")
@@ -271,7 +271,7 @@ def _write_columns(
     }
     for name, column in columns.items():
         _write_column(group, name, column)
-    group.attrs.put(spec.attributes() | _found(rows, columns, spec))
+    group.attrs.put(spec.attributes() | _compute_attributes(rows, columns, spec))
 
 
 def _write_column(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
@@ -286,7 +286,7 @@ def _write_column(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
     array[...] = values.astype(np.dtypes.StringDType()) if text else values
 
 
-def _found(
+def _compute_attributes(
     rows: pd.DataFrame, columns: Mapping[str, NDArray[Any]], spec: StoreSpec
 ) -> dict[str, Any]:
     """Return the attributes that need all rows."""

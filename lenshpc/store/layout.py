@@ -156,7 +156,7 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def damaged(path: Path, reason: str) -> DataError:
+def damage_error(path: Path, reason: str) -> DataError:
     """Return the error of a store that is not what was written."""
     reason = " ".join(reason.split())
     return DataError(f"{path} is damaged: {reason}; remove it and prepare it again")

@@ -21,7 +21,7 @@ from lenshpc.store.layout import (
     Floats,
     array_of,
     content_hash,
-    damaged,
+    damage_error,
     shard_file,
 )
 
@@ -113,7 +113,7 @@ class Store:
             file = shard_file(self.path, array, shard)
             if sha256(file) != expected.tobytes().hex():
                 name = file.relative_to(self.path)
-                raise damaged(self.path, f"shard {name} does not match its hash")
+                raise damage_error(self.path, f"shard {name} does not match its hash")
 
     def _read(self, array: str, rows: Rows) -> NDArray[Any]:
         if isinstance(rows, slice):
@@ -134,7 +134,7 @@ def open_store(path: Path) -> Store:
     except DataError:
         raise
     except DAMAGE as error:
-        raise damaged(path, str(error)) from error
+        raise damage_error(path, str(error)) from error
     return store
 
 
@@ -167,7 +167,7 @@ def _open_group(path: Path) -> zarr.Group:
     try:
         group = zarr.open_group(path, mode="r")
     except DAMAGE as error:
-        raise damaged(path, f"zarr.json: {error}") from error
+        raise damage_error(path, f"zarr.json: {error}") from error
     _check_attributes(path, group.attrs)
     return group
 
@@ -206,15 +206,15 @@ def _read_rows(group: zarr.Group, columns: Sequence[str]) -> pd.DataFrame:
 
 def _check_whole(store: Store, shard_bytes: NDArray[np.int64]) -> None:
     if store.content_hash != content_hash(store.attributes, store.rows):
-        raise damaged(store.path, "the rows do not match the content hash")
+        raise damage_error(store.path, "the rows do not match the content hash")
     names = list(store.chunks)
     if any(chunks.array.shape[0] != store.num_rows for chunks in store.chunks.values()) or (
         shard_bytes.shape != (len(names), store.num_shards)
     ):
-        raise damaged(store.path, "the arrays differ in their number of rows")
+        raise damage_error(store.path, "the arrays differ in their number of rows")
     for (index, shard), num_bytes in np.ndenumerate(shard_bytes):
         file = shard_file(store.path, names[index], shard)
         found = file.stat().st_size if file.is_file() else 0
         if found != num_bytes:
             name = file.relative_to(store.path)
-            raise damaged(store.path, f"shard {name} has {found} bytes, expected {num_bytes}")
+            raise damage_error(store.path, f"shard {name} has {found} bytes, expected {num_bytes}")

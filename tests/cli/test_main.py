@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from lenshpc import __version__
 from lenshpc.cli.main import main
-from lenshpc.config import shipped
+from lenshpc.config import find_shipped
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
 VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
@@ -166,7 +166,7 @@ def test_every_verb_has_help_with_an_example(verb):
 @pytest.mark.parametrize(("verb", "left_out"), [("prepare", set()), ("simulate", NOT_SIMULATED)])
 def test_help_names_every_dataset_that_ships(verb, left_out):
     listed = called(verb, "--help")[1].split("ships (")[1].split(")")[0]
-    assert set(listed.replace(",", " ").split()) == set(shipped("data_prep")) - left_out
+    assert set(listed.replace(",", " ").split()) == set(find_shipped("data_prep")) - left_out
 
 
 def test_version():

@@ -186,12 +186,12 @@ def test_contrast_stretches_about_the_mean_of_image_and_channel():
 
 def test_draws_are_those_of_splitmix64():
     """First outputs of the seed 1234567 in the reference implementation (Vigna 2015)."""
-    from lenshpc.data.draws import _GOLDEN, _mixed
+    from lenshpc.data.draws import _GOLDEN, _mix
 
     places = np.arange(1, 4, dtype=np.int64)
-    found = _mixed(1234567 + places * _GOLDEN).view(np.uint64)
+    found = _mix(1234567 + places * _GOLDEN).view(np.uint64)
     assert found.tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    torch_found = _mixed(1234567 + torch.from_numpy(places) * _GOLDEN).numpy().view(np.uint64)
+    torch_found = _mix(1234567 + torch.from_numpy(places) * _GOLDEN).numpy().view(np.uint64)
     assert torch_found.tolist() == found.tolist()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stores import write_rows
 
-from lenshpc.data.fold import opened_fold
+from lenshpc.data.fold import open_fold
 from lenshpc.run.plan import expand
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Pixels, StoreSpec, open_store
@@ -49,7 +49,7 @@ def folds(store, **settings):
 
 def seen(store, plan, splits):
     """Return mean and deviation of the first member's fold, and its first training batch."""
-    with opened_fold(plan, plan.members[0], splits, store, CPU) as data:
+    with open_fold(plan, plan.members[0], splits, store, CPU) as data:
         prepared = data.source.preparation
         batch = next(data.training_batches(0, rank=0, world_size=1, done=0))
         return float(prepared.mean[0]), float(prepared.std[0]), batch["image"].numpy()
@@ -87,7 +87,7 @@ def test_synthetic_rows_are_seen_in_training_alone(tmp_path, space):
     smote = {"space": space, "ratio": 1.0, "neighbours": 3}
     plan, splits = folds(store, method={"smote": smote})
     for member in plan.members:
-        with opened_fold(plan, member, splits, store, CPU) as data:
+        with open_fold(plan, member, splits, store, CPU) as data:
             trained = data.training.rows
             made = trained[trained >= store.num_rows]
             labels = data.source.labels[trained]

@@ -11,8 +11,8 @@ from stores import write_rows
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.order import TrainingOrder, evaluation_batches
-from lenshpc.data.readers import InMemory, OnDevice, Streamed, ahead, opened
-from lenshpc.data.shared import shared_images
+from lenshpc.data.readers import InMemory, OnDevice, Streamed, ahead, open_reader
+from lenshpc.data.shared import open_shared_images
 from lenshpc.errors import DataError
 from lenshpc.run.recipe import Data
 from lenshpc.store import Pixels, StoreSpec, open_store
@@ -71,7 +71,7 @@ def lists(seed=0):
 def test_all_ways_give_the_same_tensors(store_and_images, name, size):
     store, _ = store_and_images
     decoded, batches = Decoded(store, Data(image_size=size)), lists()[name]
-    with shared_images(decoded) as images:
+    with open_shared_images(decoded) as images:
         ways = [InMemory(images, CPU), OnDevice.copy(images, CPU), Streamed(decoded, CPU)]
         found = [list(way.read(batches)) for way in ways]
     for other in found[1:]:
@@ -122,7 +122,7 @@ def test_flipped_bit_is_noticed_in_the_thread_and_named(tmp_path, place):
 )
 def test_way_is_the_plans_and_told_in_the_log(store_and_images, caplog, loading, kind, told):
     caplog.set_level(logging.INFO, "lenshpc")
-    with opened(Decoded(store_and_images[0], Data(loading=loading)), CPU) as reader:
+    with open_reader(Decoded(store_and_images[0], Data(loading=loading)), CPU) as reader:
         assert isinstance(reader, kind)
     assert [record.getMessage().startswith(told) for record in caplog.records] == [True]
 
@@ -168,7 +168,7 @@ def test_images_are_cropped_about_their_middle_then_resized(store_and_images):
 def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):
     gpu, decoded = torch.device("cuda", 0), Decoded(store_and_images[0], Data())
     batches = lists()["resident"]
-    with shared_images(decoded) as images:
+    with open_shared_images(decoded) as images:
         expected = list(InMemory(images, CPU).read(batches))
         ways = [InMemory(images, gpu), OnDevice.copy(images, gpu), Streamed(decoded, gpu)]
         for way in ways:
@@ -181,6 +181,6 @@ def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_small_images_go_onto_the_gpu(store_and_images, tmp_path):
     gpu = torch.device("cuda", 0)
-    with opened(Decoded(store_and_images[0], Data(loading="resident")), gpu) as reader:
+    with open_reader(Decoded(store_and_images[0], Data(loading="resident")), gpu) as reader:
         assert isinstance(reader, OnDevice)
         assert list(tmp_path.glob("lenshpc-*")) == []

@@ -8,13 +8,13 @@ from ranks import finish, planned, recipe, start
 from safetensors.torch import load_file
 from torch import nn
 
-from lenshpc.engine.strategy import averaged
+from lenshpc.engine.strategy import make_average
 from lenshpc.run.recipe import Train
 
 
 def test_average_is_the_closed_form_of_its_decays(seeded):
     model = nn.Linear(3, 2)
-    average = averaged(model, Train(ema_decay=0.5))
+    average = make_average(model, Train(ema_decay=0.5))
     expected, decays = None, (0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 0.5, 0.5)
     for decay in decays:
         with torch.no_grad():
@@ -26,7 +26,7 @@ def test_average_is_the_closed_form_of_its_decays(seeded):
 
 
 def test_no_decay_keeps_no_average():
-    assert averaged(nn.Linear(1, 1), Train()) is None
+    assert make_average(nn.Linear(1, 1), Train()) is None
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from ranks import finish, planned, recipe, start
 
 from lenshpc.data.batches import Batch
-from lenshpc.data.fold import opened_fold
+from lenshpc.data.fold import open_fold
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease, Superseded
 from lenshpc.engine.predictions import write_predictions
@@ -42,7 +42,7 @@ def test_replaced_attempt_publishes_no_predictions(spots: Store, tmp_path: Path)
 
     lease, splits = Lease(paths.owner, "7_1.0"), load_splits(run, plan)
     with (
-        opened_fold(plan, plan.members[0], splits, spots, cpu) as data,
+        open_fold(plan, plan.members[0], splits, spots, cpu) as data,
         pytest.raises(Superseded),
         lease.hold(),
     ):

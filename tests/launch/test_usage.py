@@ -11,10 +11,10 @@ from lenshpc.launch.usage import (
     Cost,
     Usage,
     account,
+    find_saves,
     parse_allocations,
-    recorded,
+    rebuild_attempts,
     run_usage,
-    saved_times,
 )
 from lenshpc.run.attempts import Event
 from lenshpc.run.plan import Member, Plan
@@ -152,18 +152,18 @@ EVENTS = [
 
 
 def test_first_checkpoint_of_an_attempt_is_what_it_goes_on_from():
-    assert saved_times(EVENTS) == (400.0, 1000.0, 2900.0)
-    assert saved_times(EVENTS[:2]) == ()
+    assert find_saves(EVENTS) == (400.0, 1000.0, 2900.0)
+    assert find_saves(EVENTS[:2]) == ()
 
 
 def test_members_own_events_stand_in_for_accounting(plan):
-    found = recorded("5", EVENTS, 2, 2)
+    found = rebuild_attempts("5", EVENTS, 2, 2)
     common = {"job_id": "5", "num_gpus": 2, "num_cpus": 2}
     assert found == [
         Allocation(state="REQUEUED", start=100.0, elapsed_s=1800.0, **common),
         Allocation(state="SAVED", start=2000.0, elapsed_s=900.0, **common),
     ]
-    attempts = account(plan, {"5": 1}, found, {"5": saved_times(EVENTS)}, done={1})
+    attempts = account(plan, {"5": 1}, found, {"5": find_saves(EVENTS)}, done={1})
     assert table(attempts) == [
         (1, 1, "5", "REQUEUED", "", 1.0, 0.5, 0.5),
         (1, 2, "5", "SAVED", "", 0.5, 0.5, 0.0),

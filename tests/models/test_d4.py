@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lenshpc.models.d4 import D4Net, relative_symmetries, transformed
+from lenshpc.models.d4 import D4Net, relative_symmetries, transform
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_output_is_the_same_for_all_eight_views(network, size):
     upright = network(image)
     assert upright.std() > 0.05
     for symmetry in range(1, 8):
-        turned = network(transformed(image, symmetry))
+        turned = network(transform(image, symmetry))
         torch.testing.assert_close(turned, upright, atol=1e-5, rtol=0)
 
 
@@ -31,8 +31,8 @@ def test_maps_turn_with_the_image(network):
     image = torch.randn(2, 2, 48, 64)
     maps = network.forward_features(image)
     for symmetry in range(8):
-        moved = network.forward_features(transformed(image, symmetry))
-        torch.testing.assert_close(moved, transformed(maps, symmetry), atol=1e-5, rtol=0)
+        moved = network.forward_features(transform(image, symmetry))
+        torch.testing.assert_close(moved, transform(maps, symmetry), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
@@ -50,8 +50,8 @@ def test_symmetries_form_the_group():
     image = torch.randn(5, 7)
     for g in range(8):
         for h in range(8):
-            through = transformed(transformed(image, int(table[g, h])), g)
-            assert torch.equal(through, transformed(image, h))
+            through = transform(transform(image, int(table[g, h])), g)
+            assert torch.equal(through, transform(image, h))
 
 
 def test_state_holds_parameters_and_statistics_alone(network, tmp_path):

@@ -30,7 +30,7 @@ def test_ring_of_a_centred_source_has_the_einstein_radius():
 def test_blurring_keeps_flux_and_a_single_pixel_gets_the_declared_width():
     image = np.zeros((3, 64, 64))
     image[:, 32, 32] = 1
-    blurred = CAMERA.blurred(image)
+    blurred = CAMERA.blur(image)
     np.testing.assert_allclose(blurred.sum((1, 2)), 1, rtol=1e-3)
     offsets = (np.arange(64) - 32) * 0.168
     width = np.sqrt((blurred.sum(1) * offsets**2).sum(1)) * 2.3548
@@ -39,7 +39,7 @@ def test_blurring_keeps_flux_and_a_single_pixel_gets_the_declared_width():
 
 def test_noise_has_the_declared_variance():
     flux = np.full((3, 64, 64), 5.0, dtype=np.float32)
-    noise = CAMERA.exposed(flux, np.random.default_rng(0)) - flux
+    noise = CAMERA.expose(flux, np.random.default_rng(0)) - flux
     expected = np.array(SURVEY.sky_rms) ** 2 + 5 / np.array(SURVEY.electrons_per_flux)
     np.testing.assert_allclose(noise.var((1, 2)), expected, rtol=0.1)
 

@@ -40,7 +40,7 @@ from lenshpc.report.markdown import render_markdown, render_table
 from lenshpc.report.pictures import colours, encode_png, overlay, stretch_of
 from lenshpc.report.summary import without_nan
 from lenshpc.report.write import write
-from lenshpc.tasks.supervised.numbers import binned
+from lenshpc.tasks.supervised.numbers import bin_scores
 
 TABLE = Table(
     title="Enlargement",
@@ -194,10 +194,10 @@ def test_embedding_map_separates_what_is_far_apart_and_is_seeded():
 
 def test_scores_are_binned_by_equal_counts():
     number = np.arange(80.0)
-    found = binned(number[::-1], number[::-1] / 80)
+    found = bin_scores(number[::-1], number[::-1] / 80)
     assert found["number"].tolist() == [4.5 + 10 * bin_ for bin_ in range(8)]
     assert found["median"].to_numpy() == pytest.approx(found["number"].to_numpy() / 80)
-    assert binned(np.array([1.0, 2.0]), np.array([0.0, 1.0]))["median"].tolist() == [0.0, 1.0]
+    assert bin_scores(np.array([1.0, 2.0]), np.array([0.0, 1.0]))["median"].tolist() == [0.0, 1.0]
 
 
 def test_run_without_attempts_or_failures_shows_neither():

@@ -25,7 +25,7 @@ def test_ring_radius_is_known_to_a_part_of_a_pixel(radius):
 def test_white_noise_has_its_variance_at_all_frequencies():
     noise = np.random.default_rng(0).normal(0, 0.3, (200, 1, 32, 48))
     rings = Frequencies((32, 48))
-    spectra = image_metrics.transformed(noise)
+    spectra = image_metrics.fourier_transform(noise)
     power = image_metrics.power(spectra, spectra)
     np.testing.assert_allclose(rings.mean(power.own) / power.num, 0.09, rtol=0.12)
     assert rings.noise(power.own) / power.num == pytest.approx(0.09, rel=0.03)
@@ -36,7 +36,7 @@ def test_wave_has_its_power_at_its_frequency():
     x = np.arange(64)
     wave = np.broadcast_to(np.cos(2 * np.pi * x * 8 / 64), (1, 1, 64, 64))
     rings = Frequencies((64, 64))
-    spectra = image_metrics.transformed(wave)
+    spectra = image_metrics.fourier_transform(wave)
     spectrum = rings.mean(image_metrics.power(spectra, spectra).own)
     assert rings.frequency[spectrum.argmax()] == pytest.approx(8 / 64, abs=1 / 64)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lenshpc.physics import deflect_shear, deflect_sie, rotate, sersic
 from lenshpc.prep.simulation.draws import Draws, Stream
-from lenshpc.prep.simulation.pixels import Pixels, axis, blur_matrix, normal, scaled
+from lenshpc.prep.simulation.pixels import Pixels, axis, blur_matrix, normal, rescale
 from lenshpc.prep.simulation.sample import Sample
 from lenshpc.prep.simulation.scene import (
     Galaxy,
@@ -39,14 +39,14 @@ class SceneRenderer:
         """Return image `number` of the class that the stream names."""
         random = Draws(stream, number).random
         scene = _DRAW[stream.name](self.survey, random)
-        return Sample(image=scaled(self.photograph(scene, random)), truth=truth(scene))
+        return Sample(image=rescale(self.photograph(scene, random)), truth=truth(scene))
 
     def photograph(self, scene: Scene, random: Generator) -> Pixels:
         """Return the image with noise, in units of flux."""
-        image = self.blurred(self.surface(scene))
+        image = self.blur(self.surface(scene))
         for strip in scene.strips:
             image = image + self._strip(strip)
-        return self.exposed(image, random)
+        return self.expose(image, random)
 
     def surface(self, scene: Scene) -> Pixels:
         """Return the flux in each pixel above the atmosphere (3, n, n)."""
@@ -58,11 +58,11 @@ class SceneRenderer:
             mags.append(scene.lens.source.mags)
         return np.asarray(np.tensordot(self._fluxes(mags).T, np.stack(profiles), axes=1))
 
-    def blurred(self, image: Pixels) -> Pixels:
+    def blur(self, image: Pixels) -> Pixels:
         """Return the image convolved with the Gaussian PSF of each band."""
         return np.asarray(self._blur @ image @ self._blur.transpose(0, 2, 1))
 
-    def exposed(self, image: Pixels, random: Generator) -> Pixels:
+    def expose(self, image: Pixels, random: Generator) -> Pixels:
         """Return the image with sky and photon noise.
 
         The sky alone gives 30,000 electrons a pixel, so Poisson noise is at its normal limit.

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from lenshpc.physics import deflect_points, deflect_shear, deflect_sie, sersic, sersic_flux
 from lenshpc.prep.simulation.draws import Draws, Stream
 from lenshpc.prep.simulation.halo import Halo, Profile, draw_halo, truth
-from lenshpc.prep.simulation.pixels import Pixels, axis, binned, blur_matrix, expose, scaled
+from lenshpc.prep.simulation.pixels import Pixels, axis, bin_pixels, blur_matrix, expose, rescale
 from lenshpc.prep.simulation.sample import Sample
 from lenshpc.prep.simulation.substructure import DarkMatter
 
@@ -30,24 +30,24 @@ class HaloRenderer:
         draws = Draws(stream, number, self.settings.legacy)
         halo = draw_halo(self.settings, draws)
         points = np.stack([*halo.points.positions, halo.points_theta_e, halo.points.fractions])
-        blurred = self.blurred(halo)
-        image = self.exposed(blurred, draws.random)
+        blurred = self.blur(halo)
+        image = self.expose(blurred, draws.random)
         if self.binning == 1:
-            return Sample(image=scaled(image), truth=truth(halo), points=points)
+            return Sample(image=rescale(image), truth=truth(halo), points=points)
         exposure = self.settings.binned_exposure * self.binning**2
-        coarse = self.exposed(binned(blurred, self.binning), draws.random, exposure)
+        coarse = self.expose(bin_pixels(blurred, self.binning), draws.random, exposure)
         return Sample(
-            image=scaled(coarse, like=image),
-            target=scaled(image),
+            image=rescale(coarse, like=image),
+            target=rescale(image),
             truth=truth(halo),
             points=points,
         )
 
-    def blurred(self, halo: Halo) -> Pixels:
+    def blur(self, halo: Halo) -> Pixels:
         """Return the surface brightness behind the PSF (1, n, n)."""
         return np.asarray(self._blur @ self.surface(halo) @ self._blur.T, np.float32)[None]
 
-    def exposed(self, image: Pixels, random: Generator, exposure: float = 1.0) -> Pixels:
+    def expose(self, image: Pixels, random: Generator, exposure: float = 1.0) -> Pixels:
         """Return the image with the noise of `exposure` times the settings' electrons, a mean."""
         noise = self.settings.noise
         if noise is None:

@@ -46,14 +46,14 @@ def expose(intensity: Pixels, scale: float, sky: float, random: Generator) -> Pi
     return np.asarray(np.maximum(np.rint(counts), 0), np.float32)
 
 
-def binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
+def bin_pixels(image: NDArray[Any], factor: int) -> NDArray[Any]:
     """Return the means of blocks of `factor` by `factor` pixels of an image (C, H, W)."""
     channels, height, width = image.shape
     blocks = image.reshape(channels, height // factor, factor, width // factor, factor)
     return np.asarray(blocks.mean(axis=(2, 4)))
 
 
-def scaled(image: NDArray[Any], *, like: NDArray[Any] | None = None) -> NDArray[Any]:
+def rescale(image: NDArray[Any], *, like: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the image (C, H, W), each channel stretched as stretches `like`, or it, to [0, 1]."""
     limits = image if like is None else like
     low = limits.min(axis=(1, 2), keepdims=True)

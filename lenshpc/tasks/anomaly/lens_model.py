@@ -10,7 +10,7 @@ pixels, L = 8 numbers an image, T = 3 templates. Lengths are in pixels, angles i
 import torch
 from torch import Tensor, nn
 
-from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
+from lenshpc.models.d4 import NUM_SYMMETRIES, transform
 from lenshpc.physics import deflect_shear, deflect_sis
 from lenshpc.registry import Shape
 from lenshpc.tasks.anomaly.autoencoders import ConvEncoder
@@ -64,7 +64,7 @@ class LensAutoencoder(Scorer):
         Each image has noise of its own strength, at its most likely value: log σ + log(RSS)/2.
         """
         with torch.autocast(image.device.type, enabled=False):
-            left = self._left(self.encoder(image), image) + SMALLEST
+            left = self._misfit(self.encoder(image), image) + SMALLEST
             return self.log_noise.mean() + left.log() / 2
 
     def reconstruct(self, image: Tensor) -> Tensor:
@@ -74,17 +74,17 @@ class LensAutoencoder(Scorer):
         sides.
         """
         with torch.autocast(image.device.type, enabled=False):
-            turned = {at: transformed(image, at) for at in range(NUM_SYMMETRIES)}
+            turned = {at: transform(image, at) for at in range(NUM_SYMMETRIES)}
             views = {at: view for at, view in turned.items() if view.shape == image.shape}
             seen = torch.stack([*views.values()])
             guessed = torch.stack([self.encoder(view) for view in seen])
-            left = torch.stack([self._left(*pair) for pair in zip(guessed, seen, strict=True)])
+            left = torch.stack([self._misfit(*pair) for pair in zip(guessed, seen, strict=True)])
             best = left.argmin(dim=0), torch.arange(len(image), device=image.device)
-            drawn = self._drawn(self.fitted(guessed[best], seen[best]), seen[best])
-            back = torch.stack([restored(drawn, at) for at in views])
+            drawn = self._draw(self.fit(guessed[best], seen[best]), seen[best])
+            back = torch.stack([restore(drawn, at) for at in views])
         return back[best]
 
-    def fitted(self, latent: Tensor, image: Tensor) -> Tensor:
+    def fit(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return latents (B, L) from which the images are drawn better, or the same ones.
 
         Steps of Levenberg and Marquardt with differences for derivatives: eight more drawings a
@@ -110,9 +110,9 @@ class LensAutoencoder(Scorer):
 
     def _residual(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return what is left of each image, in units of the noise, (B, C · H · W)."""
-        return ((self._drawn(latent, image) - image) / self.log_noise.exp()).flatten(1)
+        return ((self._draw(latent, image) - image) / self.log_noise.exp()).flatten(1)
 
-    def _left(self, latent: Tensor, image: Tensor) -> Tensor:
+    def _misfit(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return the mean square (B,) of what is left of each image."""
         return row_mean(self._residual(latent, image) ** 2)
 
@@ -121,7 +121,7 @@ class LensAutoencoder(Scorer):
         """Return the logarithm of each pixel's noise (H, W), up to a constant."""
         return NOISE_RATE * self.noise
 
-    def _drawn(self, latent: Tensor, image: Tensor) -> Tensor:
+    def _draw(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return the sum of templates that comes nearest to the images, (B, C, H, W)."""
         templates = self.templates(latent)[:, None].flatten(3)  # (B, 1, T, N)
         weight = (-self.log_noise.detach()).exp().expand_as(image)
@@ -147,10 +147,10 @@ class LensAutoencoder(Scorer):
         beta_y = self.y - alpha[1] - sheared[1] - radius * at_y
         source = sersic(beta_x, beta_y, source_radius, source_index, *shapes[:2])
         light = sersic(self.x, self.y, light_radius, light_index, *shapes[2:])
-        blurred = self._blurred(torch.stack([source, light], dim=1))
+        blurred = self._blur(torch.stack([source, light], dim=1))
         return torch.cat([blurred, torch.ones_like(blurred[:, :1])], dim=1)
 
-    def _blurred(self, maps: Tensor) -> Tensor:
+    def _blur(self, maps: Tensor) -> Tensor:
         """Return maps (B, T, H, W) seen through a Gaussian point-spread function."""
         rows, columns = (self._gaussian(side) for side in maps.shape[2:])
         return rows @ maps @ columns
@@ -162,8 +162,8 @@ class LensAutoencoder(Scorer):
         return weight / weight[side // 2].sum()
 
 
-def restored(image: Tensor, symmetry: int) -> Tensor:
-    """Return the image that `transformed` turned into this one."""
+def restore(image: Tensor, symmetry: int) -> Tensor:
+    """Return the image that `transform` turned into this one."""
     turned = torch.rot90(image, -(symmetry % 4), dims=(-2, -1))
     return turned.flip(-1) if symmetry >= 4 else turned
 

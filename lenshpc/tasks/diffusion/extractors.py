@@ -51,7 +51,7 @@ class FrozenNetwork(nn.Module):
         self._backbone.load_state_dict(state)
         self.eval().requires_grad_(requires_grad=False)
 
-    def resized(self, image: Tensor) -> Tensor:
+    def resize(self, image: Tensor) -> Tensor:
         """Return images (B, C', h, w) of the network's size, in [0, 1] each by itself."""
         channels, *sides = self.card.image_shape
         grey = _middle(image.float().mean(dim=1, keepdim=True), self.card.part)
@@ -59,7 +59,7 @@ class FrozenNetwork(nn.Module):
         return in_unit_range(small).repeat(1, channels, 1, 1)
 
     def features(self, stretched: Tensor) -> Tensor:
-        """Return features (B, D) of what `resized` gave, stretched as the card says."""
+        """Return features (B, D) of what `resize` gave, stretched as the card says."""
         mean, std = (
             stretched.new_tensor(values)[:, None, None]
             for values in (self.card.mean, self.card.std)

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from lenshpc.data.stretch import stretched
+from lenshpc.data.stretch import stretch
 from lenshpc.tasks.diffusion import feature_extractors
 from lenshpc.tasks.diffusion.extractors import FrozenNetwork
 from lenshpc.tasks.diffusion.inception import Inception
@@ -36,7 +36,7 @@ class Features:
     def _read(self) -> dict[str, Network]:
         networks: dict[str, Network] = {
             name: partial(features, FrozenNetwork(path))
-            for name, path in feature_extractors.shipped()
+            for name, path in feature_extractors.find_shipped()
         }
         if self._inception:
             networks[feature_extractors.FID] = Inception(self._inception)
@@ -46,4 +46,4 @@ class Features:
 def features(network: FrozenNetwork, images: Tensor) -> Tensor:
     """Return the features (B, D) of images in any units."""
     network.to(images.device)
-    return network.features(stretched(network.resized(images), network.card.stretch))
+    return network.features(stretch(network.resize(images), network.card.stretch))

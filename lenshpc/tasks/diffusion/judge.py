@@ -14,15 +14,15 @@ import pandas as pd
 from lenshpc.data.decoded import Decoded
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
-from lenshpc.run.predictions import read_array, rejected
+from lenshpc.run.predictions import read_array, refusal_of
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.frechet import Floats, MeanStd, frechet, halvings, kid, over_halves
 from lenshpc.statistics.frechet import wasserstein as wasserstein_of
-from lenshpc.statistics.image_metrics import Frequencies, blurred, transformed
+from lenshpc.statistics.image_metrics import Frequencies, blur, fourier_transform
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.store import Store
 from lenshpc.tasks.diffusion import feature_extractors
-from lenshpc.tasks.diffusion.memorisation import Memorisation, memorised
+from lenshpc.tasks.diffusion.memorisation import Memorisation, measure_memorisation
 from lenshpc.tasks.diffusion.settings import Diffusion
 
 GENERATED, REAL, CONTROL = IMAGES = ("sample", "real", "blurred")
@@ -122,7 +122,7 @@ def evaluate(results: RunResults) -> RunEvaluation:
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
     images = Decoded(store, plan.recipe.of(scores.headline).data)
     pixels = scores.images.pixels
-    memory = memorised(pixels[GENERATED], pixels[REAL], training, images)
+    memory = measure_memorisation(pixels[GENERATED], pixels[REAL], training, images)
     return RunEvaluation(scores=scores, memory=memory)
 
 
@@ -148,7 +148,7 @@ def score_images(
                 lines.append(_line(member.name, "member", split, images))
             tests.append(images)
         if present:
-            heads[model] = mixed(tests)
+            heads[model] = mix_members(tests)
             several = len(present) > 1  # one member's images are the model's, and measured already
             line = _line(model, "model", "test", heads[model]) if several else lines[-1]
             lines.append(replace(line, name=model, kind="model"))
@@ -170,13 +170,13 @@ def read_images(
     def read(name: str) -> Floats:
         values = read_array(run, member, name, places).astype(np.float32)
         if not np.isfinite(values).all():
-            raise rejected(run, member, f"has an array {name!r} that is not finite everywhere")
+            raise refusal_of(run, member, f"has an array {name!r} that is not finite everywhere")
         return values
 
     real = Decoded(store, plan.recipe_of(member).data).images(places)
     return ImageSets(
         rows=rows,
-        pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blurred(real)},
+        pixels={GENERATED: read(GENERATED), REAL: real, CONTROL: blur(real)},
         features={
             name: {which: read(feature_extractors.array_name(name, which)) for which in IMAGES}
             for name in feature_extractors.distances(inception)
@@ -184,7 +184,7 @@ def read_images(
     )
 
 
-def mixed(parts: list[ImageSets]) -> ImageSets:
+def mix_members(parts: list[ImageSets]) -> ImageSets:
     """Return images of members of the same rows, taking turns: row i is that of member i mod M."""
     first = parts[0]
     turn = np.arange(len(first.rows)) % len(parts)
@@ -239,7 +239,7 @@ def _statistics(pixels: Mapping[str, Floats]) -> Iterator[Measure]:
     numbers = {which: _numbers(pixels[which]) for which in IMAGES}
     for name in STATISTICS:
         drawn, real, control = (numbers[which][name] for which in IMAGES)
-        apart = _pooled if name == "pixels" else wasserstein_of
+        apart = _pixel_distance if name == "pixels" else wasserstein_of
         yield Measure(
             name=name,
             generated=over_halves(apart, drawn, real),
@@ -248,7 +248,7 @@ def _statistics(pixels: Mapping[str, Floats]) -> Iterator[Measure]:
         )
 
 
-def _pooled(one: Floats, other: Floats) -> float:
+def _pixel_distance(one: Floats, other: Floats) -> float:
     return wasserstein_of(one.reshape(-1, 1), other.reshape(-1, 1))
 
 
@@ -265,7 +265,7 @@ def powers(images: Floats) -> Floats:
     """Return the azimuthal mean power (n, K) of each image under a Hann window."""
     rings = Frequencies((images.shape[2], images.shape[3]))
     return np.stack(
-        [rings.mean((np.abs(transformed(one[None])[0]) ** 2).mean(axis=0)) for one in images]
+        [rings.mean((np.abs(fourier_transform(one[None])[0]) ** 2).mean(axis=0)) for one in images]
     )
 
 

@@ -51,7 +51,9 @@ class Memorisation:
         return float((self.generated.distance < bound).mean())
 
 
-def memorised(generated: Floats, held_out: Floats, training: Rows, images: Decoded) -> Memorisation:
+def measure_memorisation(
+    generated: Floats, held_out: Floats, training: Rows, images: Decoded
+) -> Memorisation:
     """Return the nearest training rows of the first images (n, C, H, W) of both sets."""
     num = min(NUM_QUERIES, len(generated), len(held_out))
     small = np.concatenate([_small(one[:num]) for one in (generated, held_out)])

@@ -77,7 +77,7 @@ class Sampler:
         for level, after in pairwise([*self.schedule.levels(self.num_steps), -1]):
             levels = torch.full((len(noisy),), level, device=noisy.device)
             output = self._output(model, noisy, levels, label)
-            image = self._clipped(self.schedule.image_of(noisy, output, levels))
+            image = self._clip(self.schedule.image_of(noisy, output, levels))
             if self.kind == "ddim" or draw is None:
                 noisy = self.schedule.ddim_step(noisy, image, level, after)
             elif after >= 0:
@@ -98,7 +98,7 @@ class Sampler:
         hidden: Tensor = model(noisy, levels).float()
         return hidden + self.scale * (told - hidden)
 
-    def _clipped(self, image: Tensor) -> Tensor:
+    def _clip(self, image: Tensor) -> Tensor:
         if self.low is None or self.high is None:
             return image
         return image.clamp(self.low.to(image.device), self.high.to(image.device))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lenshpc.data.normalisation import dtype_that_holds, in_units
 from lenshpc.registry import Batch, TaskSpec, build_component
-from lenshpc.statistics.image_metrics import blurred
+from lenshpc.statistics.image_metrics import blur
 from lenshpc.tasks.diffusion.features import Features
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
 from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
@@ -72,7 +72,7 @@ class Denoising:
         """
         drawn = self.draw(model, EVALUATION, 0, batch["row"].tolist(), self._label(batch))
         real = in_units(batch["image"], self._spec.mean, self._spec.std)
-        control = torch.from_numpy(blurred(real.cpu().numpy())).to(real.device)
+        control = torch.from_numpy(blur(real.cpu().numpy())).to(real.device)
         features = self._features({"sample": drawn, "real": real, "blurred": control})
         return {**self.predict(model, batch), "sample": drawn.to(self._kept), **features}
 

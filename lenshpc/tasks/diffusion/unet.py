@@ -68,13 +68,13 @@ class UNet(nn.Module):
         self.last = nn.Sequential(
             _norm(levels[0].channels),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(levels[0].channels, channels, 3, padding=1)),
+            _zero(nn.Conv2d(levels[0].channels, channels, 3, padding=1)),
         )
 
     def forward(self, noisy: Tensor, level: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the prediction (B, C, H, W) at the levels (B,); no label is a hidden one."""
         height, width = noisy.shape[2:]
-        hidden = self.first(padded(noisy, self._halving))
+        hidden = self.first(pad(noisy, self._halving))
         embedding = self.time(sinusoids(level, self.width).to(hidden.dtype))
         if self.classes is not None:
             label = torch.full_like(level, self.null_class) if label is None else label
@@ -101,7 +101,7 @@ class Block(nn.Module):
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.embed = nn.Linear(embedded, 2 * outputs)
         self.norm_embedded = _norm(outputs)
-        self.second = _zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.second = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
         self.attention = Attention(outputs) if attends else nn.Identity()
 
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         self._heads = 1 if channels % HEAD_CHANNELS else channels // HEAD_CHANNELS
         self.norm = _norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = _zeroed(nn.Conv2d(channels, channels, 1))
+        self.out = _zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the maps and what they attended to."""
@@ -197,7 +197,7 @@ def sinusoids(level: Tensor, num: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def padded(images: Tensor, multiple: int) -> Tensor:
+def pad(images: Tensor, multiple: int) -> Tensor:
     """Return images reflected at their edges until their sides are multiples of a number."""
     more = [-side % multiple for side in images.shape[2:]]
     if not any(more):
@@ -210,7 +210,7 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, 32), channels)
 
 
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def _zero(layer: nn.Conv2d) -> nn.Conv2d:
     """Return a layer that gives 0 at first."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

@@ -14,7 +14,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import evaluated_rows, read_predictions
 from lenshpc.run.results import RunResults
-from lenshpc.statistics.bootstrap import draw, interval, weighted_sums
+from lenshpc.statistics.bootstrap import draw, interval, sum_weighted
 from lenshpc.statistics.results import NUM_RESAMPLES
 
 ERRORS = ("loss", "mean_error", "smooth_error")
@@ -94,7 +94,7 @@ def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> R
     rows = rows.dropna(subset=list(ERRORS))
     values = rows[list(ERRORS)].to_numpy(np.float64)
     error, *fillings = values.mean(axis=0).tolist() if len(values) else [np.nan] * len(ERRORS)
-    resampled = _resampled(rows, values, seed)
+    resampled = _resample(rows, values, seed)
     low, high = interval(resampled[:, 0])
     ratio_low, ratio_high = interval(resampled[:, 0] / resampled[:, 1:].min(axis=1))
     return ResultRow(
@@ -113,7 +113,7 @@ def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> R
     )
 
 
-def _resampled(
+def _resample(
     rows: pd.DataFrame, values: npt.NDArray[np.float64], seed: int
 ) -> npt.NDArray[np.float64]:
     """Return the means (B, 3) of the errors over resamples of the rows."""
@@ -121,5 +121,5 @@ def _resampled(
         return np.full((1, len(ERRORS)), np.nan)
     labels, groups = rows["label"].to_numpy(np.int64), rows["group"].to_numpy(object)
     resamples = draw(labels, groups, num_resamples=NUM_RESAMPLES, seed=seed)
-    sums = weighted_sums(resamples, np.column_stack([values, np.ones(len(values))]))
+    sums = sum_weighted(resamples, np.column_stack([values, np.ones(len(values))]))
     return np.asarray(sums[:, :-1] / sums[:, -1:], np.float64)

@@ -14,9 +14,9 @@ from lenshpc.models.encoder import (
     block,
     choose_tokens,
     initialise,
-    padded,
+    pad,
     positions,
-    spread,
+    unpatchify,
 )
 from lenshpc.registry import Shape, TaskSpec
 from lenshpc.tasks.foundation.settings import Foundation, num_hidden
@@ -102,7 +102,7 @@ class MaskedAutoencoder(nn.Module):
             mean, std = _moments(choose_tokens(patches, hidden))
             drawn = drawn * std + mean
         index = hidden[:, :, None].expand(-1, -1, patches.shape[2])
-        return spread(patches.scatter(1, index, drawn), self.encoder, image)
+        return unpatchify(patches.scatter(1, index, drawn), self.encoder, image)
 
     def mask(self, image: Tensor, hidden: Tensor) -> Tensor:
         """Return (B, 1, H, W), True where a pixel of whole patches is hidden."""
@@ -115,7 +115,7 @@ class MaskedAutoencoder(nn.Module):
     def cut(self, image: Tensor) -> Tensor:
         """Return the patches (B, N, C P²) of padded images."""
         patch = self.encoder.size.patch
-        cut = functional.pixel_unshuffle(padded(image.float(), patch), patch)
+        cut = functional.pixel_unshuffle(pad(image.float(), patch), patch)
         return cut.flatten(2).transpose(1, 2)
 
 

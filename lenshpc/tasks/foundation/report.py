@@ -44,7 +44,9 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
     content = _content(results, lines)
     return Report(
         title=results.run.name,
-        reading=format_overview(content, f", pre-training on {', '.join(_learnt(plan))}"),
+        reading=format_overview(
+            content, f", pre-training on {', '.join(_learnable_classes(plan))}"
+        ),
         banners=partial_banner(content),
         headline=_headline(lines[0]),
         overview=errors_table([line for line in lines if line.rows == LEARNT]),
@@ -54,7 +56,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
     )
 
 
-def _learnt(plan: Plan) -> list[str]:
+def _learnable_classes(plan: Plan) -> list[str]:
     return [plan.classes[label] for label in plan.recipe.method.learnt_labels(plan.classes)]
 
 
@@ -74,7 +76,7 @@ def _content(results: RunResults, lines: Sequence[ResultRow]) -> Mapping[str, An
             **summarise(results),
             "headline": asdict(lines[0]),
             "lines": [asdict(line) for line in lines],
-            "learnt": _learnt(results.plan),
+            "learnt": _learnable_classes(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
             "notes": list(format_notes(results.plan)),
         }
@@ -86,9 +88,9 @@ def format_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
     method = Foundation.of(plan.recipe.method)
     yield (
-        f"Learnt: {', '.join(_learnt(plan))}, outside the test split. Rows of other classes "
-        "are excluded, and test rows are drawn once, with the best weights. An epoch was kept by "
-        "the loss on the validation fold."
+        f"Learnt: {', '.join(_learnable_classes(plan))}, outside the test split. Rows of other "
+        "classes are excluded, and test rows are drawn once, with the best weights. An epoch "
+        "was kept by the loss on the validation fold."
     )
     space = "less its mean, over its std" if method.norm_pixels else "as the network sees it"
     yield (

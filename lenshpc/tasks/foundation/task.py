@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lenshpc.data.draws import standard_normal
 from lenshpc.data.normalisation import dtype_that_holds, in_units
-from lenshpc.data.stretch import unstretched
-from lenshpc.models.encoder import padded
+from lenshpc.data.stretch import unstretch
+from lenshpc.models.encoder import pad
 from lenshpc.registry import Batch, TaskSpec, build_component
 from lenshpc.tasks.foundation.networks import (
     MaskedAutoencoder,
@@ -58,7 +58,7 @@ class MaskedPretraining:
         pixels were hidden; `embedding` (B, D) is the mean token of the whole image.
         """
         network, (height, width) = cast(MaskedAutoencoder, model), batch["image"].shape[2:]
-        image = padded(batch["image"], self._settings.vit.patch)
+        image = pad(batch["image"], self._settings.vit.patch)
         drawn, hidden = network.draw(image, _orders(network, batch))
         mask = network.mask(image, hidden)
         pasted = self._in_units(network.paste(image, drawn, hidden)).to(self._kept)
@@ -81,7 +81,7 @@ class MaskedPretraining:
 
     def _in_units(self, image: Tensor) -> Tensor:
         """Return normalised, stretched images in the units of the store."""
-        return unstretched(in_units(image, self._spec.mean, self._spec.std), self._spec.stretch)
+        return unstretch(in_units(image, self._spec.mean, self._spec.std), self._spec.stretch)
 
 
 def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:

@@ -123,7 +123,7 @@ class LensRenderer(nn.Module):
             source=source.reshape(-1, side, side),
         )
 
-    def drawn(self, rays: Tensor) -> Tensor:
+    def draw(self, rays: Tensor) -> Tensor:
         """Return values at the rays (B, N) as images (B, H, W), 0 outside the ring."""
         images = rays.new_zeros(len(rays), *self.ring.shape)
         images[:, self.ring] = rays

@@ -11,7 +11,7 @@ from lenshpc.engine.load import load_model, load_task
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.tasks.physics_guided.task import GuidedClassifier
-from lenshpc.tasks.supervised.explain import prepared_rows
+from lenshpc.tasks.supervised.explain import prepare_rows
 
 
 def reconstruct(
@@ -23,6 +23,6 @@ def reconstruct(
     """
     model = load_model(run.root, member.index)
     task = cast(GuidedClassifier, load_task(plan, run, member))
-    with prepared_rows(plan, run, member, rows) as batches, torch.no_grad():
+    with prepare_rows(plan, run, member, rows) as batches, torch.no_grad():
         found = [task.reconstruct(model, batch) for batch in batches]
     return {name: torch.cat([one[name] for one in found]).numpy() for name in found[0]}

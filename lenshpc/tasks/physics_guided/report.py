@@ -207,7 +207,7 @@ def _gallery(
         drawn = {
             classes[row["label"]]: colours(stretch.levels(found["light"][at][None])),
             "redrawn": colours(stretch.levels(found["render"][at][None])),
-            "residual": _signed(left[at] / reach),
+            "residual": _colour_signed(left[at] / reach),
             "source": colours(stretch.levels(found["source"][at][None])),
         }
         panels.append(
@@ -226,6 +226,6 @@ def _gallery(
     )
 
 
-def _signed(values: Floats) -> npt.NDArray[np.uint8]:
+def _colour_signed(values: Floats) -> npt.NDArray[np.uint8]:
     """Return values in [-1, 1] as colours (H, W, 3), blue to red."""
     return np.asarray(255 * colormaps["RdBu_r"]((values + 1) / 2)[..., :3], np.uint8)

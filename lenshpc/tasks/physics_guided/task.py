@@ -84,7 +84,7 @@ class GuidedClassifier(SupervisedTask):
         """Return `light` and `render` (B, H, W), 0 outside the ring, and `source` (B, S, S)."""
         layer = self._layer.to(batch["image"].device)
         found = layer.reconstruct(batch["image"], layer.lens(self._raw(model, batch)))
-        drawn = {name: layer.drawn(getattr(found, name)) for name in ("light", "render")}
+        drawn = {name: layer.draw(getattr(found, name)) for name in ("light", "render")}
         return {**drawn, "source": found.source}
 
     def _raw(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -17,8 +17,8 @@ from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import (
     ENSEMBLE,
     evaluated_rows,
+    mask_predicted,
     open_array,
-    predicted_by,
     read_predictions,
 )
 from lenshpc.run.recipe import is_variant
@@ -182,6 +182,6 @@ def _open_member(
 ) -> MemberImages:
     frame = read_predictions(run, plan, splits, member, ["psnr"])
     array, order = open_array(run, member, "sr")
-    places = np.where(predicted_by(member, rows), order.get_indexer(pd.Index(rows["row"])), -1)
+    places = np.where(mask_predicted(member, rows), order.get_indexer(pd.Index(rows["row"])), -1)
     test_psnr = float(frame.loc[frame["split"] == "test", "psnr"].mean())
     return MemberImages(member=member, array=array, places=places, test_psnr=test_psnr)

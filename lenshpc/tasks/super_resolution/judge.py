@@ -17,7 +17,7 @@ from lenshpc.files import flush_tree, replacing_folder
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import image_metrics
-from lenshpc.statistics.bootstrap import Resamples, draw, interval, weighted_sums
+from lenshpc.statistics.bootstrap import Resamples, draw, interval, sum_weighted
 from lenshpc.statistics.calibration import Calibration, CalibrationSums
 from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Transform
 from lenshpc.statistics.radial import radial_profile
@@ -168,7 +168,7 @@ def _true(images: Floats, testing: Flags) -> _True:
         images=images,
         profiles=profiles,
         rings=image_metrics.ring_radius(profiles),
-        transform=image_metrics.transformed(images),
+        transform=image_metrics.fourier_transform(images),
         testing=testing,
     )
 
@@ -218,7 +218,7 @@ class _Tally:
         for key, value in values.items():
             columns[key][block] = np.where(covered, value, np.nan)
         some = true.testing & covered
-        own, of_true = image_metrics.transformed(found[some]), true.transform[some]
+        own, of_true = image_metrics.fourier_transform(found[some]), true.transform[some]
         power = image_metrics.power(own, of_true)
         self.powers[name] = self.powers[name].plus(power) if name in self.powers else power
 
@@ -299,7 +299,7 @@ def _quality(
     mine = (rows["split"] == split).to_numpy()
     values = np.stack([*(columns[key][mine] for key in MEASURES), gains[mine]], axis=1)
     covered: Flags = np.asarray(np.isfinite(values).all(axis=1))
-    sums = weighted_sums(
+    sums = sum_weighted(
         resamples.of(covered), np.column_stack([values[covered], np.ones(covered.sum())])
     )
     with np.errstate(invalid="ignore"):

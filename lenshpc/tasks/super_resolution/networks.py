@@ -131,25 +131,25 @@ def mae_sr(
 
 def build_srresnet(spec: TaskSpec) -> SuperResolver:
     """Return SRResNet for the images and settings of a spec."""
-    return _corrected(spec, srresnet)
+    return _build_corrector(spec, srresnet)
 
 
 def build_edsr(spec: TaskSpec) -> SuperResolver:
     """Return EDSR for the images and settings of a spec."""
-    return _corrected(spec, edsr)
+    return _build_corrector(spec, edsr)
 
 
 def build_rcan(spec: TaskSpec) -> SuperResolver:
     """Return RCAN for the images and settings of a spec."""
-    return _corrected(spec, rcan)
+    return _build_corrector(spec, rcan)
 
 
 def build_mae_sr(spec: TaskSpec) -> SuperResolver:
     """Return the network that shares its encoder with a masked autoencoder."""
-    return _corrected(spec, partial(mae_sr, vit=SuperResolution.of(spec.settings).vit))
+    return _build_corrector(spec, partial(mae_sr, vit=SuperResolution.of(spec.settings).vit))
 
 
-def _corrected(
+def _build_corrector(
     spec: TaskSpec, make: Callable[[int, int, int, int], nn.Sequential]
 ) -> SuperResolver:
     settings = SuperResolution.of(spec.settings)

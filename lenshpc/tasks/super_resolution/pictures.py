@@ -56,7 +56,7 @@ def _panels(
     return tuple(
         tuple(
             Picture(png=encode_png(pixels), text=f"{name}: {what}", caption=what)
-            for what, pixels in _shown(
+            for what, pixels in _draw_panels(
                 stretch, low[at], bicubic[at], stack.mean[at], high[at], stack.std[at], gain
             )
         )
@@ -64,7 +64,7 @@ def _panels(
     )
 
 
-def _shown(
+def _draw_panels(
     stretch: Stretch,
     low: Floats,
     bicubic: Floats,
@@ -82,12 +82,12 @@ def _shown(
     residuals = [(image - high).mean(axis=0) for image in (bicubic, found)]
     limit = float(np.quantile(np.abs(residuals[0]), RESIDUAL_QUANTILE)) or 1.0
     for what, residual in zip(("bicubic − true", "model − true"), residuals, strict=True):
-        yield what, _mapped("RdBu_r", 0.5 + 0.5 * residual / limit)
+        yield what, _apply_colour_map("RdBu_r", 0.5 + 0.5 * residual / limit)
     if np.isfinite(std).all():
         spread = std.mean(axis=0)
-        yield "spread", _mapped("inferno", spread / (float(spread.max()) or 1.0))
+        yield "spread", _apply_colour_map("inferno", spread / (float(spread.max()) or 1.0))
 
 
-def _mapped(name: str, values: Floats) -> Bytes:
+def _apply_colour_map(name: str, values: Floats) -> Bytes:
     """Return pixels (H, W, 3) of values (H, W) between 0 and 1."""
     return np.asarray(255 * colormaps[name](np.clip(values, 0, 1))[..., :3], dtype=np.uint8)

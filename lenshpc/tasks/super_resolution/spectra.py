@@ -54,18 +54,18 @@ def draw_spectra(scores: EnlargementScores) -> Iterator[Figure]:
     for draw in (power, ratio, correlation):
         name = draw.__name__
         yield draw_figure(
-            f"spectrum_{name}", captions[name] + _format_knee(truth), _framed(draw, truth)
+            f"spectrum_{name}", captions[name] + _format_knee(truth), _frame(draw, truth)
         )
 
 
-def _framed(draw: Draw, truth: TrueSpectrum) -> Draw:
-    def framed(axes: Axes) -> None:
+def _frame(draw: Draw, truth: TrueSpectrum) -> Draw:
+    def draw_framed(axes: Axes) -> None:
         draw(axes)
         axes.axvline(truth.knee, color=GREY, linestyle="--", linewidth=0.9)
         axes.set(xlabel=FREQUENCY, xlim=(0, 0.5))
         add_legend(axes, "best")
 
-    return framed
+    return draw_framed
 
 
 def _format_knee(truth: TrueSpectrum) -> str:

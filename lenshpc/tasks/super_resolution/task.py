@@ -44,12 +44,12 @@ class Enlargement:
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return `loss`, and `psnr`, `ssim` and `mse` in the store's units, a row."""
-        return self._measured(model(batch["image"]), batch["target"])
+        return self._measure(model(batch["image"]), batch["target"])
 
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the same, and the image `sr` (B, C, H, W) in the store's units."""
         output = model(batch["image"])
-        return {**self._measured(output, batch["target"]), "sr": self._in_units(output)}
+        return {**self._measure(output, batch["target"]), "sr": self._in_units(output)}
 
     def summarise(
         self, _labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
@@ -58,7 +58,7 @@ class Enlargement:
         keys = ("loss", "psnr", "ssim")
         return {key: float(predictions[key].mean(dtype=np.float64)) for key in keys}
 
-    def _measured(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+    def _measure(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         sr, hr = self._in_units(output), self._in_units(target)
         mse = (sr - hr).square().mean(dim=(1, 2, 3))
         return {

@@ -43,7 +43,7 @@ def headline_of(scores: ClassificationScores) -> Evaluation:
     return next(one for one in scores.evaluations if one.name == scores.headline)
 
 
-def shown(scores: ClassificationScores) -> list[Evaluation]:
+def select_shown(scores: ClassificationScores) -> list[Evaluation]:
     """Return the lines that figures show: the models, the headline, the best baseline.
 
     Which baseline is best is told by the out-of-fold rows.
@@ -83,7 +83,7 @@ def _lines(scores: ClassificationScores, classes: Sequence[str]) -> list[Plotted
                 curve=curve,
                 banded=one is head,
             )
-            for one in shown(scores)
+            for one in select_shown(scores)
             for curve in one.curves
         ]
     by_class = {one.label: one for one in head.test.classes}
@@ -127,7 +127,7 @@ def draw_curves(scores: ClassificationScores, merged: Merged) -> Iterator[Figure
         "Scores of the test rows by true class; dashed: the threshold.",
         lambda axes: _draw_scores(axes, head, merged),
     )
-    if any(one.reliability for one in shown(scores)):
+    if any(one.reliability for one in select_shown(scores)):
         yield draw_figure(
             "reliability",
             f"Calibration on the test rows, bins of equal mass; bars: 95% interval of {head.name}.",
@@ -210,7 +210,7 @@ def _draw_scores_of(axes: Axes, name: str, color: str, scores: Probabilities) ->
 def _draw_reliability(axes: Axes, scores: ClassificationScores, classes: Sequence[str]) -> None:
     looks = looks_of(scores)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
-    for one in shown(scores):
+    for one in select_shown(scores):
         found = one.reliability
         if found is None or one.kind == "baseline":
             continue

@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.fold import opened_fold
+from lenshpc.data.fold import open_fold
 from lenshpc.data.order import Rows
 from lenshpc.engine.load import load_model
 from lenshpc.models.backbones import Backbone
 from lenshpc.registry import Batch
 from lenshpc.run.extras import require
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Member, Plan, load_splits, planned_store
+from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 
 BATCH_ROWS = 16
 NUM_STEPS = 32  # of the integral
@@ -32,18 +32,18 @@ def grad_cam(plan: Plan, run: RunPaths, member: Member, rows: Rows) -> npt.NDArr
     The images are prepared as in training, by the statistics of the member's own fold.
     """
     model = cast(Backbone, load_model(run.root, member.index))
-    with prepared_rows(plan, run, member, rows) as batches:
+    with prepare_rows(plan, run, member, rows) as batches:
         return np.concatenate([class_maps(model, batch) for batch in batches])
 
 
 @contextmanager
-def prepared_rows(
+def prepare_rows(
     plan: Plan, run: RunPaths, member: Member, rows: Rows
 ) -> Iterator[Iterator[Batch]]:
     """Yield batches of the rows, prepared by the statistics of the member's own fold."""
-    store, device = planned_store(plan), torch.device("cpu")
+    store, device = open_planned_store(plan), torch.device("cpu")
     blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
-    with opened_fold(plan, member, load_splits(run, plan), store, device) as data:
+    with open_fold(plan, member, load_splits(run, plan), store, device) as data:
         yield data.source.batches(blocks)
 
 

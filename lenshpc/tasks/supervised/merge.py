@@ -16,7 +16,7 @@ from lenshpc.run.predictions import (
     mean_over_members,
     name_ids,
     read_predictions,
-    rejected,
+    refusal_of,
 )
 from lenshpc.run.recipe import is_variant
 from lenshpc.statistics.ensembles import COMBINATIONS, Combination, combine
@@ -128,5 +128,5 @@ def read_probabilities(
     off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():
         ids = name_ids(frame["id"][off])
-        raise rejected(run, member, f"predicts probabilities that do not add up to 1 for {ids}")
+        raise refusal_of(run, member, f"predicts probabilities that do not add up to 1 for {ids}")
     return np.asarray(likelihoods / sums[:, None])

@@ -22,7 +22,7 @@ WORDS = {"theta_e": "Einstein radius", "theta_e_arcsec": "Einstein radius (″)"
 FLUX = "magnitude of the summed pixels"
 
 
-def known_numbers(store: Store) -> dict[str, Floats]:
+def read_numbers(store: Store) -> dict[str, Floats]:
     """Return what is known of each row of a store: its number columns, and a magnitude.
 
     Without a column of magnitudes it is -2.5 log10 of the sum of an image's pixels, no zero point.
@@ -86,14 +86,14 @@ def _draw(
 def _draw_class(axes: Axes, name: str, color: str, number: Floats, scores: Floats) -> None:
     points = np.random.default_rng(0).permutation(len(number))[:MAX_POINTS]
     axes.scatter(number[points], scores[points], s=5, color=color, alpha=0.3, linewidths=0)
-    found = binned(number, scores)
+    found = bin_scores(number, scores)
     axes.plot(found["number"], found["median"], color=color, marker=".", label=name)
     axes.fill_between(
         found["number"], found["low"], found["high"], color=color, alpha=0.15, linewidth=0
     )
 
 
-def binned(number: Floats, scores: Floats, num_bins: int = NUM_BINS) -> pd.DataFrame:
+def bin_scores(number: Floats, scores: Floats, num_bins: int = NUM_BINS) -> pd.DataFrame:
     """Return median number, and quartiles of the scores, in bins of equal counts."""
     frame = pd.DataFrame({"number": number, "score": scores})
     place = pd.Series(number).rank(method="first").sub(1) * min(num_bins, len(frame)) // len(frame)

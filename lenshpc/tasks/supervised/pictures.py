@@ -44,7 +44,7 @@ def draw_galleries(
         results.say("asking what the network looked at")
         asked = worst.groupby("label", sort=True).head(NUM_EXPLAINED)
         explain = partial(results.tools["explain"], results.trainings[0].member)
-        yield _explained(explain, asked, pixels, classes)
+        yield _explain(explain, asked, pixels, classes)
 
 
 def _read_colours(store: Store, rows: npt.NDArray[np.int64]) -> dict[int, Bytes]:
@@ -91,7 +91,7 @@ def _picture(line: dict[Hashable, Any], pixels: Bytes, classes: Sequence[str]) -
     )
 
 
-def _explained(
+def _explain(
     explain: Explain, asked: pd.DataFrame, pixels: dict[int, Bytes], classes: Sequence[str]
 ) -> Block:
     rows = asked["row"].to_numpy()

@@ -37,7 +37,7 @@ from lenshpc.tasks.supervised.curves import (
 )
 from lenshpc.tasks.supervised.judge import RunEvaluation
 from lenshpc.tasks.supervised.merge import Merged
-from lenshpc.tasks.supervised.numbers import draw_numbers, known_numbers
+from lenshpc.tasks.supervised.numbers import draw_numbers, read_numbers
 from lenshpc.tasks.supervised.pictures import draw_galleries
 from lenshpc.tasks.supervised.variants_report import variants_content, variants_section
 
@@ -263,7 +263,7 @@ def _numbers(
 ) -> Iterator[Block]:
     if store is not None:
         results.say("drawing scores against what is known of the images")
-        yield from draw_numbers(merged, scores.headline, known_numbers(store))
+        yield from draw_numbers(merged, scores.headline, read_numbers(store))
 
 
 def _embedding(results: RunResults, merged: Merged) -> Iterator[Block]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lenshpc.models import backbones
 from lenshpc.models.backbones import Backbone
-from lenshpc.models.d4 import NUM_SYMMETRIES, transformed
+from lenshpc.models.d4 import NUM_SYMMETRIES, transform
 from lenshpc.models.weights import check_unchanged
 from lenshpc.registry import Batch, TaskSpec, build_component, find_component
 from lenshpc.statistics.metrics import pr_auc, roc_auc
@@ -65,7 +65,7 @@ class SupervisedTask:
 
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return the images of the one call, labelled ones first, their targets, what to mix."""
-        image, target, between = self._mixed(batch)
+        image, target, between = self._mix(batch)
         return torch.cat([image, *_views(batch)]), target, between
 
     def _loss_of(self, outputs: Tensor, target: Tensor, batch: Batch) -> Tensor:
@@ -107,7 +107,7 @@ class SupervisedTask:
 
     def _predict_turned(self, model: nn.Module, image: Tensor, symmetry: int) -> Tensor:
         """Return log-probabilities (B, K) of the images under one of the eight symmetries."""
-        return losses.two_logits(model(transformed(image, symmetry))).log_softmax(dim=1)
+        return losses.two_logits(model(transform(image, symmetry))).log_softmax(dim=1)
 
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
@@ -123,7 +123,7 @@ class SupervisedTask:
             "accuracy": float((logp_NK.argmax(axis=1) == labels).mean()),
         }
 
-    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def _mix(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return images, soft targets, and what the network shall mix between features."""
         settings, image = self._settings, batch["image"]
         num_classes = len(self._spec.classes)
@@ -133,9 +133,9 @@ class SupervisedTask:
             if settings.smote.space == "feature":
                 return image, target, (partner, mix)
             image = torch.lerp(image, partner, mix[:, None, None, None])
-        return *self._mixed_up(image, target), ()
+        return *self._mix_up(image, target), ()
 
-    def _mixed_up(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _mix_up(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch after mixup or CutMix; each for half of the batches if both are set."""
         settings = self._settings
         alphas = {losses.mixup: settings.mixup_alpha, losses.cutmix: settings.cutmix_alpha}

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import evaluated_rows, predicted_by
+from lenshpc.run.predictions import evaluated_rows, mask_predicted
 from lenshpc.run.recipe import network_of
 from lenshpc.statistics import metrics
 from lenshpc.statistics.results import LEVEL
@@ -56,10 +56,10 @@ def score_variants(
     rows = evaluated_rows(splits)
     testing = rows[rows["split"] == "test"]
     chosen = (one for one in plan.members if one not in missing and one.network in several)
-    return tuple(_scored(run, plan, splits, member, rows, testing) for member in chosen)
+    return tuple(_score(run, plan, splits, member, rows, testing) for member in chosen)
 
 
-def _scored(
+def _score(
     run: RunPaths,
     plan: Plan,
     splits: pd.DataFrame,
@@ -67,7 +67,7 @@ def _scored(
     rows: pd.DataFrame,
     testing: pd.DataFrame,
 ) -> Trained:
-    mine = rows[predicted_by(member, rows)]
+    mine = rows[mask_predicted(member, rows)]
     columns = [f"{UPRIGHT}_{label}" for label in range(len(plan.classes))]
     found = read_probabilities(run, plan, splits, member, columns, mine["row"])
     values, labels = found[(mine["split"] == "test").to_numpy()], testing["label"].to_numpy()

@@ -10,7 +10,7 @@ from torch import nn
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
-from lenshpc.tasks.diffusion.feature_extractors import array_name, shipped
+from lenshpc.tasks.diffusion.feature_extractors import array_name, find_shipped
 from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion as Settings
 from lenshpc.tasks.diffusion.task import EVALUATION, SAMPLES
@@ -94,7 +94,7 @@ def test_predictions_of_parts_are_those_of_the_whole(case, function):
 @torch.no_grad()
 def test_files_keep_image_and_features():
     found = make().infer(woken(make()), eight())
-    names = [array_name(name, which) for name, _ in shipped() for which in IMAGES]
+    names = [array_name(name, which) for name, _ in find_shipped() for which in IMAGES]
     assert list(found) == ["loss", "sample", *names]
     assert found["sample"].shape == (8, 1, 16, 16)
     assert {found[name].ndim for name in names} == {2}

@@ -99,9 +99,9 @@ def test_description_is_what_the_report_needs(written):
 
 
 def test_shipped_networks_give_features_of_any_images():
-    names = [name for name, _ in feature_extractors.shipped()]
+    names = [name for name, _ in feature_extractors.find_shipped()]
     assert names[0] == "FD-lens"
-    for _, path in feature_extractors.shipped():
+    for _, path in feature_extractors.find_shipped():
         found = features(FrozenNetwork(path), torch.rand(3, 1, 40, 40))
         assert found.shape[0] == 3
         assert np.isfinite(found.numpy()).all()

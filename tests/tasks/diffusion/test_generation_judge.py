@@ -7,9 +7,9 @@ from generation_run import FAULT, NUM_FEATURES, make_generation_run
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.errors import DataError
-from lenshpc.statistics.image_metrics import blurred
+from lenshpc.statistics.image_metrics import blur
 from lenshpc.tasks.diffusion.judge import powers, read_images, score_images
-from lenshpc.tasks.diffusion.memorisation import memorised
+from lenshpc.tasks.diffusion.memorisation import measure_memorisation
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_constant_fault_shows_in_pixels_and_profile(scores):
 
 def test_blurred_control_lacks_power_at_high_frequencies():
     noise = np.random.default_rng(0).normal(size=(50, 1, 32, 32)).astype(np.float32)
-    before, after = (powers(images).mean(axis=0) for images in (noise, blurred(noise)))
+    before, after = (powers(images).mean(axis=0) for images in (noise, blur(noise)))
     assert before[-1] == pytest.approx(1, rel=0.1)
     assert after[-1] < 0.1
 
@@ -71,7 +71,7 @@ def test_copies_of_training_images_are_noticed_also_when_turned(tmp_path):
     images = read_images(paths, plan, splits, store, plan.members[0], "test")
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
     decoded = Decoded(store, plan.recipe.data)
-    found = memorised(images.pixels["sample"], images.pixels["real"], training, decoded)
+    found = measure_memorisation(images.pixels["sample"], images.pixels["real"], training, decoded)
     assert found.share_close == 1
     assert found.generated.distance.max() < 1e-6 < found.held_out.distance.min()
     copied = store.read(found.generated.row)[:, :, ::-1]
@@ -83,7 +83,7 @@ def test_new_images_are_no_copies(scores, run):
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
     pixels = scores.images.pixels
     clean = pixels["sample"] - np.float32(FAULT)
-    found = memorised(clean, pixels["real"], training, Decoded(store, plan.recipe.data))
+    found = measure_memorisation(clean, pixels["real"], training, Decoded(store, plan.recipe.data))
     assert found.ratio == pytest.approx(1, abs=0.3)
     assert found.share_close < 0.3
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lenshpc.tasks.diffusion.unet import UNet, padded, sinusoids
+from lenshpc.tasks.diffusion.unet import UNet, pad, sinusoids
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -25,7 +25,7 @@ def test_output_has_the_shape_of_the_image(shape):
 
 def test_padding_reflects_to_the_middle_of_what_is_cut_back():
     images = torch.randn(2, 1, 150, 64)
-    found = padded(images, 32)
+    found = pad(images, 32)
     assert found.shape == (2, 1, 160, 64)
     assert torch.equal(found[:, :, 5:155], images)
     assert torch.equal(found, functional.pad(images, (0, 0, 5, 5), mode="reflect"))

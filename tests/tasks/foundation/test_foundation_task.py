@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lenshpc.data.stretch import stretched, unstretched
+from lenshpc.data.stretch import stretch, unstretch
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
@@ -106,4 +106,4 @@ def test_state_round_trips_and_names_the_encoder(tmp_path):
 @pytest.mark.parametrize("kind", ["none", "sqrt", "asinh", "log"])
 def test_stretch_is_undone(kind):
     pixels = torch.linspace(0, 3, 50)
-    torch.testing.assert_close(unstretched(stretched(pixels, kind), kind), pixels)
+    torch.testing.assert_close(unstretch(stretch(pixels, kind), kind), pixels)

@@ -55,7 +55,7 @@ def test_lens_without_shear_and_ellipticity_has_three_parameters():
 
 def test_x_runs_along_columns_and_y_along_rows():
     layer = make()
-    beta_x, beta_y = (layer.drawn(one)[0] for one in layer.trace(lens_of(centre_x_arcsec=0.5)))
+    beta_x, beta_y = (layer.draw(one)[0] for one in layer.trace(lens_of(centre_x_arcsec=0.5)))
     middle = SIDE // 2
     assert (beta_x[middle, middle + 4], beta_y[middle, middle + 4]) == (4 * SCALE - 0.5, 0)
     assert (beta_x[middle + 4, middle], beta_y[middle + 4, middle]) == (-0.5, 4 * SCALE)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lenshpc.config import shipped
+from lenshpc.config import find_shipped
 from lenshpc.errors import ConfigError
 from lenshpc.run.networks import check_names
 from lenshpc.run.recipe import load_recipe, recipe_of_task
@@ -40,7 +40,7 @@ def test_what_fits_is_not_refused():
 
 
 def test_shipped_recipes_are_valid_and_name_known_networks():
-    names = [name for name in shipped("jobs") if name.startswith("super_resolution")]
+    names = [name for name in find_shipped("jobs") if name.startswith("super_resolution")]
     assert names == [
         "super_resolution",
         "super_resolution_ensemble",

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lenshpc.models.d4 import transformed
+from lenshpc.models.d4 import transform
 from lenshpc.registry import TaskSpec
 from lenshpc.run.recipe import Train
 from lenshpc.tasks.classification.settings import Classification as Settings
@@ -129,7 +129,7 @@ def test_d4_augmentation_is_the_mean_probability_of_eight_views():
     image = torch.randn(4, 1, 32, 32)
     plain, augmented = make(), make(tta="d4")
     model = plain.build_model("test_resnet").eval()
-    views = [model(transformed(image, g)).softmax(dim=1) for g in range(8)]
+    views = [model(transform(image, g)).softmax(dim=1) for g in range(8)]
     found, without = (task.infer(model, {"image": image}) for task in (augmented, plain))
     for k in range(3):
         mean = torch.stack(views).mean(dim=0)[:, k]
@@ -143,7 +143,7 @@ def test_d4_augmentation_is_the_mean_probability_of_eight_views():
 def test_d4_augmented_prediction_is_the_same_for_turned_images():
     image, task = torch.randn(4, 1, 32, 32), make(tta="d4")
     model = task.build_model("test_resnet").eval()
-    views = [task.infer(model, {"image": transformed(image, g)})["logp_0"] for g in range(8)]
+    views = [task.infer(model, {"image": transform(image, g)})["logp_0"] for g in range(8)]
     for one, two in pairwise(views):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=0)
 

@@ -48,7 +48,7 @@ class Card(Frozen):
     vit: Vit
 
 
-def shipped() -> Iterator[tuple[str, Path]]:
+def find_shipped() -> Iterator[tuple[str, Path]]:
     """Yield name of the distance and file of each network that is there."""
     folder = Path(str(files("lenshpc.tasks.diffusion.feature_extractors")))
     return ((name, folder / file) for name, file in FILES.items() if (folder / file).is_file())
@@ -56,7 +56,7 @@ def shipped() -> Iterator[tuple[str, Path]]:
 
 def distances(inception: str | None) -> tuple[str, ...]:
     """Return the names of the Fréchet distances; the FID is one if Inception's file is given."""
-    return (*(name for name, _ in shipped()), *((FID,) if inception else ()))
+    return (*(name for name, _ in find_shipped()), *((FID,) if inception else ()))
 
 
 def kernel_distance(distance: str) -> str:
@@ -98,7 +98,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 def describe_all(inception: str | None) -> dict[str, dict[str, Any]]:
     """Return the same of each network in whose features images are compared."""
-    found = {name: describe(path) for name, path in shipped()}
+    found = {name: describe(path) for name, path in find_shipped()}
     if inception:
         found[FID] = {
             "file": Path(inception).name,
