@@ -261,6 +261,16 @@ class Recipe(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _losses_are_the_tasks(self) -> Self:
+        known = component_names("losses", self.method.family)
+        for key in self.method.loss_keys:
+            name = getattr(self.method, key)
+            if name not in known and not is_kept_file(name) and not file_reference(name):
+                what = unknown("loss", name, known, hint="or give FILE.py:NAME")
+                raise ValueError(f"method.{key}: {what}")
+        return self
+
+    @model_validator(mode="after")
     def _decays_by_layers(self) -> Self:
         able = self.method.encoders
         plain = [model for model in self.models if not is_variant(model) and model not in able]

@@ -1,0 +1,124 @@
+"""Tasks, networks and losses by name, found through entry points and imported when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from lenshpc.config import unknown
+from lenshpc.errors import ConfigError
+from lenshpc.registry.contract import TaskKind, TaskSettings, TaskSpec
+from lenshpc.registry.user_files import is_kept_file, load_file
+
+OURS = "lenshpc"
+Group = Literal["networks", "losses"]
+WORDS = MappingProxyType({"networks": "network", "losses": "loss"})
+
+
+def task_names() -> list[str]:
+    """Return the names of the installed tasks."""
+    return sorted(_entries("tasks"))
+
+
+def find_task(name: str) -> TaskKind:
+    """Return a task by its name; ConfigError where there is none, or it does not import."""
+    entries = _entries("tasks")
+    if not entries:
+        raise ConfigError(
+            "lenshpc is not installed whole: it declares no task; install it again with: "
+            "pip install -c constraints.txt ."
+        )
+    if name not in entries:
+        raise ConfigError(unknown("task", name, sorted(entries)))
+    kind = _load_entry("task", entries[name])
+    if not isinstance(kind, TaskKind):
+        raise ConfigError(f"task {name} of {origin_of(entries[name])} is no lenshpc TaskKind")
+    return kind
+
+
+def component_names(group: Group, family: str) -> list[str]:
+    """Return the names of a family's registered networks or losses."""
+    prefix = f"{family}."
+    return sorted(n.removeprefix(prefix) for n in _entries(group) if n.startswith(prefix))
+
+
+def families_of(group: Group, name: str) -> list[str]:
+    """Return the families that have a network or loss of that name."""
+    return sorted(n.rpartition(".")[0] for n in _entries(group) if n.rpartition(".")[2] == name)
+
+
+def find_component(
+    group: Group, family: str, name: str, code: Path | None = None
+) -> Callable[[TaskSpec], Any] | None:
+    """Return what builds a registered network or loss, or one of a file; None of another name."""
+    if is_kept_file(name):
+        return load_file(name, code)
+    entry = _entries(group).get(f"{family}.{name}")
+    return None if entry is None else _load_entry(f"{WORDS[group]} {name}", entry)
+
+
+def build_component(group: Group, spec: TaskSpec, name: str) -> Any:
+    """Return a network or loss, built; ConfigError where the task's family has none of the name."""
+    family = spec.settings.family
+    make = find_component(group, family, name, spec.code)
+    if make is None:
+        known = component_names(group, family)
+        raise ConfigError(unknown(f"{WORDS[group]} of {family}", name, known))
+    return make(spec)
+
+
+def load(reference: str) -> Any:
+    """Return what `module:name` refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def plugins_of(task: str, settings: TaskSettings, networks: Iterable[str]) -> dict[str, str]:
+    """Return distribution → version of all that a recipe uses and that is not ours."""
+    family = settings.family
+    used = [("tasks", task)]
+    used += [("networks", f"{family}.{name}") for name in networks]
+    used += [("losses", f"{family}.{name}") for name in settings.losses]
+    found = (_entries(group).get(name) for group, name in used)
+    dists = (entry.dist for entry in found if entry is not None and entry.dist is not None)
+    return {dist.name: dist.version for dist in dists if dist.name != OURS}
+
+
+def plugin_entries() -> list[EntryPoint]:
+    """Return all entries that other distributions declare."""
+    groups = ("tasks", "networks", "losses")
+    entries = (entry for group in groups for entry in _entries(group).values())
+    return [entry for entry in entries if entry.dist is not None and entry.dist.name != OURS]
+
+
+def origin_of(entry: EntryPoint) -> str:
+    """Return who declares an entry: distribution and version."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+
+
+@cache
+def _entries(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"{OURS}.{group}"):
+        if entry.name in found and found[entry.name].value != entry.value:
+            both = f"{origin_of(found[entry.name])} and {origin_of(entry)}"
+            raise ConfigError(f"{group}: {entry.name} is declared by {both}; uninstall one of them")
+        found[entry.name] = entry
+    return found
+
+
+def _load_entry(what: str, entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:
+        if entry.dist is not None and entry.dist.name == OURS:
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(
+            f"{what} of {origin_of(entry)} does not import ({reason}); mend or uninstall it"
+        ) from error
