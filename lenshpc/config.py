@@ -1,6 +1,7 @@
 """Read YAML strictly: a mistake becomes one line with the key and the nearest known one."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -78,9 +79,9 @@ def find_shipped(folder: str) -> dict[str, Path]:
 
 
 def locate(folder: str, name: str) -> Path:
-    """Return the file of a shipped name, or of a path that ends in `.yaml` or `.yml`."""
+    """Return the file of a shipped name, of a path that ends in `.yaml`, or PACKAGE:FILE.yaml."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
+        path = _packaged(name) or Path(name)
         if not path.is_file():
             raise ConfigError(f"no such file: {path}")
         return path
@@ -88,6 +89,18 @@ def locate(folder: str, name: str) -> Path:
     if name not in known:
         raise ConfigError(unknown(KINDS[folder], name, known, hint="or give the path of a .yaml"))
     return known[name]
+
+
+def _packaged(name: str) -> Path | None:
+    """Return the path that PACKAGE:FILE.yaml stands for; None of any other text."""
+    found = re.fullmatch(r"([A-Za-z_][\w.]*):([^/:]+)", name)
+    if found is None:
+        return None
+    package, file = found.groups()
+    try:
+        return Path(str(resources.files(package))) / file
+    except (ImportError, TypeError) as error:  # TypeError: a module of one file holds no others
+        raise ConfigError(f"{name}: no package {package} can be imported ({error})") from error
 
 
 def unknown(what: str, name: str, known: Sequence[str] | Mapping[str, Any], hint: str = "") -> str:

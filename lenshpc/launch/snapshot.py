@@ -1,11 +1,12 @@
 """The code that a submission was made with, kept so that its jobs run that and no later edit."""
 
 import hashlib
+import importlib.util
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -13,13 +14,14 @@ from lenshpc.config import KINDS
 from lenshpc.errors import ConfigError
 from lenshpc.files import flush, flush_tree
 from lenshpc.launch.sites import Site
+from lenshpc.registry import OURS, plugin_entries
 
 SAFE = "PYTHONSAFEPATH"  # else `python -m` looks into the current folder first: a checkout, perhaps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The package's files (name → bytes), as they were at one moment, and where their copy lies.
+    """Files of lenshpc and of plugins, name → bytes, at one moment, and where their copy lies.
 
     `path` is named after `sha256`, so equal code is kept once, and another one beside it.
     """
@@ -58,10 +60,10 @@ class Snapshot:
 
 
 def read(folder: Path) -> Snapshot:
-    """Return the package as it is now, to be kept below `folder`; writes nothing."""
+    """Return lenshpc and all plugins as they are now, to be kept below `folder`; writes nothing."""
     if ":" in str(folder):
         raise ConfigError(f"{folder} holds a ':', where Python would cut it; choose another folder")
-    files = dict(sorted(_package_files()))
+    files = dict(sorted([*_package_files(), *_plugin_files(), *_metadata_files()]))
     lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Snapshot(path=folder / sha256[:16], sha256=sha256, files=files)
@@ -79,3 +81,29 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
             is_wanted = path.suffix in kinds if kinds else path.parent.name != "__pycache__"
             if is_wanted and path.is_file():
                 yield f"{name.replace('.', '/')}/{path.relative_to(root)}", path.read_bytes()
+
+
+def _plugin_files() -> Iterator[tuple[str, bytes]]:
+    """Yield name in the copy and bytes of the plugins' top-level packages, none being imported."""
+    for name in sorted({entry.module.partition(".")[0] for entry in plugin_entries()}):
+        found = importlib.util.find_spec(name)
+        if found is None:  # its metadata alone is left: it stops whoever asks for it, nobody else
+            continue
+        folders = found.submodule_search_locations
+        if folders is None:
+            path = Path(str(found.origin))
+            yield path.name, path.read_bytes()
+        for root in map(Path, folders or ()):
+            for path in root.rglob("*"):
+                if path.parent.name != "__pycache__" and path.is_file():
+                    yield f"{name}/{path.relative_to(root)}", path.read_bytes()
+
+
+def _metadata_files() -> Iterator[tuple[str, bytes]]:
+    """Yield what makes the copy's entry points found, whatever is installed when a job starts."""
+    declared = (entry.dist for entry in plugin_entries())
+    plugins = {dist.name: dist for dist in declared if dist is not None}
+    for dist in (metadata.distribution(OURS), *plugins.values()):
+        folder = f"{dist.name.replace('-', '_')}-{dist.version}.dist-info"
+        yield f"{folder}/METADATA", f"Name: {dist.name}\nVersion: {dist.version}\n".encode()
+        yield f"{folder}/entry_points.txt", (dist.read_text("entry_points.txt") or "").encode()

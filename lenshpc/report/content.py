@@ -1,8 +1,8 @@
 """What a report is made of: sections of blocks, which one HTML and one Markdown renderer draw."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pandas as pd
 
@@ -48,6 +48,12 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     title: str = ""
+
+    @classmethod
+    def of(cls, titles: Iterable[str], lines: Iterable[Iterable[str]]) -> Self:
+        """Return a plain table of finished words."""
+        columns = tuple(Column(title=title) for title in titles)
+        return cls(columns=columns, rows=tuple(Row(cells=tuple(line)) for line in lines))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from lenshpc.run.completion import missing_members
 from lenshpc.run.gate import check_complete, format_incomplete
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
+from lenshpc.run.predictions import read_predictions
 from lenshpc.store import Store
 
 Say = Callable[[str], None]
@@ -68,6 +69,13 @@ class RunResults:
     def store(self) -> Store:
         """Return the store that the run was planned on; DataError where it is gone, or another."""
         return open_planned_store(self.plan)
+
+    def predictions(self) -> pd.DataFrame:
+        """Return what finished members predict: row, id, split, model and values a row of each."""
+        members = [training.member for training in self.trainings]
+        read = [read_predictions(self.run, self.plan, self.splits, one) for one in members]
+        named = (part.assign(model=one.model) for part, one in zip(read, members, strict=True))
+        return pd.concat(named, ignore_index=True)
 
 
 def gather(
