@@ -29,6 +29,11 @@ class Backbone(nn.Module):
         self.standardise: nn.Module = nn.Identity()
         if linear_probe:
             last = cast(Any, network).get_classifier()
+            if not hasattr(last, "in_features"):
+                raise ConfigError(
+                    "method.linear_probe trains the last layer alone, which this network does not "
+                    "name; give it timm's forward_features, forward_head and get_classifier"
+                )
             network.requires_grad_(requires_grad=False)
             last.requires_grad_(requires_grad=True)
             self.standardise = nn.BatchNorm1d(last.in_features, affine=False)
@@ -99,6 +104,7 @@ def build(
         path = Path(weights) if weights != "imagenet" else imagenet_file(name)
         network = _load(name, network, path, image_shape, None if own else make)
     _check_size(name, network, image_shape, make)
+    _check_outputs(name, network, image_shape, num_outputs)
     return Backbone(network, linear_probe=linear_probe)
 
 
@@ -246,6 +252,19 @@ def _check_size(
     works = [str(size) for size in near if _takes(make, (channels, size, size))]
     sizes = f"use --set data.image_size={' or '.join(works)}" if works else "use another network"
     raise ConfigError(f"{name} cannot take images of {height}×{width} px ({problem}); {sizes}")
+
+
+@torch.no_grad()
+def _check_outputs(name: str, network: nn.Module, image_shape: Shape, num_outputs: int) -> None:
+    """Refuse a network, such as one of a file, that gives other than a number for each output."""
+    was_training = network.training
+    found = tuple(network.eval()(torch.zeros(2, *image_shape)).shape)
+    network.train(was_training)
+    if found != (2, num_outputs):
+        raise ConfigError(
+            f"{name} returns {found} for 2 images; expected (2, {num_outputs}): spec.num_outputs "
+            "numbers for each"
+        )
 
 
 def _takes(make: Callable[[Shape], nn.Module], image_shape: Shape) -> bool:

@@ -35,7 +35,7 @@ def find_task(name: str) -> TaskKind:
         )
     if name not in entries:
         raise ConfigError(unknown("task", name, sorted(entries)))
-    kind = _load_entry("task", entries[name])
+    kind = _load_entry(f"task {name}", entries[name])
     if not isinstance(kind, TaskKind):
         raise ConfigError(f"task {name} of {origin_of(entries[name])} is no lenshpc TaskKind")
     return kind

@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+from plugins import write_plugin
 
 import lenshpc
 from lenshpc.errors import ConfigError
@@ -95,3 +97,71 @@ def test_copy_has_every_module_and_template_and_no_leftovers_of_python(kept):
 def test_folder_that_a_search_path_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="holds a ':'"):
         snapshot.read(tmp_path / "12:30")
+
+
+PLUGIN = """
+from lenshpc.registry import TaskKind, TaskSettings
+
+class Settings(TaskSettings):
+    family = "toy"
+
+KIND = TaskKind(settings=Settings, task="t:T", evaluate="t:e", report="t:r", recipe="toy")
+"""
+KEEP = """
+import sys
+from pathlib import Path
+from lenshpc.launch import snapshot
+code = snapshot.read(Path(sys.argv[1]))
+code.keep()
+print(code.path)
+"""
+NAMES = """
+from importlib.metadata import entry_points
+print(*sorted(entry.name for entry in entry_points(group="lenshpc.tasks")))
+"""
+FIND = """
+import sys
+from lenshpc.registry import find_task, plugins_of
+print(find_task("toy").settings.__name__, sys.modules["toy_plugin"].__file__)
+print(plugins_of("toy", find_task("toy").settings(), ()))
+"""
+
+
+def printed(program, path, *arguments, options=()):
+    """Return what a program prints that has a folder on its search path."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    command = [sys.executable, *options, "-c", program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def with_plugins(tmp_path):
+    """Return the path of a copy that was made where one plugin works and another does not."""
+    installed = tmp_path / "installed"
+    entries = "[lenshpc.tasks]\ntoy = toy_plugin:KIND\n"
+    write_plugin(installed, "lens-toy", entries, toy_plugin=PLUGIN)
+    broken = "[lenshpc.tasks]\nbroken = broken_plugin:KIND\nabsent = absent_plugin:KIND\n"
+    write_plugin(installed, "lens-broken", broken, broken_plugin="raise ImportError('no galsim')")
+    (path,) = printed(KEEP, installed, tmp_path / "code")
+    shutil.rmtree(installed)
+    return Path(path)
+
+
+def test_copy_alone_declares_our_tasks_and_those_of_plugins(with_plugins):
+    ours = [entry.name for entry in entry_points(group="lenshpc.tasks")]
+    (names,) = printed(NAMES, with_plugins, options=("-S",))  # no site-packages
+    assert names.split() == sorted([*ours, "toy", "broken", "absent"])
+
+
+def test_plugin_of_the_copy_works_where_it_is_not_installed(with_plugins):
+    assert printed(FIND, with_plugins) == [
+        f"Settings {with_plugins / 'toy_plugin.py'}",
+        "{'lens-toy': '1.0'}",
+    ]
+
+
+def test_copy_of_a_copy_is_the_same(with_plugins, tmp_path):
+    (again,) = printed(KEEP, with_plugins, tmp_path / "again")
+    assert Path(again).name == with_plugins.name
+    assert files_of(Path(again)) == files_of(with_plugins)

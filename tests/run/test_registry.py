@@ -1,0 +1,216 @@
+"""Networks and losses of a file, and of packages that others install."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from commands import finished
+from plugins import write_plugin
+
+from lenshpc import registry
+from lenshpc.config import locate
+from lenshpc.engine.load import load_model
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.registry import build_component, kept_name, kept_path
+from lenshpc.run.planning import plan_run
+from lenshpc.run.recipe import load_recipe
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NET, LOSS = EXAMPLES / "mynet.py", EXAMPLES / "myloss.py"
+SMALL = [
+    ("folds", 1),
+    ("train.epochs", 2),
+    ("train.batch_size", 8),
+    ("data.augment", ()),
+]
+
+
+def planned(store, *changes):
+    return plan_run(load_recipe("multiclass", [*SMALL, *changes]), store)
+
+
+def complaint(call, *arguments):
+    with pytest.raises(ConfigError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def digest_of(path):
+    return kept_name("x", path.read_bytes())[2:]
+
+
+@pytest.fixture
+def copies(tmp_path):
+    for path in (NET, LOSS):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_files_are_named_by_what_they_hold_and_kept_with_the_plan(spots, copies):
+    asked = [("models", [f"{copies}/mynet.py:MyNet"]), ("method.loss", f"{copies}/myloss.py:brier")]
+    run = planned(spots, *asked)
+    net, loss = f"MyNet@{digest_of(NET)}", f"brier@{digest_of(LOSS)}"
+    assert run.plan.recipe.models == (net,)
+    assert run.plan.recipe.method.loss == loss
+    assert run.files == {net: NET.read_bytes(), loss: LOSS.read_bytes()}
+    assert planned(spots, *asked).plan.fingerprint() == run.plan.fingerprint()
+    with (copies / "mynet.py").open("a") as stream:
+        stream.write("# another width\n")
+    assert planned(spots, *asked).plan.fingerprint() != run.plan.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        (None, "MyNet", "{path}:MyNet: cannot read the file (No such file or directory)"),
+        ("class Other: ...\n", "MyNet", "{path} defines no class or function MyNet; it has Other"),
+        ("class MyNet(\n", "MyNet", "{path}:1: '(' was never closed; mend the file"),
+    ],
+)
+def test_file_without_the_class_is_refused_at_submission(spots, tmp_path, text, name, expected):
+    path = tmp_path / "net.py"
+    if text is not None:
+        path.write_text(text)
+    told = complaint(planned, spots, ("models", [f"{path}:{name}"]))
+    assert told == expected.format(path=path)
+
+
+def kept_file(code, text, name="MyNet"):
+    """Keep a file as a run does; return what its class is called."""
+    known = kept_name(name, text.encode())
+    path = kept_path(code, known)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return known
+
+
+def spec_of(store, code):
+    recipe = load_recipe("multiclass")
+    return registry.TaskSpec(
+        settings=recipe.method,
+        train=recipe.train,
+        classes=store.classes,
+        class_counts=(48, 48),
+        image_shape=store.image_shape,
+        code=code,
+    )
+
+
+def test_file_that_does_not_import_is_one_line_where_the_job_runs(spots, tmp_path):
+    name = kept_file(tmp_path, "import nothing_of_that_name\nclass MyNet: ...\n")
+    told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
+    assert told == (
+        f"{kept_path(tmp_path, name)} does not import (ModuleNotFoundError: No module named "
+        "'nothing_of_that_name'); mend it, and submit"
+    )
+
+
+def test_kept_file_that_was_altered_or_removed_is_refused(spots, tmp_path):
+    name = kept_file(tmp_path, NET.read_text())
+    path, spec = kept_path(tmp_path, name), spec_of(spots, tmp_path)
+    path.write_text("class MyNet: ...\n")
+    with pytest.raises(DataError, match=r"was altered after the run was submitted"):
+        build_component("networks", spec, name)
+    path.unlink()
+    with pytest.raises(DataError, match=r"which MyNet comes from, cannot be read"):
+        build_component("networks", spec, name)
+
+
+def test_network_of_a_file_must_give_the_numbers_that_are_asked_for(spots, tmp_path):
+    from lenshpc.engine.load import make_task
+
+    text = NET.read_text().replace("spec.num_outputs", "7")
+    name, spec = kept_file(tmp_path, text), spec_of(spots, tmp_path)
+    assert complaint(make_task("multiclass", spec).build_model, name) == (
+        f"{name} returns (2, 7) for 2 images; expected (2, 2): spec.num_outputs numbers for each"
+    )
+    probed = spec.settings.model_copy(update={"linear_probe": True})
+    task = make_task("multiclass", replace(spec, settings=probed))
+    told = complaint(task.build_model, kept_file(tmp_path, NET.read_text()))
+    assert told.startswith("method.linear_probe trains the last layer alone")
+
+
+@pytest.mark.slow
+def test_run_of_a_network_and_a_loss_of_files_outlives_the_files(spots, copies):
+    settings = [text for key, value in SMALL for text in ("--set", f"{key}={json.dumps(value)}")]
+    asked = ("--data", str(spots.path), *settings, "--set", "method.loss=./myloss.py:brier")
+    code, out, err = finished(
+        copies, "submit", "--task", "multiclass", "--models", "./mynet.py:MyNet", *asked, "--wait"
+    )
+    assert code == 0, err
+    page = Path(out.removeprefix("report: ").strip())
+    run = page.parents[1]
+    model = load_model(run, 0)
+    for name in ("mynet.py", "myloss.py"):
+        (copies / name).unlink()
+
+    assert {"embedding.svg"} <= {path.name for path in (page.parent / "figures").iterdir()}
+    report = json.loads(page.with_name("report.json").read_text())
+    assert [one["name"] for one in report["models"] if one["kind"] == "model"] == [
+        f"MyNet@{digest_of(NET)}"
+    ]
+    image = torch.randn(3, *spots.image_shape)
+    weights = model.state_dict()
+    (done,) = run.glob("members/*/done.json")
+    done.unlink()
+    code, _, err = finished(copies, "resume", str(run))
+    assert code == 0, err
+    code, _, err = finished(copies, "status", str(run), "--watch")
+    assert code == 0, err
+    again = load_model(run, 0)
+    assert all((weights[key] == value).all() for key, value in again.state_dict().items())
+    assert torch.equal(model(image), again(image))
+
+
+def listed(folder, program):
+    """Return what a program prints that has a folder on its search path."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+ASK = """
+from lenshpc.errors import ConfigError
+from lenshpc.registry import find_task, task_names
+print(*task_names())
+find_task("multiclass")
+try:
+    find_task("broken")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_plugin_that_does_not_import_is_listed_and_stops_only_who_asks_for_it(tmp_path):
+    entries = "[lenshpc.tasks]\nbroken = broken_plugin:KIND\n"
+    text = "raise ImportError('no galsim\\nhere')\n"
+    folder = write_plugin(tmp_path, "lens-broken", entries, broken_plugin=text)
+    names, error = listed(folder, ASK)
+    assert names.split() == sorted([*registry.task_names(), "broken"])
+    assert error == (
+        "task broken of lens-broken 1.0 does not import (ImportError: no galsim here); mend or "
+        "uninstall it"
+    )
+
+
+def test_recipe_of_a_package_is_found_by_package_and_file():
+    assert locate("jobs", "lenshpc.jobs:multiclass.yaml") == locate("jobs", "multiclass")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("nothing_there:a.yaml", "nothing_there:a.yaml: no package nothing_there can be imported"),
+        ("lenshpc.jobs:absent.yaml", "no such file: .*absent.yaml"),
+    ],
+)
+def test_recipe_of_a_package_that_is_absent_is_refused(source, expected):
+    assert re.match(expected, complaint(locate, "jobs", source))
