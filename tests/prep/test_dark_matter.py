@@ -93,14 +93,14 @@ def test_ring_of_a_source_on_the_axis_has_the_einstein_radius():
 
 
 def test_surface_in_float32_is_that_in_float64_with_the_declared_brightness():
-    camera = HaloRenderer(settings=MULTICLASS, num_pixels=150)
+    renderer = HaloRenderer(settings=MULTICLASS, num_pixels=150)
     (halo,) = halos(MULTICLASS, "sphere", 1)
     axis = (np.arange(150) - 74.5) * 0.05
     source = halo.source
     x, y = trace(halo, axis[None], axis[:, None])
     shape = (source.radius, source.index)
     profile = sersic(x - source.x, y - source.y, *shape, source.axis_ratio, source.angle)
-    ratio = camera.surface(halo) / profile
+    ratio = renderer.surface(halo) / profile
     np.testing.assert_allclose(ratio, np.median(ratio), rtol=2e-3)
     # I = I_e at R_e on the major axis, R_e / sqrt(q) from the centre
     step = source.radius / math.sqrt(source.axis_ratio)
@@ -239,9 +239,9 @@ REAL = {
 
 @pytest.mark.parametrize(("name", "levels"), [("multiclass", 1), ("slc", 255)])
 def test_images_have_the_radial_profile_of_real_ones_within_their_spread(name, levels):
-    camera = simulator(load_dataset(name))
+    renderer = simulator(load_dataset(name))
     stream = Stream(0, "train", "no" if name == "multiclass" else "no_sub")
-    images = np.stack([camera.make(stream, i).image[0] for i in range(200)]) * levels
+    images = np.stack([renderer.make(stream, i).image[0] for i in range(200)]) * levels
     means, stds = np.array(REAL[name])
     assert np.all(np.abs(radial_means(images).mean(axis=0) - means) < stds)
     corner, spread = {"multiclass": (0.0118, 0.0040), "slc": (1.12, 0.35)}[name]

@@ -13,8 +13,8 @@ from lenshpc.prep.simulation.pixels import normal
 from lenshpc.prep.simulation.scene import LensSystem, Scene, Strip, draw_lens, draw_nonlens
 from lenshpc.prep.simulation.simulate import simulator
 
-CAMERA = simulator(load_dataset("lens_finding"))
-SURVEY = CAMERA.survey
+RENDERER = simulator(load_dataset("lens_finding"))
+SURVEY = RENDERER.survey
 
 
 def test_ring_of_a_centred_source_has_the_einstein_radius():
@@ -30,7 +30,7 @@ def test_ring_of_a_centred_source_has_the_einstein_radius():
 def test_blurring_keeps_flux_and_a_single_pixel_gets_the_declared_width():
     image = np.zeros((3, 64, 64))
     image[:, 32, 32] = 1
-    blurred = CAMERA.blur(image)
+    blurred = RENDERER.blur(image)
     np.testing.assert_allclose(blurred.sum((1, 2)), 1, rtol=1e-3)
     offsets = (np.arange(64) - 32) * 0.168
     width = np.sqrt((blurred.sum(1) * offsets**2).sum(1)) * 2.3548
@@ -39,7 +39,7 @@ def test_blurring_keeps_flux_and_a_single_pixel_gets_the_declared_width():
 
 def test_noise_has_the_declared_variance():
     flux = np.full((3, 64, 64), 5.0, dtype=np.float32)
-    noise = CAMERA.expose(flux, np.random.default_rng(0)) - flux
+    noise = RENDERER.expose(flux, np.random.default_rng(0)) - flux
     expected = np.array(SURVEY.sky_rms) ** 2 + 5 / np.array(SURVEY.electrons_per_flux)
     np.testing.assert_allclose(noise.var((1, 2)), expected, rtol=0.1)
 
@@ -73,8 +73,8 @@ def test_every_kind_of_nonlens_appears_with_its_share():
 def test_bleeding_column_is_in_one_band_and_as_bright_as_declared():
     strip = Strip(x=0, y=0, angle=np.pi / 2, width=1.0, mags_per_square_arcsec=(np.inf, 22, np.inf))
     scene = Scene(kind="artefact", galaxies=draw_nonlens(SURVEY, np.random.default_rng(0)).galaxies)
-    bare = CAMERA.photograph(scene, np.random.default_rng(1))
-    struck = CAMERA.photograph(
+    bare = RENDERER.photograph(scene, np.random.default_rng(1))
+    struck = RENDERER.photograph(
         Scene(kind="artefact", galaxies=scene.galaxies, strips=(strip,)), np.random.default_rng(1)
     )
     excess = struck - bare
@@ -88,7 +88,7 @@ def test_bleeding_column_is_in_one_band_and_as_bright_as_declared():
 
 
 def sample(split, name, number):
-    return np.stack([CAMERA.make(Stream(0, split, name), i).image for i in range(number)])
+    return np.stack([RENDERER.make(Stream(0, split, name), i).image for i in range(number)])
 
 
 def radial_features(images):

@@ -162,8 +162,8 @@ def noise_free(lens, side, num):
         "noise": None,
         "halo_axis_ratio": (0.7, 0.9) if lens == "sie" else (1, 1),
     }
-    darkroom = HaloRenderer(settings=Dataset.model_validate(value).simulate, num_pixels=side)
-    samples = [darkroom.make(Stream(0, "train", "no"), number) for number in range(num)]
+    renderer = HaloRenderer(settings=Dataset.model_validate(value).simulate, num_pixels=side)
+    samples = [renderer.make(Stream(0, "train", "no"), number) for number in range(num)]
     images = torch.tensor(np.array([sample.image for sample in samples])).float()
     return images, torch.tensor([sample.truth["theta_e_arcsec"] for sample in samples])
 
