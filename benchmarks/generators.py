@@ -32,7 +32,7 @@ def lenshpc(side: int) -> Parts:
     """Return network, loss and sampling of this package."""
     from lenshpc.engine.load import make_task
     from lenshpc.registry import TaskSpec
-    from lenshpc.run.recipe import Train
+    from lenshpc.run.sections import Train
     from lenshpc.tasks.diffusion.settings import Diffusion
 
     def task(steps: int) -> Any:

@@ -20,7 +20,7 @@ from measure import Table, arguments, report, rounds, scratch
 from lenshpc.data.decoded import Decoded
 from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import load_dataset
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 from lenshpc.store import open_store
 
 CODECS, CHUNK_ROWS = ("lz4", "zstd", "none"), (8, 32, 128)

@@ -28,7 +28,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     from lenshpc.data.decoded import Decoded
     from lenshpc.data.order import TrainingOrder, window_rows
     from lenshpc.data.readers import open_reader
-    from lenshpc.run.recipe import Data
+    from lenshpc.run.sections import Data
     from lenshpc.store import channel_statistics, open_store
 
     torch.set_num_threads(1)  # as in a rank on CPUs

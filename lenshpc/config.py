@@ -81,7 +81,7 @@ def find_shipped(folder: str) -> dict[str, Path]:
 def locate(folder: str, name: str) -> Path:
     """Return the file of a shipped name, of a path that ends in `.yaml`, or PACKAGE:FILE.yaml."""
     if name.endswith((".yaml", ".yml")):
-        path = _packaged(name) or Path(name)
+        path = _find_in_package(name) or Path(name)
         if not path.is_file():
             raise ConfigError(f"no such file: {path}")
         return path
@@ -91,7 +91,7 @@ def locate(folder: str, name: str) -> Path:
     return known[name]
 
 
-def _packaged(name: str) -> Path | None:
+def _find_in_package(name: str) -> Path | None:
     """Return the path that PACKAGE:FILE.yaml stands for; None of any other text."""
     found = re.fullmatch(r"([A-Za-z_][\w.]*):([^/:]+)", name)
     if found is None:

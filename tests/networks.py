@@ -1,7 +1,7 @@
 """Networks that tell classes apart, built as a member builds them."""
 
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.classification.settings import Classification
 from lenshpc.tasks.supervised.task import SupervisedTask
 

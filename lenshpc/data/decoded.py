@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 from lenshpc.store import Store
 
 Images = npt.NDArray[np.generic]

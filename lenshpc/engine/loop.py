@@ -26,7 +26,7 @@ from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
 from lenshpc.errors import LensHpcError
 from lenshpc.registry import Batch, Task
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 
 Columns = dict[str, npt.NDArray[Any]]
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 
 
 class Schedule:

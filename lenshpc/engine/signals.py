@@ -11,7 +11,7 @@ import time
 from types import FrameType
 
 from lenshpc.run.attempts import Cause
-from lenshpc.run.recipe import Resources
+from lenshpc.run.sections import Resources
 
 EARLY_S = 120  # SLURM signals up to 60 s early, and modules are loaded before the clock starts
 

@@ -17,7 +17,8 @@ from lenshpc.engine import distributed
 from lenshpc.engine.distributed import Process
 from lenshpc.models.encoder import layer_factors
 from lenshpc.registry import Batch, Task
-from lenshpc.run.recipe import Recipe, Train
+from lenshpc.run.recipe import Recipe
+from lenshpc.run.sections import Train
 
 Weights = dict[str, Tensor]
 Several = tuple[Tensor, ...] | list[Tensor]

@@ -23,7 +23,7 @@ from lenshpc.launch.followup import earlier_events, follow_up_lines, requeue_lin
 from lenshpc.launch.sites import Site
 from lenshpc.run.attempts import Attempts, Cause, Event
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.recipe import Requeues, Resources
+from lenshpc.run.sections import Requeues, Resources
 
 STATES = {"timeout": "TIMEOUT", "preemption": "PREEMPTED"}  # SLURM's words for what it will say
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
-    from lenshpc.run.recipe import Recipe, Train
+    from lenshpc.run.recipe import Recipe
     from lenshpc.run.sampling import Consistency, Smote
+    from lenshpc.run.sections import Train
 
 Shape = tuple[int, int, int]
 # Metric of the validation rows → 1 if the largest is best, -1 if the smallest; the first is the

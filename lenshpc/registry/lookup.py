@@ -37,7 +37,7 @@ def find_task(name: str) -> TaskKind:
         raise ConfigError(unknown("task", name, sorted(entries)))
     kind = _load_entry(f"task {name}", entries[name])
     if not isinstance(kind, TaskKind):
-        raise ConfigError(f"task {name} of {origin_of(entries[name])} is no lenshpc TaskKind")
+        raise ConfigError(f"task {name} of {origin_of(entries[name][0])} is no lenshpc TaskKind")
     return kind
 
 
@@ -58,8 +58,11 @@ def find_component(
     """Return what builds a registered network or loss, or one of a file; None of another name."""
     if is_kept_file(name):
         return load_file(name, code)
-    entry = _entries(group).get(f"{family}.{name}")
-    return None if entry is None else _load_entry(f"{WORDS[group]} {name}", entry)
+    key = f"{family}.{name}"
+    if key not in _entries(group):
+        return None
+    made: Callable[[TaskSpec], Any] = _load_entry(f"{WORDS[group]} {name}", _entries(group)[key])
+    return made
 
 
 def build_component(group: Group, spec: TaskSpec, name: str) -> Any:
@@ -84,15 +87,18 @@ def plugins_of(task: str, settings: TaskSettings, networks: Iterable[str]) -> di
     used = [("tasks", task)]
     used += [("networks", f"{family}.{name}") for name in networks]
     used += [("losses", f"{family}.{name}") for name in settings.losses]
-    found = (_entries(group).get(name) for group, name in used)
-    dists = (entry.dist for entry in found if entry is not None and entry.dist is not None)
-    return {dist.name: dist.version for dist in dists if dist.name != OURS}
+    found = (entry for group, name in used for entry in _entries(group).get(name, ()))
+    return {
+        entry.dist.name: entry.dist.version
+        for entry in found
+        if entry.dist is not None and entry.dist.name != OURS
+    }
 
 
 def plugin_entries() -> list[EntryPoint]:
     """Return all entries that other distributions declare."""
     groups = ("tasks", "networks", "losses")
-    entries = (entry for group in groups for entry in _entries(group).values())
+    entries = (entry for group in groups for same in _entries(group).values() for entry in same)
     return [entry for entry in entries if entry.dist is not None and entry.dist.name != OURS]
 
 
@@ -102,17 +108,21 @@ def origin_of(entry: EntryPoint) -> str:
 
 
 @cache
-def _entries(group: str) -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
+def _entries(group: str) -> dict[str, tuple[EntryPoint, ...]]:
+    """Return name → the entries that declare it: one, unless two packages take the same name."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=f"{OURS}.{group}"):
-        if entry.name in found and found[entry.name].value != entry.value:
-            both = f"{origin_of(found[entry.name])} and {origin_of(entry)}"
-            raise ConfigError(f"{group}: {entry.name} is declared by {both}; uninstall one of them")
-        found[entry.name] = entry
+        same = found.get(entry.name, ())
+        if entry.value not in {one.value for one in same}:
+            found[entry.name] = (*same, entry)
     return found
 
 
-def _load_entry(what: str, entry: EntryPoint) -> Any:
+def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
+    entry, *others = entries
+    if others:  # whoever asks for another name is not stopped
+        both = " and ".join(map(origin_of, entries))
+        raise ConfigError(f"{what} is declared by {both}; uninstall one of them")
     try:
         return entry.load()
     except Exception as error:

@@ -130,7 +130,13 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         image_shape=store.image_shape,
         splits_hash=splits_hash(splits),
         code_version=__version__,
-        plugins=plugins_of(recipe.task, recipe.method, map(network_of, recipe.models)),
+        plugins={
+            name: version
+            for one in variants
+            for name, version in plugins_of(
+                one.task, one.method, map(network_of, one.models)
+            ).items()
+        },
         members=members,
     )
     return plan, splits

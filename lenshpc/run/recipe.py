@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SerializeAsAny,
     ValidationInfo,
@@ -26,7 +24,8 @@ from lenshpc.registry import (
     is_kept_file,
     task_names,
 )
-from lenshpc.run.augmentations import D4, Augmentation, Flips
+from lenshpc.run.augmentations import D4, Flips
+from lenshpc.run.sections import Data, Resources, Train
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
@@ -35,117 +34,6 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
 VARIED = ("method.", "train.", "data.")
 # A network's name, or FILE.py:NAME, or what a Plan has of that; then a variant's name.
 MODEL = r"([A-Za-z0-9_.]+(@[0-9a-f]+)?|[^+\n]+\.py:[A-Za-z_]\w*)(\+[A-Za-z0-9_]+)?"
-
-
-class Data(Frozen):
-    """How images reach the network."""
-
-    crop: PositiveInt | None = Field(
-        default=None, description="side in pixels of the middle of each image, all that is used"
-    )
-    image_size: PositiveInt | None = Field(
-        default=None, description="side in pixels after resizing; the store's own when absent"
-    )
-    stretch: Literal["none", "sqrt", "asinh", "log"] = Field(
-        default="none", description="of the pixels, before they are normalised"
-    )
-    normalise: Literal["fold", "imagenet", "image", "none"] = Field(
-        default="fold", description="fold: mean and std of the fold's own training rows"
-    )
-    grey_to_rgb: bool = Field(default=False, description="hand one channel to networks as three")
-    augment: tuple[Augmentation, ...] = (D4(),)
-    augment_minority: tuple[Augmentation, ...] = Field(
-        default=(), description="further steps for all classes but the largest"
-    )
-    loading: Literal["auto", "resident", "stream"] = Field(
-        default="auto", description="resident: held in RAM or on the GPU; stream: read in blocks"
-    )
-    sampling: Literal["natural", "balanced"] = Field(
-        default="natural", description="balanced: an epoch draws the classes equally often"
-    )
-    label_fraction: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="part of each class's training rows that is used"
-    )
-
-    def in_memory(
-        self, image_shape: tuple[int, int, int], dtype: str
-    ) -> tuple[tuple[int, int, int], str]:
-        """Return the (C, H, W) and dtype in which a store's images are held.
-
-        They are cropped, then resized. Whole bytes stay bytes unless they are resized; all else is
-        the float32 that models see.
-        """
-        channels, *sides = image_shape
-        if self.crop:
-            sides = [self.crop] * 2
-        wanted = [self.image_size] * 2 if self.image_size else sides
-        held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
-        return (channels, wanted[0], wanted[1]), held
-
-    def zoom(self, image_shape: tuple[int, int, int]) -> float:
-        """Return the side of a pixel that models see, in pixels of a store's square images."""
-        side = self.crop or image_shape[1]
-        return side / (self.image_size or side)
-
-    def model_shape(self, held_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the (C, H, W) that networks see of images held as `held_shape`."""
-        channels, height, width = held_shape
-        return (3 if self.grey_to_rgb else channels), height, width
-
-
-class Train(Frozen):
-    """How a member is trained."""
-
-    epochs: PositiveInt = 15
-    batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 1e-4
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="factor of lr from each layer of the encoder to the one below"
-    )
-    scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_epochs: NonNegativeInt = 0
-    plateau_patience: PositiveInt = 2
-    patience: PositiveInt | None = Field(default=None, description="early stopping, in epochs")
-    monitor: str | None = Field(
-        default=None, description="validation metric that picks the epoch; the task's own if absent"
-    )
-    clip_norm: NonNegativeFloat = Field(default=0.0, description="0 does not clip")
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="of a moving average of the weights, used in their place; 0: none"
-    )
-    precision: Literal["fp32", "bf16"] = "fp32"
-    strategy: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
-    zero_stage: Literal[1, 2, 3] = 2
-
-
-class Requeues(Frozen):
-    """How often a member's job is sent again by itself, by what ended it."""
-
-    timeout: NonNegativeInt = 20
-    preemption: NonNegativeInt = 100
-    crash: NonNegativeInt = 2
-
-
-class Resources(Frozen):
-    """What one member asks of the cluster."""
-
-    nodes: PositiveInt = 1
-    gpus_per_node: PositiveInt = 1
-    cpus_per_gpu: PositiveInt = 4
-    mem_gb_per_gpu: PositiveFloat = 16.0
-    time_min: PositiveInt = 240
-    max_requeues: Requeues = Requeues()
-
-    @property
-    def signal_delay_s(self) -> int:
-        """Return how long before its time limit a member is told to save."""
-        return min(90, 15 * self.time_min)
-
-    @property
-    def world_size(self) -> int:
-        """Return the number of processes, one a GPU."""
-        return self.nodes * self.gpus_per_node
 
 
 class Recipe(Frozen):

@@ -8,7 +8,7 @@ from scipy import ndimage, stats
 from lenshpc.data.augment import Augmenter, on_cpu, on_device
 from lenshpc.data.draws import draw, standard_normal
 from lenshpc.run.augmentations import AUGMENTATIONS
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 
 SIDE = 48
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from lenshpc.data.augment import Augmenter
 from lenshpc.data.batches import BatchSource, Preparation, Targets
 from lenshpc.data.readers import InMemory
 from lenshpc.data.smote import SyntheticPairs
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 2, 8, 8)).astype(np.uint8)

@@ -14,7 +14,7 @@ from lenshpc.data.order import TrainingOrder, evaluation_batches
 from lenshpc.data.readers import InMemory, OnDevice, Streamed, ahead, open_reader
 from lenshpc.data.shared import open_shared_images
 from lenshpc.errors import DataError
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 from lenshpc.store import Pixels, StoreSpec, open_store
 from lenshpc.store.layout import shard_file
 

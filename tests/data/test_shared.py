@@ -16,14 +16,14 @@ import pytest
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.shared import open_shared_images
 from lenshpc.errors import DataError
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 
 USER = """
 import sys, time
 from pathlib import Path
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.shared import open_shared_images
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 from lenshpc.store import open_store
 
 with open_shared_images(Decoded(open_store(Path(sys.argv[1])), Data())) as images:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lenshpc.engine.strategy import make_average
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 
 
 def test_average_is_the_closed_form_of_its_decays(seeded):

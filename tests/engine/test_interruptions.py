@@ -15,7 +15,7 @@ from lenshpc.files import sha256
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.recipe import Resources
+from lenshpc.run.sections import Resources
 from lenshpc.store import Store
 
 Ranks = list[subprocess.Popen[str]]

@@ -8,7 +8,7 @@ import pytest
 from lenshpc.launch.requeue import RequeueDecision, decide, main
 from lenshpc.launch.sites import Site
 from lenshpc.run.attempts import Attempts, Event, read_events
-from lenshpc.run.recipe import Requeues
+from lenshpc.run.sections import Requeues
 from lenshpc.store import Store
 
 BUDGETS = Requeues(timeout=2, preemption=3, crash=1)

@@ -9,7 +9,7 @@ from lenshpc.errors import ConfigError
 from lenshpc.models.encoder import VitEncoder, encoder_of, layer_factors, positions
 from lenshpc.models.importing import timm_module
 from lenshpc.models.vit import Vit
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.foundation.networks import MaskedAutoencoder, fill_smoothly, fill_with_mean
 from lenshpc.tasks.foundation.settings import Foundation
 from lenshpc.tasks.super_resolution.networks import SuperResolver, mae_sr

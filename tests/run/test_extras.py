@@ -31,7 +31,7 @@ AUGMENTS = """
 import numpy, torch
 from lenshpc.data.augment import Augmenter
 from lenshpc.errors import ConfigError
-from lenshpc.run.recipe import Data
+from lenshpc.run.sections import Data
 try:
     Augmenter(Data().augment, 0)(torch.zeros(2, 1, 8, 8), 0, numpy.arange(2))
 except ConfigError as error:

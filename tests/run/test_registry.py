@@ -17,7 +17,7 @@ from lenshpc import registry
 from lenshpc.config import locate
 from lenshpc.engine.load import load_model
 from lenshpc.errors import ConfigError, DataError
-from lenshpc.registry import build_component, kept_name, kept_path
+from lenshpc.registry import build_component, name_in_plan, path_in_run
 from lenshpc.run.planning import plan_run
 from lenshpc.run.recipe import load_recipe
 
@@ -42,7 +42,7 @@ def complaint(call, *arguments):
 
 
 def digest_of(path):
-    return kept_name("x", path.read_bytes())[2:]
+    return name_in_plan("x", path.read_bytes())[2:]
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ def test_file_without_the_class_is_refused_at_submission(spots, tmp_path, text, 
 
 def kept_file(code, text, name="MyNet"):
     """Keep a file as a run does; return what its class is called."""
-    known = kept_name(name, text.encode())
-    path = kept_path(code, known)
+    known = name_in_plan(name, text.encode())
+    path = path_in_run(code, known)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return known
@@ -106,14 +106,14 @@ def test_file_that_does_not_import_is_one_line_where_the_job_runs(spots, tmp_pat
     name = kept_file(tmp_path, "import nothing_of_that_name\nclass MyNet: ...\n")
     told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
     assert told == (
-        f"{kept_path(tmp_path, name)} does not import (ModuleNotFoundError: No module named "
+        f"{path_in_run(tmp_path, name)} does not import (ModuleNotFoundError: No module named "
         "'nothing_of_that_name'); mend it, and submit"
     )
 
 
 def test_kept_file_that_was_altered_or_removed_is_refused(spots, tmp_path):
     name = kept_file(tmp_path, NET.read_text())
-    path, spec = kept_path(tmp_path, name), spec_of(spots, tmp_path)
+    path, spec = path_in_run(tmp_path, name), spec_of(spots, tmp_path)
     path.write_text("class MyNet: ...\n")
     with pytest.raises(DataError, match=r"was altered after the run was submitted"):
         build_component("networks", spec, name)

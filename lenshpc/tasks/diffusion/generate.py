@@ -16,7 +16,7 @@ from lenshpc.engine.load import load_model, load_task
 from lenshpc.engine.strategy import autocast
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.diffusion.sampling import SeededNoise, slerp
 from lenshpc.tasks.diffusion.task import SAMPLES, Denoising
 

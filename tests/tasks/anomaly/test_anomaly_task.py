@@ -9,7 +9,7 @@ from lenshpc.engine.load import make_task
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import TaskSpec, component_names
 from lenshpc.run.networks import check_names
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.statistics.image_metrics import ssim
 from lenshpc.tasks.anomaly.settings import Anomaly as Settings
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.diffusion.feature_extractors import array_name, find_shipped
 from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion as Settings

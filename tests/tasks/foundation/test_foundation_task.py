@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from lenshpc.data.stretch import stretch, unstretch
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.foundation.settings import Foundation as Settings
 
 pytestmark = pytest.mark.usefixtures("seeded")

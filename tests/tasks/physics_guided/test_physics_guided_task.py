@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.physics_guided.lens_layer import LensRenderer
 from lenshpc.tasks.physics_guided.settings import PhysicsGuided as Settings
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from lenshpc.errors import ConfigError
 from lenshpc.registry import TaskSpec, build_component
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.super_resolution.networks import bicubic
 from lenshpc.tasks.super_resolution.settings import SuperResolution
 

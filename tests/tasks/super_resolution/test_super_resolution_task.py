@@ -9,7 +9,7 @@ from torch import nn
 from lenshpc.engine.load import make_task
 from lenshpc.errors import ConfigError
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.statistics.image_metrics import ssim
 from lenshpc.tasks.super_resolution.networks import bicubic
 from lenshpc.tasks.super_resolution.settings import SuperResolution as Settings

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from lenshpc.models.d4 import transform
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.classification.settings import Classification as Settings
 from lenshpc.tasks.supervised import losses
 from lenshpc.tasks.supervised.task import SupervisedTask

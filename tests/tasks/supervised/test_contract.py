@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, log_loss, r
 
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.classification.settings import Classification as Settings
 from lenshpc.tasks.physics_guided.settings import PhysicsGuided
 

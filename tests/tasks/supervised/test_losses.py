@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from lenshpc.registry import TaskSpec, build_component, component_names
-from lenshpc.run.recipe import Train
+from lenshpc.run.sections import Train
 from lenshpc.tasks.classification.settings import Classification
 from lenshpc.tasks.supervised import losses
 
