@@ -61,6 +61,8 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:bool", _truth_or_word)
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file."""
     try:
+        # _StrictLoader is a SafeLoader: a tag such as !!python/object is refused. It must stay one,
+        # since recipes and profiles are handed around.
         value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error

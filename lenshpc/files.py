@@ -16,9 +16,13 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 
     It lies beside `path` unless another place of the same file system is given.
     """
+    # The process id keeps two writers of one file apart; the dot and `.tmp` are what
+    # `remove_drafts` knows a killed writer's draft by.
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        # The bytes go to disk before the name does: else a power cut may leave the name on an empty
+        # file. The folder after it, since the rename lies in the folder.
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -35,6 +39,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
+        # A folder cannot be renamed over one that holds files, so the old one steps aside first.
+        # Two renames with nothing between them: a kill there leaves no folder at `path`, never half
+        # of one.
         if path.exists():
             path.rename(old)
         fresh.rename(path)
@@ -64,6 +71,7 @@ def flush(path: Path) -> None:
 
 def flush_tree(root: Path) -> None:
     """Make a folder and all that it holds survive a power cut."""
+    # Folders too: a name lies in its folder, and is lost with it.
     for path in [*root.rglob("*"), root]:
         flush(path)
 

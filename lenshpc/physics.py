@@ -64,6 +64,7 @@ def deflect_sie(
     x, y = rotate(x, y, angle)
     q = axis_ratio
     psi = _radius(q * x, y, q * softening)
+    # (1 - q)(1 + q) and not 1 - q²: the latter loses half its digits as q nears 1.
     f = ((1 - q) * (1 + q) + _ROUNDEST_SQUARED) ** 0.5
     strength = theta_e * q**0.5 / f
     functions = _functions(psi)
@@ -134,6 +135,7 @@ def sersic(
     b = sersic_b(index)
     x, y = rotate(x / radius, y / radius, angle)
     squared = axis_ratio * x**2 + y**2 / axis_ratio
+    # A power of 0 has no gradient at the centre.
     squared = squared + (softening**2 + _TINY_SQUARED) / radius**2
     profile = _functions(squared).exp(b - b * squared ** (0.5 / index))
     return profile / sersic_flux(radius, index)

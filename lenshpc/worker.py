@@ -27,6 +27,8 @@ def run_member(root: str, index: int) -> None:
     """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where it must stop."""
     from lenshpc.engine.signals import Signals, Stopped
 
+    # Before torch is imported by the lines below, which takes seconds: a signal in that time would
+    # end the process by its default, and the attempt would count as a crash.
     signals = Signals()
     from lenshpc.engine.lease import Superseded
     from lenshpc.engine.member import run_member as complete
@@ -34,6 +36,7 @@ def run_member(root: str, index: int) -> None:
     try:
         complete(RunPaths(Path(root)), index, signals)
     except Stopped as stopped:
+        # Not 0: the batch script asks whether to requeue only where srun has failed.
         raise SystemExit(os.EX_TEMPFAIL) from stopped
     except Superseded as superseded:
         # no failure: srun would end the step, and the later attempt's has the same name
@@ -85,6 +88,8 @@ def convert_share(folder: str, element: int, array_size: int, workers: int) -> N
     from lenshpc.store import open_draft
 
     draft = open_draft(Path(folder))
+    # By the number of the shard and not by its place among the missing ones: tasks look at
+    # different times, and two would write the same shard.
     mine = [shard for shard in draft.missing() if shard % array_size == element]
     convert_shards(draft, mine, workers=workers)
 
@@ -104,6 +109,7 @@ def draw_share(
     run = RunPaths(Path(root))
     plan = load_plan(run)
     samples = open_samples(run, plan.members[index], seed)
+    # By the shard's number, not its place in this list, which other tasks shorten meanwhile.
     mine = [shard for shard in samples.missing() if shard % array_size == element]
     if not mine:
         return

@@ -51,10 +51,14 @@ class Augmenter:
     def __call__(self, images: Tensor, epoch: int, visits: Visits) -> Tensor:
         """Return (B, C, H, W) float32 images as that epoch sees those visits."""
         height, width = images.shape[2:]
+        # Drawn from (seed, epoch, visit) alone: a generator kept here would tie the images to the
+        # number of ranks, to the batches before, and to interruptions.
         images = _apply(images, draw(self.steps, self.seed, epoch, visits, (height, width)))
         rare = self.is_rare[visits % len(self.is_rare)]
         if self.rare_steps and rare.any():
             steps = (*self.steps, *self.rare_steps)
+            # All steps are drawn and the first ones dropped: a step's numbers are told by its place
+            # in the list.
             drawn = draw(steps, self.seed, epoch, visits[rare], (height, width))
             which = torch.from_numpy(rare).to(images.device)
             images[which] = _apply(images[which], drawn[len(self.steps) :])
@@ -71,6 +75,7 @@ def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:
     """Return the images augmented one by one, by albumentations where it does not clip."""
     import cv2
 
+    # OpenCV's own threads would fight those of the other ranks on the node for cores.
     cv2.setNumThreads(0)
     batch = [np.ascontiguousarray(image) for image in images.permute(0, 2, 3, 1).numpy()]
     for what in drawn:
@@ -82,6 +87,7 @@ def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:
 @cache
 def _geometric() -> Any:
     """Return albumentations' functions of flips, turns and warps."""
+    # Must stand before the import, which reads it.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else its import asks the network
     with importing("albumentations"):
         from albumentations.augmentations.geometric import functional as geometric
@@ -106,6 +112,8 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
                 image,
                 np.vstack([what.matrices[index], [0, 0, 1]]),
                 interpolation=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                # Interpolation, border and inverse map are those of `_warped`: the two back ends
+                # must give the same images.
                 fill=0,
                 border_mode=cv2.BORDER_REFLECT_101,
                 output_shape=image.shape[:2],
@@ -114,6 +122,8 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
             kernel = what.kernels[index].astype(np.float32)
             return cv2.sepFilter2D(image, -1, kernel, kernel).reshape(image.shape)
         case AddedNoise():
+            # In the order (C, H, W), in which a GPU draws it, then turned to (H, W, C): else the
+            # noise would differ by device.
             field = standard_normal(what.keys[[index]], image.size, torch.device("cpu")).numpy()
             field = field.reshape(image.shape[2], *image.shape[:2]).transpose(1, 2, 0)
             return image + np.float32(what.stds[index]) * field
@@ -145,6 +155,7 @@ def on_device(images: Tensor, drawn: list[Drawn]) -> Tensor:
 
 def _column(values: npt.NDArray[np.float64], images: Tensor) -> Tensor:
     """Return one value an image, as (B, 1, 1, 1) on the device."""
+    # float32: a float64 factor would make the whole batch float64.
     return torch.from_numpy(values.astype(np.float32)).to(images.device)[:, None, None, None]
 
 
@@ -169,6 +180,7 @@ def _warp(images: Tensor, what: Warps) -> Tensor:
     matrices = torch.from_numpy(what.matrices.astype(np.float32)).to(images.device)
     old = torch.einsum("bij,hwj->bhwi", matrices, points)
     half = torch.tensor([width - 1, height - 1], device=images.device) / 2
+    # align_corners with reflection about the centres of edge pixels is OpenCV's BORDER_REFLECT_101.
     return functional.grid_sample(
         images, old / half - 1, padding_mode="reflection", align_corners=True
     )

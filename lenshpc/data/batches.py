@@ -37,12 +37,19 @@ class Preparation:
 
     def __call__(self, pixels: Tensor, scale: float) -> Tensor:
         """Return the images (B, C, H, W) of pixels that `scale` turns into the store's floats."""
+        # Stretched before it is normalised: the stretch is of pixels in the store's units, and mean
+        # and std are those of stretched pixels.
         if self.stretch != "none":
             pixels, scale = stretch(pixels.mul_(scale), self.stretch), 1.0
         if self.repeats > 1:
+            # A copy and not `expand`: what follows writes in place, and one channel would be
+            # written three times.
             pixels = pixels.repeat(1, self.repeats, 1, 1)
         if self.each_image:
+            # Before the subtraction, which overwrites the pixels.
             std, mean = torch.std_mean(pixels, dim=(2, 3), keepdim=True, correction=0)
+            # The least normal number: a constant image becomes 0, not NaN, and any other is not
+            # changed.
             return pixels.sub_(mean).div_(std.clamp(min=torch.finfo(std.dtype).tiny))
         return self._normalise(pixels, scale)
 
@@ -54,6 +61,8 @@ class Preparation:
             torch.from_numpy(values).to(images.device)[:, None, None]
             for values in (self.mean, self.std)
         )
+        # In place, which `Reader.read` promises to bear: its tensors are copies. Scale and std in
+        # one factor spare a pass over the pixels.
         return images.sub_(mean / scale).mul_(scale / std)
 
     @cached_property
@@ -90,8 +99,12 @@ class BatchSource:
 
         Of pairs there are targets; where rows are synthetic, partners and their weights.
         """
+        # A visit counts by all rows, synthetic ones included; its row is the remainder. Readers and
+        # labels take rows, augmentation takes visits.
         rows = [visits % len(self.labels) for visits in batches]
         firsts = [self.pairs.first(some) for some in rows]
+        # By the visits of the batch and not by the parents' rows: image, partner and target of a
+        # visit are turned alike.
         images = self._read(self.reader, firsts, self.preparation.scale, batches, augmenter, epoch)
         others = self._others(rows, batches, augmenter, epoch)
         for rows_B, image, other in zip(rows, images, others, strict=True):
@@ -145,5 +158,7 @@ class BatchSource:
         for visits, pixels in zip(batches, reader.read(rows), strict=True):
             images, left = pixels.float(), scale
             if augmenter is not None and augmenter.has_steps:
+                # Augmented in the store's units, before stretch and normalisation: noise and
+                # contrast are given in those units.
                 images, left = augmenter(images.mul_(scale), epoch, visits), 1.0
             yield self.preparation(images, left)

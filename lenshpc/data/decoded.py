@@ -93,9 +93,12 @@ class Decoded:
     def as_held(self, stored: npt.NDArray[Any]) -> Images:
         """Return stored images (n, C, H, W) cropped and resized, bytes or float32."""
         crop = self.settings.crop if self.array == "images" else None
+        # Cropped before it is resized: the crop is in pixels of the store, and what lies outside
+        # must not be averaged into the edge.
         part = stored if crop is None else middle(stored, crop)
         if self.dtype == np.uint8:
             return part
+        # Brought to floats before resizing: OpenCV would round bytes again.
         pixels = part.astype(np.float32, copy=False)
         if self._stored_scale != 1:
             pixels = pixels * np.float32(self._stored_scale)
@@ -113,6 +116,7 @@ def _resize(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArr
     if block.shape[2:] == sides:
         return block
     height, width = sides
+    # Area means keep the flux when an image shrinks; cubic splines would alias.
     how = cv2.INTER_AREA if height < block.shape[2] else cv2.INTER_CUBIC
     planes = [cv2.resize(p, (width, height), interpolation=how) for p in np.concatenate(block)]
     return np.stack(planes).reshape(*block.shape[:2], height, width)

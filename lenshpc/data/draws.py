@@ -87,6 +87,7 @@ class Chance:
 
     def uniform(self, number: int, low: float = 0.0, high: float = 1.0) -> Floats:
         """Return the `number`th draw (B,) of each image from [low, high)."""
+        # 53 bits, as many as a float64 holds: so never 1.0, and `integers` never gives `end`.
         part = _shift_right(_join_key(self.keys, number), 11) / 2**53
         return low + (high - low) * part
 
@@ -99,14 +100,19 @@ def draw(
     steps: Sequence[Augmentation], seed: int, epoch: int, visits: Visits, sides: tuple[int, int]
 ) -> list[Drawn]:
     """Return what each step does to each visit's image of (height, width)."""
+    # In this order, and each step by its place: another order gives all runs other images under the
+    # same fingerprint. Change it with the version of the package only.
     keys = _join_key(_join_key(_join_key(np.zeros(1, np.int64), seed), epoch), visits)
     return [_draw(step, Chance(_join_key(keys, place), sides)) for place, step in enumerate(steps)]
 
 
 def standard_normal(keys: Keys, num: int, device: torch.device) -> Tensor:
     """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device."""
+    # Integers wrap around alike on all devices; a generator of torch gives other numbers on a GPU
+    # than on a CPU.
     places = _mix(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
     bits = _mix(torch.from_numpy(keys).to(device)[:, None] ^ places)
+    # 24 bits, as many as a float32 holds, and plus one: the logarithm of 0 would be infinite noise.
     radius = torch.sqrt(-2 * torch.log(((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24))
     angle = (bits & 0xFFFFFF).float() * (2 * torch.pi / 2**24)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :num]
@@ -114,6 +120,7 @@ def standard_normal(keys: Keys, num: int, device: torch.device) -> Tensor:
 
 def _shift_right(values: Integers, num_bits: int) -> Integers:
     """Shift right without copying the sign."""
+    # int64 shifts drag the sign along, and torch has no unsigned shift: the mask takes it off.
     return values >> num_bits & ((1 << 64 - num_bits) - 1)
 
 
@@ -162,6 +169,7 @@ def _affine(step: Affine, chance: Chance) -> Warps:
     angle = chance.uniform(0, -limit, limit)
     zoom = chance.uniform(1, 1 - step.scale, 1 + step.scale)
     shifts = [chance.uniform(number, -step.shift, step.shift) for number in (2, 3)]
+    # The matrix leads from the new image to the old, hence divided by the zoom.
     cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
     return Warps(_about_centre(np.array([[cos, -sin], [sin, cos]]), shifts, chance.sides))
 
@@ -185,7 +193,9 @@ def _about_centre(linear: Floats, shifts: Sequence[Floats], sides: tuple[int, in
 
 
 def _psf_jitter(step: PsfJitter, chance: Chance) -> Blurs:
+    # A sigma of 0 would divide by 0; a thousandth of a pixel changes no image.
     sigma = np.maximum(chance.uniform(0, 0, step.sigma_px), 1e-3)[:, None]
+    # Of the largest sigma: all kernels of a batch have one length.
     reach = int(np.ceil(3 * step.sigma_px))
     kernels = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     return Blurs(kernels / kernels.sum(axis=1, keepdims=True))

@@ -46,6 +46,8 @@ class FoldData:
         self, epoch: int, *, rank: int, world_size: int, done: int
     ) -> Iterator[Batch]:
         """Yield this rank's share of each step of an epoch after the first `done`."""
+        # Resuming at a step is cutting the list: that rests on the whole epoch being computed from
+        # (seed, epoch), whatever was done.
         visits = self.training.batches(epoch, rank=rank, world_size=world_size)[done:]
         labelled = self.source.batches(visits, self.augmenter, epoch)
         if self.unlabelled is None:
@@ -66,10 +68,13 @@ def open_fold(
     """Yield the rows of a member's fold; the node's copy of the images is held meanwhile."""
     recipe, dev = plan.recipe_of(member), splits[splits["split"] == "dev"]
     settings = recipe.data
+    # The split's seed and not the member's: members of all seeds learn from the same part of the
+    # labels.
     kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
     rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
     with ExitStack() as held:
+        # Held until the member ends: the file is removed by the last process that lets go of it.
         reader = held.enter_context(open_reader(decoded, device))
         pairs, labels = _with_synthetic(recipe, member, store, rows, reader)
         training = TrainingOrder(
@@ -83,11 +88,15 @@ def open_fold(
         source = BatchSource(
             reader=reader,
             labels=labels,
+            # Of `rows`, this fold's genuine training rows: validation and test must not reach the
+            # normalisation.
             preparation=_preparation(decoded, reader, rows),
             device=device,
             pairs=pairs,
             targets=_targets(recipe, store, device, held),
         )
+        # By what is trained on, synthetic rows included, so that classes which SMOTE has filled up
+        # count as they are.
         common = np.bincount(labels[training.rows]).argmax()
         rare = (labels >= 0) & (labels != common)
         yield FoldData(
@@ -113,6 +122,8 @@ def _with_synthetic(
         (pixels,) = reader.read([some])
         return pixels.cpu().numpy().astype(np.float32)
 
+    # From the training rows of this fold alone: a parent in the validation fold would leak its
+    # pixels.
     pairs, made = synthesise(
         rows, labels[rows], read, settings, num_rows=store.num_rows, seed=member.seed
     )
@@ -151,6 +162,8 @@ def _build_unlabelled(
         return None
     order = UnlabelledOrder(
         rows=splits.loc[splits["split"] == "unlabelled", "row"].to_numpy(),
+        # As many as the labelled order counts by, or visits of the two would be taken apart
+        # differently.
         num_labels=num_labels,
         num_a_step=recipe.train.batch_size * consistency.ratio,
         seed=member.seed,

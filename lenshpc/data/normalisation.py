@@ -27,6 +27,8 @@ def normalisation(
         return np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     if settings.normalise != "fold":
         return np.zeros(num_channels, np.float32), np.ones(num_channels, np.float32)
+    # The store's moments are of whole, unstretched pixels; resizing alone is taken to leave them as
+    # they are.
     if settings.stretch == "none" and settings.crop is None:
         mean, std = channel_statistics(decoded.store.moments[training_rows])
     else:
@@ -39,9 +41,13 @@ def _statistics(
     decoded: Decoded, reader: ImageReader, rows: Rows
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Read the rows once; the store knows the moments of whole, unstretched images only."""
+    # Sorted, so that each chunk of a stream is decoded once, and the sums do not depend on the
+    # order of rows.
     blocks = np.split(np.sort(rows), range(BLOCK_ROWS, len(rows), BLOCK_ROWS))
     moments = []
     for pixels in reader.read(blocks):
+        # In float64 from here: mean square less squared mean loses all digits of a faint image in
+        # float32.
         values = stretch(pixels.float().mul_(decoded.scale), decoded.settings.stretch).double()
         moments.append(
             np.stack([values.mean((2, 3)).cpu(), values.square().mean((2, 3)).cpu()], axis=-1)
@@ -52,6 +58,8 @@ def _statistics(
 def in_units(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return images (B, C, H, W) without their normalisation, in float32."""
     means, stds = (torch.tensor(one, device=images.device).view(-1, 1, 1) for one in (mean, std))
+    # float32 before the product: in bfloat16 the errors that are measured would be smaller than its
+    # steps.
     return images.float() * stds + means
 
 

@@ -48,10 +48,14 @@ class TrainingOrder:
     def batches(self, epoch: int, *, rank: int, world_size: int) -> list[Visits]:
         """Return this rank's share of each step; the rest below a full step is left out."""
         visits = self.rows if self.sampling == "natural" else self._balance(epoch)
+        # Only whole steps: ranks with unequal shares would weigh their rows unequally in the mean
+        # gradient, or take another number of steps.
         kept, share = self.num_steps * self.batch_size, self.batch_size // world_size
         if self.window is None:
             # The ranks together see the same steps whatever their number.
             mixed = np.random.default_rng([self.seed, epoch]).permutation(visits)[:kept]
+            # Cut into steps first and dealt to ranks then: the other way round, a step would hold
+            # other rows for another number of ranks.
             return list(mixed.reshape(-1, self.batch_size)[:, rank::world_size])
         dealt = self._in_blocks(visits, epoch, self.window // WINDOW_BLOCKS)[:kept]
         mine = dealt.reshape(world_size, -1)[rank]
@@ -64,6 +68,8 @@ class TrainingOrder:
         """Return the visits with blocks of neighbouring rows in random order."""
         blocks = visits % len(self.labels) // block_rows
         places = np.random.default_rng([self.seed, epoch]).permutation(blocks.max() + 1)
+        # Stable: visits of a block keep their order, so neighbours stay together and each chunk is
+        # decoded once a window.
         return visits[np.argsort(places[blocks], kind="stable")]
 
     def _balance(self, epoch: int) -> Visits:
@@ -115,5 +121,6 @@ def evaluation_batches(rows: Rows, batch_size: int, *, rank: int, world_size: in
     Every rank gets equally many rows, the first ones repeated: under ZeRO-3 a forward pass is
     collective. Merging drops the repetitions.
     """
+    # Neighbouring rows to one rank, so that a stream decodes a chunk once.
     share = np.resize(rows, -(-len(rows) // world_size) * world_size).reshape(world_size, -1)[rank]
     return np.split(share, range(batch_size, len(share), batch_size))

@@ -52,6 +52,8 @@ def open_reader(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]
 def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> ImageReader:
     """Return a reader of images on the GPU if they leave half of it to the network, or in RAM."""
     images = held.enter_context(open_shared_images(decoded))
+    # This may differ by node: nothing below may depend on it but speed, so all readers give the
+    # same pixels for the same rows.
     room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 0
     fits = decoded.num_bytes <= room
     why = f"half of the GPU's free memory is {room / 1e9:.2f} GB" if room else "there is no GPU"
@@ -60,6 +62,7 @@ def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> ImageR
     if not fits:
         return InMemory(images, device)
     reader = OnDevice.copy(images, device)
+    # Only after the copy: the mapped file may be removed as soon as nobody holds its lock.
     held.close()  # the node's copy is not needed any more
     return reader
 
@@ -76,6 +79,7 @@ class OnDevice:
         dtype = getattr(torch, images.dtype.name)
         held = torch.empty(images.shape, dtype=dtype, device=device)
         for start in range(0, len(images), COPIED_ROWS):
+            # A copy: torch warns of a tensor on read-only memory, which a mapped file is.
             block = np.array(images[start : start + COPIED_ROWS])
             held[start : start + len(block)] = torch.from_numpy(block)
         return cls(held)
@@ -95,6 +99,8 @@ class InMemory:
 
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
+        # Indexing by an array copies. A slice would be a view of memory that all processes of the
+        # node share, and batches are overwritten.
         return _send((torch.from_numpy(self.images[rows]) for rows in batches), self.device)
 
 
@@ -115,12 +121,16 @@ class Streamed:
 
     def _pixels(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         windows = self._windows(batches)
+        # Twice: `_rows_to_hold` takes whole chunks up to that many rows.
         longest = 2 * max((sum(map(len, window)) for window in windows), default=0)
         # Used in turn: new memory for each window would cost as much as decoding it.
         held = [np.empty((longest, *self.decoded.shape), self.decoded.dtype) for _ in range(2)]
+        # One ahead, since there are two buffers: the window in use and the one being filled. A
+        # third in flight would overwrite the first while it is read.
         filled = ahead(map(self._fill, windows, cycle(held)), 1)
         for window, (rows, pixels) in zip(windows, filled, strict=True):
             for batch in window:
+                # A copy, as above: the buffer is filled anew while the batch is still in use.
                 yield torch.from_numpy(pixels[np.searchsorted(rows, batch)])
 
     def _windows(self, batches: Sequence[Rows]) -> list[Sequence[Rows]]:
@@ -147,9 +157,12 @@ class Streamed:
             for number, images in zip(some, read, strict=True):
                 if direct[number] is None:
                     inside = parts[number] - chunks[number] * chunk_rows
+                    # mode clip writes straight into `out`; the default checks first, by way of
+                    # another copy.
                     np.take(images, inside, axis=0, out=places[number], mode="clip")
 
         with ThreadPoolExecutor(NUM_THREADS) as pool:
+            # Consumed here: an error of a thread is raised only when its result is asked for.
             deque(pool.map(fill, np.array_split(np.arange(len(chunks)), NUM_THREADS)))
         return rows, held
 
@@ -172,6 +185,8 @@ def ahead(items: Iterator[Item], num_items: int) -> Iterator[Item]:
     nothing = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, items, nothing) for _ in range(num_items))
+        # One thread and not several: a generator must not be entered twice, and items keep their
+        # order.
         while (item := waiting.popleft().result()) is not nothing:
             waiting.append(pool.submit(next, items, nothing))
             yield item  # type: ignore[misc]  # the sentinel never gets here
@@ -182,5 +197,6 @@ def _send(pixels: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
     if device.type == "cpu":
         yield from pixels
         return
+    # Only pinned memory is copied while the GPU computes; from any other the copy waits in silence.
     for pinned in ahead((tensor.pin_memory() for tensor in pixels), 4):
         yield pinned.to(device, non_blocking=True)

@@ -33,6 +33,7 @@ RETRY_S = 0.01
 def open_shared_images(decoded: Decoded) -> Iterator[Images]:
     """Yield all images (N, C, H, W) of a store, mapped read-only; filled by whoever comes first."""
     path = _path(decoded)
+    # Before filling: what a killed process left takes the memory that this one needs.
     _remove_unused(path)
     try:
         descriptor = _lock_whole(path, decoded)
@@ -41,6 +42,7 @@ def open_shared_images(decoded: Decoded) -> Iterator[Images]:
             raise _no_space(path, decoded) from error
         raise _unusable(path, error.strerror or str(error)) from error
     try:
+        # Read-only: a stray write would change the images of all processes on the node.
         pages = mmap.mmap(descriptor, decoded.num_bytes, access=mmap.ACCESS_READ)
         yield np.frombuffer(pages, decoded.dtype).reshape(-1, *decoded.shape)
     finally:
@@ -50,6 +52,8 @@ def open_shared_images(decoded: Decoded) -> Iterator[Images]:
 def _path(decoded: Decoded) -> Path:
     """Return the file of this user, content, size, dtype and way of decoding."""
     content = (decoded.store.content_hash, decoded.array)
+    # All that decides a byte of the file; two stores or settings under one name would train on each
+    # other's images. The version, since decoding may change with it.
     facts = (content, decoded.settings.crop, decoded.shape, decoded.dtype.name, __version__)
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
     return Path(tempfile.gettempdir()) / f"{_prefix()}{digest}"
@@ -67,8 +71,12 @@ def _lock_whole(path: Path, decoded: Decoded) -> int:
             if _is_held_whole(path, descriptor, decoded):
                 return descriptor
         except BaseException:
+            # Interrupts too: a half-filled file must not stay under its name, nor the lock in a
+            # process that goes on.
             _remove_if_unused(path, descriptor)
             raise
+        # Which lets the lock go too. Anew from the open: the file under this name may be another
+        # one by now.
         os.close(descriptor)
         time.sleep(RETRY_S)
 
@@ -79,9 +87,13 @@ def _is_held_whole(path: Path, descriptor: int, decoded: Decoded) -> bool:
     Never waits for the exclusive lock: a user holds the shared one as long as it trains, perhaps
     waiting for us.
     """
+    # flock and no pid file: the kernel lets the lock go with its process, however that ends, and
+    # process ids come again.
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     if not _is_whole(descriptor, decoded):
         try:
+            # Changing the kind of a lock lets go of it for a moment: hence another look at the file
+            # below, and at its links at the end.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
@@ -93,6 +105,8 @@ def _is_held_whole(path: Path, descriptor: int, decoded: Decoded) -> bool:
 
 def _open_private(path: Path) -> int:
     """Return the file opened, made if need be; refuse one that another user could write."""
+    # TMPDIR is often /tmp: NOFOLLOW, the owner and the mode keep another user from handing us a
+    # file of theirs. CLOEXEC, since a child that inherits the descriptor would keep the lock.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     facts = os.fstat(descriptor)
@@ -123,13 +137,16 @@ def _is_whole(descriptor: int, decoded: Decoded) -> bool:
 
 def _fill(path: Path, descriptor: int, decoded: Decoded) -> None:
     """Write the images in order, then the trailer."""
+    # Whatever lies there is not whole; above all its trailer must go before the first new byte.
     os.ftruncate(descriptor, 0)
     if decoded.num_bytes > shutil.disk_usage(path.parent).free:
         raise _no_space(path, decoded)
     os.lseek(descriptor, 0, os.SEEK_SET)
+    # A duplicate shares the lock; closing the stream must not close the descriptor that holds it.
     with os.fdopen(os.dup(descriptor), "wb") as stream:
         for images in decoded.read_chunks(range(decoded.num_chunks)):
             stream.write(np.ascontiguousarray(images).data)
+        # Last: a file that ends with it is whole.
         stream.write(_trailer())
 
 
@@ -150,6 +167,7 @@ def _remove_if_unused(path: Path, descriptor: int) -> None:
         return
     else:
         facts = os.fstat(descriptor)
+        # The same file, not only the same name: somebody may have removed ours and made another.
         if path.exists() and os.path.samestat(path.lstat(), facts):
             path.unlink()
     finally:

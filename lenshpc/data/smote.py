@@ -43,6 +43,7 @@ class SyntheticPairs:
 
     def mix(self, rows: Rows) -> Floats:
         """Return the second parents' weights; 0 for genuine rows."""
+        # 0 for genuine rows, so that mixing leaves their pixels bit for bit.
         weights = np.zeros(len(rows), np.float32)
         made = self._is_synthetic(rows)
         weights[made] = self.weights[rows[made] - self.num_rows]
@@ -88,6 +89,8 @@ def synthesise(
     wanted = _target_counts(labels, settings.ratio)
     if not wanted:
         return replace(NO_PAIRS, num_rows=num_rows), np.zeros(0, np.int64)
+    # Only rare rows have components: the others take part as empty lines, for SMOTE to know how
+    # many they are.
     rare = np.isin(labels, list(wanted))
     order = np.argsort(~rare, kind="stable")  # rare rows first: the others' lines stay empty
     components = csr_array(_components(read(rows[rare]).reshape(rare.sum(), -1), seed))
@@ -97,6 +100,7 @@ def synthesise(
     sampler = SMOTE(
         sampling_strategy=wanted,
         k_neighbors=min(settings.neighbours, fewest - 1),
+        # The member's: the pairs are equal on all ranks and in every attempt, and need no file.
         random_state=seed,
     )
     mixed, mixed_labels = sampler.fit_resample(lines, labels[order])
@@ -123,6 +127,7 @@ def _components(pixels: Floats, seed: int) -> Floats:
 def _pairs(mixtures: Any, rows: Rows, num_rows: int) -> SyntheticPairs:
     """Read the parents and their weights from lines with one or two entries."""
     lines = mixtures.tocsr()
+    # A weight of exactly 0 leaves one entry: first and second parent are then the same line.
     lines.eliminate_zeros()
     starts, ends = lines.indptr[:-1], lines.indptr[1:] - 1
     return SyntheticPairs(

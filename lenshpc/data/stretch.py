@@ -21,6 +21,8 @@ def stretch(pixels: Tensor, kind: str) -> Tensor:
         case "asinh":
             return (pixels / SOFTENING).asinh() / math.asinh(1 / SOFTENING)
         case "log":
+            # log1p, and expm1 on the way back: faint pixels are near 0, where log(1 + x) has few
+            # digits.
             return (pixels.clamp(min=0) / SOFTENING).log1p() / math.log1p(1 / SOFTENING)
         case _:
             raise ValueError(f"no stretch is named {kind!r}")

@@ -74,27 +74,39 @@ class Checkpoints:
         self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: MemberProgress
     ) -> None:
         """Write the state, and the weights after an epoch that is the best; remove older ones."""
+        # All ranks come here with the same progress, since they measured the same merged rows: so
+        # all return below, or none does.
         final = self._folder / _name(progress)
         if final == self._newest:  # nothing was done since
             return
         draft = final.with_name(f".{final.name}.{self._lease.attempt}")
         if distributed.rank() == 0:
             self._lease.check()
+            # No rank may write before this is done, nor rank 0 publish before all have written:
+            # hence the barriers on both sides of `strategy.save`.
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
         distributed.barrier()
+        # Every rank, never rank 0 alone: DeepSpeed writes a part a rank, and has barriers inside.
         strategy.save(draft)
         torch.save(_rank_state(strategy, loss_sum), draft / _rank_file())
         is_best = progress.epochs_since_best == 0 and progress.begun is None
+        # Collective under ZeRO-3, which gathers the shares; so it stands outside of the branch for
+        # rank 0. `is_best` is equal on all ranks.
         weights = strategy.weights() if is_best else {}
         distributed.barrier()
         if distributed.rank() == 0:
             self._lease.check()
+            # Before the checkpoint that names this epoch as the best is published: killed between
+            # the two, the epoch is repeated and the weights are written over. In the other order a
+            # checkpoint would name weights that are not there.
             if weights:
                 _save_weights(weights, self.best(progress))
             torch.save(schedule.state_dict(), draft / "schedule.pt")
             write_json(draft / "progress.json", progress.model_dump(mode="json"))
             _publish(draft, final)
+            # Only now: until the rename is on disk the older checkpoint is all that a killed run
+            # has.
             self._remove_all_but(final, self.best(progress))
         self._newest = final
         distributed.barrier()
@@ -106,6 +118,8 @@ class Checkpoints:
         latest = self._latest()
         if latest is None:
             return start
+        # Read by every rank, and compared before any state is loaded: ranks of another number have
+        # other shares of the optimiser and of each batch.
         progress = validate(MemberProgress, read_json(latest / "progress.json"), str(latest))
         found = (progress.fingerprint, progress.world_size)
         if found != (start.fingerprint, start.world_size):
@@ -115,7 +129,9 @@ class Checkpoints:
             )
         self._newest = latest
         strategy.load(latest)
+        # After the optimiser, whose state brings learning rates of its own.
         schedule.load_state_dict(torch.load(latest / "schedule.pt", weights_only=True))
+        # The random state last: what is built or loaded before may draw from it.
         _restore_rank_state(latest / _rank_file(), strategy, loss_sum)
         return progress
 
@@ -126,6 +142,8 @@ class Checkpoints:
         """
         if distributed.rank() == 0:
             self._lease.check()
+            # Absent where an earlier call was cut short after the rename: the weights are at the
+            # target by then, and only the checkpoints are left to remove.
             if self.best(progress).is_file():
                 self.best(progress).replace(target)
                 flush(target.parent)
@@ -144,6 +162,9 @@ class Checkpoints:
         """Return the newest whole checkpoint; rank 0 looks, for all to agree."""
         found = ""
         if distributed.rank() == 0:
+            # Drafts begin with a dot, so the pattern never finds one. Only rank 0 looks: a network
+            # file system may show ranks on other nodes an older list, and they would resume
+            # elsewhere.
             found = max((str(path) for path in self._folder.glob("epoch-*")), default="")
         agreed = distributed.broadcast_text(found)
         return Path(agreed) if agreed else None
@@ -155,6 +176,7 @@ def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def _publish(draft: Path, final: Path) -> None:
+    # All bytes on disk before the name that makes them count.
     flush_tree(draft)
     draft.rename(final)
     flush(final.parent)
@@ -173,6 +195,8 @@ def _rank_file() -> str:
 def _rank_state(strategy: Strategy, loss_sum: Tensor) -> dict[str, Any]:
     # batch-norm statistics differ by rank within an epoch
     state = {
+        # All that training draws from while it runs; numpy and `random` are not here, since nothing
+        # draws from their global state.
         "cpu": torch.get_rng_state(),
         "buffers": dict(strategy.module.named_buffers()),
         "loss_sum": loss_sum,
@@ -183,9 +207,12 @@ def _rank_state(strategy: Strategy, loss_sum: Tensor) -> dict[str, Any]:
 
 
 def _restore_rank_state(path: Path, strategy: Strategy, loss_sum: Tensor) -> None:
+    # weights_only: a checkpoint is data, and a pickle could run code. On the CPU, since random
+    # states are refused elsewhere.
     state = torch.load(path, map_location="cpu", weights_only=True)
     torch.set_rng_state(state["cpu"])
     for name, buffer in strategy.module.named_buffers():
+        # In place: the module, DDP and DeepSpeed hold these very tensors.
         buffer.copy_(state["buffers"][name])
     loss_sum.copy_(state["loss_sum"])
     if "cuda" in state:

@@ -74,6 +74,8 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Process:
 
 def _from_slurm(environment: Mapping[str, str]) -> Process:
     nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    # All ranks of a member must find the same port without talking to each other, and two members
+    # on one node different ones.
     number = int(environment["SLURM_JOB_ID"])  # differs between the elements of an array
     array = environment.get("SLURM_ARRAY_JOB_ID")
     return Process(
@@ -106,6 +108,8 @@ def first_host(nodelist: str) -> str:
 
 def start(process: Process, expected: int) -> None:
     """Join the process group: NCCL on GPUs, gloo on CPUs; without GPUs one thread a process."""
+    # Every rank sees this and stops: with fewer ranks than planned each would train on a larger
+    # share of the batch, under the same fingerprint.
     if process.world_size != expected:
         raise ConfigError(
             f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
@@ -121,8 +125,12 @@ def start(process: Process, expected: int) -> None:
     )
     if process.device.type == "cpu":
         torch.set_num_threads(1)
+        # gloo: NCCL needs a GPU. One thread a rank, since the ranks share the cores and sums in
+        # another number of threads are other sums.
         dist.init_process_group("gloo")
     else:
+        # Before the group is made: NCCL binds to the current device, and all ranks would meet on
+        # GPU 0.
         torch.cuda.set_device(process.device)
         # gloo carries what the CPUs agree upon while the GPUs compute
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=process.device)
@@ -156,6 +164,8 @@ def broadcast_text(text: str) -> str:
 def broadcast_buffers(module: torch.nn.Module) -> None:
     """Give every rank the buffers of rank 0: batch-norm statistics drift apart in training."""
     if dist.is_initialized():
+        # The same number of calls on each rank: the modules are equal, so nothing may be skipped by
+        # value.
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
@@ -174,6 +184,8 @@ class RankMaximum:
         """Return the largest number of the call before; this call's on a lone process."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return number
+        # Asked on every call and answered at the next, on all ranks alike: a rank that returns
+        # early leaves the others waiting for its number, and they stop after different steps.
         before, self._asked = self._asked, _reduce_max(number)
         answer = _answer(before) if before else 0
         if answer:
@@ -196,6 +208,7 @@ def mean_over_ranks(value: torch.Tensor) -> float:
     """Return the mean of a scalar over the ranks."""
     if not dist.is_initialized():
         return float(value)
+    # Overwrites `value` with the sum: give it a tensor that is not needed again.
     dist.all_reduce(value)
     return float(value) / dist.get_world_size()
 
@@ -203,6 +216,8 @@ def mean_over_ranks(value: torch.Tensor) -> float:
 def gather_rows(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
     """Return all ranks' equally long columns merged by `row`: each row once, ascending."""
     merged = {key: _gather(column).cpu().numpy() for key, column in values.items()}
+    # By row, since the ranks' parts come in the order of ranks: only so do metrics not depend on
+    # their number. It also drops the rows that pad the last batches.
     _, first = np.unique(merged["row"], return_index=True)
     return {key: column[first] for key, column in merged.items()}
 
@@ -210,6 +225,8 @@ def gather_rows(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any
 def _gather(column: torch.Tensor) -> torch.Tensor:
     if not dist.is_initialized():
         return column
+    # all_gather wants equally long columns and the same order of calls on all ranks;
+    # `evaluation_batches` sees to the first, the task's fixed order of keys to the second.
     parts = [torch.empty_like(column) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, column.contiguous())
     return torch.cat(parts)

@@ -31,16 +31,21 @@ class Lease:
         What goes wrong inside counts for nothing once a later attempt has taken it over.
         """
         if distributed.rank() == 0:
+            # One whole-file rename: an older attempt reads the old name or the new one. The barrier
+            # keeps other ranks from writing before the member is ours.
             write_text(self.owner, self.attempt)
         distributed.barrier()
         try:
             yield
         except Exception:
+            # When rank 0 of a superseded attempt leaves, the others fail in a collective call; this
+            # makes that the same quiet end, instead of an error that would be requeued.
             self.check()
             raise
 
     def check(self) -> None:
         """Raise Superseded where a later attempt has taken the member over."""
+        # Read anew each time, never kept: what it asks is whether somebody wrote it since.
         owner = self.owner.read_text(encoding="utf-8")
         if owner != self.attempt:
             raise Superseded(f"attempt {owner} has taken over from {self.attempt}")

@@ -35,6 +35,7 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"{resume_command(paths)}"
         )
     model = load_task(plan, paths, one).build_model(one.network)
+    # Strict, and from safetensors, which cannot run code as a pickle can.
     model.load_state_dict(read_weights(files.weights))
     return model.eval()
 
@@ -70,6 +71,8 @@ def _spec(plan: Plan, run: RunPaths, member: Member) -> TaskSpec:
         settings=settings,
         train=recipe.train,
         classes=plan.classes,
+        # Inference needs no class weights; `for_inference` has put them to none, for they would be
+        # divided by these zeros.
         class_counts=(0,) * len(plan.classes),
         image_shape=recipe.data.model_shape(held),
         target_shape=open_store(plan.store).target_shape if settings.needs_targets else None,

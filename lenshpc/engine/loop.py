@@ -63,20 +63,29 @@ class Loop:
 
     def run(self, start: MemberProgress) -> MemberProgress:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
+        # It restores the random state too: nothing may draw between here and the first step, or a
+        # resumed run would differ from an undisturbed one.
         progress = self.checkpoints.load(self.strategy, self.schedule, self._loss_sum, start)
+        # Also at the start: a run killed after its last checkpoint and before its metrics finds
+        # them written here, from the checkpoint's history.
         self.on_save(progress)
         while not self._is_finished(progress):
             progress = self._epoch(progress)
             self._save(progress)
+            # After the save, without one of its own: the checkpoint of this epoch is on disk.
+            # Collective, hence not inside any branch that ranks may decide differently.
             self.stop.check()
         return progress
 
     @cached_property
     def _loss_sum(self) -> Tensor:
         """Return the sum of this rank's losses over the steps of the epoch."""
+        # float64, since an epoch may add a hundred thousand float32 losses; on the device, so that
+        # a step need not wait for its loss.
         return torch.zeros((), dtype=torch.float64, device=self.process.device)
 
     def _save(self, progress: MemberProgress) -> None:
+        # The checkpoint first: what `on_save` tells of must be there to go on from.
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
         self.on_save(progress)
 
@@ -97,10 +106,16 @@ class Loop:
 
         train_loss = self._train_epoch(epoch, begun.steps, save)
         trained_s = begun.seconds + time.monotonic() - began
+        # Collective, before any rank predicts: ranks that validate with statistics of their own
+        # would merge rows of different networks. Also before the save, so that the best weights are
+        # what was measured.
         for module in (self.strategy.module, self.strategy.average):
             if module is not None:
                 distributed.broadcast_buffers(module)
+        # Stopped here, the epoch's steps are all taken: the checkpoint lies within the epoch, at
+        # its last step, and resuming takes none and validates again.
         metrics = self._validate(lambda: save(self.data.training.num_steps))
+        # All ranks have the same loss, and so lower their learning rates together.
         self.schedule.after_epoch(metrics["loss"])
         line = {
             "epoch": epoch,
@@ -114,6 +129,8 @@ class Loop:
 
     def _train_epoch(self, epoch: int, done: int, save: Callable[[int], None]) -> float:
         """Take the steps after the first `done`; return the epoch's mean loss over all ranks."""
+        # Not when resuming within the epoch: `load` has brought back the sum over the steps that
+        # were taken.
         if done == 0:
             self._loss_sum.zero_()
         num_steps = self.data.training.num_steps
@@ -122,9 +139,15 @@ class Loop:
         )
         for steps, batch in enumerate(left, start=done + 1):
             part = (epoch + (steps - 1) / num_steps) / self.train.epochs
+            # In place: the checkpoint restores into this tensor. No `.item()`, which would wait for
+            # the GPU at every step.
             self._loss_sum.add_(self.strategy.step({**batch, "progress": torch.tensor(part)}))
             self.schedule.after_step()
+            # After the step and its schedule, so that a checkpoint here counts whole steps. Every
+            # rank calls it once a step; all have equally many.
             self.stop.check(partial(save, steps))
+        # The quotient is a new tensor: the mean is reduced in place, and the sum itself may still
+        # be saved. The loss is judged after the reduction, for all ranks to raise together.
         loss = distributed.mean_over_ranks(self._loss_sum / num_steps)
         if not math.isfinite(loss):
             raise LensHpcError(
@@ -135,6 +158,8 @@ class Loop:
 
     def _validate(self, save: Callable[[], None]) -> dict[str, float]:
         def predict(batch: Batch) -> dict[str, Tensor]:
+            # Before the batch is predicted, on all ranks equally often: they have equally many
+            # batches.
             self.stop.check(save)
             return self.strategy.predict(batch)
 
@@ -150,6 +175,8 @@ def predict_rows(
     batches = evaluation_batches(
         rows, EVALUATION_BATCH, rank=process.rank, world_size=process.world_size
     )
+    # Every rank predicts and gathers, also where rank 0 alone writes: under ZeRO-3 a forward pass
+    # is collective, and so is the gathering.
     parts = [{"row": batch["row"], **predict(batch)} for batch in data.source.batches(batches)]
     return distributed.gather_rows({key: torch.cat([p[key] for p in parts]) for key in parts[0]})
 
@@ -163,6 +190,8 @@ def _extend(
     """Return the progress after one more epoch, with its line and perhaps a new best."""
     metric = line[f"val_{monitor}"]
     best = progress.best_metric
+    # Strictly better: of equal epochs the first is kept, whose weights are already on disk. A NaN
+    # is never better.
     better = best is None or sign * metric > sign * best
     mark = {"best_epoch": progress.epochs_done, "best_metric": metric} if better else {}
     return progress.model_copy(update={"history": (*progress.history, line), "begun": None, **mark})

@@ -53,8 +53,12 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
         work = MemberWork(run, plan, plan.members[index], process, signals)
         if not is_done(work.paths, plan.fingerprint(), verify=True):
             work.paths.root.mkdir(parents=True, exist_ok=True)
+            # `noted` is the outer one: what `taken` turns into Superseded must not be noted as a
+            # failure, after which the job would never be requeued.
             with work.record_attempt(), work.lease.hold():
                 work.complete()
+        # All ranks meet here, done or not, so that none takes the group down while rank 0 still
+        # writes the mark.
         distributed.barrier()
     finally:
         distributed.stop()
@@ -108,7 +112,11 @@ class MemberWork:
     def complete(self) -> None:
         """Train, predict and, last, write the mark of completeness."""
         if self.process.is_main:
+            # After the claim is taken: until then the drafts may be those of an attempt that still
+            # writes.
             remove_drafts(self.paths.root)
+        # Read, never cut here: the members of an array would race, and folds belong to the
+        # fingerprint.
         splits = load_splits(self.run, self.plan)
         store, device = open_planned_store(self.plan), self.process.device
         with open_fold(self.plan, self.member, splits, store, device) as data:
@@ -116,6 +124,8 @@ class MemberWork:
             progress = self._train(task, data)
             self._predict(task, data)
             preparation = data.source.preparation
+        # Last of all, and after a look at the owner: whatever `done.json` lists must be in its
+        # final place, since nobody looks again.
         if self.process.is_main:
             self.lease.check()
             self._mark_done(progress, preparation)
@@ -127,10 +137,15 @@ class MemberWork:
             progress = self._loop(task, data, checkpoints).run(self._start())
             if self.process.is_main:
                 self.lease.check()
+                # Written after `metrics.jsonl` and before the weights move: from here on training
+                # is not repeated, and the hash is what tells the weights on either side of the
+                # rename.
                 digest = sha256(checkpoints.best(progress))
                 ended = progress.model_copy(update={"weights_sha256": digest})
                 write_json(self.paths.progress, ended.model_dump(mode="json"))
             distributed.barrier()
+        # From the file and on every rank, so that a member whose training ended in an earlier
+        # attempt goes on from the same facts. The barrier before has rank 0 finish writing it.
         progress = self._read_progress()
         checkpoints.publish_best(progress, self.paths.weights)
         return progress
@@ -140,12 +155,16 @@ class MemberWork:
 
     def _is_trained(self, checkpoints: Checkpoints) -> bool:
         """Say whether training has ended and its weights are there, unaltered; rank 0 looks."""
+        # Rank 0 decides for all: a rank that saw another state of the file system would enter the
+        # collective calls of training alone, and wait for ever.
         trained = False
         if self.process.is_main and self.paths.progress.is_file():
             ended = self._read_progress()
             there = [
                 path for path in (checkpoints.best(ended), self.paths.weights) if path.exists()
             ]
+            # By content: weights that were altered since are trained again from epoch 0, as the
+            # checkpoints are gone.
             trained = bool(there) and sha256(there[0]) == ended.weights_sha256
         return distributed.broadcast_text(str(trained)) == "True"
 
@@ -156,9 +175,15 @@ class MemberWork:
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
         train = self.recipe.train
+        # The same seed on all ranks while the network is made: under ZeRO the moving average copies
+        # each rank's own weights, before those of rank 0 are dealt out.
         torch.manual_seed(self.member.seed)
         model = task.build_model(self.member.network)
+        # After the network is made, whose draws are then the same with and without pre-training;
+        # before the strategy, since the optimiser and the average copy the weights.
         start_from(model, self.recipe, self.member)
+        # Again, and by rank: with one seed all ranks would drop the same units and mix the same
+        # images.
         torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
         chosen = strategy.choose(self.recipe, task, model, self.process)
         return Loop(
@@ -178,6 +203,7 @@ class MemberWork:
         """Write what `status` and the report read: the history, and where the member stands."""
         if not self.process.is_main:
             return
+        # A superseded attempt must not overwrite the history of the one that trains now.
         self.lease.check()
         lines = [json.dumps(line) for line in progress.history]
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
@@ -192,16 +218,23 @@ class MemberWork:
             "updated": time.time(),
         }
         write_json(self.paths.state, state)
+        # Last: whether a restart has made progress is told by this line, so what it tells of must
+        # be on disk.
         self._note("saved", place=progress.place)
 
     def _predict(self, task: Task, data: FoldData) -> None:
         """Predict with the best weights in a plain model, whatever strategy trained them."""
         model = task.build_model(self.member.network)
+        # From the file and not from memory: an attempt that only predicts must give the same rows
+        # as one that has just trained.
         model.load_state_dict(load_file(self.paths.weights))
         model.to(self.process.device).eval()
+        # A new agreement: the one of training may still hold an answer that belongs to it.
         stop = Stop(signals=self.signals)
 
         def infer(batch: Batch) -> dict[str, torch.Tensor]:
+            # Nothing to save: predictions are made again from the weights. Collective, so before
+            # every batch on every rank.
             stop.check()
             on_device = strategy.on_device(batch, self.process.device)
             with torch.no_grad(), strategy.autocast(self.recipe.train, self.process.device):
@@ -222,6 +255,8 @@ class MemberWork:
             "device": distributed.device_name(self.process.device),
             "strategy": self.recipe.strategy,
         }
+        # All that others read is hashed; a file left out here could be lost or altered, and the
+        # gate would let the member through.
         arrays = sorted(path for path in self.paths.arrays.rglob("*") if path.is_file())
         outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics, *arrays)
         mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
@@ -230,6 +265,8 @@ class MemberWork:
 def build_task(run: RunPaths, plan: Plan, member: Member, store: Store, data: FoldData) -> Task:
     """Return the task of a member's recipe for the rows of its fold."""
     recipe, preparation = plan.recipe_of(member), data.source.preparation
+    # Of the training rows alone, synthetic ones included: class weights must not know how
+    # validation is made up.
     labels = data.training.labels[data.training.rows]
     held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
     spec = TaskSpec(

@@ -37,6 +37,8 @@ def write_predictions(
     scored = data.scored
     draft = paths.arrays.with_name(f".{paths.arrays.name}.{lease.attempt}.tmp")
     tables = []
+    # All ranks go through the blocks together, since `predict_rows` gathers; only what is done with
+    # the rows is rank 0's.
     for start in range(0, len(scored), BLOCK_ROWS):
         block = scored.iloc[start : start + BLOCK_ROWS]
         columns = predict_rows(infer, data, block["row"].to_numpy(), process)
@@ -48,6 +50,8 @@ def write_predictions(
             _write_arrays(draft, arrays, start, len(scored))
     if process.is_main:
         lease.check()
+        # Arrays before the table: `open_array` takes the order of an array's rows from the table,
+        # so a table must never stand beside older arrays. Killed between, both are made again.
         _publish(draft, paths.arrays)
         with replacing(paths.predictions) as temporary:
             pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
@@ -56,6 +60,8 @@ def write_predictions(
 
 def _reorder(columns: Columns, block: pd.DataFrame) -> Columns:
     """Return the columns in the order of the block; merged ones come by ascending row."""
+    # Rests on merged rows being ascending and each there once; the table and the arrays then have
+    # one order.
     places = np.searchsorted(columns.pop("row"), block["row"].to_numpy())
     return {name: values[places] for name, values in columns.items()}
 
@@ -63,6 +69,8 @@ def _reorder(columns: Columns, block: pd.DataFrame) -> Columns:
 def _write_arrays(folder: Path, arrays: Columns, start: int, num_rows: int) -> None:
     """Write one shard of each array; the first one makes the array."""
     for name, values in arrays.items():
+        # The draft is this attempt's alone, and emptied when the member began: an older array of
+        # another length would be written into.
         if start == 0:
             inner = values.shape[1:]
             zarr.create_array(
@@ -78,6 +86,8 @@ def _write_arrays(folder: Path, arrays: Columns, start: int, num_rows: int) -> N
 
 def _publish(draft: Path, arrays: Path) -> None:
     """Put the arrays into their place, whole."""
+    # Also where there is no draft: arrays that a task no longer gives must not stay beside new
+    # predictions.
     shutil.rmtree(arrays, ignore_errors=True)
     if draft.exists():
         flush_tree(draft)

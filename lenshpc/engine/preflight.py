@@ -47,6 +47,8 @@ def all_reduce_gb_per_s(device: torch.device, seconds: float) -> float:
             torch.cuda.synchronize(device)
 
     def have_all_had_enough(spent: float) -> bool:
+        # Agreed upon: clocks differ, and a rank that stops alone leaves the others in the next
+        # all-reduce.
         return distributed.mean_over_ranks(torch.tensor(float(spent > seconds), device=device)) > 0
 
     return tensor.nbytes / _seconds_each(add, have_all_had_enough) / 1e9
@@ -54,6 +56,7 @@ def all_reduce_gb_per_s(device: torch.device, seconds: float) -> float:
 
 def _seconds_each(work: Callable[[], None], is_enough: Callable[[float], bool]) -> float:
     """Return the time that a piece of work takes, after a first one that does not count."""
+    # The first call does not count: it allocates, opens connections and picks kernels.
     work()
     began, spent, num = time.monotonic(), 0.0, 0
     while not is_enough(spent):

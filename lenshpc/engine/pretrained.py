@@ -20,11 +20,14 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         return
     encoder = encoder_of(model)
     assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
+    # Of the same seed where there is one, so that the scatter over seeds holds that of pre-training
+    # too.
     weights = load_pretrained(run, recipe.init_fingerprint, member.seed)
     own = {
         key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)
     }
     try:
+        # Strict: a key that is absent would stay at its random value, and nobody would notice.
         encoder.load_state_dict(own)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:160]
@@ -37,6 +40,8 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
 def load_pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, Tensor]:
     """Return the weights of a run's first member with that seed, or else of its first."""
     plan = load_plan(run)
+    # The path alone says nothing: the folder may have been made anew since, by a recipe that saw
+    # the test rows.
     if plan.fingerprint() != fingerprint:
         raise DataError(
             f"{run.root} is no longer the run that this one was submitted to start from; "
@@ -44,6 +49,7 @@ def load_pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[s
         )
     member = next((one for one in plan.members if one.seed == seed), plan.members[0])
     files = run.member(member.name)
+    # With hashes: weights that were altered would go unnoticed into every later run.
     if not is_done(files, plan.fingerprint(), verify=True):
         raise IncompleteError(
             f"member {member.index} of run {run.name}, whose weights are to be the first ones, is "

@@ -14,6 +14,8 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer, train: Train, steps_per_epoch: int) -> None:
         self._optimizer = optimizer
+        # Both are made, whichever is used: the first sets the learning rate of the first step, and
+        # a checkpoint has the same keys whatever the scheduler.
         self._by_step = LambdaLR(optimizer, lambda step: factor(step, train, steps_per_epoch))
         self._by_epoch = ReduceLROnPlateau(optimizer, patience=train.plateau_patience)
         self._plateau = train.scheduler == "plateau"
@@ -42,6 +44,8 @@ class Schedule:
         """Go on from a saved state."""
         self._by_step.load_state_dict(state["by_step"])
         self._by_epoch.load_state_dict(state["by_epoch"])
+        # The schedulers set no rate when they are loaded, and the plateau's lies in the optimiser
+        # alone; DeepSpeed's load may have put it back.
         for group, lr in zip(self._optimizer.param_groups, state["lrs"], strict=True):
             group["lr"] = lr
 

@@ -26,6 +26,8 @@ class Signals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        # Only a flag: a handler runs between any two instructions, also within a collective call or
+        # a write, where saving would corrupt or hang.
         self.received = number
 
     @property

@@ -62,6 +62,8 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
     """
     factors = layer_factors(model, train.layer_decay or 1.0)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    # In the order of the model, which is equal on all ranks and in every attempt: optimiser states
+    # are matched to parameters by place.
     for parameter in model.parameters():
         if parameter.requires_grad:
             kind = (factors.get(parameter, 1.0), parameter.ndim > 1)
@@ -73,6 +75,8 @@ def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
                 "lr": train.lr * factor,
                 "weight_decay": train.weight_decay if decays else 0.0,
             }
+            # Largest factor first: `Schedule.lr` reports the first group's rate. Sorted, so that
+            # the groups do not depend on which layer comes first.
             for factor, decays in sorted(groups, reverse=True)
         ],
         lr=train.lr,
@@ -92,6 +96,8 @@ def make_average(
 
     def blend(old: Several, new: Several, steps: Tensor | int) -> None:
         change = torch._foreach_sub(new, old)
+        # One minus the decay, as (1 - decay) * difference keeps the digits that decay * old + (1 -
+        # decay) * new would lose where decay is nearly 1.
         part = torch.as_tensor(9 / (10 + steps)).clamp(min=1 - train.ema_decay)
         torch._foreach_mul_(change, part)
         torch._foreach_add_(old, change)
@@ -106,6 +112,8 @@ def select_network(module: nn.Module, average: AveragedModel | None) -> nn.Modul
 
 def autocast(train: Train, device: torch.device) -> torch.autocast:
     """Return the context of the recipe's precision."""
+    # bfloat16 has the range of float32, so no gradient scaler is needed; float16 would need one.
+    # Weights and optimiser stay in float32.
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=train.precision == "bf16")
 
 
@@ -127,6 +135,8 @@ class Plain:
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         self._task, self._train, self._device = task, train, process.device
+        # Moved before the optimiser and the average are made: both would hold the tensors of the
+        # CPU.
         self.module = model.to(self._device)
         several = process.world_size > 1
         self._wrapped = DistributedDataParallel(self.module) if several else self.module
@@ -140,14 +150,20 @@ class Plain:
 
     def _step(self, batch: Batch) -> Tensor:
         self._wrapped.train()
+        # Around the forward pass and the loss only: the backward pass repeats the types of the
+        # forward one by itself.
         with autocast(self._train, self._device):
             loss = self._task.training_step(self._wrapped, on_device(batch, self._device))["loss"]
         loss.backward()  # type: ignore[no-untyped-call]
         if self._train.clip_norm > 0:
+            # After backward, when DDP has averaged the gradients: clipped before, each rank would
+            # clip by another norm.
             nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
+            # From the bare module: a wrapper has names with `module.` before them, and checkpoints
+            # would depend on the number of ranks.
             self.average.update_parameters(self.module)
         detached: Tensor = loss.detach()
         return detached
@@ -155,12 +171,15 @@ class Plain:
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
         module = select_network(self.module, self.average)
+        # Without the wrapper: DDP would copy buffers at each forward pass, a collective call too
+        # many.
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))
 
     def save(self, folder: Path) -> None:
         """Write model and optimiser, which are equal on all ranks, from rank 0."""
+        # Nothing collective in here: every rank comes, rank 0 writes.
         state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
         if distributed.rank() == 0:
             torch.save(state, folder / "training.pt")
@@ -187,7 +206,10 @@ class DeepSpeed:
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
+        # Ours and not DeepSpeed's, so that the groups and the step are those of the other
+        # strategies.
         base = adamw(model, train)
+        # Before initialize, which may share the weights out among the ranks.
         self.average = make_average(model, train, process.device)
         self._engine, _, _, _ = deepspeed.initialize(
             model=model, optimizer=base, config=zero_config(train, process.world_size)
@@ -204,6 +226,8 @@ class DeepSpeed:
     def _step(self, batch: Batch) -> Tensor:
         self._engine.train()
         loss = self._task.training_step(self._engine, on_device(batch, self._device))["loss"]
+        # The engine's own, and its step: it reduces the gradients, clips and zeroes them. Calling
+        # the optimiser here would step on shares that are not reduced.
         self._engine.backward(loss)
         self._engine.step()
         if self.average is not None:
@@ -220,12 +244,16 @@ class DeepSpeed:
 
     def save(self, folder: Path) -> None:
         """Write each rank's part."""
+        # Collective: each rank writes its share and waits. save_latest=False, since which
+        # checkpoint counts is told by our rename alone.
         self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
         if distributed.rank() == 0:
             save_average(self.average, folder)
 
     def load(self, folder: Path) -> None:
         """Read back what `save` wrote, on the same number of ranks."""
+        # DeepSpeed unpickles here; the folder is private to the user, and its fingerprint was
+        # compared before.
         self._engine.load_checkpoint(str(folder), tag=self.TAG)
         load_average(self.average, folder)
 
@@ -234,6 +262,8 @@ class DeepSpeed:
         if self.average is not None:
             return on_cpu(self.average.module.state_dict()) if distributed.rank() == 0 else {}
         shared = list(self.module.parameters()) if self._train.zero_stage == 3 else []
+        # All ranks enter: gathering is collective, a rank-0-only branch around it hangs. The copies
+        # are made inside, before the shares are let go.
         with self._gather(shared):
             return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
 
@@ -247,18 +277,24 @@ def save_average(average: AveragedModel | None, folder: Path) -> None:
 def load_average(average: AveragedModel | None, folder: Path) -> None:
     """Read back what `save_average` wrote."""
     if average is not None:
+        # On the CPU: `load_state_dict` copies into place, and a rank's second copy on the GPU would
+        # be waste.
         state = torch.load(folder / "average.pt", map_location="cpu", weights_only=True)
         average.load_state_dict(state)
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> Weights:
     """Return contiguous copies on the CPU."""
+    # clone: on a CPU `.cpu()` is the same tensor, and safetensors refuses tensors that share
+    # memory.
     return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
 
 
 def zero_config(train: Train, world_size: int) -> dict[str, Any]:
     """Return DeepSpeed's configuration: all that would make it differ from DDP is written out."""
     return {
+        # All three numbers are written out: DeepSpeed refuses them where they do not multiply up,
+        # instead of accumulating steps in silence.
         "train_batch_size": train.batch_size,
         "train_micro_batch_size_per_gpu": train.batch_size // world_size,
         "gradient_accumulation_steps": 1,

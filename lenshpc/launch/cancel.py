@@ -32,6 +32,7 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
     """
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
+    # The submission's lock: no job may be sent while what is there is being cancelled.
     with submission_lock(run):
         status = run_status(run, plan)
         if status.silence:
@@ -64,6 +65,7 @@ def _cancel_slurm(status: RunStatus, chosen: tuple[int, ...], reports: set[str])
     every = {line.job for line in status.members if line.state not in ENDED}
     if jobs == every:  # whole arrays: one id for thousands of elements
         jobs = {job.partition("_")[0] for job in jobs}
+    # With the members or not at all: a report that waits for `afterany` begins when they are gone.
     jobs |= {job for job in reports if _is_alive(job)}
     deadline = time.monotonic() + WAIT_S
     while jobs:

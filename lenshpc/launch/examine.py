@@ -181,6 +181,8 @@ def _run(
     steps: list[Step] = []
     try:
         for nodes in groups:
+            # One by one into the list: where a later job is refused, those that were sent are
+            # known, and are cancelled.
             steps.append(_send(site, folder, nodes, lines, size(nodes)))  # noqa: PERF401 (or lost)
         return steps, _wait(steps, progress)
     except BaseException:

@@ -18,6 +18,7 @@ def note(run: RunPaths, job: str, failure: Failure | None) -> None:
     """Note the node that a job's failure is blamed on, if it is."""
     if failure is None or failure.action != "exclude node" or failure.node in nodes(run):
         return
+    # The name comes from a log, which any program may write, and reaches an sbatch line.
     if NODE.fullmatch(failure.node):
         line = {"node": failure.node, "failure": failure.name, "job": job}
         with run.excluded.open("a", encoding="utf-8") as stream:
@@ -37,6 +38,7 @@ def before(site: Site, run: RunPaths) -> Site:
     avoided = nodes(run)
     if not avoided:
         return site
+    # Joined, never replaced: the site's own exclusions stay.
     own = [str(site.sbatch["exclude"])] if "exclude" in site.sbatch else []
     options = {**site.sbatch, "exclude": ",".join([*own, *avoided])}
     return site.model_copy(update={"sbatch": options})

@@ -56,6 +56,7 @@ class JobRequest:
 
         folder = shlex.quote(str(self.folder))
         command = f"{self.python} -u -m submitit.core._submit {folder}"
+        # `JobRecord.elements` and `call_element` rest on this: a lone job has no index.
         count = self.num_elements if self.num_elements > 1 else None  # one element is a plain job
         text: str = _make_sbatch_string(
             command=command, folder=self.folder, map_count=count, **self.parameters
@@ -91,6 +92,8 @@ def member_request(
         # a dead rank ends the step; srun of SLURM 22.05-23.02 does not inherit --cpus-per-task
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *site.step_args],
         "signal_delay_s": size.signal_delay_s,
+        # SLURM requeues after a lost node by itself; that the member may be run again, and from any
+        # point, is what the order of writes is for.
         "additional_parameters": {**common["additional_parameters"], "requeue": True},
         "teardown": _teardown(site, folder.parent),
     }
@@ -171,12 +174,16 @@ def _common(name: str, site: Site, mem_gb: float, time_min: int) -> dict[str, An
 
 
 def _request(site: Site, folder: Path, num_elements: int, parameters: dict[str, Any]) -> JobRequest:
+    # The link first: it is what tells a job that began from one never sent, and a site's own lines
+    # may fail.
     setup = [LINK.format(folder=shlex.quote(str(folder))), *site.setup]
     given = {key: value for key, value in parameters.items() if value is not None}
     return JobRequest(
         folder=folder,
         python=_python(site),
         num_elements=num_elements,
+        # wckey again, since the filter drops None: submitit must be told None, or it sets a key of
+        # its own.
         parameters={**given, "setup": setup, "wckey": None},
     )
 
@@ -200,6 +207,8 @@ def submit_single(request: JobRequest, sending: Sending, call: Call, root: Path)
 
 def call_element(call: Call, root: str, indices: tuple[int, ...], *more: int) -> None:
     """Run a call for the element of the array that this process belongs to."""
+    # By place in the tuple that was pickled: a follow-up of one element keeps the array's index,
+    # and so finds its member.
     place = int(os.environ["SLURM_ARRAY_TASK_ID"]) if len(indices) > 1 else 0
     call(root, indices[place], *more)
 
@@ -212,11 +221,16 @@ def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) 
     from submitit.core.utils import DelayedSubmission
 
     script, pickled = (request.folder / f"{sending.token}.{end}" for end in ("sh", "pkl"))
+    # A module-level function, a path and numbers: a pickle of anything more would break when the
+    # code changes.
     submission = DelayedSubmission(call, *arguments)
     submission.set_timeout(request.parameters["time"], max_num_timeout=3)
     submission.dump(pickled)
+    # Named after the token until sbatch has given an id: SLURM shows this name, and `settle` looks
+    # for it.
     script.write_text(request.script(), encoding="utf-8")
     job_id = slurm.sbatch(script, pickled.name, inherited=sending.inherited)
+    # Only a nicety for people, and for follow-ups: the job runs the copy that SLURM took.
     script.rename(request.folder / f"{job_id}_submission.sh")
     return job_id
 

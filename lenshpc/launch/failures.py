@@ -63,6 +63,8 @@ class Failure:
     node: str = ""
 
 
+# The order is part of the rules: causes before their consequences. A rank that lost its peer must
+# not hide the error that ended the peer.
 RULES = (
     Rule(
         name="NODE FAIL",
@@ -217,6 +219,8 @@ def classify(
     told = [_lines_since_start(text) for text in logs]
     code, _, signal = exit_code.partition(":")
     exits = {int(code or 0), 128 + int(signal or 0)} - {0, 128}
+    # Three passes over all rules, not one: SLURM's verdict on any rule counts before a log's line,
+    # and a log before a weak sign.
     for rule in RULES:
         if state in rule.states:
             return _failure(rule, told, nodes)
@@ -239,6 +243,8 @@ def _lines_since_start(log: str) -> list[str]:
     """Return the lines of a log since its last start, without ranks' prefixes and empty lines."""
     lines = log.splitlines()
     starts = [number for number, line in enumerate(lines) if STARTED.search(line)]
+    # Since the last start: logs of requeued attempts are appended, and an old error would be blamed
+    # again.
     latest = lines[starts[-1] :] if starts else lines
     told = [RANK.sub("", line).rstrip() for line in latest]
     return [line for line in told if line and not line.startswith("submitit INFO")]
@@ -261,6 +267,7 @@ def _failure(rule: Rule, told: list[list[str]], nodes: str) -> Failure:
     lines = found[0] if found else next(iter(told), [])
     line = found[1].string if found else (lines or [""])[-1]
     named = found[1].groupdict().get("node") if found else None
+    # Of several nodes none may be excluded on suspicion.
     alone = nodes if re.fullmatch(r"[^\[\],]+", nodes) else ""
     return Failure(
         name=rule.name,

@@ -56,6 +56,7 @@ def follow_up_lines(run: RunPaths, job: str, avoid: str) -> str:
     (member,) = (index for index, name in mine.elements().items() if name == job)
     element = job.partition("_")[2]
     options = [f"--array={element}"] * bool(element) + [f"--exclude={avoid}"] * bool(avoid)
+    # Descriptor 9 stays open in sbatch, and with it the lock, as under `submit`.
     lines = [FOLLOW.format(slurm=shlex.quote(str(run.slurm)))]
     lines += [_sending(run, mine, job, (member,), shlex.join(options))]
     reports = [one for one in known if not one.members and one.scheduler == "slurm"]
@@ -72,9 +73,13 @@ def _sending(
     first = origin(run, before)
     token = f"lenshpc-{uuid.uuid4().hex}"
     script = f"{first.job_id.partition('_')[0]}_submission.sh"
+    # A new name for the old script: no two submissions may share one, since by it a lost id is
+    # found. Relative, so that a run may be moved.
     (run.slurm / f"{token}.sh").symlink_to(script)
     facts = {"token": token, "members": members, "follows": follows, "submitted": now()}
     job = before.model_copy(update={**facts, "job_id": ""})
+    # Before the lines are run, as `submit` does. Without the lock, which the batch script takes:
+    # until that has ended, the job itself is alive, and so the member is not sent by anybody else.
     record(run, job)
     _, mark, index = follows.partition("_")
     return SEND.format(

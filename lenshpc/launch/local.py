@@ -61,6 +61,8 @@ def read_queue(run: RunPaths) -> Queue:
         return Queue()
     queue = validate(Queue, read_json(queue_path(run)), str(queue_path(run)))
     if queue.pid and not _is_queue(queue.pid, run):
+        # By its process, since a queue that was killed cannot say so. What it had started may live
+        # on: the member's `owner` keeps that from writing beside the next attempt.
         left = {"PENDING": "CANCELLED", "RUNNING": "CANCELLED"}
         states = {member: left.get(state, state) for member, state in queue.states.items()}
         return queue.model_copy(update={"pid": 0, "states": states})
@@ -70,6 +72,7 @@ def read_queue(run: RunPaths) -> Queue:
 def _is_queue(pid: int, run: RunPaths) -> bool:
     """Return whether that process is this run's queue and not a later one with its number."""
     try:
+        # Process ids come again: the command line must name this run.
         return str(run.root).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
@@ -81,6 +84,7 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
     It and its members run the copy of the code.
     """
     waiting = Queue(states=dict.fromkeys(members, "PENDING"))
+    # Before the process starts: it reads its members from here.
     write_json(queue_path(run), waiting.model_dump(mode="json"))
     log_path = run.slurm / "queue.log"
     with log_path.open("ab") as log:
@@ -90,6 +94,9 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            # A session of its own: the queue outlives the shell, and `stop_queue` can end it with
+            # all it started. Descriptors are closed in it, so it does not keep the submission's
+            # lock.
             start_new_session=True,
         )
     while read_queue(run).pid != started.pid:
@@ -105,6 +112,8 @@ def stop_queue(run: RunPaths) -> None:
     if not pid:
         return
     with contextlib.suppress(ProcessLookupError):
+        # The queue first and alone: it has its members save. The whole group is killed only once it
+        # has ended, or does not answer.
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_S
     while _is_queue(pid, run) and time.monotonic() < deadline:
@@ -117,6 +126,8 @@ def stop_members(run: RunPaths, members: Sequence[int]) -> None:
     """Have the queue of a run cancel members that wait or run; return when it has."""
     marks = [_cancel_mark(run, member) for member in members]
     for mark in marks:
+        # A file, since only the queue may end its members: it holds submitit's handles and the
+        # locks of the slots.
         mark.touch()
     deadline = time.monotonic() + STOP_S
     while any(mark.exists() for mark in marks) and read_queue(run).pid:
@@ -136,6 +147,7 @@ def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
     plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
     queue = LocalQueue(run, plan, site, calls, dict(read_queue(run).states))
+    # Before `drain` writes the process id, at which `start_queue` returns and others may signal.
     signal.signal(signal.SIGTERM, queue.stop)
     # submitit cancels by SIGINT, which a shell's background jobs ignore, and their children too
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -165,6 +177,8 @@ class LocalQueue:
         self._write()
         try:
             while (self._waiting() or self.running) and not self.stopping:
+                # Before members are cancelled or started: it frees slots, and one that has just
+                # ended is not to be CANCELLED.
                 self._collect()
                 self._cancel_marked()
                 self._start_next()
@@ -172,8 +186,10 @@ class LocalQueue:
             if not self.stopping:
                 self._aggregate()
         finally:
+            # Also after an error: members must not run on without a queue that holds their slots.
             self._end(self.running)
             self.states |= dict.fromkeys([*self.running, *self._waiting()], "CANCELLED")
+            # Last: whoever reads 0 may start another queue.
             self._write(pid=0)
 
     def _end(self, members: Iterable[int]) -> None:
@@ -198,6 +214,7 @@ class LocalQueue:
             self._free(member)
             if self.states.get(member) in {"PENDING", "RUNNING"}:
                 self._note(member, "CANCELLED")
+            # Last: `stop_members` takes the absence of the mark for the end of the member.
             mark.unlink()
 
     def _free(self, member: int) -> None:
@@ -208,8 +225,12 @@ class LocalQueue:
     def _collect(self) -> None:
         for member, (job, _) in list(self.running.items()):
             if job.done():
+                # Only once the job has ended: a slot that is let go is taken at once, by this queue
+                # or another run's.
                 self._free(member)
                 paths = self.run.member(self.plan.members[member].name)
+                # By the member's own mark and not by its exit code: a superseded attempt exits with
+                # 0.
                 done = is_done(paths, self.plan.fingerprint())
                 self._note(member, "COMPLETED" if done else "FAILED")
 
@@ -220,6 +241,8 @@ class LocalQueue:
         size = self.plan.recipe.resources.gpus_per_node
         for member in self._waiting():
             slots = take_slots(self.site, size)
+            # All slots of a member or none: two queues that each hold a part of what they need
+            # would wait for ever.
             if not slots:
                 return
             gpus = sorted(slots) if local_gpus() else []
@@ -275,6 +298,7 @@ def _try_lock(slot: int) -> IO[bytes] | None:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise LaunchError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
+    # flock and no pid file: the kernel frees the slot of a queue that is killed.
     lock = (folder / str(slot)).open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

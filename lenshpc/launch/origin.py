@@ -21,6 +21,8 @@ def find_awaited_jobs(plan: Plan) -> tuple[str, ...]:
         raise LaunchError(f"nothing was sent: {status.silence}; try again")
     active = {line.index for line in status.members if line.state not in ENDED}
     lacking = {member.index for member in missing_members(origin, before)}
+    # Not there and not on its way: `afterany` would let the members begin, and each would fail on a
+    # node.
     if lacking - active:
         raise ConfigError(
             f"run {plan.run_name} starts from {origin.name}, which lacks members; finish it with: "

@@ -52,6 +52,8 @@ def send_conversion(
         draft.folder,
         workers,
     )
+    # After the array, whatever its end: with shards missing it fails and says so, and the same
+    # command goes on.
     request = executor.joining_request(name, site, folder, after=job)
     join = executor.submit_single(request, Sending(), calls.join, draft.folder)
     return {

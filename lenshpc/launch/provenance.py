@@ -70,6 +70,8 @@ def git_state(folder: Path, diffs: Path) -> dict[str, Any] | None:
 
     The difference from the commit is written below `diffs`, its beginning where it is large.
     """
+    # Tracked there: the commit of somebody else's checkout around an installed package would be a
+    # false witness.
     if not _git(folder, "ls-files", "errors.py"):  # installed below somebody else's checkout
         return None
     diff = _git(folder, "diff", "--no-ext-diff", "--no-color", "HEAD")

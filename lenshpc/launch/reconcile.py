@@ -14,7 +14,11 @@ from lenshpc.run.paths import RunPaths
 def submission_lock(run: RunPaths) -> Iterator[int]:
     """Hold the run's lock, with nothing left open; yield the lock's file for sbatch to inherit."""
     with (run.slurm / "lock").open("ab") as lock:
+        # flock and no pid file: it ends with its holders, who may be on other nodes and cannot be
+        # asked. The file is never removed, or two commands would lock two files of one name.
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # Under the lock and before anything else: what is open may be the very members that are
+        # about to be sent.
         settle(run)
         yield lock.fileno()
 
@@ -25,6 +29,7 @@ def reconcile(run: RunPaths) -> str:
         return ""
     with (run.slurm / "lock").open("ab") as lock:
         try:
+            # `status` must not wait behind a submission, and must not settle one that is under way.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             settle(run)
         except BlockingIOError:
@@ -43,6 +48,8 @@ def settle(run: RunPaths) -> None:
     left = intents(run)
     if not left:
         return
+    # All sources or none: it raises where the controller is silent, since a job taken for never
+    # sent is sent twice.
     found = find_jobs([job.token for job in left]) | _read_links(run)
     for job in left:
         _, mark, index = job.follows.partition("_")

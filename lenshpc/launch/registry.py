@@ -42,6 +42,7 @@ def record(run: RunPaths, job: JobRecord) -> None:
         # the line before may be half written, by a command that was killed
         stream.write(f"\n{job.model_dump_json()}\n")
         stream.flush()
+        # On disk when this returns: what is done next, an sbatch, cannot be taken back.
         os.fsync(stream.fileno())
 
 
@@ -59,6 +60,7 @@ def _latest(run: RunPaths) -> list[JobRecord]:
     if not run.jobs.is_file():
         return []
     jobs: dict[str, JobRecord] = {}
+    # The last line of a token counts: an id that comes late overrules `never sent`.
     for number, line in enumerate(run.jobs.read_text(encoding="utf-8").splitlines()):
         with contextlib.suppress(ValidationError):  # half written: sbatch was not called yet
             job = JobRecord.model_validate_json(line)

@@ -49,11 +49,14 @@ def decide(
 
     `logs` are the ends of its tasks' logs.
     """
+    # First of all: SLURM has requeued by itself, and our word would end or double the attempt that
+    # runs.
     if any(event.restart > restart for event in events):
         reason = "a later attempt is under way: this one's node was given up for lost"
         return RequeueDecision(requeue=False, cause="crash", reason=reason)
     attempt = [event for event in events if event.restart == restart]
     failed = [event.reason for event in attempt if event.what == "failed"]
+    # An error of ours would come again, whatever the budgets say.
     if failed:
         return RequeueDecision(requeue=False, cause="error", reason=failed[-1])
     cause, budget = _cause(attempt, exit_code), budgets.model_dump()
@@ -63,6 +66,8 @@ def decide(
         return RequeueDecision(requeue=False, cause="error", reason=reason)
     used = sum(event.what == "requeued" and event.cause == cause for event in events)
     places = [event.place for event in attempt if event.what == "saved"]
+    # The first `saved` of an attempt is what it goes on from. A restart that did not get beyond
+    # that is the last: budgets alone would burn the time of twenty jobs.
     if restart and (not places or places[-1] == places[0]):
         epoch, step = places[-1] if places else (0, 0)
         reason = f"{cause}, and no progress since the restart at epoch {epoch} step {step}"
@@ -85,6 +90,7 @@ def _cause(attempt: Sequence[Event], exit_code: int) -> Cause:
 
 def budgets_of(run: RunPaths) -> Requeues:
     """Return the budgets in a run's Plan; reading all of it would take seconds."""
+    # No expansion and no store: this runs on a node whose job is about to be ended.
     plan: Any = read_json(run.plan)
     return validate(Resources, plan["recipe"]["resources"], str(run.plan)).max_requeues
 
@@ -103,6 +109,7 @@ def main(root: str, job: str, restart: str, exit_code: str, command: str) -> int
     attempts = Attempts(run.attempts(job), int(restart))
     logs = read_tails(log_paths(run.slurm, job))
     earlier = earlier_events(run, job)
+    # A follow-up counts its restarts from 0 again; counted on, the budgets of the first job hold.
     offset = earlier[-1].restart + 1 if earlier else 0
     events = [
         event.model_copy(update={"restart": offset + event.restart}) for event in attempts.events()
@@ -128,6 +135,8 @@ def main(root: str, job: str, restart: str, exit_code: str, command: str) -> int
     exclusion.note(run, job, failure)
     if decision.requeue:
         lines = follow_up_lines if command == "sbatch" else requeue_lines
+        # Written whole before exit 0, at which the batch script runs it. The decision is on record
+        # before.
         write_text(run.next(job), lines(run, job, nodes_to_avoid(run)))
     verdict = "requeued" if decision.requeue else "not requeued"
     sys.stderr.write(f"lenshpc: job {job} is {verdict}: {decision.reason}\n")

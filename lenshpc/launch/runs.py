@@ -50,6 +50,7 @@ def removable(run: RunPaths, *, whole: bool) -> list[Path]:
     """
     plan = load_plan(run)
     status = run_status(run, plan)
+    # Jobs that wait still read their pickles, and a member that runs its checkpoints.
     if not status.has_ended:
         raise ConfigError(f"run {run.name} is under way; first: lenshpc cancel {run.name}")
     if whole:

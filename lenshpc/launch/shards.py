@@ -28,6 +28,8 @@ def send_shares(
 
     Element e of E writes the shards e, e + E, …: no two elements ever write the same one.
     """
+    # By the shard's number, as the tasks count: by place in the list, a repeated command would
+    # share out differently from one that still runs.
     elements = sorted({shard % array_size for shard in missing})
     if not elements:
         return elements, ""

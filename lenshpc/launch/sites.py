@@ -22,8 +22,11 @@ RESERVED = {"account", "array", "comment", "constraint", "cpus-per-task", "depen
 RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"}
 RESERVED |= {"no-requeue", "output", "partition", "qos", "requeue", "reservation", "signal"}
 RESERVED |= {"time", "wckey", "wrap"}
+# These values reach #SBATCH lines and the shell of a batch script unquoted: no space, quote, `$`,
+# `;`, backtick or new line may be added here. `Value` may have brackets, as in node[1-3].
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=\[\]-]+$", max_length=200)]
+# One line, and no comment: `#SBATCH` in it would be an option that no check has seen.
 Line = Annotated[str, AfterValidator(_single_line)]
 
 
@@ -85,6 +88,7 @@ class Site(Frozen):
                 raise ValueError(
                     f"{name!r} is no sbatch option; write it as in --{name}, no dashes"
                 )
+            # A second value would win over ours in silence: a longer time limit, another array.
             if name in RESERVED:
                 raise ValueError(f"{name!r} is set by lenshpc, from the recipe or a key of its own")
         return options

@@ -81,6 +81,8 @@ def parse_sacct(text: str) -> dict[str, JobState]:
     for line in text.splitlines():
         identity, word, exit_code, nodes, elapsed = line.split("|")[:5]
         for job_id in _elements(identity):
+            # Lines of a job come oldest first, an attempt each: the last state stands, the seconds
+            # add up.
             before = states[job_id].elapsed_s if job_id in states else 0
             states[job_id] = JobState(
                 job_id=job_id,
@@ -173,6 +175,8 @@ def find_jobs(tokens: Sequence[str]) -> dict[str, str]:
 
     Raises LaunchError where the controller does not answer: then nobody can say.
     """
+    # squeue first, and raising: without the controller's word a job may be taken for lost and sent
+    # twice. sacct only adds what squeue has forgotten.
     user = getpass.getuser()
     lines = ask(["squeue", "-h", "--states=all", "-u", user, "-o", "%F|%o"]).splitlines()
     # SubmitLine stands in the accounting of every site, a job's comment only where it is stored
@@ -241,6 +245,8 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
             check=False,
             timeout=QUERY_TIMEOUT_S,
             env=environment(),
+            # The run's lock stays locked in sbatch: if we are killed, nobody settles the submission
+            # before sbatch has ended.
             pass_fds=tuple(inherited),
         )
     except subprocess.TimeoutExpired as error:
@@ -263,6 +269,8 @@ def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
             if not is_busy(error):
                 raise LaunchError(f"{error}; look at {script}") from error
             refused = error
+        # Asked after the wait and before the next try: a controller that took the job and failed to
+        # say so would get it twice.
         time.sleep(delay_s)
         taken = find_jobs([script.stem])  # a busy controller may have taken it all the same
         if taken:

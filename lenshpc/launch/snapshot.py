@@ -33,7 +33,9 @@ class Snapshot:
     def before(self, site: Site) -> Site:
         """Return the site whose jobs run the copy, whatever its own setup does to the path."""
         path = f"{shlex.quote(str(self.path))}${{PYTHONPATH:+:$PYTHONPATH}}"
+        # Last in the setup and first in the path: a site's own lines may set PYTHONPATH.
         line = f"export {SAFE}=1 PYTHONPATH={path}"
+        # model_copy does not validate: the line is ours, and its path is quoted.
         return site.model_copy(update={"setup": (*site.setup, line)})
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
@@ -47,6 +49,7 @@ class Snapshot:
             return
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
+        # Beside its place, written, flushed, renamed: a job must never import from half a package.
         draft = Path(mkdtemp(prefix=".draft-", dir=folder))
         for name, content in self.files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +66,8 @@ def read(folder: Path) -> Snapshot:
     """Return lenshpc and all plugins as they are now, to be kept below `folder`; writes nothing."""
     if ":" in str(folder):
         raise ConfigError(f"{folder} holds a ':', where Python would cut it; choose another folder")
+    # Read once, at this moment, and written from memory: what is hashed is what is kept, also while
+    # somebody edits.
     files = dict(sorted([*_package_files(), *_plugin_files(), *_metadata_files()]))
     lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     sha256 = hashlib.sha256("".join(lines).encode()).hexdigest()

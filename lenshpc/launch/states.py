@@ -85,6 +85,7 @@ class Sources:
 
 def run_status(run: RunPaths, plan: Plan) -> RunStatus:
     """Return the status of a run; one query for all its jobs."""
+    # Before the records are read: it may add the ids of jobs.
     unsettled = reconcile(run)
     jobs = records(run)
     known = query(job.job_id for job in jobs if job.scheduler == "slurm")
@@ -175,10 +176,13 @@ def _classify(
     sources: Sources, job: str, word: str, *, is_done: bool
 ) -> tuple[str, str, Failure | None]:
     """Return the state of a member, its reason, and how it failed."""
+    # The mark before the scheduler's word: a member may be done although its job failed afterwards.
     if is_done:
         return "DONE", "", None
     if word == "NOT SUBMITTED":
         return word, "", None
+    # Silence is no end: a state that is only unknown must not become FAILED, or the member is sent
+    # while it runs.
     if word == "UNKNOWN" and sources.known.silence:
         return word, sources.known.silence, None
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))

@@ -102,13 +102,17 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     """Write the run directory and send what is not done; safe to repeat."""
     run, plan = planned.paths, planned.plan
     check_fits(site, plan.recipe)
+    # Plan, files, site: all that a job reads is there before anything is sent. Jobs may start
+    # within the second.
     save_plan(run, plan, planned.splits)
     for name, content in planned.files.items():
+        # Under the hash in the name, so a later edit of the user's file changes no run.
         path = path_in_run(run.code, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     run.slurm.mkdir(mode=0o700, exist_ok=True)
+    # Also where the folder was there: whoever may write here can have a job unpickle anything.
     run.slurm.chmod(0o700)  # pickles lie here
     write_json(run.site, site.model_dump(mode="json"))
     return _send(run, plan, site, calls)
@@ -125,6 +129,8 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
     code = snapshot.read(run.code)
     provenance.append(run, sys.argv, code)
+    # Held from the look at the states to the last sbatch: two commands would see the same members
+    # missing, and send both.
     with submission_lock(run) as lock:
         status = run_status(run, plan)
         if status.silence:
@@ -132,11 +138,13 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
         for line in status.members:
             exclusion.note(run, line.job, line.failure)
         active = {line.index for line in status.members if line.state not in ENDED}
+        # With hashes: a member whose files were altered is made again.
         missing = {member.index for member in missing_members(run, plan, verify=True)}
         todo = tuple(sorted(missing - active))
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())
         awaited = find_awaited_jobs(plan)
+        # Before sbatch, whole and by a rename: jobs import from it.
         code.keep()
         if site.scheduler == "slurm":
             # only jobs that SLURM still knows: it forgets ended ones, and refuses to wait for those
@@ -177,6 +185,8 @@ class SlurmSender:
         for part in parts:
             request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
             job_ids.append(self._send(request, part.members))
+        # Only when the members are sent: killed before, the old report still waits for something.
+        # In its place there is one that waits for all.
         if status.report_is_due:
             slurm.order(["scancel", status.report_job])
         waits_for = ":".join(sorted(after | set(job_ids))) or None
@@ -194,6 +204,8 @@ class SlurmSender:
             members=members,
             submitted=now(),
         )
+        # On disk before sbatch runs: killed from here on, the next command finds a token without an
+        # id, and asks for it.
         record(self.run, intent)
         root, calls = self.run.root, self.calls
         try:
@@ -202,6 +214,8 @@ class SlurmSender:
             else:
                 job_id = executor.submit_single(request, sending, calls.aggregate, root)
         except LaunchError as error:
+            # A busy controller may have taken the job: the intent stays open, for `settle` to ask.
+            # Only a clear refusal is noted as never sent.
             if not slurm.is_busy(error):
                 record(self.run, intent.model_copy(update={"job_id": NEVER_SENT}))
             raise

@@ -149,6 +149,8 @@ def find_saves(events: Iterable[Event]) -> tuple[float, ...]:
     begun: set[int] = set()
     times = []
     for event in events:
+        # An attempt's first `saved` is the checkpoint that it begins from, and no progress of its
+        # own.
         if event.what == "saved" and event.restart in begun:
             times.append(event.time)
         elif event.what == "saved":

@@ -35,6 +35,8 @@ class Backbone(nn.Module):
                     "name; give it timm's forward_features, forward_head and get_classifier"
                 )
             network.requires_grad_(requires_grad=False)
+            # After the network is frozen as a whole, since the last layer is a part of it; before
+            # the optimiser is made, which takes what learns.
             last.requires_grad_(requires_grad=True)
             self.standardise = nn.BatchNorm1d(last.in_features, affine=False)
 
@@ -42,6 +44,8 @@ class Backbone(nn.Module):
         """Train or evaluate; what does not learn neither drops anything nor follows the batches."""
         super().train(mode)
         if self.linear_probe:
+            # Against `super().train`: batch norm of frozen layers would otherwise follow the
+            # batches, and the features would drift.
             self.network.eval()
         return self
 
@@ -72,7 +76,10 @@ class Backbone(nn.Module):
         if partner is None or mix is None:
             features = self.features(image)
             return features, features
+        # Only the partners that are mixed in pass the network: batch norm must not count genuine
+        # rows twice.
         chosen = mix.nonzero()[:, 0]
+        # One call: DDP allows one forward pass a step, and batch norm sees both halves together.
         both = self.features(torch.cat([image, partner[chosen]]))
         own, other = both[: len(image)], both[len(image) :]
         way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
@@ -166,6 +173,8 @@ def _from_timm(
     # A ViT pads what does not fill a patch; a Swin only takes the size; others refuse both.
     sized: dict[str, Any] = {"img_size": tuple(size)}
     padded = {**sized, "dynamic_img_size": True, "dynamic_img_pad": True}
+    # timm refuses options that a network does not know by TypeError, and only by trying can one
+    # tell.
     for further in (padded, sized):
         try:
             return cast(nn.Module, timm.create_model(name, **options, **further))
@@ -194,6 +203,8 @@ def _load(
     state, config = _read(path), getattr(network, "pretrained_cfg", {})
     own = network.state_dict()
     for key in _keys(config, "classifier"):
+        # Only the last layer may be replaced; all else must match, or weights would stay random
+        # unnoticed.
         if key not in state or state[key].shape != own[key].shape:
             state[key] = own[key]
     try:
@@ -227,6 +238,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
+        # weights_only: the file is a user's download, and a pickle can run code.
         state: Mapping[str, Tensor] = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # torch, pickle and safetensors raise whatever they like
         raise ConfigError(
@@ -279,6 +291,8 @@ def _problem(network: nn.Module, image_shape: Shape) -> str | None:
     """Return what is wrong when an image goes through the network and through its two parts."""
     was_training, image = network.training, torch.zeros(1, *image_shape)
     try:
+        # In evaluation mode: a trial image of zeros must not enter the running statistics. It also
+        # draws nothing, so the seed gives the same training.
         backbone = Backbone(network.eval())
         if not torch.allclose(network(image), backbone(image), atol=1e-5):
             return "its last layer cannot be told from the rest"

@@ -45,6 +45,8 @@ class LiftingConv(nn.Module):
         nn.init.kaiming_normal_(self.weight)
         taps = torch.arange(size * size).reshape(size, size)
         views = torch.stack([transform(taps, g).flatten() for g in range(NUM_SYMMETRIES)])
+        # Not persistent: an index that follows from the architecture has no place in files of
+        # weights.
         self.register_buffer("views", views, persistent=False)
         self._size = size
 
@@ -53,6 +55,7 @@ class LiftingConv(nn.Module):
         size = self._size
         filters_OGCT = self.weight[:, :, self.views].transpose(1, 2)
         filters = filters_OGCT.reshape(-1, image.shape[1], size, size)
+        # Stride 1 and odd sizes only: anything that singles out a corner breaks the symmetry.
         return functional.conv2d(image, filters, padding=size // 2)
 
 

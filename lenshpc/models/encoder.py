@@ -29,6 +29,8 @@ class VitEncoder(nn.Module):
         rates = [drop_path * layer / last for layer in range(size.depth)]
         self.blocks = nn.ModuleList(block(size.width, size.heads, rate) for rate in rates)
         self.norm = nn.LayerNorm(size.width)
+        # After all layers are made; timm's blocks have drawn values of their own before, which this
+        # replaces.
         self.apply(initialise)
 
     def grid(self, image: Tensor) -> tuple[int, int]:
@@ -39,6 +41,7 @@ class VitEncoder(nn.Module):
     def forward(self, image: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return tokens (B, V, D) of the patches numbered `seen` (B, V), or of all (B, N, D)."""
         tokens = self.patches(pad(image, self.size.patch)).flatten(2).transpose(1, 2)
+        # Before patches are left out: a token keeps the position of its own place.
         tokens = tokens + positions(self.grid(image), self.size.width, image.device)
         if seen is not None:
             tokens = choose_tokens(tokens, seen)
@@ -125,6 +128,7 @@ def pad(image: Tensor, patch: int) -> Tensor:
     """Return images reflected at the lower and right edges until patches fill them."""
     height, width = image.shape[2:]
     missing = (-width % patch, -height % patch)
+    # At the lower and right edges alone, so the first patches lie alike in images of any size.
     return functional.pad(image, (0, missing[0], 0, missing[1]), "reflect")
 
 

@@ -8,6 +8,7 @@ import torch
 
 def timm_module() -> Any:
     """Return timm, whatever torchvision stands beside torch."""
+    # Before timm, whose import takes in torchvision's.
     declare_missing_torchvision_ops()
     import timm
 
@@ -24,6 +25,8 @@ def declare_missing_torchvision_ops() -> None:
         return
     if torch.version.cuda is not None:
         return
+    # Schemas alone: an implementation here would give wrong boxes instead of an error to whoever
+    # calls them.
     _LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 

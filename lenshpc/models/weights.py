@@ -36,6 +36,8 @@ def find_weights(weights: str, models: Iterable[str]) -> dict[str, str]:
 
 def check_unchanged(weights: str, digest: str | None) -> None:
     """Refuse a file of initial weights that is not the one that the run was submitted with."""
+    # Each member looks again, hours after submission: members of one run must not begin from
+    # different files.
     if digest is not None and sha256(Path(weights)) != digest:
         raise DataError(
             f"{weights} has changed since the run was submitted; put the file back, or submit again"
@@ -51,6 +53,7 @@ def download(repository: str) -> Path:
         cached = try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return Path(cached)
+    # Asked once and briefly: the hub's client would try for minutes on a node without network.
     if not is_reachable():
         raise _not_found(repository)
     for name in FILENAMES:

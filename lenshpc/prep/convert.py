@@ -78,11 +78,14 @@ def convert(
 def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) -> Draft:
     """Return the draft of the store to be made, begun now or by an equal command before."""
     refuse_existing(target)
+    # Scanned by one process and kept in the draft: processes that listed the folder themselves
+    # could see another one.
     sources = order_sources(scan(root, dataset), options.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "root": str(root.resolve()),
         "allow_pickle": options.allow_pickle,
+        # In the hash of the draft: numbers edited between two calls must not be mixed in one store.
         "truth": digest_truth(root, dataset.truth),
     }
     return begin(target, _spec(dataset, options), _rows(sources), settings)

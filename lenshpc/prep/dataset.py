@@ -157,6 +157,8 @@ class Holdout(Frozen):
 
     def apply(self, split: SplitName, group: str) -> SplitName:
         """Return the split of a row; other rows never change it, so subsets keep their splits."""
+        # Of the group and nothing else: with a seed or a count in it, adding images would move old
+        # ones from training to test.
         draw = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
         return self.target if split == self.source and draw < self.fraction else split
 

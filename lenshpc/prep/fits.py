@@ -49,8 +49,10 @@ def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
         # astropy only warns of a truncated file; of a card that bends the standard too.
         warnings.simplefilter("error", AstropyUserWarning)
         warnings.simplefilter("ignore", VerifyWarning)
+        # From the bytes that are hashed, not from the file again, which may have changed since.
         with fits.open(io.BytesIO(content), memmap=False) as units:
             unit = _unit(path, units, image)
+            # Before `data`, which unpacks: a header may promise any number of bytes.
             check_shape(path, tuple(unit.shape), image.stored_shape)
             return np.asarray(unit.data)
 

@@ -54,6 +54,8 @@ def npy_header(path: str, content: bytes) -> Header:
 def _parse(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     stream = io.BytesIO(header)
     version = npy.read_magic(stream)
+    # numpy's parser of headers reads a literal and runs nothing. Version 3 is not needed for plain
+    # numbers, and refused.
     if version == (1, 0):
         return npy.read_array_header_1_0(stream)
     if version == (2, 0):

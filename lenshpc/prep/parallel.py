@@ -53,6 +53,8 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_serve, args=(work, items, sender), daemon=True)
             process.start()
+            # In the parent: with its own end open, it would never see the pipe end when the process
+            # dies.
             sender.close()  # so that the end of the process is the end of the pipe
             running[receiver] = process
         while running:
@@ -61,6 +63,8 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
                     del running[heard]
     finally:
         for process in running.values():
+            # On any way out, Ctrl-C too: what is half written is a draft, which the next call
+            # writes over.
             process.terminate()
             process.join()
 

@@ -44,7 +44,11 @@ def picture_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any
 
 def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     with warnings.catch_warnings():
+        # A warning is an error here: the small file that unpacks to gigabytes must not get as far
+        # as its pixels.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # These two alone: each further reader of Pillow's is more code that runs on files nobody
+        # has looked at.
         with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as picture:
             _check_header(path, picture, image)
             return np.asarray(picture)

@@ -23,6 +23,7 @@ def check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
 
 def check_dtype(path: str, found: np.dtype[Any], declared: str) -> None:
     """Raise unless the declared dtype holds every value of the found one."""
+    # safe: pixels are kept bit for bit, so nothing may be rounded or cut on the way into the store.
     if found.kind not in "uif" or not np.can_cast(found, declared, "safe"):
         raise DataError(
             f"{path} has dtype {found}, which {declared} cannot hold without loss; "

@@ -70,6 +70,7 @@ class SourceReader:
         digest, num_bytes, target = hashlib.sha256(stored), len(stored), None
         if source.partner is not None and self._dataset.target is not None:
             target, stored, _ = self._part(source.partner, source.index, self._dataset.target, None)
+            # Image, then target, always: the order is part of every hash that stores hold.
             digest.update(stored)
             num_bytes += len(stored)
         return SourceImage(
@@ -102,6 +103,7 @@ class SourceReader:
         else:
             pixels = self._rows(path, image)[row]
             path, stored = f"{path}#{row}", pixels.tobytes()
+        # Before `oriented`, whose cast would hide a loss or an infinity.
         check_dtype(path, pixels.dtype, image.dtype)
         check_values(path, pixels)
         return orient(pixels, image), stored, number
@@ -115,11 +117,14 @@ class SourceReader:
         if image.format == "fits":
             return fits_pixels(path, content, image), math.nan
         header = npy_header(path, content)
+        # Told by the header, before numpy is let at the file: np.load with allow_pickle would run
+        # what the pickle names.
         if header.dtype.hasobject:
             self._refuse_pickle(path, column)
             pixels, number = unwrap(path, content[header.start :])
             check_shape(path, pixels.shape, image.stored_shape)
             return pixels, number
+        # By the header, before the pixels: a promise of terabytes is refused unread.
         check_shape(path, header.shape, image.stored_shape)
         return npy_pixels(path, content, header), math.nan
 
@@ -143,8 +148,11 @@ class SourceReader:
 
 def _content(path: str, image: ImageFormat) -> bytes:
     """Return the bytes; a file far larger than its image is refused before it fills the memory."""
+    # 16 bytes a pixel is float128, the widest that a file may hold.
     most = 16 * math.prod(image.shape) + _MARGIN_BYTES
     try:
+        # NONBLOCK: opening a named pipe would wait for a writer, before anything could look at what
+        # it is.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)

@@ -41,6 +41,7 @@ def scan(root: Path, dataset: Dataset) -> list[ScannedImage]:
         for source in _sources(root, dataset, split, label, folder)
     ]
     _refuse_missing_classes(found, dataset)
+    # The order of a folder is the file system's; the seeded permutation begins from this one.
     found.sort(key=attrgetter("id"))
     return found
 

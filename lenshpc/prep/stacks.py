@@ -115,7 +115,10 @@ def _unpack_once(path: str, image: ImageFormat, scratch: Path) -> Path:
     text = f"{path}/{image.key}/{status.st_size}/{status.st_mtime_ns}"
     target = scratch / f"{hashlib.sha256(text.encode()).hexdigest()}.npy"
     with (scratch / f"{target.name}.lock").open("w") as lock:
+        # Held while it is unpacked, which takes minutes: the others wait instead of filling the
+        # disk with copies. flock, so that a killed process does not hold up the rest.
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # Asked under the lock; the rename in `replacing` makes an array that is there a whole one.
         if not target.exists():
             with zipfile.ZipFile(path) as archive:
                 _unpack(path, archive, _npz_member(path, archive, image)[0], target)
@@ -158,11 +161,14 @@ def _hdf5_dataset(path: str, image: ImageFormat) -> Any:
     require("hdf5", "HDF5")
     import h5py
 
+    # Read-only file systems refuse HDF5's own locks, and nobody writes here.
     found: Any = h5py.File(path, "r", locking=False)
     for part in (image.key or "").strip("/").split("/"):
         links = found.id.links if isinstance(found, h5py.Group) else None
         if links is None or not links.exists(part.encode()):
             raise _no_array(path, image, list(found) if links else [])
+        # Looked at before it is followed: a soft or external link may lead to any file that the
+        # user can read.
         if links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
             raise _elsewhere(path, part)
         found = found[part]

@@ -64,6 +64,8 @@ class _Forbidden(Exception):  # noqa: N818  # never leaves this module
 # The C class grows its memo to any index that a pickle asks for; this one holds a dict.
 class _ArraysOnly(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
+        # The whole of the safety: a pickle can call whatever this returns. Only records that do
+        # nothing may stand in the table, never a class or function of numpy.
         if (module, name) not in _ADMITTED:
             raise _Forbidden(f"{module}.{name}")
         return _ADMITTED[module, name]
@@ -99,6 +101,7 @@ def _plain(record: Any) -> NDArray[Any]:
     plain = _plain_dtype(dtype)
     if not isinstance(content, bytes) or not all(isinstance(side, int) for side in shape):
         raise TypeError("no plain array where one was expected")
+    # Compared in Python's integers, which do not wrap around.
     if math.prod(shape) * plain.itemsize != len(content):
         raise ValueError(f"an array of shape {shape} does not match its {len(content)} bytes")
     return np.frombuffer(content, plain).reshape(shape, order="F" if fortran_order else "C")

@@ -94,6 +94,7 @@ class _Verification:
         self, row: Mapping[Any, Any], image: Any, target: Any, source: ScannedImage
     ) -> None:
         found = self._reader.read(source)
+        # The file first: where that is another one, its pixels would differ too, and say less.
         if found.sha256.hex() != row["sha256"]:
             raise DataError(f"{source.file} is not the file that was prepared; prepare it again")
         same = _bits(found.pixels) == _bits(image) and (

@@ -21,6 +21,8 @@ NUM_COMPONENTS = 50  # van der Maaten & Hinton 2008 reduce by PCA before
 
 def draw_rows(labels: Labels, num: int = MAX_ROWS, seed: int = 0) -> npt.NDArray[np.int64]:
     """Return at most `num` positions, ascending, the classes as equally often as they allow."""
+    # A seed of its own, always the same: a map that changes from one report to the next tells of
+    # nothing.
     order = np.random.default_rng(seed).permutation(len(labels))
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):

@@ -22,6 +22,7 @@ SIZE_INCH = (5.2, 3.7)
 POWERS = FormatStrFormatter("%g")  # of a logarithmic axis
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
+    # Ids from this salt and no date below: equal figures are equal files.
     "svg.hashsalt": "lenshpc",
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -57,6 +58,7 @@ def draw_figure(
     size_inch: tuple[float, float] = SIZE_INCH,
 ) -> Figure:
     """Return the figure that `draw` puts on empty axes."""
+    # Figures of their own and no pyplot: that keeps global state, and looks for a display.
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size_inch, layout="constrained")
         draw(canvas.add_subplot())
@@ -70,6 +72,8 @@ def render_svg(figure: Canvas, name: str) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    # Ids with the figure's name: all figures stand in one page, where equal ids would clip one by
+    # another's path.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     return svg.replace(INK, "currentColor")
 

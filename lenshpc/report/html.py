@@ -20,6 +20,7 @@ def render_html(report: Report) -> str:
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
+        # File names, classes and labels come from users' data and must not become markup.
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -25,6 +25,7 @@ class Stretch:
 
     def levels(self, image: Floats) -> Bytes:
         """Return an image (C, H, W) as bytes: asinh between `low` and `high`."""
+        # Of images all alike, 1: nothing to divide by, and all is black.
         span = np.where(self.high > self.low, self.high - self.low, 1)
         shown = np.clip((image - self.low) / span, 0, 1)
         stretched = 255 * np.arcsinh(SOFTENING * shown) / np.arcsinh(SOFTENING)

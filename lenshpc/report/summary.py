@@ -54,6 +54,7 @@ def without_nan(value: Any) -> Any:
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_nan(inner) for inner in value]
+    # JSON has no NaN: `write_json` refuses it, rather than write what other readers cannot parse.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

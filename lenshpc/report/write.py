@@ -19,6 +19,7 @@ def compose(results: RunResults) -> Report:
 
 def write(report: Report, path: Path) -> Path:
     """Write a report's folder at `path`, replacing an earlier one; return the path of its page."""
+    # Replaced whole: a page must never stand beside figures or numbers of an earlier one.
     with replacing_folder(path) as folder:
         (folder / "figures").mkdir()
         for figure in report.figures():

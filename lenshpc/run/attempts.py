@@ -77,6 +77,8 @@ class Attempts:
             # the line before may be half written, by a process that was killed
             stream.write(f"\n{event.model_dump_json(exclude_defaults=True)}\n")
             stream.flush()
+            # The node may be lost the next moment, and what it did decides whether the job comes
+            # back.
             os.fsync(stream.fileno())
 
     def events(self) -> list[Event]:

@@ -97,6 +97,7 @@ def check_loading(recipe: Recipe) -> None:
 
 def check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
     """Refuse a group that lies both in the test split and in training."""
+    # All that is not test counts as training, unlabelled and set-aside rows too.
     shared = set(rows.loc[testing, "group"]) & set(rows.loc[~testing, "group"])
     if shared:
         raise DataError(

@@ -16,6 +16,8 @@ def mark_done(
 ) -> None:
     """Write the mark that a member is complete, with the hashes of its outputs."""
     hashes = {str(path.relative_to(paths.root)): sha256(path) for path in files}
+    # Last of all files of a member, when the others are flushed and in place: this one says that
+    # they are.
     write_json(paths.done, {"fingerprint": fingerprint, "files": hashes, **facts})
 
 
@@ -36,9 +38,11 @@ def read_done(
     try:
         done = read_json(paths.done)
         trained_for, files = done["fingerprint"], dict(done["files"])
+        # A mark that does not list the predictions is none.
         files[paths.predictions.name]
     except FileNotFoundError:
         return {}, "has no predictions"
+    # Unreadable is not done: the member is made again, rather than trusted.
     except (OSError, ValueError, KeyError, TypeError):
         return {}, f"has a {paths.done.name} that cannot be read"
     if trained_for != fingerprint:

@@ -73,10 +73,13 @@ class Plan(Frozen):
         Plugins are there by name and version, and files such as ./mynet.py by their hash, which
         the names of their networks and losses hold.
         """
+        # Defaults are left out of the hash: so a default may be added, but changing one changes
+        # what old fingerprints mean. That needs a new version of the package.
         recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
         size = self.recipe.resources
         recipe["resources"] = {"nodes": size.nodes, "gpus_per_node": size.gpus_per_node}
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
+        # sort_keys: the order of keys in a user's file is no part of a run.
         return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -108,6 +111,8 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
+    # Before the Plan is made, which hashes the word: members must not decide it by the memory of
+    # their node.
     recipe = _with_loading(recipe, store)
     variants = [recipe.of(model) for model in recipe.models]
     for variant in variants:
@@ -116,6 +121,7 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     splits = split_manifest(recipe, store)
     for variant in variants:
         check_batches(variant, splits, store.classes)
+    # The order gives the members their numbers, which folders and jobs carry.
     triples = product(recipe.models, range(recipe.folds), recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
@@ -180,9 +186,13 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     check_groups(rows, testing)
     splits = np.select(
         [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
+        # The first that fits: a test row stays one, of whatever class, and is never set aside or
+        # trained on.
         ["test", "unlabelled", "excluded"],
         "dev",
     )
+    # Cut here, once, and stored: members that cut their own would race, and differ with the version
+    # of scikit-learn.
     folds = np.full(len(rows), -1, dtype=np.int16)
     own = (splits == "dev") & (rows["split"] == "val").to_numpy()
     if recipe.folds == 1 and own.any():
@@ -252,6 +262,7 @@ def splits_hash(splits: pd.DataFrame) -> str:
 def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
     """Write the run directory's Plan and split manifest; the directory is private to the user."""
     paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Before the Plan: a folder is a run once it has plan.json, and that promises the manifest.
     with replacing(paths.splits) as temporary:
         splits.to_parquet(temporary, index=False)
     write_json(paths.plan, plan.model_dump(mode="json"))
@@ -284,6 +295,8 @@ def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     import pandas as pd
 
     splits = pd.read_parquet(paths.splits)
+    # Rows in another fold would leak from validation into training, and no other check would see
+    # it.
     if splits_hash(splits) != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
     return splits
@@ -301,6 +314,7 @@ def check_unseen(
     import numpy as np
 
     (first, seen, first_store), (second, tested, second_store) = before, after
+    # dev holds validation too: the choice of an epoch has seen those rows.
     trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
     testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
     if first.store_hash == second.store_hash:

@@ -61,6 +61,7 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
 
     ConfigError or DataError where something is not there, or does not fit.
     """
+    # Before the names are checked and the Plan is hashed: a Plan has NAME@HASH, never a path.
     kept, files = _with_kept_files(recipe)
     check_names(map(network_of, kept.models), kept.method)
     found = _with_origin(with_files(kept), runs)
@@ -118,6 +119,8 @@ def _rename(model: str, network: str) -> str:
 def _read_component(path: Path, name: str) -> bytes:
     """Return a file that defines a class or function of that name, without running it."""
     try:
+        # Read once: the bytes that are hashed are those that the run keeps. Parsed and not
+        # imported, since planning must run nobody's code.
         content = path.read_bytes()
         tree = ast.parse(content, str(path))
     except OSError as error:

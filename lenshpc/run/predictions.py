@@ -39,6 +39,7 @@ def mean_over_members(
     read: Callable[[Member, pd.DataFrame], npt.NDArray[np.floating]],
 ) -> npt.NDArray[np.float64]:
     """Return the mean (N, width) of what members say of the rows; NaN where none says anything."""
+    # Sums in float64, member by member: a mean of float32 would depend on the order of members.
     total, count = np.zeros((len(rows), width)), np.zeros((len(rows), 1))
     for member in members:
         mine = mask_predicted(member, rows)
@@ -70,6 +71,7 @@ def read_predictions(
     They are in the order of `scored_rows`. DataError where a row is absent, stands twice, is
     another member's or another image's, or a number is not finite.
     """
+    # From the Plan and not from the file: a file cannot say which rows it lacks.
     expected = scored_rows(plan, splits, member)[KEYS]
     wanted = None if columns is None else [*KEYS, *columns]
     try:
@@ -81,6 +83,7 @@ def read_predictions(
     fault = _find_row_fault(frame, expected)
     if fault:
         raise refusal_of(run, member, fault)
+    # By row number, never by place: files list rows in the order of the member.
     ordered = frame.set_index("row").loc[expected["row"]].reset_index()
     unfinite = ~np.isfinite(ordered.select_dtypes(np.floating).to_numpy()).all(axis=1)
     if unfinite.any():
@@ -98,6 +101,7 @@ def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]
 
     files = run.member(member.name)
     try:
+        # The table says which row lies at which place of the array: they were written together.
         order = pd.read_parquet(files.predictions, columns=["row"])["row"]
         array = zarr.open_group(files.arrays, mode="r")[name]
     except (OSError, KeyError, ValueError) as error:

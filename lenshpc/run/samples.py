@@ -62,6 +62,7 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
                 chunks=(CHUNK_ROWS, *inner),
                 shards=(SHARD_ROWS, *inner),
                 dtype=np.float32,
+                # Else zarr leaves out a shard of zeros, and `missing` would draw it for ever.
                 config={"write_empty_chunks": True},
                 attributes={"member": member.name, "seed": seed, "fingerprint": plan.fingerprint()},
             )

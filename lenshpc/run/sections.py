@@ -111,6 +111,7 @@ class Resources(Frozen):
     @property
     def signal_delay_s(self) -> int:
         """Return how long before its time limit a member is told to save."""
+        # At most a quarter of the time limit: a short job would be told to stop as it begins.
         return min(90, 15 * self.time_min)
 
     @property

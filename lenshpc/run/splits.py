@@ -44,10 +44,13 @@ def training_rows(
     rows = splits[(splits["split"] == "dev") & (splits["fold"] != fold)]
     if fraction == 1:
         return rows
+    # Drawn for all rows of the manifest and then picked: drawn for the fold's own, a row's number
+    # would depend on the fold.
     drawn = np.random.default_rng(seed).random(len(splits))[splits.index.get_indexer(rows.index)]
     taken = np.zeros(len(rows), dtype=bool)
     for label in rows["label"].unique():
         mine = np.flatnonzero(rows["label"] == label)
+        # Smallest first: so the rows of a smaller part are among those of a larger one.
         order = mine[np.argsort(drawn[mine], kind="stable")]
         taken[order[: math.ceil(fraction * len(mine))]] = True
     return rows[taken]
@@ -57,6 +60,8 @@ def _deal(labels: npt.NDArray[np.integer], parts: int, seed: int) -> npt.NDArray
     """Deal out the rows like cards, class after class, each class shuffled."""
     shuffled = np.random.default_rng(seed).random(len(labels))
     folds = np.empty(len(labels), dtype=np.int64)
+    # The count goes on from class to class: begun anew, the first folds would get the odd rows of
+    # every class.
     folds[np.lexsort((shuffled, labels))] = np.arange(len(labels)) % parts
     return folds
 

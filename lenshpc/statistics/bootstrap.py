@@ -44,6 +44,8 @@ def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[La
     else:
         group = np.unique(groups.astype(str), return_inverse=True)[1]
     kinds = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
+    # A bit a class: groups with the same classes are drawn among themselves, so every resample has
+    # all classes, and as many groups of each kind.
     np.bitwise_or.at(kinds, group, 1 << labels.astype(np.int64))
     return group, [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
@@ -54,8 +56,11 @@ def draw(
     """Return resamples of the rows; each stratum keeps its number of groups."""
     group, strata = stratify(labels, groups)
     rng = np.random.default_rng(seed)
+    # A group is drawn once on average, and more than 255 times practically never; eight bits keep
+    # 2,000 resamples of a large set in memory.
     counts = np.zeros((num_resamples, group.max(initial=-1) + 1), dtype=np.uint8)
     for members in strata:
+        # The generator goes on from chunk to chunk: the size of a chunk changes no draw.
         step = max(1, CHUNK_VALUES // len(members))
         for start in range(0, num_resamples, step):
             lines = min(step, num_resamples - start)
@@ -88,6 +93,7 @@ class Ranking:
 
 def rank(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> Ranking:
     """Return the ranking of scores (N,)."""
+    # Stable: equal scores keep the order of rows, the same for all that is judged.
     order = np.argsort(-scores, kind="stable")
     sorted_scores = scores[order]
     stop = np.append(np.flatnonzero(np.diff(sorted_scores)) + 1, len(order))
@@ -110,7 +116,9 @@ class RocPoints:
 
     def auc(self) -> Floats:
         """Return the area under the ROC curve (b,), ties counted half."""
+        # Doubled counts stay whole numbers, of which halves are exact: ties count half.
         beaten = 2 * self.num_negatives[:, None] - self.false_above - self.false
+        # float64: counts fit into int32, their products and sums do not.
         won = np.einsum("ij,ij->i", self._increments(), beaten, dtype=np.float64) / 2
         return _divide(won, self.num_positives * self.num_negatives.astype(np.float64))
 
@@ -128,6 +136,7 @@ class RocPoints:
 
     def recall_before(self, num_false: Floats) -> Floats:
         """Return the highest recall (b,) with at most `num_false` (b,) false positives."""
+        # Counted down to all rows of a tied score: none of them is taken before all are.
         within = (self.false <= num_false[:, None]).sum(axis=1)
         reached = self.true[np.arange(len(within)), np.maximum(within - 1, 0)]
         return _divide(np.where(within > 0, reached, 0), self.num_positives)
@@ -171,6 +180,7 @@ def roc_at(found: RocPoints, grid: Floats) -> Floats:
     """Return the highest true-positive rate (b, len(grid)) up to each false-positive rate."""
     lines = np.empty((len(found.true), len(grid)))
     for at, line in enumerate(lines):
+        # A product that falls short of a whole number by rounding still counts as it.
         allowed = grid * found.num_negatives[at] + 1e-9
         within = np.searchsorted(found.false[at], allowed, side="right")
         line[:] = np.append(0, found.true[at])[within] / max(found.num_positives[at], 1)
@@ -197,6 +207,7 @@ def sum_weighted(resamples: Resamples, values: Floats) -> Floats:
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
     """Return the percentile interval of the draws that are defined."""
+    # A resample without a class has no figure; as 0 it would widen the interval downwards.
     defined = values[np.isfinite(values)]
     if not len(defined):
         return float("nan"), float("nan")

@@ -43,8 +43,12 @@ class CalibrationSums:
         """Add images (n, C, H, W): the deviation over members and the error of their mean."""
         if not len(self.edges):
             some = spread.ravel()[:: max(1, spread.size // NUM_EDGE_PIXELS)]
+            # Fixed by the first block and never moved: sums of bins with other edges could not be
+            # added.
             self.edges = np.quantile(some, np.arange(1, NUM_BINS) / NUM_BINS)
         place = np.searchsorted(self.edges, spread.ravel(), side="right")
+        # Squares are added and the root taken once, at the end: means of roots are not the root of
+        # a mean.
         weights = (None, spread.ravel() ** 2, error.ravel() ** 2)
         self.sums += [np.bincount(place, one, NUM_BINS) for one in weights]
         distance = np.abs(error)

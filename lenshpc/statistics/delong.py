@@ -33,6 +33,8 @@ def _class_influence(positive: metrics.Flags, scores: metrics.Scores) -> Floats:
     placement = np.empty(len(scores))
     placement[positive] = (ranks[positive] - rankdata(scores[positive])) / num_negatives
     placement[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / num_positives
+    # One mean, the AUC, for both kinds of rows: it is that of the negatives too, so either part
+    # adds up to 0.
     centred = placement - placement[positive].mean()
     return np.asarray(centred / np.where(positive, num_positives, num_negatives))
 
@@ -57,6 +59,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     order = np.argsort(p_values)
     factors = np.arange(len(order), 0, -1)
     corrected = np.empty(len(order))
+    # Never falling: a larger p-value must not come out smaller after the correction.
     corrected[order] = np.minimum(1, np.maximum.accumulate(np.array(p_values)[order] * factors))
     return [float(value) for value in corrected]
 
@@ -107,6 +110,7 @@ def _test(difference: float, variance: float) -> tuple[float, float, float]:
     """Return difference, standard error and two-sided p-value of a normal difference."""
     from scipy.stats import norm
 
+    # A variance of nearly equal models may be below 0 by rounding.
     std = float(np.sqrt(max(variance, 0.0)))
     if std < 1e-12:  # equal orders of rows, or both without a pair in the wrong order
         return difference, 0.0, 1.0 if abs(difference) < 1e-12 else 0.0

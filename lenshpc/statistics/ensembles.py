@@ -52,6 +52,8 @@ class Combination:
     def apply(self, stack: Floats) -> Floats:
         """Return probabilities (N, K); NaN where a model is."""
         result = np.full(stack.shape[1:], np.nan)
+        # All models or none: a mean over those that are there would compare rows by different
+        # ensembles.
         known = np.isfinite(stack).all(axis=(0, 2))
         for rows, fitted in self.fittings:
             asked = rows & known
@@ -109,6 +111,7 @@ def _ladder(scores: Floats, shares: Floats) -> tuple[Floats, Floats]:
 def fit_oof_weighted(stack: Floats, labels: Labels) -> Fitted:
     """Return the mean weighted by the odds AUC : 1 - AUC, the softmax of the AUC's logit."""
     aucs = np.array([metrics.roc_auc(labels, model) for model in stack])
+    # An AUC of 1 would take all the weight; no set of rows tells it from 1 - 1/N.
     odds = 1 / np.maximum(1 - aucs, 1 / len(labels)) - 1
     return _weigh(odds / odds.sum())
 
@@ -124,11 +127,14 @@ def fit_greedy(stack: Floats, labels: Labels) -> Fitted:
     total = np.zeros_like(stack[0])
     for _ in range(NUM_ROUNDS):
         aucs = [metrics.roc_auc(labels, total + model) for model in stack]
+        # argmax takes the first of equal ones, so a tie is decided by the recipe and not by
+        # rounding of the sum.
         picks.append(int(np.argmax(aucs)))
         reached.append(aucs[picks[-1]])
         total = total + stack[picks[-1]]
         if len(picks) - int(np.argmax(reached)) > PATIENCE:
             break
+    # Cut back to the first best: the rounds after it are the patience, not the choice.
     bag = picks[: int(np.argmax(reached)) + 1]
     return _weigh(np.bincount(bag, minlength=len(stack)) / len(bag))
 
@@ -178,11 +184,14 @@ def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats]) -> Combinat
     """Return the combination of models' probabilities (N, K) of `rows`, fitted out-of-fold."""
     stack, labels = np.asarray(models), rows["label"].to_numpy()
     testing = (rows["split"] == "test").to_numpy()
+    # Test rows reach no fit: `testing` is taken out here, and only asked below.
     usable = ~testing & np.isfinite(stack).all(axis=(0, 2))
     if np.bincount(labels[usable], minlength=stack.shape[2]).min() < NUM_PARTS:
         return Combination(fittings=((np.ones(len(rows), bool), fit_mean(stack, labels)),))
     fit = COMBINATIONS[kind]
     parts = _parts(rows, usable)
+    # Fitted on the other parts alone: with its own label in the fit, a row's out-of-fold figure
+    # would be too good.
     fittings = [
         (~testing & (parts == part), usable & (parts != part)) for part in np.unique(parts[usable])
     ]
@@ -203,6 +212,7 @@ def _parts(rows: pd.DataFrame, usable: Flags) -> Labels:
         return folds
     parts = np.full(len(rows), -1)
     some = np.flatnonzero(usable)
+    # Whole groups: two views of one object on both sides of a cut would leak its label.
     groups = rows["group"] if "group" in rows else rows["row"]
     splitter = StratifiedGroupKFold(n_splits=NUM_PARTS, shuffle=True, random_state=0)
     split = splitter.split(some, rows["label"].to_numpy()[some], groups.to_numpy()[some])

@@ -33,6 +33,8 @@ def frechet(one: Floats, other: Floats) -> float:
     """
     (mean, own), (their_mean, theirs) = _moments(one), _moments(other)
     values, vectors = np.linalg.eigh(own)
+    # eigh of symmetric matrices and no matrix root of a product: that one turns complex by
+    # rounding.
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     joint = np.linalg.eigvalsh(root @ theirs @ root)
     crossed = np.sqrt(joint.clip(min=0)).sum()
@@ -41,6 +43,7 @@ def frechet(one: Floats, other: Floats) -> float:
 
 
 def _moments(features: Floats) -> tuple[Floats, Floats]:
+    # From half precision to float64: covariances of hundreds of features cancel in the trace.
     values = features.astype(np.float64)
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))
 
@@ -52,6 +55,7 @@ def kid(one: Floats, other: Floats) -> MeanStd:
     most, since subsets that are all alike would have no spread.
     """
     size = min(MAX_SUBSET_ROWS, len(one) // 2, len(other) // 2)
+    # Always the same subsets: lines of a table are compared on the same rows.
     rng = np.random.default_rng(SEED)
     draws = [
         polynomial_mmd(
@@ -70,6 +74,7 @@ def polynomial_mmd(one: Floats, other: Floats) -> float:
     def kernel(x: Floats, y: Floats) -> Floats:
         return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
 
+    # Without the diagonal, where a row is compared with itself: that is what makes it unbiased.
     within = sum(
         float(own.sum() - np.trace(own)) for own in (kernel(one, one), kernel(other, other))
     )

@@ -43,6 +43,7 @@ def ssim(one: Images, other: Images) -> Images:
     def moments(images: Images) -> tuple[Images, Images]:
         """Return the squared mean and the variance within the window around each pixel."""
         mean = rows @ images @ columns.T
+        # A difference of nearly equal numbers, which only float64 leaves above 0 but for rounding.
         return mean**2, xp.clip(rows @ images**2 @ columns.T - mean**2, min=0)
 
     # Of s = x + y and d = x - y: 4 x y = s² - d² and 2 (x² + y²) = s² + d², also for deviations.
@@ -141,6 +142,7 @@ class Power:
 
 def power(own: Transform, true: Transform) -> Power:
     """Return the sums over pairs of transforms (n, C, H, W/2+1)."""
+    # Summed in float64: power falls by many orders from the lowest frequency to the noise.
     products = (own * own.conj(), true * true.conj(), own * true.conj())
     sums = (one.real.sum(axis=(0, 1), dtype=np.float64) for one in products)
     return Power(own.shape[0] * own.shape[1], *sums)
@@ -166,6 +168,8 @@ class Frequencies:
 
     def mean(self, values: Floats) -> Floats:
         """Return azimuthal means (K,) of values (H, W/2+1), up to Nyquist's frequency."""
+        # The corners beyond Nyquist's frequency go to a last ring, which is dropped: they are no
+        # whole circles.
         num = len(self.frequency)
         place = np.minimum((self.radius * 2 * num).astype(int), num).ravel()
         sums, counts = (np.bincount(place, one, num + 1) for one in (values.ravel(), None))

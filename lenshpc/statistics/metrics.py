@@ -94,6 +94,7 @@ def recall_at_fpr(labels: Labels, scores: Scores, rate: float) -> float:
     """Return the highest recall with a false-positive rate of at most `rate`."""
 
     def recall(positive: Flags, score: Scores) -> float:
+        # 0.001 of 3,000 rows is 2.9999… in floating point, and means 3.
         return _recall_below(positive, score, int(rate * (~positive).sum() + 1e-9))
 
     return float(np.mean(_each_class(recall, labels, scores)))
@@ -104,6 +105,8 @@ def _recall_below(positive: Flags, scores: Scores, num_false: int) -> float:
     negatives = np.sort(scores[~positive])[::-1]
     if num_false >= len(negatives):
         return 1.0
+    # Above, not at it: a positive tied with the false positive counts for nothing. So a constant
+    # score has a recall of 0.
     return float(np.mean(scores[positive] > negatives[num_false]))
 
 
@@ -143,6 +146,8 @@ def best_f1_threshold(labels: Labels, scores: Scores) -> float:
     f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
     best = int(f1.argmax())
     lower, cut = float(cuts[max(best - 1, 0)]), float(cuts[best])
+    # Half-way, so that test scores next to the cut fall to either side alike; of neighbouring
+    # floats the middle may be the lower one.
     middle = (lower + cut) / 2
     return middle if middle > lower else cut
 
@@ -153,6 +158,7 @@ def shift_threshold(threshold: float, prior: float, shifted: float) -> float:
     Under such a shift the odds of a calibrated probability change by the ratio of the prior odds
     (Saerens et al. 2002, eq. 4), so cutting changed odds at the old threshold is this cut.
     """
+    # As odds over odds plus the rest: no division by 1 - threshold, which may be 0.
     odds = threshold * (1 - shifted) * prior
     return odds / (odds + (1 - threshold) * (1 - prior) * shifted)
 
@@ -201,6 +207,7 @@ def row_losses(labels: Labels, probabilities: Scores) -> dict[str, Scores]:
     over all of them, 0 to 2 (Brier 1950).
     """
     hot = labels[:, None] == np.arange(probabilities.shape[1])
+    # Not a generous 1e-7: that would forgive a model that is sure and wrong.
     true = np.clip(probabilities[hot], np.finfo(np.float64).tiny, None)
     squared = ((probabilities - hot) ** 2).sum(axis=1)
     return {
@@ -221,6 +228,7 @@ def calibration_bins(
         score, true = probabilities[:, 1], labels == 1
     else:
         score, true = probabilities.max(axis=1), labels == probabilities.argmax(axis=1)
+    # Edges are scores: equal scores share a bin, or the order of rows would decide on the error.
     edges = np.unique(np.sort(score)[np.arange(1, num_bins) * len(score) // num_bins])
     bins = np.searchsorted(edges, score, side="right")
     counts = np.bincount(bins)

@@ -60,6 +60,7 @@ def radial_numbers(images_NCHW: npt.NDArray[np.floating]) -> Floats:
     those of the chords from half to once and from once to one and a half times its radius. The
     centre is the mean p within 3 px, the total the mean pixel.
     """
+    # float64: slopes are small differences of means over many pixels.
     mean = images_NCHW.mean(axis=1, dtype=np.float64)
     profile = radial_profile(mean)
     num_bins = profile.shape[1]
@@ -83,6 +84,7 @@ def radial_profile(images_NHW: npt.NDArray[np.floating]) -> Floats:
     height, width = images_NHW.shape[1:]
     y, x = np.indices((height, width))
     radius = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2).astype(int).ravel()
+    # Sorted by ring once, for one pass of reduceat over all images.
     order = np.argsort(radius, kind="stable")
     counts = np.bincount(radius)[: max(1, min(height, width) // 2)]
     starts = np.append(0, np.cumsum(counts)[:-1])

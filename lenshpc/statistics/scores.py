@@ -74,10 +74,13 @@ def score_model(
     labels = rows["label"].to_numpy()
     out = (rows["split"] == "oof").to_numpy()
     testing = labels[~out], probabilities[~out], resamples["test"]
+    # First, and from out-of-fold rows alone. What is below may only read it: a threshold that has
+    # seen test rows makes every test figure too good.
     threshold = choose_threshold(labels[out], probabilities[out])
     corrected = None
     if threshold is not None and test_prior is not None:
         prior = oof_prior(labels[out], probabilities[out])
+        # By the share that was declared, never by one counted in the test labels.
         corrected = metrics.shift_threshold(threshold, prior, test_prior)
     return Evaluation(
         name=name,
@@ -268,6 +271,7 @@ def rotation(
     labels: Labels, probabilities: Floats, resamples: Resamples, turned: Floats
 ) -> Rotation:
     """Return the AUC of images turned by 90° and its change, on rows that both cover."""
+    # On the same rows and resamples, or the change would hold the difference of the rows.
     both = cover(probabilities) & cover(turned)
     labels, resamples = labels[both], resamples.of(both)
     upright, now = probabilities[both], turned[both]
@@ -369,5 +373,6 @@ def find_mistakes(
     table = found[["row", "id", "label"]].assign(
         predicted=predicted, p_true=values[at, labels], p_predicted=values[at, predicted]
     )
+    # By row where probabilities are equal, so that a report comes out the same again.
     wrong: pd.DataFrame = table[labels != predicted].sort_values(["p_true", "row"])
     return wrong.head(num_shown).reset_index(drop=True)

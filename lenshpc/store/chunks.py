@@ -71,8 +71,10 @@ class Chunks:
         """
         shard, at = divmod(chunk * self.num_rows, self.shard_rows)
         start, num_bytes = self._places[shard, at // self.num_rows].tolist()
+        # The result lies in memory that the next call overwrites: use it, or copy it, before.
         pixels = scratch.pixels if into is None else into
         try:
+            # Checked before it is unpacked: Blosc trusts the lengths in its header.
             content = self._fill_checked(shard, start, scratch.content[:num_bytes])
             if self._is_compressed:
                 blosc.decompress(content, pixels)
@@ -85,6 +87,7 @@ class Chunks:
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Return some rows in the order asked for; each chunk is decoded once."""
         found = np.empty((len(rows), *self.array.shape[1:]), np.dtype(self.array.dtype))
+        # By chunk, so that each is decoded once, however the rows are asked for.
         order = np.argsort(rows, kind="stable")
         chunks, starts = np.unique(rows[order] // self.num_rows, return_index=True)
         scratch = self.scratch()
@@ -115,10 +118,12 @@ class Chunks:
 
         Returns them without their checksum.
         """
+        # Opened anew each time: threads would share the position of a file that stays open.
         with shard_file(self.path, self.name, shard).open("rb", buffering=0) as stream:
             stream.seek(start, 2 if start < 0 else 0)
             num_bytes = stream.readinto(room.data)
         content, checksum = room[:-CHECKSUM_BYTES], room[-CHECKSUM_BYTES:].tobytes()
+        # A short read too: of bytes left over from another chunk the checksum could still be right.
         if num_bytes != len(room) or (
             google_crc32c.value(content) != int.from_bytes(checksum, "little")
         ):

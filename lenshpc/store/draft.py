@@ -76,6 +76,8 @@ class Draft:
 
     def missing(self) -> list[int]:
         """Return the numbers of the shards that are not written."""
+        # Parts alone count, never the shards' files: a shard may lie there whole while its hashes
+        # do not.
         written = {path.name for path in self._parts.glob("*.npz")}
         return [i for i in range(len(self.blocks)) if self._part(i).name not in written]
 
@@ -101,10 +103,14 @@ class Draft:
         part: dict[str, Any] = {name: np.concatenate(values) for name, values in found.items()}
         part["shard_sha256"] = np.array([list(writer.sha256) for writer in writers.values()])
         part["shard_bytes"] = np.array([writer.num_bytes for writer in writers.values()])
+        # Last, when all of the shard's files are flushed and in place: the stack has closed the
+        # writers. Killed before, the shard is written again, to equal files.
         with replacing(self._part(shard)) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **part)
 
     def _writing(self, array: str, shard: int) -> AbstractContextManager[ShardWriter]:
+        # In `parts`, not in the store: a draft that a killed process leaves must not end up in what
+        # is renamed.
         draft = self._parts / f"{array}-{shard}.{os.getpid()}.tmp"
         num_chunks = self.spec.rows_a_shard(self.num_rows) // self.spec.chunk_rows
         return writing(shard_file(self.store, array, shard), draft, self.spec.codec, num_chunks)
@@ -113,6 +119,7 @@ class Draft:
         """Return a whole chunk: the last one of a store may lack rows."""
         if len(rows) == self.spec.chunk_rows:
             return rows
+        # Zeros and not what memory holds: two writings of a shard must give equal bytes.
         whole = np.zeros((self.spec.chunk_rows, *rows.shape[1:]), rows.dtype)
         whole[: len(rows)] = rows
         return whole
@@ -125,15 +132,19 @@ class Draft:
                 f"{len(missing)} of {len(self.blocks)} shards of {self.path} are not converted; "
                 "go on with the same lenshpc prepare command"
             )
+        # Again, after hours of conversion: another command may have made a store of this name.
         refuse_existing(self.path)
         rows = pd.concat([self.rows(shard) for shard in range(len(self.blocks))])
         group = zarr.open_group(self.store, mode="r+")
         _write_columns(group, rows, self._join_parts(), self.spec)
+        # Flush, mark, flush, rename: a store that says it is complete must have all its bytes on
+        # disk, also after a power cut. Killed in between, `finish` writes the rows again.
         flush_tree(self.store)
         group.attrs["complete"] = True
         flush(self.store / "zarr.json")
         self.store.rename(self.path)
         flush(self.path.parent)
+        # Last: until the rename the parts are what a stopped `finish` goes on from.
         self.remove()
 
     def remove(self) -> None:
@@ -177,6 +188,7 @@ def begin(path: Path, spec: StoreSpec, rows: pd.DataFrame, settings: Mapping[str
     """
     refuse_existing(path)
     order = {"spec": asdict(spec), "settings": dict(settings), "path": str(path.resolve())}
+    # Beside the target, on its file system: the rename at the end must not become a copy.
     folder = path.with_name(f".{path.name}.{_digest(order, rows)[:12]}.partial")
     if not folder.is_dir():
         _create(folder, spec, rows, order)
@@ -214,6 +226,7 @@ def _pixels(value: Mapping[str, Any] | None) -> Pixels | None:
 
 def _digest(order: Mapping[str, Any], rows: pd.DataFrame) -> str:
     digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode())
+    # The rows in their order, too: a draft must never be continued with other images.
     digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     return digest.hexdigest()
 
@@ -230,6 +243,8 @@ def _create(folder: Path, spec: StoreSpec, rows: pd.DataFrame, order: Mapping[st
         text = json.dumps({**order, "num_rows": len(rows)}, indent=1)
         (temporary / "order.json").write_text(text, encoding="utf-8")
         flush_tree(temporary)
+        # A folder cannot replace one that holds files: the second process fails here, and takes the
+        # first one's draft.
         temporary.rename(folder)
     except OSError:
         if not folder.is_dir():
@@ -271,6 +286,7 @@ def _write_columns(
     }
     for name, column in columns.items():
         _write_column(group, name, column)
+    # put replaces all attributes, so a `complete` of an earlier, stopped call goes, too.
     group.attrs.put(spec.attributes() | _compute_attributes(rows, columns, spec))
 
 
@@ -291,6 +307,7 @@ def _compute_attributes(
 ) -> dict[str, Any]:
     """Return the attributes that need all rows."""
     hashed = rows.assign(sha256=[row.tobytes().hex() for row in columns["sha256"]])
+    # Of the train split alone.
     mean, std = channel_statistics(columns["moments"][(rows["split"] == "train").to_numpy()])
     return {
         "counts": _counts(rows, spec.classes),

@@ -129,6 +129,8 @@ def compressors(codec: Codec) -> list[BloscCodec | Crc32cCodec]:
 
 def channel_statistics(moments: Floats) -> tuple[Floats, Floats]:
     """Return mean and standard deviation (C,) of all pixels of the rows in `moments` (n,C,2)."""
+    # float64: the difference of mean square and squared mean may be a millionth of either. It may
+    # come out below 0 by rounding, hence the maximum.
     mean, mean_square = np.moveaxis(moments.mean(axis=0), -1, 0)
     return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))
 
@@ -137,6 +139,7 @@ def pixel_moments(images: NDArray[Any], scale: float) -> Floats:
     """Return the mean and mean square of the scaled pixels of each image and channel: (n,C,2)."""
     moments = np.empty((*images.shape[:2], 2))
     for row, image in enumerate(images):  # one at a time: the float64 copy stays in the cache
+        # Image by image: the moments of a row must not depend on which rows share its chunk.
         pixels = image.reshape(len(image), -1) * np.float64(scale)
         moments[row, :, 0] = pixels.mean(axis=1)
         moments[row, :, 1] = np.square(pixels).mean(axis=1)
@@ -164,6 +167,8 @@ def damage_error(path: Path, reason: str) -> DataError:
 
 def content_hash(attributes: Mapping[str, Any], rows: pd.DataFrame) -> str:
     """Return the hash of what the store holds, whatever its chunks and codec."""
+    # Chunks, codec and paths are left out: the same images stored otherwise are the same store to a
+    # Plan. Adding a key makes another store of every one there is.
     keys = ("dataset", "classes", "image_shape", "dtype", "scale", "target_shape", "columns")
     header = [attributes[key] for key in keys]
     columns = ("id", "label", "split", "group", "sha256")
@@ -179,5 +184,6 @@ def _hash_lines(*parts: Any) -> str:
     digest = hashlib.sha256()
     for part in parts:
         for line in part:
+            # As JSON, so that no two lists of fields give one text.
             digest.update(json.dumps(line).encode() + b"\n")
     return digest.hexdigest()

@@ -181,6 +181,7 @@ def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
             f"{path} has layout {version}, not {LAYOUT_VERSION}: another version of lenshpc made "
             "it; prepare it again"
         )
+    # True itself: anything else is a store that was not finished, or not ours.
     if attributes.get("complete") is not True:
         raise DataError(
             f"{path} is not complete: its preparation was interrupted; remove it and prepare again"
@@ -205,6 +206,8 @@ def _read_rows(group: zarr.Group, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _check_whole(store: Store, shard_bytes: NDArray[np.int64]) -> None:
+    # Cheap, since it needs no pixel; these are told by each chunk's crc32c when read, and by
+    # `verify`.
     if store.content_hash != content_hash(store.attributes, store.rows):
         raise damage_error(store.path, "the rows do not match the content hash")
     names = list(store.chunks)

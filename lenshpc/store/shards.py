@@ -27,6 +27,7 @@ class ShardWriter:
     def __init__(self, stream: BinaryIO, codec: Codec, num_chunks: int) -> None:
         self._stream = stream
         self._blosc = None if codec == "none" else Blosc(codec, COMPRESSION_LEVEL, Blosc.BITSHUFFLE)
+        # Little-endian by name: the file must be the same from every machine.
         self._index = np.full((num_chunks, 2), _ABSENT, "<u8")
         self._num_chunks = 0
         self._digest = hashlib.sha256()
@@ -67,4 +68,5 @@ def writing(path: Path, draft: Path, codec: Codec, num_chunks: int) -> Iterator[
     with replacing(path, draft) as temporary, temporary.open("wb") as stream:
         writer = ShardWriter(stream, codec, num_chunks)
         yield writer
+        # Only where the block ended well: a shard without an index is refused by every reader.
         writer.finish()

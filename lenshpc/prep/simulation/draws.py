@@ -23,6 +23,8 @@ class Stream:
 
     def sequence(self, *key: int) -> SeedSequence:
         """Return the seed of image `key`, or of the whole stream."""
+        # By the names and not by their places: a class that is added changes no image of the
+        # others.
         digest = sha256(f"{self.split}/{self.name}".encode()).digest()
         return SeedSequence(self.seed, spawn_key=(int.from_bytes(digest[:8]), *key))
 
@@ -49,6 +51,8 @@ class Draws:
         if not self.legacy:
             return self.random.uniform(*limits)
         values = self._values.uniform(*limits, size=_NUM_LEGACY_VALUES)
+        # Every draw advances both generators, so the order of draws in `draw_halo` is part of the
+        # data set.
         return float(values[self.random.integers(_NUM_LEGACY_VALUES)])
 
     def orientation(self) -> float:

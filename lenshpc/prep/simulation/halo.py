@@ -61,6 +61,8 @@ class Halo:
 
 def draw_halo(settings: DarkMatter, draws: Draws) -> Halo:
     """Return one lens; its halo has what the substructure leaves of the total mass."""
+    # The order of all draws below fixes the images: one more or less in the middle changes all that
+    # come after.
     total = draws.uniform(settings.theta_e_arcsec)
     axis_ratio, angle = draws.uniform(settings.halo_axis_ratio), draws.orientation()
     gamma1, gamma2 = shear_components(draws.uniform(settings.shear), draws.orientation())

@@ -29,6 +29,7 @@ def normal(shape: tuple[int, ...], random: Generator) -> Pixels:
     """Return standard normal deviates, at a third of the time of numpy's (Box & Muller 1958)."""
     num_pairs = (math.prod(shape) + 1) // 2
     first, second = random.random((2, num_pairs), dtype=np.float32)
+    # 1 - first, which is never 0, since draws are below 1.
     radius, angle = np.sqrt(-2 * np.log(1 - first)), 2 * math.pi * second
     deviates = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
     return deviates[: math.prod(shape)].reshape(shape)
@@ -42,6 +43,8 @@ def expose(intensity: Pixels, scale: float, sky: float, random: Generator) -> Pi
     """
     mean = scale * intensity + sky
     deviate = normal(mean.shape, random)
+    # The last term gives Poisson's skewness, without which faint pixels would be symmetric about
+    # their mean.
     counts = mean + np.sqrt(mean) * deviate + (deviate * deviate - 1) / 6
     return np.asarray(np.maximum(np.rint(counts), 0), np.float32)
 

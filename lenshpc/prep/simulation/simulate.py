@@ -61,6 +61,8 @@ def simulate(
             (root / folder).mkdir(parents=True, exist_ok=True)
         work = partial(_make_block, dataset, root)
         share(work, blocks, workers=workers, num_rows=num_images, progress=progress)
+        # In the order of the blocks, whichever process made them: truth.csv must not depend on
+        # `jobs`.
         join_parts(root / _PARTS, root)
         shutil.rmtree(root / _PARTS)
     return num_images

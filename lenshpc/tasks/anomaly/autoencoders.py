@@ -132,6 +132,8 @@ class WassersteinAutoencoder(Autoencoder):
     def forward(self, image: Tensor, _progress: Tensor | None = None) -> Tensor:
         """Return the mean squared error of each image, in training with the batch's penalty."""
         latent = self.encoder(image)
+        # A value a row also in training; only the penalty is of the batch, and validation leaves it
+        # out.
         squared = row_mean((self.decoder(latent) - image) ** 2)
         if not self.training:
             return squared
@@ -148,6 +150,7 @@ def discrepancy(latent_BD: Tensor) -> Tensor:
         return latent_BD.new_zeros(())
     prior_BD = torch.randn_like(latent_BD)
     both = torch.cat([latent_BD, prior_BD])
+    # Rounding may put a squared distance below 0, and the kernel has a pole there.
     square = functional.relu(
         both.square().sum(1)[:, None] + both.square().sum(1) - 2 * both @ both.T
     )

@@ -41,6 +41,7 @@ def score_baselines(
     scores = {name: values[asked] for name, values in by_row.items()}
     for name, values in scores.items():
         seen = known["row"] if name == BOOSTING else fitted
+        # What a baseline was fitted on it must not be judged by; no network is, either.
         values[np.isin(asked, seen)] = np.nan
     return scores
 

@@ -128,6 +128,8 @@ def merge_scores(
     frames = {member: read_predictions(run, plan, splits, member) for member in present}
     keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
     rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
+    # The order in which the members came must not decide the order of rows, which resamples are
+    # drawn by.
     rows = rows.sort_values(["split", "row"], ignore_index=True)
     values: dict[str, Floats] = {}
     turned: dict[str, Floats] = {}
@@ -159,6 +161,8 @@ def _mean_scores(
     columns = [name, f"{TURNED}{name}"]
     scaled = []
     for frame in frames:
+        # Normal rows out-of-fold alone decide on scale and threshold: neither test rows nor those
+        # set aside may move them.
         own = frame.loc[frame["split"] == "oof", name]
         low, middle, high = own.quantile([0.25, 0.5, 0.75])
         span = high - low if high > low else 1.0
@@ -215,6 +219,7 @@ def _line(
     turned: Floats | None = None,
 ) -> ResultRow:
     normal = values[(merged.rows["split"] == "oof").to_numpy()]
+    # Before any other row is looked at, and never moved afterwards.
     threshold = float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
     parts = {
         part: part_scores(

@@ -63,7 +63,10 @@ class LensAutoencoder(Scorer):
 
         Each image has noise of its own strength, at its most likely value: log σ + log(RSS)/2.
         """
+        # Not in autocast: its matrix products in bfloat16 would blur, fit and solve with three
+        # digits.
         with torch.autocast(image.device.type, enabled=False):
+            # The logarithm of a perfect fit would be minus infinity.
             left = self._misfit(self.encoder(image), image) + SMALLEST
             return self.log_noise.mean() + left.log() / 2
 
@@ -102,6 +105,7 @@ class LensAutoencoder(Scorer):
                 -MAX_LATENT, MAX_LATENT
             )
             left_there = self._residual(tried, image)
+            # A step that makes it worse, or gives NaN, is not taken: NaN is never less.
             better = (row_mean(left_there**2) < row_mean(left**2))[:, None]
             latent = torch.where(better, tried, latent)
             left = torch.where(better, left_there, left)
@@ -124,10 +128,12 @@ class LensAutoencoder(Scorer):
     def _draw(self, latent: Tensor, image: Tensor) -> Tensor:
         """Return the sum of templates that comes nearest to the images, (B, C, H, W)."""
         templates = self.templates(latent)[:, None].flatten(3)  # (B, 1, T, N)
+        # detach: the noise is learnt by the likelihood, not by bending the fit of the brightnesses.
         weight = (-self.log_noise.detach()).exp().expand_as(image)
         weighted = templates * weight.flatten(2)[:, :, None]
         target = (image * weight).flatten(2)[..., None]
         normal = weighted @ weighted.mT
+        # Relative to the templates: two that are alike would make the matrix singular.
         ridge = RIDGE * torch.diagonal(normal, dim1=2, dim2=3).mean(dim=2)
         eye = torch.eye(3, device=image.device, dtype=image.dtype)
         bright = torch.linalg.solve(normal + ridge[..., None, None] * eye, weighted @ target)

@@ -29,6 +29,8 @@ class AnomalyDetection:
     def __init__(self, spec: TaskSpec) -> None:
         self._spec, self._classes = spec, spec.classes
         self._normal = Anomaly.of(spec.settings).normal_label(spec.classes)
+        # Three times, at training, at validation and here: one anomaly among the normal rows, and
+        # the model learns what it shall find.
         self._check_classes(np.flatnonzero(spec.class_counts))
         self._kept = dtype_that_holds(spec.mean, spec.std)
 
@@ -73,6 +75,7 @@ class AnomalyDetection:
         """Return the scores (B,) and the reconstruction, in the store's units."""
         there, drawn = (self._in_units(each) for each in (image, scorer.reconstruct(image)))
         mse = row_mean((there - drawn) ** 2)
+        # An empty image has a score, if a large one, instead of NaN, which would stop the report.
         energy = row_mean(there**2).clamp(min=torch.finfo(mse.dtype).tiny)
         unlike = (1 - ssim(there, drawn)).float()
         return {"mse": mse, "rel_mse": mse / energy, "ssim_error": unlike}, drawn

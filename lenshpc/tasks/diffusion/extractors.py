@@ -16,6 +16,7 @@ from lenshpc.tasks.diffusion.feature_extractors import HEADER, Card, read_card
 def freeze(model: Backbone, card: Card, path: Path) -> None:
     """Write a network's weights in half precision, with its card in the header."""
     state = {
+        # Counters of batch norm stay integers; weights come back as float32 to be computed with.
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for name, value in model.state_dict().items()
     }
@@ -64,6 +65,7 @@ class FrozenNetwork(nn.Module):
             stretched.new_tensor(values)[:, None, None]
             for values in (self.card.mean, self.card.std)
         )
+        # Not in autocast: distances are compared between runs, whose precision may differ.
         with torch.autocast(stretched.device.type, enabled=False):
             return self._backbone.features((stretched - mean) / std).float()
 

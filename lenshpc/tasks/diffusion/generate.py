@@ -42,6 +42,8 @@ class Generator:
         With classes, the classes take turns.
         """
         blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+        # The precision of training, as in the members' own predictions, or the images would be
+        # others.
         with torch.no_grad(), autocast(self.train, self.device):
             drawn = [
                 self.task.draw(self.model, SAMPLES, seed, block, self._labels(block))

@@ -27,8 +27,11 @@ class Inception(nn.Module):
         Three channels are taken as colours; any other number is averaged to grey.
         """
         colours = images if images.shape[1] == 3 else images.mean(dim=1, keepdim=True)
+        # Whole bytes, as the FID is defined on: floats would give another distance under the same
+        # name.
         bytes_of_each = (255 * in_unit_range(colours.float())).round().to(torch.uint8)
         self.to(images.device)
+        # Not in autocast, for the same reason.
         with torch.autocast(images.device.type, enabled=False):
             features: Tensor = self._network(bytes_of_each.expand(-1, 3, -1, -1))[0]
         return features

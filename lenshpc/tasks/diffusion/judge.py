@@ -119,6 +119,7 @@ def evaluate(results: RunResults) -> RunEvaluation:
     scores = score_images(results.run, plan, splits, store, results.missing, say=results.say)
     results.say("looking for training images among the generated ones")
     # against all rows that the headline's members trained on
+    # All dev rows: together the members have trained on each of them.
     training = splits.loc[splits["split"] == "dev", "row"].to_numpy()
     images = Decoded(store, plan.recipe.of(scores.headline).data)
     pixels = scores.images.pixels
@@ -187,6 +188,7 @@ def read_images(
 def mix_members(parts: list[ImageSets]) -> ImageSets:
     """Return images of members of the same rows, taking turns: row i is that of member i mod M."""
     first = parts[0]
+    # A mixture and not a mean of images: a mean of two draws is a draw of neither.
     turn = np.arange(len(first.rows)) % len(parts)
 
     def mix(of: Callable[[ImageSets], Floats]) -> Floats:

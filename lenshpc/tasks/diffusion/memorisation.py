@@ -75,6 +75,8 @@ def _nearest(small: Floats, training: Rows, images: Decoded) -> Nearest:
         there = _small(images.images(block)).reshape(len(block), -1)
         norms = (there**2).sum(axis=1)
         for queries in turned:
+            # float64, since near copies are differences of large equal numbers; rounding below 0 is
+            # cut at the end.
             square = (queries**2).sum(axis=1)[:, None] + norms - 2 * queries @ there.T
             at = square.argmin(axis=1)
             least = square[np.arange(len(at)), at]

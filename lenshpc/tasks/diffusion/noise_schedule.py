@@ -65,6 +65,8 @@ class NoiseSchedule:
 
     def levels(self, num: int) -> list[int]:
         """Return the levels of a sampling in `num` steps, falling from the last: `trailing`."""
+        # From the last level, always: begun earlier, sampling starts from noise that the network
+        # never saw at that level.
         stride = self.num_steps / num
         return [round(self.num_steps - at * stride) - 1 for at in range(num)]
 
@@ -98,6 +100,8 @@ class NoiseSchedule:
     def _parts(self, level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the factors of image and noise, (B, 1, …)."""
         alpha_bar = self.alpha_bar.to(level.device)[level].view(-1, *[1] * (like.ndim - 1))
+        # Roots in float64 and then rounded: 1 - alpha_bar of the first levels has no digits in
+        # float32.
         return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
 
 
@@ -108,6 +112,7 @@ def _linear(num: int) -> Tensor:
 def _cosine(num: int) -> Tensor:
     time = torch.linspace(0, 1, num + 1, dtype=torch.float64)
     left = torch.cos((time + COSINE_OFFSET) / (1 + COSINE_OFFSET) * math.pi / 2) ** 2
+    # The last beta would be 1, after which nothing of the image is left to divide by.
     return (1 - left[1:] / left[:-1]).clamp(max=MAX_BETA)
 
 

@@ -22,6 +22,8 @@ class SeededNoise:
     """Normal numbers that are functions of a seed (some integers) and each row, nothing else."""
 
     def __init__(self, seed: tuple[int, ...], rows: Iterable[int]) -> None:
+        # A generator a row, on the CPU: an image must not depend on its batch, its rank or the kind
+        # of device.
         self._generators = [np.random.default_rng([*seed, int(row)]) for row in rows]
 
     def draw(self, shape: Shape, device: torch.device) -> Tensor:
@@ -77,6 +79,7 @@ class Sampler:
         for level, after in pairwise([*self.schedule.levels(self.num_steps), -1]):
             levels = torch.full((len(noisy),), level, device=noisy.device)
             output = self._output(model, noisy, levels, label)
+            # Clipped before the step, as the noise that is left is reckoned from the clipped image.
             image = self._clip(self.schedule.image_of(noisy, output, levels))
             if self.kind == "ddim" or draw is None:
                 noisy = self.schedule.ddim_step(noisy, image, level, after)
@@ -91,6 +94,7 @@ class Sampler:
     ) -> Tensor:
         """Return the network's output; with classes, that of the hidden one moved by the scale."""
         if label is None or self.scale is None:
+            # float32 for the steps: fifty of them in bfloat16 add up their rounding.
             return model(noisy, levels).float()  # type: ignore[no-any-return]
         told: Tensor = model(noisy, levels, label).float()
         if self.scale == 1:

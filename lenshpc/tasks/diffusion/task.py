@@ -23,6 +23,7 @@ from lenshpc.tasks.diffusion.settings import Diffusion
 
 STD = 0.5  # of the images that the network sees
 # What noise is drawn for: each purpose has numbers of its own.
+# The numbers are part of every draw: a new purpose goes to the end.
 VALIDATION, EVALUATION, SAMPLES = range(3)
 
 
@@ -52,6 +53,7 @@ class Denoising:
     def training_step(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the mean weighted error at random levels; of some rows the class is hidden."""
         image, label = STD * batch["image"], None
+        # From the device's generator, whose state each rank saves beside the CPU's.
         level = torch.randint(self._settings.num_steps, (len(image),), device=image.device)
         if self._settings.guidance:
             hidden = torch.rand(len(image), device=image.device) < self._settings.guidance.dropout
@@ -60,6 +62,8 @@ class Denoising:
 
     def predict(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted error of each row, at a level and with noise that are its own."""
+        # Of the row alone: a level drawn anew each epoch would scatter the loss more than an epoch
+        # lowers it.
         image, noise = STD * batch["image"], SeededNoise((VALIDATION,), batch["row"].tolist())
         level = noise.levels(self._settings.num_steps, image.device)
         drawn = noise.draw(self.shape, image.device)
@@ -124,6 +128,7 @@ class Denoising:
     ) -> Tensor:
         """Return the weighted mean squared error of each row (B,)."""
         noisy = self._schedule.add_noise(image, noise, level)
+        # Error and weights in float32; Min-SNR weighs small errors up.
         output = cast(Tensor, model(noisy, level, label)).float()
         error = (output - self._schedule.target(image, noise, level)).square().mean(dim=(1, 2, 3))
         return self._schedule.weights(level, self._settings.min_snr_gamma) * error

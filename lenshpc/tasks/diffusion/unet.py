@@ -193,6 +193,7 @@ def sinusoids(level: Tensor, num: int) -> Tensor:
     """Return the sines and cosines (B, num) of a level (Vaswani et al. 2017, 3.5)."""
     half = num // 2
     rates = torch.arange(half, device=level.device) / half
+    # float32: in bfloat16 neighbouring levels of a thousand would be one number.
     angles = level.float()[:, None] * torch.exp(-math.log(MAX_PERIOD) * rates)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 

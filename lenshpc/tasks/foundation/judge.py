@@ -96,6 +96,8 @@ def _line(rows: pd.DataFrame, model: str, split: str, name: str, seed: int) -> R
     error, *fillings = values.mean(axis=0).tolist() if len(values) else [np.nan] * len(ERRORS)
     resampled = _resample(rows, values, seed)
     low, high = interval(resampled[:, 0])
+    # The better filling of each resample: fixed beforehand, the interval would leave out that it
+    # was chosen.
     ratio_low, ratio_high = interval(resampled[:, 0] / resampled[:, 1:].min(axis=1))
     return ResultRow(
         model=model,

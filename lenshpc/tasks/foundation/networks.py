@@ -55,6 +55,7 @@ class MaskedAutoencoder(nn.Module):
         """
         if order is None:
             rows, columns = self.encoder.grid(image)
+            # On the CPU: the same masks on any device.
             order = torch.rand(len(image), rows * columns).argsort(dim=1).to(image.device)
         drawn, hidden = self.draw(image, order)
         return self.error(image, drawn, hidden)
@@ -76,6 +77,7 @@ class MaskedAutoencoder(nn.Module):
 
     def error(self, image: Tensor, drawn: Tensor, hidden: Tensor) -> Tensor:
         """Return the mean squared error (B,) of what is drawn of the hidden patches."""
+        # From float32 pixels: under autocast the target, too, would be rounded to three digits.
         target = choose_tokens(self.cut(image), hidden)
         if self._settings.norm_pixels:
             mean, std = _moments(target)

@@ -70,6 +70,7 @@ class MaskedPretraining:
             },
             "reconstruction": pasted[:, :, :height, :width],
             "mask": mask[:, 0, :height, :width].to(torch.uint8),
+            # Of the whole image, no patch hidden; half precision, as embeddings alone have it.
             "embedding": network.encoder(image).mean(dim=1).half(),
         }
 
@@ -88,4 +89,6 @@ def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:
     """Return the patches' numbers (B, N) in an order drawn for each row."""
     image, rows = batch["image"], batch["row"].cpu().numpy()
     num_rows, num_columns = network.encoder.grid(image)
+    # Of the row alone: epochs, members and ranks are judged under the same masks, or a lucky mask
+    # would pick the epoch.
     return standard_normal(rows, num_rows * num_columns, image.device).argsort(dim=1)

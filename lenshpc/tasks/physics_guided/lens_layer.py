@@ -57,10 +57,14 @@ class LensRenderer(nn.Module):
         low, high = physics.ring_arcsec
         ring = (low <= torch.hypot(x, y)) & (torch.hypot(x, y) <= high)
         for name, values in (("x", x[ring]), ("y", y[ring]), ("ring", ring)):
+            # Follows from settings and size of image; in a file of weights it would bind the
+            # network to one size.
             self.register_buffer(name, values, persistent=False)
 
     def lens(self, raw_BP: Tensor) -> LensParameters:
         """Return the lenses of numbers without bounds; zeros are a round one in the middle."""
+        # float32 whatever the network runs in: in bfloat16 the grid of rays itself would be rounded
+        # to whole pixels.
         physics, raw = self.physics, raw_BP.to(self.x.dtype)
         low, high = physics.theta_e_arcsec
         none = torch.zeros_like(raw[:, 0])
@@ -84,6 +88,7 @@ class LensRenderer(nn.Module):
         """
         least = self.physics.min_axis_ratio
         largest = (1 - least) / (1 + least)
+        # atan2 and the root have no gradient at 0, where untrained networks begin.
         first = torch.where(first.square() + second.square() < ROUND**2, first + ROUND, first)
         length = (first.square() + second.square()).sqrt()
         flat = largest * torch.tanh(length)
@@ -115,6 +120,7 @@ class LensRenderer(nn.Module):
         total, cover = (
             _sums(index, values, side**2) for values in (weight * light[:, None], weight)
         )
+        # A node that no ray touches is 0 by this, not 0/0.
         source = total / (cover + LEAST_COVER)
         behind = source.gather(1, index.flatten(1)).reshape(weight.shape)
         return Reconstruction(
@@ -177,6 +183,7 @@ def light_of(image: Tensor) -> Tensor:
 
 def _neighbours(at: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return the whole numbers below and above, each with its linear weight."""
+    # The node is a choice and has no gradient; the weight has.
     below = at.detach().floor()
     part = at - below
     return (below.long(), 1 - part), (below.long() + 1, part)

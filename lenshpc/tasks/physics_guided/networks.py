@@ -30,4 +30,5 @@ class GuidedBackbone(Backbone):
         if not with_lens:
             return super().forward(image, partner, mix)
         own, mixed = self.between(image, partner, mix)
+        # The lens from the image's own features: of a mixture of two lenses there is no true one.
         return torch.cat([self.head(mixed), self.lens(own)], dim=1)

@@ -45,6 +45,7 @@ class GuidedClassifier(SupervisedTask):
         While the weight is 0 no gradient of the lens reaches the features.
         """
         images, target, between = self._inputs(batch)
+        # One forward pass gives both, since DDP allows no second one.
         outputs = model(images, *between, with_lens=True)
         raw_BP = outputs[: len(batch["image"]), -self._physics.num_parameters :]
         loss = self._loss_of(outputs[:, : -self._physics.num_parameters], target, batch)
@@ -77,6 +78,7 @@ class GuidedClassifier(SupervisedTask):
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
     ) -> dict[str, float]:
         """Return the classification's metrics, and the mean of `physics_loss`."""
+        # float64 sums, as for every mean over rows.
         mean = float(predictions["physics_loss"].mean(dtype=np.float64))
         return {**super().summarise(labels, predictions), "physics_loss": mean}
 

@@ -55,6 +55,8 @@ class _Sums:
     def add(self, mine: Flags, images: Floats) -> None:
         """Add one member's images of some of the rows."""
         self.total[mine] += images
+        # float64 for sums and squares: the members agree so closely that float32 would leave no
+        # digit of their spread.
         self.square[mine] += images.astype(np.float64) ** 2
         self.count[mine] += 1
 
@@ -182,6 +184,7 @@ def _open_member(
 ) -> MemberImages:
     frame = read_predictions(run, plan, splits, member, ["psnr"])
     array, order = open_array(run, member, "sr")
+    # Only rows that it did not train on, whatever lies in its array.
     places = np.where(mask_predicted(member, rows), order.get_indexer(pd.Index(rows["row"])), -1)
     test_psnr = float(frame.loc[frame["split"] == "test", "psnr"].mean())
     return MemberImages(member=member, array=array, places=places, test_psnr=test_psnr)

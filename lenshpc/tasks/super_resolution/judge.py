@@ -129,8 +129,10 @@ def score_images(
     with replacing_folder(merged) as draft:
         out = _create(draft, images)
         for block in images.blocks():
+            # Blocks are whole shards: a shard written twice would be unpacked and packed again.
             out[block] = tally.add(block)
             say(f"merging and measuring images, {block.stop:,} of {len(images.rows):,} rows")
+        # Before the rename that `replacing_folder` does next.
         flush_tree(draft)
     return tally.scores()
 
@@ -203,6 +205,7 @@ class _Tally:
 
     def _measure(self, name: str, block: slice, found: Floats, true: _True) -> None:
         """Note the measures of a line's images of a block; NaN where it has none."""
+        # A row has all its pixels or none, so one tells.
         covered = np.isfinite(found[:, 0, 0, 0])
         profiles = radial_profile(found.mean(axis=1))
         mse = ((found - true.images) ** 2).mean(axis=(1, 2, 3), dtype=np.float64)

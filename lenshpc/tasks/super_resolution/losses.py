@@ -58,6 +58,7 @@ def build_l1_ssim(spec: TaskSpec) -> RowLoss:
     """Return L1 of normalised pixels plus 0.1 (1 - SSIM) of the store's."""
 
     def loss(output: Tensor, target: Tensor) -> Tensor:
+        # In the store's units, whose range is 1: the constants of SSIM are for that range.
         sr, hr = (in_units(images, spec.mean, spec.std) for images in (output, target))
         unlike: Tensor = 1 - ssim(sr, hr)
         return l1(output, target) + SSIM_WEIGHT * unlike.float()

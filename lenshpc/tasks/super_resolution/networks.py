@@ -32,6 +32,8 @@ class SuperResolver(nn.Module):
     def __init__(self, network: nn.Sequential, scale: int) -> None:
         super().__init__()
         last = network[-1]
+        # Zero, so that training begins from bicubic and not from noise; the layers before get their
+        # gradients from the second step on.
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.network, self.scale = network, scale

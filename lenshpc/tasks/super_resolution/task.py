@@ -59,6 +59,7 @@ class Enlargement:
         return {key: float(predictions[key].mean(dtype=np.float64)) for key in keys}
 
     def _measure(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        # Measured in float32 and the store's units, whatever the precision of training.
         sr, hr = self._in_units(output), self._in_units(target)
         mse = (sr - hr).square().mean(dim=(1, 2, 3))
         return {
@@ -70,6 +71,7 @@ class Enlargement:
 
     def _losses(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each row (B,)."""
+        # float32: a network under autocast gives bfloat16, in which small differences vanish.
         return self._loss(output.float(), target)
 
     def _patches(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +79,8 @@ class Enlargement:
         side, scale = self._settings.patch, self._scale
         if side is None:
             return image, target
+        # Corners are drawn at low resolution and multiplied, so both halves of a pair are cut at
+        # the same place.
         tops = torch.randint(image.shape[2] - side + 1, (len(image),)).tolist()
         lefts = torch.randint(image.shape[3] - side + 1, (len(image),)).tolist()
         corners = list(zip(tops, lefts, strict=True))

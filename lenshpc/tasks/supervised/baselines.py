@@ -90,6 +90,8 @@ def predict_baseline(
     asked = features[rows["row"].to_numpy()]
     result = np.zeros((len(rows), num_classes))
     for fold in own:
+        # A baseline sees what the networks of the fold see, no more: else beating it would prove
+        # nothing.
         training = (splits["split"] == "dev").to_numpy() & (folds != fold)
         predicted = _fit_predict(build(), features[training], labels[training], asked, num_classes)
         validating = (rows["fold"] == fold).to_numpy()
@@ -107,5 +109,6 @@ def _fit_predict(
 ) -> Probabilities:
     model.fit(features, labels)
     result = np.zeros((len(asked), num_classes))
+    # A fold may lack a class: its column stays 0 instead of the others moving up.
     result[:, model.classes_] = model.predict_proba(asked)
     return result

@@ -49,6 +49,7 @@ def select_shown(scores: ClassificationScores) -> list[Evaluation]:
     Which baseline is best is told by the out-of-fold rows.
     """
     baselines = [one for one in scores.evaluations if one.kind == "baseline"]
+    # Out-of-fold: chosen by its test figure, the best of several baselines would be too good.
     best = max(baselines, key=lambda one: np.nan_to_num(one.oof.auc), default=None)
     return [
         one

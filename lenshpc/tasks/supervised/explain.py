@@ -54,6 +54,7 @@ def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:
 
     image, scores = batch["image"], ClassLogits(model)
     with torch.no_grad():
+        # Without gradients, and then again with them: the class is chosen, not differentiated.
         target_B = scores(image).argmax(dim=1)
     layer = last_maps(model, image[:1])
     if layer is None:
@@ -66,6 +67,7 @@ def class_maps(model: Backbone, batch: Batch) -> npt.NDArray[np.float32]:
         fine = LayerAttribution.interpolate(coarse, image.shape[2:], "bilinear")
         maps = cast(Tensor, fine)[:, 0]
     largest = maps.amax(dim=(1, 2), keepdim=True)
+    # A map of zeros stays one, instead of NaN.
     scaled = maps / largest.clamp(min=torch.finfo(maps.dtype).tiny)
     return np.asarray(scaled.detach().clamp(0, 1).float())
 

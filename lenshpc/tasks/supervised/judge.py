@@ -64,6 +64,7 @@ def score_models(
     `test_prior` is the share of positives declared for test rows, never one counted there. The
     test labels reach figures only: no threshold, weight or choice depends on them.
     """
+    # Drawn once, before any line: differences between lines are paired only on the same resamples.
     resamples = draw_splits(merged.rows, seed=seed)
     evaluations: list[Evaluation] = []
     for name, kind, probabilities in _lines(merged, baselines):

@@ -19,6 +19,8 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def two_logits(logits_BJ: Tensor) -> Tensor:
     """Return (B, K) logits in float32; a single z becomes (0, z), of which softmax is sigmoid."""
+    # Before softmax and logarithm: bfloat16 has three digits, and a log-probability near 0 would be
+    # 0.
     logits = logits_BJ.float()
     if logits.shape[1] > 1:
         return logits
@@ -33,6 +35,7 @@ def soft_targets(label_B: Tensor, num_classes: int, smoothing: float = 0.0) -> T
 
 def cross_entropy(logits_BK: Tensor, target_BK: Tensor, weight_K: Tensor) -> Tensor:
     """Return -Σ_k w_k t_k log p_k; of logits (0, z) this is the weighted binary cross-entropy."""
+    # log_softmax and never log(softmax): of a sure mistake the latter is infinite.
     return -(weight_K * target_BK * logits_BK.log_softmax(dim=1)).sum(dim=1)
 
 
@@ -57,8 +60,10 @@ def complement_entropy(logits_BK: Tensor, target_BK: Tensor) -> Tensor:
     """
     num_classes = logits_BK.shape[1]
     own_KK = torch.eye(num_classes, dtype=torch.bool, device=logits_BK.device)
+    # Taken out of the softmax rather than divided by 1 - p: that quotient is 0/0 once p is 1.
     others_BKK = logits_BK[:, None, :].masked_fill(own_KK, -torch.inf)
     logq_BKK = others_BKK.log_softmax(dim=2)
+    # 0 for the class left out, as 0 times minus infinity is NaN.
     entropy_BK = -(logq_BKK.exp() * logq_BKK.masked_fill(own_KK, 0.0)).sum(dim=2)
     return (target_BK * entropy_BK).sum(dim=1) / (num_classes - 1)
 
@@ -69,6 +74,7 @@ def consistency(weak_UK: Tensor, strong_UK: Tensor, threshold: float) -> Tensor:
     The class of the weakly augmented view is the label of the strongly augmented one where its
     probability reaches the threshold; the mean is over all images, also those that do not count.
     """
+    # detach: the label must not be drawn towards what has to agree with it.
     probability_U, label_U = weak_UK.detach().softmax(dim=1).max(dim=1)
     loss_U = functional.cross_entropy(strong_UK, label_U, reduction="none")
     return (loss_U * (probability_U >= threshold)).mean()
@@ -77,6 +83,8 @@ def consistency(weak_UK: Tensor, strong_UK: Tensor, threshold: float) -> Tensor:
 def mixup(image_BCHW: Tensor, target_BK: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Return convex combinations with other rows, λ ~ Beta(α, α) (Zhang et al. 2018, eq. 1)."""
     share = _beta(alpha)
+    # Drawn on the CPU, as all draws of mixing are: the same sequence on any device, and no wait for
+    # the GPU.
     other = torch.randperm(len(image_BCHW)).to(image_BCHW.device)
     return (
         share * image_BCHW + (1 - share) * image_BCHW[other],

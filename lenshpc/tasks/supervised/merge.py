@@ -68,6 +68,8 @@ def merge(
         if members and all(has_column(run, member, f"{TURNED}_0") for member in members)
     }
     parts = {name: values for name, values in models.items() if not is_variant(name)}
+    # Fitted on upright images and applied to turned ones: a combination of its own for these would
+    # hide what a turn changes.
     combined = _combine(plan.recipe.ensemble, rows, parts)
     ensembles = {line: one.apply(np.array([*parts.values()])) for line, one in combined.items()}
     if combined and parts.keys() <= turned.keys():
@@ -123,6 +125,8 @@ def read_probabilities(
 ) -> Probabilities:
     """Return a member's probabilities of some of the rows that it scores, in their order."""
     frame = read_predictions(run, plan, splits, member, columns).set_index("row").loc[rows]
+    # float64 before the exponential: what the sums are off by is then what the members rounded, and
+    # no more.
     likelihoods = np.exp(frame[[*columns]].to_numpy(np.float64))
     sums = likelihoods.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE

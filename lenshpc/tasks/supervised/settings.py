@@ -143,5 +143,7 @@ class Supervised(TaskSettings):
 
     def for_inference(self) -> Self:
         """Return the settings without initial weights and class weights."""
+        # A trained network is loaded whole: it must open where the file of its first weights is
+        # gone, and no fold is at hand to count classes.
         needless = {"weights": "random", "weights_sha256": None, "class_weights": "none"}
         return self.model_copy(update=needless)

@@ -74,6 +74,7 @@ class SupervisedTask:
         labelled, *unlabelled = torch.split(logits, [len(batch["image"]), *sizes])
         weights = self._weights.to(logits.device)
         if self.num_phases > 1 and batch["phase"] > 0:
+            # Negative, since this step raises the entropy of the wrong classes.
             return -losses.complement_entropy(labelled, weights * target).mean()
         loss = self._loss(labelled, target, weights).mean()
         if unlabelled and (settings := self._settings.consistency) is not None:
@@ -95,6 +96,8 @@ class SupervisedTask:
         backbone, image = cast(Backbone, model), batch["image"]
         features = backbone.features(image)
         logp = losses.two_logits(backbone.head(features)).log_softmax(dim=1)
+        # Half precision for embeddings only: they are shown and measured, while log-probabilities
+        # decide.
         found = {"embedding": features.half()}
         if image.shape[2] != image.shape[3]:
             return {**_columns("logp", logp), **found}
@@ -102,6 +105,8 @@ class SupervisedTask:
         if self._settings.tta == "d4":
             others = [self._predict_turned(model, image, g) for g in range(2, NUM_SYMMETRIES)]
             views = torch.stack([logp, turned, *others])
+            # The mean of probabilities: a mean of logarithms would be another forecast, and not add
+            # up to 1.
             logp = views.logsumexp(dim=0) - math.log(NUM_SYMMETRIES)
         return {**_columns("logp", logp), **_columns("rot90_logp", turned), **found}
 
@@ -114,6 +119,7 @@ class SupervisedTask:
     ) -> dict[str, float]:
         """Return the unweighted log-loss, ROC AUC, average precision and accuracy."""
         columns = [predictions[f"logp_{k}"] for k in range(len(self._spec.classes))]
+        # float64: a mean of hundreds of thousands of rows picks the epoch.
         logp_NK = np.stack(columns, axis=1).astype(np.float64)
         probabilities = np.exp(logp_NK)
         return {
