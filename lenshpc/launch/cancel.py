@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch import local, slurm
+from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
 from lenshpc.launch.reconcile import submission_lock
-from lenshpc.launch.registry import records
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan

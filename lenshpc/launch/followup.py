@@ -7,7 +7,7 @@ import shlex
 import uuid
 
 from lenshpc.errors import LaunchError
-from lenshpc.launch.registry import JobRecord, now, record, records
+from lenshpc.launch.jobs import JobRecord, now, record, records
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import resume_command
 from lenshpc.run.paths import RunPaths

@@ -1,7 +1,7 @@
 """The run of pre-training that another one starts from: what must end before that can begin."""
 
 from lenshpc.errors import ConfigError, LaunchError
-from lenshpc.launch.registry import latest_of_members
+from lenshpc.launch.jobs import latest_of_members
 from lenshpc.launch.states import ENDED, run_status
 from lenshpc.run.completion import missing_members, reference, resume_command
 from lenshpc.run.plan import Plan, load_plan, origin_of

@@ -15,7 +15,7 @@ from typing import Any
 
 from lenshpc import __version__
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.launch.registry import now
+from lenshpc.launch.jobs import now
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.paths import RunPaths
 

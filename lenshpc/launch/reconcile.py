@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lenshpc.errors import LaunchError
-from lenshpc.launch.registry import NEVER_SENT, intents, record
+from lenshpc.launch.jobs import NEVER_SENT, intents, record
 from lenshpc.launch.slurm import find_jobs
 from lenshpc.run.paths import RunPaths
 

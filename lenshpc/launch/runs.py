@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenshpc.errors import ConfigError
-from lenshpc.launch.registry import records
+from lenshpc.launch.jobs import records
 from lenshpc.launch.states import RunStatus, run_status
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan

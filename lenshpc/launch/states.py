@@ -7,10 +7,10 @@ from typing import Any
 
 from lenshpc.launch import executor
 from lenshpc.launch.failures import Failure, classify, read_tails
+from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.local import Queue, read_queue
 from lenshpc.launch.marks import Marks, read_marks
 from lenshpc.launch.reconcile import reconcile
-from lenshpc.launch.registry import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.slurm import JobState, Known, query
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan

@@ -13,10 +13,10 @@ from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
+from lenshpc.launch.jobs import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.local import start_queue
 from lenshpc.launch.origin import check_ended, find_awaited_jobs
 from lenshpc.launch.reconcile import submission_lock
-from lenshpc.launch.registry import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status

@@ -13,7 +13,8 @@ from typing import Any
 
 from lenshpc.errors import LaunchError
 from lenshpc.files import read_json
-from lenshpc.launch import registry, slurm
+from lenshpc.launch import slurm
+from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import is_done
@@ -227,7 +228,7 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     """Return the usage of a run: from accounting, else from the members' own records."""
     sent = {
         job_id: member
-        for job in registry.records(run)
+        for job in records(run)
         if job.scheduler == "slurm"
         for member, job_id in job.elements().items()
     }

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from lenshpc.launch.followup import earlier_events, follow_up_lines
+from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, record, records
 from lenshpc.launch.reconcile import settle
-from lenshpc.launch.registry import JobRecord, intents, latest_of_members, record, records
 from lenshpc.run.attempts import Attempts
 from lenshpc.run.paths import RunPaths
 

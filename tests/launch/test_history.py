@@ -3,7 +3,7 @@
 import pytest
 from ranks import planned, recipe
 
-from lenshpc.launch import registry, usage
+from lenshpc.launch import jobs, usage
 from lenshpc.launch.history import past_failures
 from lenshpc.run.attempts import Attempts
 
@@ -26,10 +26,10 @@ def sent(tmp_path, spots, monkeypatch):
     monkeypatch.setenv("PATH", f"{sacct.parent}:/usr/bin:/bin")
     run, plan = planned(tmp_path, spots, recipe())
     run.slurm.mkdir()
-    job = registry.JobRecord(
-        job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=registry.now()
+    job = jobs.JobRecord(
+        job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
     )
-    registry.record(run, job)
+    jobs.record(run, job)
     return run, plan
 
 

@@ -4,8 +4,8 @@ import fcntl
 
 import pytest
 
+from lenshpc.launch.jobs import JobRecord, intents, record, records
 from lenshpc.launch.reconcile import reconcile
-from lenshpc.launch.registry import JobRecord, intents, record, records
 from lenshpc.run.paths import RunPaths
 
 TOKEN = "lenshpc-" + 32 * "a"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lenshpc.launch.registry import JobRecord, record
+from lenshpc.launch.jobs import JobRecord, record
 from lenshpc.launch.states import run_status
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from ranks import planned, recipe
 
-from lenshpc.launch import registry
+from lenshpc.launch import jobs
 from lenshpc.launch.usage import (
     Allocation,
     Cost,
@@ -180,10 +180,10 @@ def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monk
     monkeypatch.setenv("PATH", "")  # no sacct, also where SLURM is installed
     run, plan = planned(tmp_path, spots, recipe(resources={"gpus_per_node": 2, "time_min": 60}))
     run.slurm.mkdir()
-    job = registry.JobRecord(
-        job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=registry.now()
+    job = jobs.JobRecord(
+        job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
     )
-    registry.record(run, job)
+    jobs.record(run, job)
     lines = [event.model_dump_json() + "\n" for event in EVENTS]
     run.attempts("12_1").write_text("".join(lines))
     usage = run_usage(run, plan)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lenshpc.launch.registry import latest_of_members, records
+from lenshpc.launch.jobs import latest_of_members, records
 from lenshpc.run.paths import RunPaths
 from lenshpc.store import Store
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lenshpc.launch.registry import (
+from lenshpc.launch.jobs import (
     NEVER_SENT,
     JobRecord,
     intents,
