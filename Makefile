@@ -25,15 +25,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 setup: $(VENV)/installed-dev  ## make the environment .venv, test tools included
 
 check: setup  ## style, types, the floors' imports, sizes
-	$(BIN)/ruff check lenshpc tests benchmarks
-	$(BIN)/ruff format --check lenshpc tests benchmarks
+	$(BIN)/ruff check lenshpc tests benchmarks examples
+	$(BIN)/ruff format --check lenshpc tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_house.py
 
 format: setup  ## rewrite the code in the house's style
-	$(BIN)/ruff check --fix lenshpc tests benchmarks
-	$(BIN)/ruff format lenshpc tests benchmarks
+	$(BIN)/ruff check --fix lenshpc tests benchmarks examples
+	$(BIN)/ruff format lenshpc tests benchmarks examples
 
 test: check  ## checks and the quick tests; as root on Debian on a real SLURM cluster too
 	$(BIN)/pytest -q $(PARALLEL) -m 'not slurm $(QUICK)'

@@ -201,6 +201,31 @@ def test_plugin_that_does_not_import_is_listed_and_stops_only_who_asks_for_it(tm
     )
 
 
+TWICE = """
+from lenshpc.errors import ConfigError
+from lenshpc.registry import find_task, task_names
+print(*task_names())
+find_task("multiclass")
+try:
+    find_task("rings")
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_name_that_two_packages_declare_stops_only_who_asks_for_it(tmp_path):
+    for name in ("one", "two"):
+        write_plugin(tmp_path, f"lens-{name}", f"[lenshpc.tasks]\nrings = rings_{name}:KIND\n")
+    names, error = listed(tmp_path, TWICE)
+    assert names.split() == sorted([*registry.task_names(), "rings"])
+    both = {"lens-one 1.0", "lens-two 1.0"}
+    assert (
+        set(error.removeprefix("task rings is declared by ").partition(";")[0].split(" and "))
+        == both
+    )
+    assert error.endswith("; uninstall one of them")
+
+
 def test_recipe_of_a_package_is_found_by_package_and_file():
     assert locate("jobs", "lenshpc.jobs:multiclass.yaml") == locate("jobs", "multiclass")
 
