@@ -115,6 +115,12 @@ class Loop:
         # Stopped here, the epoch's steps are all taken: the checkpoint lies within the epoch, at
         # its last step, and resuming takes none and validates again.
         metrics = self._validate(lambda: save(self.data.training.num_steps))
+        monitored = metrics[self.monitor[0]]
+        if not math.isfinite(monitored):  # nothing is better or worse than that; all ranks see it
+            raise LensHpcError(
+                f"the validation {self.monitor[0]} became {monitored} in epoch {epoch}; "
+                "lower train.lr, set train.clip_norm=1, or look at the data with lenshpc info"
+            )
         # All ranks have the same loss, and so lower their learning rates together.
         self.schedule.after_epoch(metrics["loss"])
         line = {

@@ -137,7 +137,7 @@ RULES = (
         action="stop",
         meaning="the training diverged: its loss is no finite number",
         advice="lower train.lr, set train.clip_norm=1, or look at the data with lenshpc info",
-        pattern=r"the training loss became -?(nan|inf)",
+        pattern=r"the (training|validation) \w+ became -?(nan|inf)",
     ),
     Rule(
         name="WRONG INPUT",

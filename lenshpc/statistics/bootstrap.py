@@ -43,10 +43,12 @@ def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[La
         group = np.arange(len(labels))
     else:
         group = np.unique(groups.astype(str), return_inverse=True)[1]
-    kinds = np.zeros(group.max(initial=-1) + 1, dtype=np.int64)
-    # A bit a class: groups with the same classes are drawn among themselves, so every resample has
-    # all classes, and as many groups of each kind.
-    np.bitwise_or.at(kinds, group, 1 << labels.astype(np.int64))
+    # Groups with the same classes are drawn among themselves, so every resample has all classes,
+    # and as many groups of each kind. The last class comes first: the order of the strata, and so
+    # the draws, are those of numbers with a bit a class.
+    present = np.zeros((group.max(initial=-1) + 1, labels.max(initial=0) + 1), dtype=bool)
+    present[group, labels] = True
+    kinds = np.unique(present[:, ::-1], axis=0, return_inverse=True)[1].reshape(-1)
     return group, [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 

@@ -52,9 +52,11 @@ def kid(one: Floats, other: Floats) -> MeanStd:
     """Return the kernel distance (Bińkowski et al. 2018) over 100 subsets of at most 1,000 rows.
 
     It is the unbiased squared MMD under the kernel (x·y / D + 1)³. A subset has half of the rows at
-    most, since subsets that are all alike would have no spread.
+    most, since subsets that are all alike would have no spread; NaN where it has fewer than two.
     """
     size = min(MAX_SUBSET_ROWS, len(one) // 2, len(other) // 2)
+    if size < 2:
+        return MeanStd(mean=float("nan"), std=float("nan"))
     # Always the same subsets: lines of a table are compared on the same rows.
     rng = np.random.default_rng(SEED)
     draws = [

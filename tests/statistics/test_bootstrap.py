@@ -51,11 +51,11 @@ def test_curves_of_resamples_are_those_of_the_repeated_rows():
         np.testing.assert_allclose(precisions[at], expected)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("num_classes", [2, 3, 70])
 def test_resamples_keep_each_class(num_classes):
-    labels = np.random.default_rng(0).integers(num_classes, size=60)
+    labels = np.random.default_rng(0).integers(num_classes, size=30 * num_classes)
     weights = weights_of(bootstrap.draw(labels, None, num_resamples=50, seed=0))
-    assert weights.shape == (50, 60)
+    assert weights.shape == (50, 30 * num_classes)
     for label in range(num_classes):
         np.testing.assert_array_equal(weights[:, labels == label].sum(axis=1), sum(labels == label))
 

@@ -80,3 +80,8 @@ def test_floor_has_no_row_on_both_sides(sets):
     floor = over_halves(frechet, one, one)
     assert 0 < floor.mean < over_halves(frechet, other, one).mean
     assert floor.std > 0
+
+
+def test_kernel_distance_of_a_few_rows_is_not_known():
+    found = kid(np.zeros((3, 2)), np.ones((3, 2)))
+    assert np.isnan([found.mean, found.std]).all()
