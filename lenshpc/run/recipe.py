@@ -92,7 +92,9 @@ class Recipe(Frozen):
     def _models_are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         for model in models:
             if not re.fullmatch(MODEL, model):
-                raise ValueError(f"{model!r} is neither NETWORK nor NETWORK+VARIANT")
+                raise ValueError(
+                    f"{model!r} is neither NETWORK nor FILE.py:NAME, alone or with +VARIANT"
+                )
         return models
 
     @field_validator("models", "seeds")
@@ -117,7 +119,10 @@ class Recipe(Frozen):
         if self.train.scheduler == "plateau" and self.train.warmup_epochs:
             raise ValueError("train.scheduler plateau has no warm-up; use cosine or constant")
         if self.train.warmup_epochs >= self.train.epochs:
-            raise ValueError("train.warmup_epochs must be fewer than train.epochs")
+            raise ValueError(
+                f"train.warmup_epochs {self.train.warmup_epochs} must be fewer than train.epochs "
+                f"{self.train.epochs}; use --set train.warmup_epochs={self.train.epochs - 1}"
+            )
         return self
 
     @model_validator(mode="after")

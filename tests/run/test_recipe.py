@@ -47,7 +47,8 @@ def test_single_on_two_gpus_is_refused():
 @pytest.mark.parametrize("warmup", [2, 3])
 def test_warmup_that_fills_the_training_is_refused(warmup):
     assert complaint(train__epochs=2, train__warmup_epochs=warmup) == (
-        "recipe: train.warmup_epochs must be fewer than train.epochs"
+        f"recipe: train.warmup_epochs {warmup} must be fewer than train.epochs 2; "
+        "use --set train.warmup_epochs=1"
     )
 
 
@@ -187,7 +188,7 @@ def test_repeated_entries_are_refused():
 @pytest.mark.parametrize("model", ["", "a b", "../x", "resnet18;rm", "hf-hub:timm/x", "a\n"])
 def test_model_that_is_no_name_is_refused(model):
     assert complaint(models=[model]).startswith(
-        f"recipe: models: {model!r} is neither NETWORK nor NETWORK+VARIANT"
+        f"recipe: models: {model!r} is neither NETWORK nor FILE.py:NAME, alone or with +VARIANT"
     )
 
 
@@ -278,7 +279,10 @@ def test_variant_may_start_from_nothing():
             "test_resnet has no encoder that init_from could fill; use mae_vit, or a "
             "variant that sets init_from to null",
         ),
-        ({"models": ["test resnet"]}, "'test resnet' is neither NETWORK nor NETWORK+VARIANT"),
+        (
+            {"models": ["test resnet"]},
+            "'test resnet' is neither NETWORK nor FILE.py:NAME, alone or with +VARIANT",
+        ),
     ],
 )
 def test_variant_that_makes_no_recipe_is_refused(changes, told):
