@@ -17,7 +17,7 @@ def check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
     if found != expected:
         raise DataError(
             f"{path} has shape {format_shape(found)}, expected {format_shape(expected)}; "
-            "remove it or check `image` in DATASET"
+            "remove it, or set image.shape and image.axes in DATASET as the files are"
         )
 
 
