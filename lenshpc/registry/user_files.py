@@ -58,5 +58,8 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
         except Exception as error:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ConfigError(f"{path} does not import ({reason}); mend it, and submit") from error
+            raise ConfigError(
+                f"{path} does not import ({reason}); correct the file that it was copied from and "
+                "submit again, since resume uses this copy"
+            ) from error
     return cast(Callable[[TaskSpec], Any], getattr(sys.modules[module], attribute))

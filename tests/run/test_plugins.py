@@ -107,7 +107,8 @@ def test_file_that_does_not_import_is_one_line_where_the_job_runs(spots, tmp_pat
     told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
     assert told == (
         f"{path_in_run(tmp_path, name)} does not import (ModuleNotFoundError: No module named "
-        "'nothing_of_that_name'); mend it, and submit"
+        "'nothing_of_that_name'); correct the file that it was copied from and submit again, "
+        "since resume uses this copy"
     )
 
 
