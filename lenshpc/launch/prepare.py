@@ -28,7 +28,9 @@ def load_cluster(name: str) -> Site:
     """Return a site profile that has a scheduler."""
     site = load_site(name)
     if site.scheduler != "slurm":
-        raise ConfigError(f"site {site.name} has no scheduler; leave out --site to convert here")
+        raise ConfigError(
+            f"site {site.name} has no scheduler; leave out --site and --array-size to do it here"
+        )
     return site
 
 

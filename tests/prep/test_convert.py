@@ -168,7 +168,7 @@ def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
         ("--site rehearsal", "--site and --array-size go together"),
         (
             "--site local --array-size 4",
-            "site local has no scheduler; leave out --site to convert here",
+            "site local has no scheduler; leave out --site and --array-size to do it here",
         ),
         ("--shard-rows 40", "a shard of 40 rows is no whole number of chunks of 32"),
         ("--site nowhere --array-size 2", "nowhere"),
