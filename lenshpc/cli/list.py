@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the runs for programs.")
 def list_runs(folder: Path, as_json: bool) -> None:
-    """List the runs in a folder: how many members in which state, the report, age and size.
+    """List the runs in a folder: states of members, the report, last submission, and size.
 
     \b
     Example:
