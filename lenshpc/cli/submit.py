@@ -183,7 +183,8 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
         click.echo(json.dumps({"run": str(run.root), **told}))
         return
     done = len(plan.members) - len(sent.members)
-    click.echo(f"run {run.name}: {len(sent.members)} members sent as job {jobs or '-'}", err=True)
+    number = f"{len(sent.members)} members sent as job {jobs}" if jobs else "nothing to send"
+    click.echo(f"run {run.name}: {number}", err=True)
     if done:
         click.echo(f"{done} members are done or under way", err=True)
     click.echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)

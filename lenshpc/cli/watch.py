@@ -58,6 +58,8 @@ def watch(run: RunPaths, plan: Plan) -> None:
                 time.sleep(LOCAL_POLL_S if local else SLURM_POLL_S)
                 status = run_status(run, plan)
             live.update(render(status))
+        if not console.is_terminal:  # rich ends the last line on terminals only
+            console.line()
     except KeyboardInterrupt:
         _handle_interrupt(run, local=local)
     if status.report != "DONE":
