@@ -44,5 +44,9 @@ def _print_table(found: list[RunSummary]) -> None:
         drawn.add_column(heading, overflow="fold")
     for each in found:
         states = ", ".join(f"{count} {state}" for state, count in each.states.items())
+        states = states or "not known, see below"
         drawn.add_row(each.run, states, each.report, each.submitted, size_text(each.num_bytes))
     Console().print(drawn)
+    for each in found:
+        if each.fault:
+            click.echo(f"{each.run}: {each.fault}", err=True)

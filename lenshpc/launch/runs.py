@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, LensHpcError
 from lenshpc.launch.jobs import records
 from lenshpc.launch.states import RunStatus, run_status
 from lenshpc.run.paths import RunPaths
@@ -16,13 +16,14 @@ from lenshpc.run.plan import Plan, load_plan
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One line of `lenshpc list`."""
+    """One line of `lenshpc list`; `fault` says why nothing else is known of a run."""
 
     run: str
     states: dict[str, int]
     report: str
     submitted: str
     num_bytes: int
+    fault: str = ""
 
 
 def find_runs(folder: Path) -> list[RunPaths]:
@@ -31,15 +32,22 @@ def find_runs(folder: Path) -> list[RunPaths]:
 
 
 def summarise(run: RunPaths) -> RunSummary:
-    """Return what is worth knowing of a run at a glance."""
-    status = run_status(run, load_plan(run))
-    jobs = records(run)
+    """Return what is worth knowing of a run at a glance; one that cannot be read stops no other."""
+    num_bytes = sum(path.lstat().st_size for path in _files(run.root))
+    try:
+        status = run_status(run, load_plan(run))
+        jobs = records(run)
+    except LensHpcError as error:
+        fault = str(error)
+        return RunSummary(
+            run=run.name, states={}, report="", submitted="", num_bytes=num_bytes, fault=fault
+        )
     return RunSummary(
         run=run.name,
         states=dict(Counter(line.state for line in status.members)),
         report=status.report,
         submitted=jobs[-1].submitted if jobs else "",
-        num_bytes=sum(path.lstat().st_size for path in _files(run.root)),
+        num_bytes=num_bytes,
     )
 
 

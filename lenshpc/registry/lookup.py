@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -93,6 +93,12 @@ def plugins_of(task: str, settings: TaskSettings, networks: Iterable[str]) -> di
         for entry in found
         if entry.dist is not None and entry.dist.name != OURS
     }
+
+
+def missing_plugins(plugins: Mapping[str, str]) -> list[str]:
+    """Return those of distribution → version that are not installed; another version will do."""
+    installed = {entry.dist.name for entry in plugin_entries() if entry.dist is not None}
+    return [f"{name} {version}" for name, version in plugins.items() if name not in installed]
 
 
 def plugin_entries() -> list[EntryPoint]:

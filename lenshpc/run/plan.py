@@ -15,7 +15,7 @@ from lenshpc import __version__
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, replacing, write_json
-from lenshpc.registry import plugins_of
+from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe, network_of
@@ -281,6 +281,12 @@ def load_plan(paths: RunPaths) -> Plan:
         raise DataError(
             f"{paths.root} was made by lenshpc {maker}, whose runs lenshpc {__version__} does not "
             "read; submit the recipe again"
+        )
+    absent = missing_plugins(value.get("plugins", {}))
+    if absent:
+        raise ConfigError(
+            f"{paths.root} was made with {', '.join(absent)}, which is not installed here; install "
+            "it"
         )
     return validate(Plan, value, str(paths.plan))
 

@@ -36,6 +36,18 @@ def test_list_counts_states(failed):
     assert line["num_bytes"] == sum(path.stat().st_size for path in files)
 
 
+def test_run_that_cannot_be_read_stops_no_other_in_the_list(failed, tmp_path):
+    plan = json.loads(failed.paths.plan.read_text())
+    other = tmp_path / "runs" / "with-plugin"
+    other.mkdir()
+    (other / "plan.json").write_text(json.dumps({**plan, "plugins": {"lens-rings": "1.2"}}))
+    code, out, err = called("list")
+    fault = f"{other} was made with lens-rings 1.2, which is not installed here; install it"
+    assert (code, err) == (0, f"with-plugin: {fault}\n")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [failed.paths.name, "with-plugin"]
+    assert called("status", "with-plugin")[::2] == (2, f"lenshpc: {fault}\n")
+
+
 def test_logs_are_those_of_the_member_that_failed(failed):
     code, out, err = called("logs", failed.paths.name)
     assert (code, out) == (0, "first line\nValueError: bad\n")
