@@ -125,7 +125,8 @@ def merge_scores(
 ) -> MergedScores:
     """Return the mean score of each row over the members to which it is of the same split."""
     present = [member for member in plan.members if member not in missing]
-    frames = {member: read_predictions(run, plan, splits, member) for member in present}
+    columns = [*SCORES, *(f"{TURNED}{name}" for name in SCORES)]
+    frames = {one: read_predictions(run, plan, splits, one, columns) for one in present}
     keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
     rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
     # The order in which the members came must not decide the order of rows, which resamples are

@@ -14,7 +14,7 @@ import pandas as pd
 from lenshpc.data.decoded import Decoded
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
-from lenshpc.run.predictions import read_array, refusal_of
+from lenshpc.run.predictions import read_array, read_predictions, refusal_of
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.frechet import Floats, MeanStd, frechet, halvings, kid, over_halves
 from lenshpc.statistics.frechet import wasserstein as wasserstein_of
@@ -144,6 +144,8 @@ def score_images(
         tests = []
         for member in present:
             say(f"comparing the images of member {member.index} with real ones")
+            # The table says which image is whose, so its rows are checked before any is read.
+            read_predictions(run, plan, splits, member, ())
             for split in ("oof", "test"):
                 images = read_images(run, plan, splits, store, member, split)
                 lines.append(_line(member.name, "member", split, images))

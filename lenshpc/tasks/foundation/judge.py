@@ -64,7 +64,8 @@ def merge_errors(
     rows = evaluated_rows(splits)
     parts = []
     for model, members in plan.ensembles().items():
-        frames = [read_predictions(run, plan, splits, one) for one in members if one not in missing]
+        present = [one for one in members if one not in missing]
+        frames = [read_predictions(run, plan, splits, one, ERRORS) for one in present]
         found = pd.concat(frames) if frames else pd.DataFrame(columns=["row", *ERRORS])
         means = found.groupby("row")[list(ERRORS)].mean().reindex(rows["row"]).to_numpy(float)
         parts.append(rows.assign(model=model, **dict(zip(ERRORS, means.T, strict=True))))

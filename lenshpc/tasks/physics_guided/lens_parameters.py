@@ -59,10 +59,14 @@ def merge_lenses(
     """Return the mean parameters: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
     found = {
-        model: [one for one in members if one not in missing and has_column(run, one, LOSS)]
+        model: [one for one in members if one not in missing]
         for model, members in plan.ensembles().items()
     }
-    guided = {model: members for model, members in found.items() if members}
+    guided = {
+        model: members
+        for model, members in found.items()
+        if any(has_column(run, one, LOSS) for one in members)
+    }
     return LensEstimates(
         rows=rows,
         models={

@@ -131,6 +131,7 @@ def test_foreign_rows_and_infinite_scores_are_refused(tmp_path):
         (good.assign(split="test"), "another id or split than the manifest"),
         (good.assign(mse=np.float32(np.inf)), "not finite"),
         (good.drop(columns="split"), "cannot be read"),
+        (good.drop(columns="rot90_mse"), "cannot be read"),
     ):
         run.finish(1, frame)
         with pytest.raises(DataError, match=f"member 1 .*{fault}.*lenshpc resume"):

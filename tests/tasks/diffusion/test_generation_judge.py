@@ -1,6 +1,7 @@
 """Generated images judged: lines of members and of their mixture, memorisation."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from generation_run import FAULT, NUM_FEATURES, make_generation_run
@@ -94,4 +95,21 @@ def test_images_that_are_not_finite_are_refused(tmp_path):
     array = zarr.open_array(paths.member(plan.members[0].name).arrays, path="sample", mode="r+")
     array[0, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match="has an array 'sample' that is not finite everywhere"):
+        score_images(*run)
+
+
+@pytest.mark.parametrize(
+    ("at", "column", "fault"),
+    [
+        ([0, 0], ["row", "id", "split"], "more than once"),
+        ([1, 0], ["id"], "another id or split than the manifest"),
+    ],
+)
+def test_images_whose_rows_are_not_the_members_are_refused(tmp_path, at, column, fault):
+    run = make_generation_run(tmp_path, folds=1)
+    path = run[0].member(run[1].members[0].name).predictions
+    frame = pd.read_parquet(path)
+    frame.loc[[0, 1], column] = frame.loc[at, column].to_numpy()
+    frame.to_parquet(path, index=False)
+    with pytest.raises(DataError, match=fault):
         score_images(*run)

@@ -97,6 +97,13 @@ def test_predictions_of_other_rows_are_refused(pretrained):
         merge_errors(pretrained.paths, pretrained.plan, altered)
 
 
+def test_predictions_without_an_error_are_refused(tmp_path):
+    run = make_foundation_run(tmp_path)
+    run.finish(1, run.predictions(1).drop(columns="smooth_error"))
+    with pytest.raises(DataError, match=r"member 1 .*cannot be read .*smooth_error"):
+        merge_errors(run.paths, run.plan, run.splits)
+
+
 def test_report_shows_what_was_hidden_and_drawn(pretrained):
     results = gather(pretrained.paths, pretrained.plan, {}, allow_partial=False)
     report = compose(results)

@@ -77,3 +77,10 @@ def test_agreement_with_the_truth_has_its_closed_form(merged):
 def test_truth_that_is_not_known_is_not_compared(merged):
     nothing = np.full(len(merged.rows), np.nan)
     assert list(compare_with_truth(merged, {"theta_e_arcsec": nothing}, ("no", "yes"))) == []
+
+
+def test_member_that_lacks_the_lenses_of_its_model_is_refused(tmp_path):
+    run = make_lenses_run(tmp_path)
+    run.finish(0, run.predictions(0).drop(columns=["physics_loss"]))
+    with pytest.raises(DataError, match=r"member 0 .*cannot be read .*physics_loss"):
+        merge_lenses(run.paths, run.plan, run.splits)
