@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.errors import ConfigError
+from lenshpc.errors import LensHpcError
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
 
 
 def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
-    """Remove or list what a run can spare; return its bytes. `skip` passes over one under way."""
+    """Remove or list what a run can spare; return its bytes. `skip` leaves one that cannot be."""
     from lenshpc.launch.runs import removable, remove, size_of
 
     try:
         paths = removable(run, whole=whole)
-    except ConfigError as error:
+    except LensHpcError as error:
         if not skip:
             raise
         click.echo(f"left alone: {error}", err=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_main import HEAVY, called
 
+from lenshpc.files import read_json, write_json
 from lenshpc.launch.local import Queue, queue_path
 
 LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
@@ -46,6 +48,18 @@ def test_run_that_cannot_be_read_stops_no_other_in_the_list(failed, tmp_path):
     assert (code, err) == (0, f"with-plugin: {fault}\n")
     assert [line.split()[0] for line in out.splitlines()[1:]] == [failed.paths.name, "with-plugin"]
     assert called("status", "with-plugin")[::2] == (2, f"lenshpc: {fault}\n")
+
+
+def test_clean_passes_over_runs_that_cannot_be_read(failed):
+    old = failed.paths.root.with_name("old-0000")
+    shutil.copytree(failed.paths.root, old)
+    value = read_json(old / "plan.json") | {"code_version": "0.1.0"}
+    del value["layout"]
+    write_json(old / "plan.json", value)
+    code, _, err = called("clean")
+    assert (code, err.count("left alone: ")) == (0, 1)
+    code, _, err = called("clean", old.name)
+    assert (code, err.partition(" was")[0]) == (2, f"lenshpc: {old}")
 
 
 def test_logs_are_those_of_the_member_that_failed(failed):
