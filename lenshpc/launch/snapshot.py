@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -90,9 +91,11 @@ def _package_files() -> Iterator[tuple[str, bytes]]:
 
 def _plugin_files() -> Iterator[tuple[str, bytes]]:
     """Yield name in the copy and bytes of the plugins' top-level packages, none being imported."""
-    for name in sorted({entry.module.partition(".")[0] for entry in plugin_entries()}):
+    values = (entry.value for entry in plugin_entries())
+    # A wrong entry, or metadata alone that is left, stops whoever asks for it and nobody else.
+    for name in sorted({re.split(r"[.:\s]", value)[0] for value in values} - {""}):
         found = importlib.util.find_spec(name)
-        if found is None:  # its metadata alone is left: it stops whoever asks for it, nobody else
+        if found is None or not (found.submodule_search_locations or found.has_location):
             continue
         folders = found.submodule_search_locations
         if folders is None:

@@ -105,7 +105,13 @@ from lenshpc.registry import TaskKind, TaskSettings
 class Settings(TaskSettings):
     family = "toy"
 
-KIND = TaskKind(settings=Settings, task="t:T", evaluate="t:e", report="t:r", recipe="toy")
+KIND = TaskKind(
+    settings=Settings,
+    task="toy_plugin:T",
+    evaluate="toy_plugin:e",
+    report="toy_plugin:r",
+    recipe="toy",
+)
 """
 KEEP = """
 import sys
@@ -142,6 +148,7 @@ def with_plugins(tmp_path):
     entries = "[lenshpc.tasks]\ntoy = toy_plugin:KIND\n"
     write_plugin(installed, "lens-toy", entries, toy_plugin=PLUGIN)
     broken = "[lenshpc.tasks]\nbroken = broken_plugin:KIND\nabsent = absent_plugin:KIND\n"
+    broken += "built_in = sys:KIND\nmalformed = !!\n"
     write_plugin(installed, "lens-broken", broken, broken_plugin="raise ImportError('no galsim')")
     (path,) = printed(KEEP, installed, tmp_path / "code")
     shutil.rmtree(installed)
@@ -151,7 +158,7 @@ def with_plugins(tmp_path):
 def test_copy_alone_declares_our_tasks_and_those_of_plugins(with_plugins):
     ours = [entry.name for entry in entry_points(group="lenshpc.tasks")]
     (names,) = printed(NAMES, with_plugins, options=("-S",))  # no site-packages
-    assert names.split() == sorted([*ours, "toy", "broken", "absent"])
+    assert names.split() == sorted([*ours, "toy", "broken", "absent", "built_in", "malformed"])
 
 
 def test_plugin_of_the_copy_works_where_it_is_not_installed(with_plugins):
