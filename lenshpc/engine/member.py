@@ -33,7 +33,14 @@ from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths
-from lenshpc.run.plan import Member, Plan, load_plan, load_splits, open_planned_store
+from lenshpc.run.plan import (
+    Member,
+    Plan,
+    check_plugins,
+    load_plan,
+    load_splits,
+    open_planned_store,
+)
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
@@ -111,6 +118,7 @@ class MemberWork:
 
     def complete(self) -> None:
         """Train, predict and, last, write the mark of completeness."""
+        check_plugins(self.plan)  # one that was installed since may have taken a network's name
         if self.process.is_main:
             # After the claim is taken: until then the drafts may be those of an attempt that still
             # writes.

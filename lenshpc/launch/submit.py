@@ -23,7 +23,7 @@ from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
 from lenshpc.run.completion import missing_members, reference
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Plan, load_plan, origin_of, save_plan
+from lenshpc.run.plan import Plan, check_plugins, load_plan, origin_of, save_plan
 from lenshpc.run.planning import PlannedRun
 
 
@@ -123,7 +123,9 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
     site = validate(Site, read_json(run.site), str(run.site))
-    return _send(run, load_plan(run), site, calls)
+    plan = load_plan(run)
+    check_plugins(plan)
+    return _send(run, plan, site, calls)
 
 
 def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:

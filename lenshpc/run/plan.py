@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -136,16 +136,33 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         image_shape=store.image_shape,
         splits_hash=splits_hash(splits),
         code_version=__version__,
-        plugins={
-            name: version
-            for one in variants
-            for name, version in plugins_of(
-                one.task, one.method, map(network_of, one.models)
-            ).items()
-        },
+        plugins=_plugins(variants),
         members=members,
     )
     return plan, splits
+
+
+def _plugins(variants: Iterable[Recipe]) -> dict[str, str]:
+    """Return distribution → version of the plugins that recipes use."""
+    return {
+        name: version
+        for one in variants
+        for name, version in plugins_of(one.task, one.method, map(network_of, one.models)).items()
+    }
+
+
+def check_plugins(plan: Plan) -> None:
+    """Refuse to train for a Plan with other plugins than it was made with, or in other versions."""
+    found = _plugins(plan.recipe.of(model) for model in plan.recipe.models)
+    if found != plan.plugins:
+        asked, here = (
+            ", ".join(f"{name} {version}" for name, version in sorted(one.items())) or "no plugin"
+            for one in (plan.plugins, found)
+        )
+        raise ConfigError(
+            f"run {plan.run_name} was submitted with {asked}, and would now use {here}; install "
+            "what it was submitted with, or submit the recipe again"
+        )
 
 
 def _with_loading(recipe: Recipe, store: Store) -> Recipe:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc.errors import ConfigError
-from lenshpc.registry import file_reference, name_in_plan
+from lenshpc.registry import file_reference, is_kept_file, name_in_plan
 from lenshpc.run.networks import check_names
 from lenshpc.run.paths import RUNS, RunPaths, find_run
 from lenshpc.run.plan import (
@@ -90,6 +90,10 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
 
     def keep(text: Any) -> Any:
         reference = file_reference(text) if isinstance(text, str) else None
+        if isinstance(text, str) and is_kept_file(text):
+            raise ConfigError(
+                f"{text} is what another run calls something in a file; name the file: FILE.py:NAME"
+            )
         if reference is None:
             return text
         content = _read_component(*reference)
@@ -97,10 +101,14 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         files[name] = content
         return name
 
+    models = tuple(_rename(model, keep(network_of(model))) for model in recipe.models)
+    twice = {model for model in models if models.count(model) > 1}
+    if twice:  # by another path, or from a copy of the file
+        raise ConfigError(f"models: {min(twice)} stands twice; drop one of the entries")
     keys = recipe.method.loss_keys
     dotted = {f"method.{key}" for key in keys}
     changes = {
-        "models": tuple(_rename(model, keep(network_of(model))) for model in recipe.models),
+        "models": models,
         "method": recipe.method.model_copy(
             update={key: keep(getattr(recipe.method, key)) for key in keys}
         ),

@@ -158,6 +158,8 @@ class Recipe(Frozen):
         known = component_names("losses", self.method.family)
         for key in self.method.loss_keys:
             name = getattr(self.method, key)
+            if name is None:
+                continue
             if name not in known and not is_kept_file(name) and not file_reference(name):
                 what = unknown("loss", name, known, hint="or give FILE.py:NAME")
                 raise ValueError(f"method.{key}: {what}")

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from lenshpc.cli.main import main
 from lenshpc.errors import ConfigError
-from lenshpc.run.plan import load_plan, save_plan
+from lenshpc.run.plan import check_plugins, load_plan, save_plan
 from lenshpc.run.planning import plan_chain, plan_run
 from lenshpc.run.recipe import Recipe
 
@@ -108,3 +108,36 @@ def test_loss_of_a_file_is_planned_by_its_hash_in_variants_too(spots, tmp_path):
     assert planned.plan.recipe.of("test_resnet+mine").method.loss == f"plain@{digest}"
     assert planned.plan.recipe.method.loss == "cross_entropy"
     assert list(planned.files) == [f"plain@{digest}"]
+
+
+def test_file_under_two_paths_is_one_network(spots, tmp_path):
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text(NETWORK)
+    asked = recipe(models=tuple(f"{tmp_path}/{name}.py:tiny" for name in ("one", "two")))
+    with pytest.raises(ConfigError, match=r"models: tiny@\w+ stands twice; drop one"):
+        plan_run(asked, spots, tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models": ("tiny@0123456789ab",)},
+        {"method": {"loss": "plain@0123456789ab"}},
+        {"models": ("test_resnet+x",), "variants": {"x": {"method.loss": "plain@0123456789ab"}}},
+    ],
+)
+def test_name_of_a_file_that_another_run_keeps_is_refused(spots, tmp_path, changes):
+    with pytest.raises(ConfigError, match=r"@0123456789ab is what another run calls .*FILE.py:"):
+        plan_run(recipe(**changes), spots, tmp_path / "runs")
+
+
+def test_run_goes_on_with_the_plugins_of_its_submission_alone(spots, tmp_path):
+    plan = plan_run(recipe(), spots, tmp_path / "runs").plan
+    check_plugins(plan)
+    other = plan.model_copy(update={"plugins": {"lens-rings": "1.0"}})
+    with pytest.raises(ConfigError) as caught:
+        check_plugins(other)
+    assert str(caught.value) == (
+        f"run {other.run_name} was submitted with lens-rings 1.0, and would now use no plugin; "
+        "install what it was submitted with, or submit the recipe again"
+    )
