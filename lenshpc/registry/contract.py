@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict, get_args
 
 from lenshpc.config import Frozen
 from lenshpc.errors import ConfigError
@@ -26,7 +27,8 @@ Shape = tuple[int, int, int]
 Monitors = Mapping[str, int]
 # What a member predicts: some of its training rows, its validation fold, rows that nobody trains on
 # and nothing is chosen by, the test rows.
-Scored = tuple[Literal["train", "oof", "excluded", "test"], ...]
+Part = Literal["train", "oof", "excluded", "test"]
+Scored = tuple[Part, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ class TaskSettings(Frozen):
     @property
     def losses(self) -> tuple[str, ...]:
         """Return the names of the losses that are used."""
-        return tuple(getattr(self, key) for key in self.loss_keys)
+        return tuple(filter(None, (getattr(self, key) for key in self.loss_keys)))
 
     @property
     def max_scored(self) -> int | None:
@@ -137,6 +139,36 @@ class TaskKind:
     recipe: str
     generator: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError where settings or references cannot serve.
+
+        Of a reference the module is found and not imported.
+        """
+        _check_settings(self.settings)
+        optional = () if self.generator is None else (self.generator,)
+        for reference in (self.task, self.evaluate, self.report, *optional, *self.tools.values()):
+            module, _, name = reference.partition(":")
+            if not name.isidentifier() or find_spec(module) is None:
+                raise ValueError(f"{reference!r} is no module:name of an installed module")
+
+
+def _check_settings(made: type[TaskSettings]) -> None:
+    """Raise TypeError or ValueError where a task's settings do not answer as TaskSettings do."""
+    if not (isinstance(made, type) and issubclass(made, TaskSettings)):
+        raise TypeError(f"settings is {made!r}, no class that derives from TaskSettings")
+    if not isinstance(getattr(made, "family", None), str):
+        raise TypeError(f"{made.__name__} has no family, such as {made.__name__.lower()!r}")
+    if not isinstance(made.monitors, Mapping) or not made.monitors:
+        raise TypeError(f"{made.__name__}.monitors is no mapping of a metric to 1 or -1")
+    answers: dict[str, set[Any]] = {
+        "monitors": set(made.monitors.values()) - {1, -1},
+        "scored": set(made.scored) - set(get_args(Part)),
+        "loss_keys": set(made.loss_keys) - set(made.model_fields),
+    }
+    for name, wrong in answers.items():
+        if wrong:
+            raise ValueError(f"{made.__name__}.{name} has {wrong.pop()!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

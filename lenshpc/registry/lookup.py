@@ -76,23 +76,33 @@ def build_component(group: Group, spec: TaskSpec, name: str) -> Any:
 
 
 def load(reference: str) -> Any:
-    """Return what `module:name` refers to."""
+    """Return what `module:name` refers to; ConfigError where the module has no such name."""
     module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found = importlib.import_module(module)
+    if not hasattr(found, name):
+        raise ConfigError(f"{module} has no {name!r}, which its task names; mend the TaskKind")
+    return getattr(found, name)
 
 
 def plugins_of(task: str, settings: TaskSettings, networks: Iterable[str]) -> dict[str, str]:
-    """Return distribution → version of all that a recipe uses and that is not ours."""
+    """Return distribution → version of all that a recipe uses and that is not ours.
+
+    ConfigError where two packages declare one of the names.
+    """
     family = settings.family
-    used = [("tasks", task)]
-    used += [("networks", f"{family}.{name}") for name in networks]
-    used += [("losses", f"{family}.{name}") for name in settings.losses]
-    found = (entry for group, name in used for entry in _entries(group).get(name, ()))
-    return {
-        entry.dist.name: entry.dist.version
-        for entry in found
-        if entry.dist is not None and entry.dist.name != OURS
-    }
+    used = [("tasks", "task", "", task)]
+    used += [("networks", "network", f"{family}.", name) for name in networks]
+    used += [("losses", "loss", f"{family}.", name) for name in settings.losses]
+    plugins: dict[str, str] = {}
+    for group, word, prefix, name in used:
+        entries = _entries(group).get(f"{prefix}{name}", ())
+        _check_one(f"{word} {name}", entries)
+        plugins |= {
+            entry.dist.name: entry.dist.version
+            for entry in entries
+            if entry.dist is not None and entry.dist.name != OURS
+        }
+    return plugins
 
 
 def missing_plugins(plugins: Mapping[str, str]) -> list[str]:
@@ -124,14 +134,19 @@ def _entries(group: str) -> dict[str, tuple[EntryPoint, ...]]:
     return found
 
 
-def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
-    entry, *others = entries
-    if others:  # whoever asks for another name is not stopped
+def _check_one(what: str, entries: tuple[EntryPoint, ...]) -> None:
+    """Refuse a name that several packages declare; whoever asks for another is not stopped."""
+    if len(entries) > 1:
         both = " and ".join(map(origin_of, entries))
         raise ConfigError(f"{what} is declared by {both}; uninstall one of them")
+
+
+def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
+    _check_one(what, entries)
+    (entry,) = entries
     try:
         return entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if entry.dist is not None and entry.dist.name == OURS:
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

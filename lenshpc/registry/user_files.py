@@ -55,7 +55,7 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
         sys.modules[module] = made
         try:
             spec.loader.exec_module(made)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ConfigError(

@@ -26,6 +26,11 @@ def check_names(networks: Iterable[str], settings: TaskSettings) -> None:
     """Refuse a network that neither the registry nor timm knows, naming the nearest ones."""
     own = component_names("networks", settings.family)
     for network in networks:
+        if settings.takes_timm and network in own and network in timm_names():
+            raise ConfigError(
+                f"network {network} is timm's, and a plugin declares another of that name; "
+                "rename or uninstall it"
+            )
         if is_kept_file(network) or network in own or network in timm_names():
             continue
         known = sorted({*own, *timm_names()})

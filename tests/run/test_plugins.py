@@ -240,3 +240,78 @@ def test_recipe_of_a_package_is_found_by_package_and_file():
 )
 def test_recipe_of_a_package_that_is_absent_is_refused(source, expected):
     assert re.match(expected, complaint(locate, "jobs", source))
+
+
+class Settings(registry.TaskSettings):
+    family = "rings"
+
+
+PARTS = {"task": "math:pi", "evaluate": "math:pi", "report": "math:pi", "recipe": "rings.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"report": "math"}, "'math' is no module:name of an installed module"),
+        ({"tools": {"look": "nothing_there:x"}}, "'nothing_there:x' is no module:name"),
+        ({"settings": Settings()}, r"settings is Settings\(\), no class that derives from"),
+        ({"settings": registry.TaskSettings}, "TaskSettings has no family"),
+        ({"settings": {"monitors": ["loss"]}}, "monitors is no mapping of a metric to 1 or -1"),
+        ({"settings": {"monitors": {"loss": "min"}}}, "monitors has 'min'"),
+        ({"settings": {"scored": ("oof", "aside")}}, "scored has 'aside'"),
+        ({"settings": {"loss_keys": ("loss",)}}, "loss_keys has 'loss'"),
+    ],
+)
+def test_task_that_cannot_serve_is_refused_where_it_is_declared(changes, told):
+    answers = changes.get("settings", Settings)
+    if isinstance(answers, dict):
+        answers = type("Wrong", (Settings,), {"__module__": __name__, **answers})
+    registry.TaskKind(settings=Settings, **PARTS)
+    with pytest.raises((TypeError, ValueError), match=told):
+        registry.TaskKind(**{**PARTS, **changes, "settings": answers})
+
+
+def test_reference_that_is_not_there_is_one_line():
+    told = "math has no 'tau2', which its task names; mend the TaskKind"
+    assert complaint(registry.load, "math:tau2") == told
+
+
+def test_file_that_leaves_python_is_one_line(spots, tmp_path):
+    name = kept_file(tmp_path, "import sys\nclass MyNet: ...\nsys.exit()\n")
+    told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
+    assert told.endswith("does not import (SystemExit: ); mend it, and submit")
+
+
+def test_network_of_a_file_may_divide_by_the_std_of_an_image(spots, tmp_path):
+    from lenshpc.engine.load import make_task
+
+    text = NET.read_text().replace("self.first(image)", "self.first(image / image.std())")
+    made = make_task("multiclass", spec_of(spots, tmp_path)).build_model(kept_file(tmp_path, text))
+    assert made(torch.randn(2, *spots.image_shape)).isfinite().all()
+
+
+TAKEN = """
+from lenshpc.errors import ConfigError
+from lenshpc.registry import find_task, plugins_of
+from lenshpc.run.networks import check_names
+settings = find_task("multiclass").settings()
+for names in (["test_resnet"], ["d4_net"], ["resnet18"]):
+    try:
+        check_names(names, settings)
+        print(plugins_of("multiclass", settings, names))
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_plugin_cannot_take_the_name_of_another_network(tmp_path):
+    names = ("test_resnet", "d4_net")
+    lines = "".join(f"classification.{name} = rings:net\n" for name in names)
+    write_plugin(tmp_path, "lens-rings", f"[lenshpc.networks]\n{lines}")
+    timms, ours, other = listed(tmp_path, TAKEN)
+    assert timms == (
+        "network test_resnet is timm's, and a plugin declares another of that name; rename or "
+        "uninstall it"
+    )
+    assert ours.startswith("network d4_net is declared by lens")
+    assert other == "{}"
