@@ -115,11 +115,11 @@ class TaskSettings(Frozen):
         return self
 
     @classmethod
-    def of(cls, settings: TaskSettings) -> Self:
+    def of(cls, given: TaskSettings) -> Self:
         """Return settings known to be of this class; for a room that is handed its own."""
-        if not isinstance(settings, cls):
-            raise ConfigError(f"{cls.__name__} cannot use settings of {type(settings).__name__}")
-        return settings
+        if not isinstance(given, cls):
+            raise ConfigError(f"{cls.__name__} cannot use settings of {type(given).__name__}")
+        return given
 
 
 @dataclass(frozen=True, kw_only=True)

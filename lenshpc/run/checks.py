@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import StoreFacts
+from lenshpc.run.augmentations import D4
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
             "use fold, or --set data.grey_to_rgb=true"
         )
     steps = (*recipe.data.augment, *recipe.data.augment_minority)
-    if height != width and any(step.kind == "d4" for step in steps):
+    if height != width and any(isinstance(step, D4) for step in steps):
         raise ConfigError(
             f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
             f"use flips, or --set data.image_size={min(height, width)}"

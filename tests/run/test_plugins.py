@@ -279,7 +279,10 @@ def test_reference_that_is_not_there_is_one_line():
 def test_file_that_leaves_python_is_one_line(spots, tmp_path):
     name = kept_file(tmp_path, "import sys\nclass MyNet: ...\nsys.exit()\n")
     told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
-    assert told.endswith("does not import (SystemExit: ); mend it, and submit")
+    assert told.endswith(
+        "does not import (SystemExit: ); correct the file that it was copied from and submit "
+        "again, since resume uses this copy"
+    )
 
 
 def test_network_of_a_file_may_divide_by_the_std_of_an_image(spots, tmp_path):
