@@ -160,8 +160,8 @@ def check_plugins(plan: Plan) -> None:
             for one in (plan.plugins, found)
         )
         raise ConfigError(
-            f"run {plan.run_name} was submitted with {asked}, and would now use {here}; install "
-            "what it was submitted with, or submit the recipe again"
+            f"run {plan.run_name} was submitted with {asked}, and would now use {here}; "
+            "restore what it was submitted with, or submit the recipe again"
         )
 
 

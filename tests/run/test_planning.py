@@ -139,5 +139,5 @@ def test_run_goes_on_with_the_plugins_of_its_submission_alone(spots, tmp_path):
         check_plugins(other)
     assert str(caught.value) == (
         f"run {other.run_name} was submitted with lens-rings 1.0, and would now use no plugin; "
-        "install what it was submitted with, or submit the recipe again"
+        "restore what it was submitted with, or submit the recipe again"
     )
