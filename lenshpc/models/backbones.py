@@ -28,12 +28,7 @@ class Backbone(nn.Module):
         self.linear_probe = linear_probe
         self.standardise: nn.Module = nn.Identity()
         if linear_probe:
-            last = cast(Any, network).get_classifier()
-            if not hasattr(last, "in_features"):
-                raise ConfigError(
-                    "method.linear_probe trains the last layer alone, which this network does not "
-                    "name; give it timm's forward_features, forward_head and get_classifier"
-                )
+            last = last_layer(network, "method.linear_probe trains the last layer alone")
             network.requires_grad_(requires_grad=False)
             # After the network is frozen as a whole, since the last layer is a part of it; before
             # the optimiser is made, which takes what learns.
@@ -84,6 +79,17 @@ class Backbone(nn.Module):
         own, other = both[: len(image)], both[len(image) :]
         way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
         return own, own.index_add(0, chosen, way)
+
+
+def last_layer(network: nn.Module, use: str) -> Any:
+    """Return a network's last layer, or refuse a `use` of it where the network does not name it."""
+    last = cast(Any, network).get_classifier()
+    if not hasattr(last, "in_features"):
+        raise ConfigError(
+            f"{use}, which this network does not name; give it timm's forward_features, "
+            "forward_head and get_classifier"
+        )
+    return last
 
 
 def build(

@@ -12,14 +12,17 @@ import pytest
 import torch
 from commands import finished
 from plugins import write_plugin
+from torch import nn
 
 from lenshpc import registry
 from lenshpc.config import locate
 from lenshpc.engine.load import load_model
 from lenshpc.errors import ConfigError, DataError
+from lenshpc.models.backbones import whole
 from lenshpc.registry import build_component, name_in_plan, path_in_run
 from lenshpc.run.planning import plan_run
 from lenshpc.run.recipe import load_recipe
+from lenshpc.tasks.physics_guided.networks import GuidedBackbone
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NET, LOSS = EXAMPLES / "mynet.py", EXAMPLES / "myloss.py"
@@ -135,6 +138,8 @@ def test_network_of_a_file_must_give_the_numbers_that_are_asked_for(spots, tmp_p
     task = make_task("multiclass", replace(spec, settings=probed))
     told = complaint(task.build_model, kept_file(tmp_path, NET.read_text()))
     assert told.startswith("method.linear_probe trains the last layer alone")
+    with pytest.raises(ConfigError, match=r"the lens is found from .* does not name; give it timm"):
+        GuidedBackbone(whole(nn.Flatten()), 3)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lenshpc.models.backbones import Backbone
+from lenshpc.models.backbones import Backbone, last_layer
 
 SMALL = 1e-2  # of the first weights: every image begins with nearly the same lens
 
@@ -15,7 +15,8 @@ class GuidedBackbone(Backbone):
         self, network: nn.Module, num_parameters: int, *, linear_probe: bool = False
     ) -> None:
         super().__init__(network, linear_probe=linear_probe)
-        self.lens = nn.Linear(self.network.get_classifier().in_features, num_parameters)
+        last = last_layer(network, "the lens is found from what goes into the last layer")
+        self.lens = nn.Linear(last.in_features, num_parameters)
         nn.init.normal_(self.lens.weight, std=SMALL)
         nn.init.zeros_(self.lens.bias)
 
