@@ -72,7 +72,23 @@ def build_component(group: Group, spec: TaskSpec, name: str) -> Any:
     if make is None:
         known = component_names(group, family)
         raise ConfigError(unknown(f"{WORDS[group]} of {family}", name, known))
-    return make(spec)
+    return make(spec) if group == "networks" else _one_a_row(name, make(spec))
+
+
+def _one_a_row(name: str, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a loss that refuses to give anything but a number for each row of its outputs."""
+
+    def loss_of(outputs: Any, *others: Any) -> Any:
+        found = loss(outputs, *others)
+        # The mean of a scalar or of (B, K) would train all the same, at another scale.
+        if (shape := getattr(found, "shape", None)) != outputs.shape[:1]:
+            raise ConfigError(
+                f"loss {name} returns {type(found).__name__ if shape is None else tuple(shape)} "
+                f"for {len(outputs)} images; expected ({len(outputs)},): a number for each"
+            )
+        return found
+
+    return loss_of
 
 
 def load(reference: str) -> Any:

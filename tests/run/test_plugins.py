@@ -142,6 +142,18 @@ def test_network_of_a_file_must_give_the_numbers_that_are_asked_for(spots, tmp_p
         GuidedBackbone(whole(nn.Flatten()), 3)
 
 
+def test_loss_of_a_file_must_give_a_number_for_each_image(spots, tmp_path):
+    scalar = kept_file(
+        tmp_path, "def l2(spec):\n    return lambda o, t, w: ((o - t) ** 2).mean()\n", "l2"
+    )
+    spec, rows = spec_of(spots, tmp_path), torch.zeros(4, 2)
+    with pytest.raises(ConfigError) as caught:
+        build_component("losses", spec, scalar)(rows, rows, torch.ones(2))
+    assert str(caught.value) == (
+        f"loss {scalar} returns () for 4 images; expected (4,): a number for each"
+    )
+
+
 @pytest.mark.slow
 def test_run_of_a_network_and_a_loss_of_files_outlives_the_files(spots, copies):
     settings = [text for key, value in SMALL for text in ("--set", f"{key}={json.dumps(value)}")]
