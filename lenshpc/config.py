@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, one_line
 
 KINDS = {"jobs": "recipe", "slurm": "site", "data_prep": "dataset"}
 
@@ -67,7 +67,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"{path} is not valid YAML: {reason}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {type(value).__name__}; expected a mapping of keys")

@@ -10,6 +10,11 @@ A message says what was found, what was expected and what to do next.
 """
 
 
+def one_line(text: object) -> str:
+    """Return a text, or what an error says, in one line."""
+    return " ".join(str(text).split())
+
+
 class LensHpcError(Exception):
     """Base of every error that a user can mend; `exit_code` is what the command returns."""
 

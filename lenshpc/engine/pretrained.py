@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lenshpc.engine.load import read_weights
-from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line
 from lenshpc.models.encoder import encoder_of
 from lenshpc.run.completion import is_done, resume_command
 from lenshpc.run.paths import RunPaths
@@ -30,7 +30,7 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         # Strict: a key that is absent would stay at its random value, and nobody would notice.
         encoder.load_state_dict(own)
     except RuntimeError as error:
-        first = " ".join(str(error).split())[:160]
+        first = one_line(error)[:160]
         raise ConfigError(
             f"the encoder of run {run.name} is not that of {member.network} ({first}); give both "
             "the same method.vit and images of as many channels"

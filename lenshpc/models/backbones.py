@@ -7,7 +7,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, one_line
 from lenshpc.models.importing import timm_module
 from lenshpc.models.weights import download
 from lenshpc.registry import Shape
@@ -227,7 +227,7 @@ def _load(
             facts["input_size"] = (stem[0].shape[1], *image_shape[1:])
         return make(pretrained=True, pretrained_cfg_overlay=facts)
     except (RuntimeError, KeyError, ValueError) as error:
-        first = " ".join(str(error).split())[:160]
+        first = one_line(error)[:160]
         raise ConfigError(f"{path} does not hold weights of {name}: {first}") from error
 
 
@@ -304,7 +304,7 @@ def _problem(network: nn.Module, image_shape: Shape) -> str | None:
         if not torch.allclose(network(image), backbone(image), atol=1e-5, equal_nan=True):
             return "its last layer cannot be told from the rest"
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        return " ".join(str(error).split())[:100]
+        return one_line(error)[:100]
     finally:
         network.train(was_training)
     return None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, one_line
 from lenshpc.files import sha256
 from lenshpc.prep.dataset import TruthTable
 
@@ -29,7 +29,7 @@ def read_truth(root: Path, truth: TruthTable | None) -> Numbers:
         table = pd.read_csv(path, usecols=["id", *truth.columns], dtype={"id": str})
         numbers = table[[*truth.columns]].astype(np.float64)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise DataError(
             f"{path} lacks the column id, or numbers in {', '.join(truth.columns)} ({reason}); "
             "correct it, or `truth` in the dataset file"

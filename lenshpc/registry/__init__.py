@@ -38,6 +38,7 @@ from lenshpc.registry.lookup import (
 )
 from lenshpc.registry.user_files import (
     file_reference,
+    is_from_file,
     is_kept_file,
     name_in_plan,
     path_in_run,
@@ -61,6 +62,7 @@ __all__ = [
     "file_reference",
     "find_component",
     "find_task",
+    "is_from_file",
     "is_kept_file",
     "load",
     "missing_plugins",

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from lenshpc.config import unknown
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, one_line
 from lenshpc.registry.contract import TaskKind, TaskSettings, TaskSpec
 from lenshpc.registry.user_files import is_kept_file, load_file
 
@@ -165,7 +165,7 @@ def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
     except (Exception, SystemExit) as error:
         if entry.dist is not None and entry.dist.name == OURS:
             raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(
             f"{what} of {origin_of(entry)} does not import ({reason}); mend or uninstall it"
         ) from error

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from lenshpc.errors import ConfigError, DataError
+from lenshpc.errors import ConfigError, DataError, one_line
 from lenshpc.registry.contract import TaskSpec
 
 DIGEST_DIGITS = 12  # of a file's SHA-256 in the name of what came from it
@@ -30,6 +30,11 @@ def is_kept_file(name: str) -> bool:
     return re.fullmatch(rf"[A-Za-z_]\w*@[0-9a-f]{{{DIGEST_DIGITS}}}", name) is not None
 
 
+def is_from_file(name: str) -> bool:
+    """Say whether a name is FILE.py:NAME, or what a Plan calls such a thing."""
+    return is_kept_file(name) or file_reference(name) is not None
+
+
 def path_in_run(code: Path, name: str) -> Path:
     """Return where a run keeps the file that a name comes from."""
     return code / "files" / f"{name.partition('@')[2]}.py"
@@ -45,7 +50,7 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
         raise DataError(
             f"{path}, which {attribute} comes from, cannot be read ({error})"
         ) from error
-    if hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS] != digest:
+    if name_in_plan(attribute, content) != name:
         raise DataError(f"{path} was altered after the run was submitted; submit it again")
     module = f"lenshpc_file_{digest}"
     if module not in sys.modules:
@@ -57,7 +62,7 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
             spec.loader.exec_module(made)
         except (Exception, SystemExit) as error:
             del sys.modules[module]
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            reason = f"{type(error).__name__}: {one_line(error)}"
             raise ConfigError(
                 f"{path} does not import ({reason}); correct the file that it was copied from and "
                 "submit again, since resume uses this copy"

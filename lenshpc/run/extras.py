@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, one_line
 
 PACKAGES: Mapping[str, str] = MappingProxyType(  # module of each extra of setup.cfg, but for dev
     {
@@ -33,7 +33,7 @@ def importing(package: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        told = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(
             f"{package} cannot be imported ({told}); install the versions that fit together: "
             "pip install -c constraints.txt lenshpc"

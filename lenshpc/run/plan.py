@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -101,10 +101,11 @@ class Plan(Frozen):
         size = self.recipe.resources
         return len(self.members) * size.world_size * size.time_min / 60
 
-    def ensembles(self) -> dict[str, tuple[Member, ...]]:
-        """Return model name → its members, in the recipe's order."""
+    def ensembles(self, missing: Collection[Member] = ()) -> dict[str, tuple[Member, ...]]:
+        """Return model name → its members that are not missing, in the recipe's order."""
+        present = [member for member in self.members if member not in missing]
         return {
-            model: tuple(member for member in self.members if member.model == model)
+            model: tuple(member for member in present if member.model == model)
             for model in self.recipe.models
         }
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, one_line
 from lenshpc.run.completion import describe, resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
@@ -78,7 +78,7 @@ def read_predictions(
         frame = pd.read_parquet(run.member(member.name).predictions, columns=wanted)
         frame[KEYS]
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise refusal_of(run, member, f"has predictions that cannot be read ({reason})") from error
     fault = _find_row_fault(frame, expected)
     if fault:

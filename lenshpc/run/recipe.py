@@ -19,9 +19,8 @@ from lenshpc.registry import (
     TaskSettings,
     component_names,
     families_of,
-    file_reference,
     find_task,
-    is_kept_file,
+    is_from_file,
     task_names,
 )
 from lenshpc.run.augmentations import D4, Flips
@@ -145,7 +144,7 @@ class Recipe(Frozen):
         method = self.method
         own = component_names("networks", method.family)
         for network in map(network_of, self.models):
-            if network in own or is_kept_file(network) or file_reference(network):
+            if network in own or is_from_file(network):
                 continue
             if not method.takes_timm:
                 raise ValueError(unknown(f"network of task {self.task}", network, own))
@@ -160,7 +159,7 @@ class Recipe(Frozen):
             name = getattr(self.method, key)
             if name is None:
                 continue
-            if name not in known and not is_kept_file(name) and not file_reference(name):
+            if name not in known and not is_from_file(name):
                 what = unknown("loss", name, known, hint="or give FILE.py:NAME")
                 raise ValueError(f"method.{key}: {what}")
         return self

@@ -124,9 +124,13 @@ def merge_scores(
     run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
 ) -> MergedScores:
     """Return the mean score of each row over the members to which it is of the same split."""
-    present = [member for member in plan.members if member not in missing]
+    ensembles = plan.ensembles(missing)
     columns = [*SCORES, *(f"{TURNED}{name}" for name in SCORES)]
-    frames = {one: read_predictions(run, plan, splits, one, columns) for one in present}
+    frames = {
+        member: read_predictions(run, plan, splits, member, columns)
+        for members in ensembles.values()
+        for member in members
+    }
     keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
     rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
     # The order in which the members came must not decide the order of rows, which resamples are
@@ -135,8 +139,8 @@ def merge_scores(
     values: dict[str, Floats] = {}
     turned: dict[str, Floats] = {}
     heads: dict[str, str] = {}
-    for model, members in plan.ensembles().items():
-        mine = [frames[member] for member in members if member in frames]
+    for model, members in ensembles.items():
+        mine = [frames[member] for member in members]
         for name in SCORES if mine else ():
             line = f"{model} {name}"
             heads.setdefault(model, line)

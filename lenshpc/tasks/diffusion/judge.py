@@ -139,10 +139,9 @@ def score_images(
     """Return the scores of a run's images; the first model that has any is its headline."""
     lines: list[ResultRow] = []
     heads: dict[str, ImageSets] = {}
-    for model, members in plan.ensembles().items():
-        present = [one for one in members if one not in missing]
+    for model, members in plan.ensembles(missing).items():
         tests = []
-        for member in present:
+        for member in members:
             say(f"comparing the images of member {member.index} with real ones")
             # The table says which image is whose, so its rows are checked before any is read.
             read_predictions(run, plan, splits, member, ())
@@ -150,9 +149,9 @@ def score_images(
                 images = read_images(run, plan, splits, store, member, split)
                 lines.append(_line(member.name, "member", split, images))
             tests.append(images)
-        if present:
+        if members:
             heads[model] = mix_members(tests)
-            several = len(present) > 1  # one member's images are the model's, and measured already
+            several = len(members) > 1  # one member's images are the model's, and measured already
             line = _line(model, "model", "test", heads[model]) if several else lines[-1]
             lines.append(replace(line, name=model, kind="model"))
     headline, images = next(iter(heads.items()))

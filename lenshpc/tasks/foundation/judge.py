@@ -63,9 +63,8 @@ def merge_errors(
     """Return a line a model and evaluated row: its mean errors over members, NaN without any."""
     rows = evaluated_rows(splits)
     parts = []
-    for model, members in plan.ensembles().items():
-        present = [one for one in members if one not in missing]
-        frames = [read_predictions(run, plan, splits, one, ERRORS) for one in present]
+    for model, members in plan.ensembles(missing).items():
+        frames = [read_predictions(run, plan, splits, one, ERRORS) for one in members]
         found = pd.concat(frames) if frames else pd.DataFrame(columns=["row", *ERRORS])
         means = found.groupby("row")[list(ERRORS)].mean().reindex(rows["row"]).to_numpy(float)
         parts.append(rows.assign(model=model, **dict(zip(ERRORS, means.T, strict=True))))

@@ -3,7 +3,7 @@
 Shapes: N evaluated rows.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,9 @@ def merge_lenses(
 ) -> LensEstimates:
     """Return the mean parameters: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
-    found = {
-        model: [one for one in members if one not in missing]
-        for model, members in plan.ensembles().items()
-    }
     guided = {
         model: members
-        for model, members in found.items()
+        for model, members in plan.ensembles(missing).items()
         if any(has_column(run, one, LOSS) for one in members)
     }
     return LensEstimates(
@@ -77,7 +73,7 @@ def merge_lenses(
 
 
 def _merge(
-    run: RunPaths, plan: Plan, splits: pd.DataFrame, members: list[Member], rows: pd.DataFrame
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, members: Sequence[Member], rows: pd.DataFrame
 ) -> pd.DataFrame:
     columns = [*PARAMETERS, LOSS]
 

@@ -171,10 +171,8 @@ def open_images(
     """Return the members' images, each checked to have the rows that it must have predicted."""
     rows = evaluated_rows(splits)
     models = {
-        model: tuple(
-            _open_member(run, plan, splits, one, rows) for one in members if one not in missing
-        )
-        for model, members in plan.ensembles().items()
+        model: tuple(_open_member(run, plan, splits, one, rows) for one in members)
+        for model, members in plan.ensembles(missing).items()
     }
     return RunImages(rows=rows, store=store, models=models)
 

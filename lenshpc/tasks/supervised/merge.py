@@ -57,10 +57,7 @@ def merge(
 ) -> Merged:
     """Return the mean probabilities: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
-    present = {
-        model: [one for one in members if one not in missing]
-        for model, members in plan.ensembles().items()
-    }
+    present = plan.ensembles(missing)
     models = {name: _merge_model(run, plan, splits, rows, present[name]) for name in present}
     turned = {
         name: _merge_model(run, plan, splits, rows, members, prefix=TURNED)
