@@ -9,10 +9,23 @@ LensHpcError
 A message says what was found, what was expected and what to do next.
 """
 
+from os import PathLike
+
+
+def printable(text: object) -> str:
+    r"""Return a text with everything that would act on a terminal written out, such as `\x1b`.
+
+    All that came from a file, a log or another program passes through here before it is shown:
+    control characters, and marks that hide or turn around what follows them, stand as escapes.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
+    )
+
 
 def one_line(text: object) -> str:
-    """Return a text, or what an error says, in one line."""
-    return " ".join(str(text).split())
+    """Return a text, or what an error says, printable and in one line."""
+    return printable(" ".join(str(text).split()))
 
 
 class LensHpcError(Exception):
@@ -39,3 +52,14 @@ class IncompleteError(LensHpcError, RuntimeError):
     """A run lacks results that its Plan says must exist."""
 
     exit_code = 1
+
+
+def read_error(path: str | PathLike[str], error: OSError) -> DataError:
+    """Return the error of a file that the system does not hand out, which is not damage.
+
+    It never advises to remove anything: the bytes may be whole.
+    """
+    return DataError(
+        f"{path} cannot be read: {error.strerror or error}; "
+        "check its permissions and the file system, then repeat the command"
+    )

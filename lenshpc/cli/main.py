@@ -20,7 +20,7 @@ from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
 from lenshpc.cli.verify import verify
-from lenshpc.errors import LensHpcError
+from lenshpc.errors import LensHpcError, one_line
 
 
 class Commands(click.Group):
@@ -36,7 +36,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except LensHpcError as error:
-            click.echo(f"lenshpc: {error}", err=True)
+            click.echo(f"lenshpc: {one_line(error)}", err=True)
             sys.exit(error.exit_code)
 
 
