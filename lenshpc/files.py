@@ -1,24 +1,36 @@
-"""Write files so that a reader never sees half of one: temporary name, flush, rename."""
+"""Write files so that a reader never sees half of one: temporary name, flush, rename; and locks."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from lenshpc.errors import IncompleteError
+
+# What `flock` says where the file system has none, or its lock daemon does not answer.
+_NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+
+
+def unique_name(path: Path, end: str) -> Path:
+    """Return a hidden name beside `path` that no other process of any host has."""
+    # Process ids are equal on two hosts, and come again on one. The dot and `.tmp` are what
+    # `remove_drafts` knows a killed writer's draft by.
+    maker = f"{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}"
+    return path.with_name(f".{path.name.lstrip('.')}.{maker}.{end}")
+
 
 @contextmanager
-def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path; flushed and renamed over `path` when the block succeeds.
-
-    It lies beside `path` unless another place of the same file system is given.
-    """
-    # The process id keeps two writers of one file apart; the dot and `.tmp` are what
-    # `remove_drafts` knows a killed writer's draft by.
-    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; flushed and renamed over it when the block succeeds."""
+    temporary = unique_name(path, "tmp")
     try:
         yield temporary
         # The bytes go to disk before the name does: else a power cut may leave the name on an empty
@@ -33,22 +45,30 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that takes its place when the block succeeds."""
-    fresh, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    for folder in (fresh, old):
-        shutil.rmtree(folder, ignore_errors=True)
+    _put_back(path)
+    fresh, old = unique_name(path, "tmp"), unique_name(path, "old")
     fresh.mkdir()
     try:
         yield fresh
         # A folder cannot be renamed over one that holds files, so the old one steps aside first.
         # Two renames with nothing between them: a kill there leaves no folder at `path`, never half
-        # of one.
+        # of one, and the next call puts the old one back.
         if path.exists():
             path.rename(old)
         fresh.rename(path)
         flush(path.parent)
     finally:
-        for folder in (fresh, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        _put_back(path)
+
+
+def _put_back(path: Path) -> None:
+    """Mend what a call of `replacing_folder` left that was killed between its renames or after."""
+    for old in path.parent.glob(f".{path.name.lstrip('.')}.*.old"):
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(path)
 
 
 def remove_drafts(folder: Path) -> None:
@@ -58,6 +78,83 @@ def remove_drafts(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the lock whose file is `path` as long as the block runs; never wait for it.
+
+    Raise IncompleteError where another process holds it, FileNotFoundError without its folder. The
+    lock is the kernel's (`flock`), which on a network file system must hold between hosts or fail.
+    Where it fails, a file `path`.held is made by `link`, which such file systems do for one caller
+    alone; it names its maker, and what a dead process of this host left is taken over.
+    """
+    with ExitStack() as stack:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file that is locked, not only its name: the holder before may have removed it.
+            if not os.path.samestat(path.stat(), os.fstat(descriptor)):
+                raise _busy(path, "another process")
+        except BlockingIOError as error:
+            raise _busy(path, "another process") from error
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            stack.enter_context(_holding(path.with_name(f"{path.name}.held")))
+        yield
+
+
+def _busy(path: Path, holder: str) -> IncompleteError:
+    return IncompleteError(
+        f"{path.parent} is in use by {holder}; wait until that has ended, then repeat the command"
+    )
+
+
+@contextmanager
+def _holding(held: Path) -> Iterator[None]:
+    """Hold the file of a lock, made whole at once, unless a process that lives holds it."""
+    draft = unique_name(held, "tmp")
+    draft.write_text(json.dumps([socket.gethostname(), os.getpid(), _start_of(os.getpid())]))
+    try:
+        if held.exists():
+            _remove_stale(held)
+        os.link(draft, held)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        raise _busy(held, "another process") from error
+    finally:
+        draft.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        held.unlink(missing_ok=True)
+
+
+def _remove_stale(held: Path) -> None:
+    """Remove the file of a lock whose maker, of this host, is dead; else raise."""
+    theirs = held.read_text(encoding="utf-8")
+    host, pid, start = json.loads(theirs)
+    if host != socket.gethostname():
+        raise _busy(held, f"process {pid} of {host} (if that is dead, remove {held})")
+    if start == _start_of(pid):
+        raise _busy(held, f"process {pid}")
+    # Renamed before it is judged once more: another process may have taken it over by now.
+    aside = unique_name(held, "tmp")
+    held.rename(aside)
+    if aside.read_text(encoding="utf-8") != theirs:
+        os.link(aside, held)
+    aside.unlink()
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process of this host began, with the host's boot; empty if there is none."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+    return f"{boot} {after_name.split()[19]}"
 
 
 def flush(path: Path) -> None:

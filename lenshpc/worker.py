@@ -83,15 +83,13 @@ def _use(path: str, plan: Plan, run: RunPaths, member: Member, *arguments: Any) 
 
 
 def convert_share(folder: str, element: int, array_size: int, workers: int) -> None:
-    """Convert the element's share of the shards that a draft lacks."""
+    """Convert the element's share of a draft's shards, but those that are made already."""
     from lenshpc.prep.convert import convert_shards
     from lenshpc.store import open_draft
 
     draft = open_draft(Path(folder))
-    # By the number of the shard and not by its place among the missing ones: tasks look at
-    # different times, and two would write the same shard.
-    mine = [shard for shard in draft.missing() if shard % array_size == element]
-    convert_shards(draft, mine, workers=workers)
+    # All of them, since the sources of what an earlier array made may have changed.
+    convert_shards(draft, range(element, len(draft.blocks), array_size), workers=workers)
 
 
 def draw_share(

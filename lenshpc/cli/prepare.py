@@ -65,8 +65,8 @@ def prepare(
     DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution,
     super_resolution_hsc_hst, diffusion, physics_guided, foundation) or the path of a .yaml of your
     own. Pixels are kept bit for bit. If anything is wrong with a file, the error names it and no
-    store is made. Stopped at any moment, the same command goes on where it was; the store is then
-    the same, byte for byte.
+    store is made. Stopped at any moment, the same command goes on where it was, and makes anew what
+    was made of files that have changed; the store is then the same, byte for byte.
 
     \b
     Examples:
@@ -102,5 +102,5 @@ def _advice(draft: Draft, sent: dict[str, Any]) -> str:
     return (
         f"{draft.num_rows} images in {len(draft.blocks)} shards: array {sent['job'] or 'none'} of "
         f"{len(sent['elements'])} jobs, then job {sent['join']}, which makes {draft.path}; logs in "
-        f"{sent['logs']}. If a job fails, repeat the command: it sends what is missing"
+        f"{sent['logs']}. If a job fails, repeat the command: what is made already is kept"
     )

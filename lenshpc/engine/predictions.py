@@ -81,7 +81,8 @@ def _write_arrays(folder: Path, arrays: Columns, start: int, num_rows: int) -> N
                 shards=(BLOCK_ROWS, *inner),
                 dtype=values.dtype,
             )
-        zarr.open_array(folder, path=name, mode="r+")[start : start + len(values)] = values
+        array = zarr.open_array(folder, path=name, mode="r+", zarr_format=3)
+        array[start : start + len(values)] = values
 
 
 def _publish(draft: Path, arrays: Path) -> None:

@@ -37,17 +37,17 @@ def load_cluster(name: str) -> Site:
 def send_conversion(
     draft: Draft, site: Site, *, array_size: int, workers: int, calls: PrepareCalls
 ) -> dict[str, Any]:
-    """Send what is not converted yet, `workers` processes an element; safe to repeat.
+    """Send all shards, `workers` processes an element; safe to repeat.
 
-    Returns the elements sent, the id of their job (empty where there are none) and that of the
-    joining job.
+    What an earlier call made of the sources as they still are is kept, but looked at by the jobs.
+    Returns the elements sent, the id of their job and that of the joining job.
     """
     # beside the draft, since the last job removes that
     folder = draft.path.with_name(f".{draft.path.name}.slurm")
     site = jobs_folder(folder, site)
     name = f"prepare-{draft.spec.dataset}"
     elements, job = send_shares(
-        draft.missing(),
+        range(len(draft.blocks)),
         array_size,
         lambda num: executor.conversion_request(name, site, folder, num, workers),
         calls.convert,

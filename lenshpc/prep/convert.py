@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, IncompleteError, LensHpcError
 from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
@@ -62,17 +62,32 @@ def convert(
     try:
         draft = draft_store(dataset, root, target, options or Options())
         try:
-            convert_shards(draft, draft.missing(), workers=workers, progress=progress)
-            draft.finish()
+            convert_shards(draft, range(len(draft.blocks)), workers=workers, progress=progress)
+            _finish(draft, workers)
         finally:
-            if draft.folder.exists() and len(draft.missing()) == len(draft.blocks):
-                draft.remove()  # nothing was won yet
-    except OSError as error:
+            draft.abandon()
+    except (OSError, LensHpcError) as error:
+        # An equal command may have made it in the meantime, and removed the draft under this one.
+        refuse_existing(target)
+        if isinstance(error, LensHpcError):
+            raise
         raise DataError(
             f"cannot write {target}: {error}; mend it and repeat the command, "
             "which goes on where it stopped"
         ) from error
     return open_store(target)
+
+
+def _finish(draft: Draft, workers: int) -> None:
+    try:
+        draft.finish()
+    except IncompleteError:
+        missing = draft.missing()
+        if not missing:  # another process finishes it
+            raise
+        # Their files were not what had been written, and are dropped.
+        convert_shards(draft, missing, workers=workers)
+        draft.finish()
 
 
 def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) -> Draft:
@@ -94,7 +109,7 @@ def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) ->
 def convert_shards(
     draft: Draft, shards: Sequence[int], *, workers: int, progress: Progress | None = None
 ) -> None:
-    """Read the sources of some shards and write them."""
+    """Read the sources of some shards and write those that are not made of just these bytes yet."""
     num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
     share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
 
@@ -119,7 +134,21 @@ class _Conversion:
     folder: Path
 
     def __call__(self, shard: int, count: Count) -> None:
-        self._draft.write(shard, self._chunks(self._draft.rows(shard), count))
+        rows = self._draft.rows(shard)
+        if self._is_made_of(rows, self._draft.sources(shard)):
+            count(len(rows))
+        else:
+            self._draft.write(shard, self._chunks(rows, count))
+
+    def _is_made_of(self, rows: pd.DataFrame, hashes: NDArray[np.uint8] | None) -> bool:
+        """Return whether a shard was made of the sources as they are now, by all their bytes.
+
+        Sizes and times tell less: both stay where a file is copied over another with its times.
+        """
+        return hashes is not None and all(
+            self._reader.read(_source(row)).sha256 == found.tobytes()
+            for row, found in zip(rows.itertuples(), hashes, strict=True)
+        )
 
     def _chunks(self, rows: pd.DataFrame, count: Count) -> Iterator[WrittenChunk]:
         """Yield the chunks of a shard, each to be used before the next is asked for."""

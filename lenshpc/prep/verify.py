@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
@@ -15,6 +16,9 @@ from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage, scan
 from lenshpc.store import Store, open_store
+from lenshpc.store.identity import content_hash, pixel_hashes, summary
+from lenshpc.store.layout import damage_error, pixel_moments
+from lenshpc.store.read import read_columns
 
 
 def verify(
@@ -25,8 +29,13 @@ def verify(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Store:
-    """Return the store at `path` if every hash holds and every pixel equals its source's bits."""
+    """Return the store at `path` if every hash holds and every pixel equals its source's bits.
+
+    All that was computed from pixels is computed again: each row's hash and moments, statistics,
+    counts, and the content hash.
+    """
     store = open_store(path)
+    _check_derived(store)
     sources = _sources(store, against) if against else [None] * store.num_rows
     size = store.shard_rows
     items = [
@@ -58,6 +67,32 @@ def _sources(store: Store, root: Path) -> list[ScannedImage]:
     return [found[identifier] for identifier in store.rows["id"]]
 
 
+def _check_derived(store: Store) -> None:
+    """Raise unless the store's attributes follow from its columns, and no file is a stranger."""
+    columns = read_columns(store.path, store.attributes)
+    for name, found in summary(store.classes, columns).items():
+        kept = store.attributes[name]
+        if found != kept and not _is_close(found, kept, columns["moments"]):
+            raise damage_error(store.path, f"{name} is {kept}, its rows give {found}")
+    if content_hash(store.attributes, columns) != store.content_hash:
+        raise damage_error(store.path, "the content hash is not that of its columns")
+    strangers = store.strangers()
+    if strangers:
+        raise DataError(
+            f"{strangers[0]} is no file of the store {store.path}, as are {len(strangers) - 1} "
+            "more; move them elsewhere"
+        )
+
+
+def _is_close(found: Any, kept: Any, moments: NDArray[np.float64]) -> bool:
+    """Return whether statistics agree; another processor may sum in another order."""
+    if not isinstance(kept, list):
+        return False
+    # A deviation near 0 is a difference of large numbers.
+    brightest = float(np.sqrt(moments[..., 1].max()))
+    return np.allclose(found, kept, 1e-6, 1e-7 * brightest, equal_nan=True)
+
+
 def _dataset(store: Store) -> Dataset:
     return Dataset.model_validate(store.attributes["source"])
 
@@ -83,12 +118,26 @@ class _Verification:
     def _check_rows(self, first: int, sources: Sequence[ScannedImage | None]) -> None:
         """Decode some rows, which checks each chunk's crc32c, and compare them with the sources."""
         rows = slice(first, first + len(sources))
-        images = self._store.read_raw(rows)
-        targets = self._store.read_raw_targets(rows) if self._store.targets is not None else images
+        pixels = {"images": self._store.read_raw(rows)}
+        if self._store.targets is not None:
+            pixels["targets"] = self._store.read_raw_targets(rows)
+        self._check_computed(rows, pixels)
+        images, targets = pixels["images"], pixels.get("targets", pixels["images"])
         kept = self._store.rows.iloc[rows].to_dict("records")
         for row, image, target, source in zip(kept, images, targets, sources, strict=True):
             if source is not None:
                 self._check_row(row, image, target, source)
+
+    def _check_computed(self, rows: slice, pixels: Mapping[str, NDArray[Any]]) -> None:
+        """Raise unless hashes and moments of some rows are those of their decoded pixels."""
+        moments = pixel_moments(pixels["images"], self._store.scale)
+        same = (pixel_hashes(pixels) == self._store.pixel_sha256[rows]).all(axis=1)
+        # Not bit for bit: another processor may sum in another order.
+        room = 1e-9 * np.sqrt(moments[..., 1:])
+        same &= np.isclose(moments, self._store.moments[rows], 1e-9, room).all(axis=(1, 2))
+        if not same.all():
+            name = self._store.rows["id"].iloc[rows.start + int(same.argmin())]
+            raise damage_error(self.path, f"{name} has not the pixels, or moments, of its row")
 
     def _check_row(
         self, row: Mapping[Any, Any], image: Any, target: Any, source: ScannedImage

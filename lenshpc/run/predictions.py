@@ -103,7 +103,7 @@ def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]
     try:
         # The table says which row lies at which place of the array: they were written together.
         order = pd.read_parquet(files.predictions, columns=["row"])["row"]
-        array = zarr.open_group(files.arrays, mode="r")[name]
+        array = zarr.open_group(files.arrays, mode="r", zarr_format=3)[name]
     except (OSError, KeyError, ValueError) as error:
         raise refusal_of(run, member, f"has no array {name!r} that can be read") from error
     if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:

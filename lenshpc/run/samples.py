@@ -54,7 +54,7 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
     if not path.exists():
         data = plan.recipe_of(member).data
         inner = data.model_shape(data.in_memory(plan.image_shape, "float32")[0])
-        zarr.open_group(run.samples, mode="a")
+        zarr.open_group(run.samples, mode="a", zarr_format=3)
         with replacing_folder(path) as draft:
             zarr.create_array(
                 draft,
@@ -80,7 +80,7 @@ def open_samples(run: RunPaths, member: Member, seed: int) -> Samples:
     import zarr
 
     path = _path(run, member, seed)
-    return Samples(path=path, array=zarr.open_array(path, mode="r+"))
+    return Samples(path=path, array=zarr.open_array(path, mode="r+", zarr_format=3))
 
 
 def check_drawn(samples: Samples) -> None:

@@ -17,7 +17,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from lenshpc.store.layout import damage_error, shard_file
+from lenshpc.store.layout import file_error, shard_file
 
 CHECKSUM_BYTES = 4
 _ABSENT = 2**64 - 1  # the length of a chunk without rows, in a shard's index
@@ -81,7 +81,7 @@ class Chunks:
             else:
                 pixels[...] = content.view(pixels.dtype).reshape(pixels.shape)
         except (OSError, ValueError, RuntimeError) as error:
-            raise self._damage_error(shard, error) from error
+            raise self._error(shard, error) from error
         return pixels[: self.array.shape[0] - chunk * self.num_rows]
 
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
@@ -109,7 +109,7 @@ class Chunks:
             try:
                 index = self._fill_checked(shard, -len(room), room)
             except (OSError, ValueError) as error:
-                raise self._damage_error(shard, error) from error
+                raise self._error(shard, error) from error
             places[shard] = index.view("<u8").reshape(num_chunks, 2)
         return places
 
@@ -130,6 +130,6 @@ class Chunks:
             raise ValueError(f"{len(room)} bytes at {start} fail their checksum")
         return content
 
-    def _damage_error(self, shard: int, reason: object) -> Exception:
+    def _error(self, shard: int, reason: Exception) -> Exception:
         file = shard_file(self.path, self.name, shard).relative_to(self.path)
-        return damage_error(self.path, f"shard {file}: {reason}")
+        return file_error(self.path, str(file), reason)

@@ -1,31 +1,28 @@
-"""The layout of a store: its arrays, how long chunks and shards are, and what its hashes cover.
+"""The layout of a store: its arrays, how long chunks and shards are, and what its codecs are.
 
 A store is a zarr v3 group of arrays with one row an image (N rows, C channels, H by W pixels, S
 shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `label`, `split`, `id`,
 `group`, one float column for each of `columns`; `sha256` (N,32) and `size` of the source file;
-`moments` (N,C,2) of the images; `shard_sha256` (A,S,32) and `shard_bytes` (A,S). Rows of a split
-are contiguous, in the order of `SPLITS`.
+`moments` (N,C,2) of the images; `pixel_sha256` (N,32) of each row's decoded pixels; `shard_sha256`
+(A,S,32) and `shard_bytes` (A,S) of the pixels' files. Rows of a split are contiguous, in the order
+of `SPLITS`.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
-import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from lenshpc.errors import ConfigError, DataError
+from lenshpc.errors import ConfigError, DataError, one_line, read_error
 
 Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
 
-LAYOUT_VERSION = 3
+LAYOUT_VERSION = 4
 UNLABELLED = -1  # the label of rows that have none
 SPLITS = ("train", "val", "test", "unlabelled")
 CHUNK_ROWS = 32
@@ -34,7 +31,7 @@ SHARD_BYTES = 2**26
 COMPRESSION_LEVEL = 5
 TEXT_ROWS = 65536
 # What zarr, numcodecs and json raise when the bytes on the disk are not what was written.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
+DAMAGE = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,39 +148,21 @@ def shard_file(path: Path, array: str, shard: int) -> Path:
     return path / array / "c" / str(shard) / "0" / "0" / "0"
 
 
-def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Return an array of the group."""
-    array = group[name]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{name} is a group, expected an array")
-    return array
+def file_error(path: Path, file: str, reason: Exception | str) -> DataError:
+    """Return the error of a file of the store at `path` that could not be read as it was written.
+
+    Damage is wrong bytes alone, or none: what the system does not hand out may be whole.
+    """
+    if isinstance(reason, FileNotFoundError):
+        if not path.exists():
+            make = f"lenshpc prepare DATASET SOURCE {path}"
+            return DataError(f"no store at {path}; make it with: {make}")
+        return damage_error(path, f"{file} is missing")
+    if isinstance(reason, OSError):
+        return read_error(path / file, reason)
+    return damage_error(path, f"{file}: {reason}")
 
 
 def damage_error(path: Path, reason: str) -> DataError:
     """Return the error of a store that is not what was written."""
-    reason = " ".join(reason.split())
-    return DataError(f"{path} is damaged: {reason}; remove it and prepare it again")
-
-
-def content_hash(attributes: Mapping[str, Any], rows: pd.DataFrame) -> str:
-    """Return the hash of what the store holds, whatever its chunks and codec."""
-    # Chunks, codec and paths are left out: the same images stored otherwise are the same store to a
-    # Plan. Adding a key makes another store of every one there is.
-    keys = ("dataset", "classes", "image_shape", "dtype", "scale", "target_shape", "columns")
-    header = [attributes[key] for key in keys]
-    columns = ("id", "label", "split", "group", "sha256")
-    return _hash_lines([header], zip(*(rows[name].tolist() for name in columns), strict=True))
-
-
-def manifest_hash(rows: pd.DataFrame, sizes: Sequence[int]) -> str:
-    """Return the hash of the source files' names, sizes and hashes, whatever their order."""
-    return _hash_lines(sorted(zip(rows["id"], sizes, rows["sha256"], strict=True)))
-
-
-def _hash_lines(*parts: Any) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        for line in part:
-            # As JSON, so that no two lists of fields give one text.
-            digest.update(json.dumps(line).encode() + b"\n")
-    return digest.hexdigest()
+    return DataError(f"{path} is damaged: {one_line(reason)}; prepare it again under another name")

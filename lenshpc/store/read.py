@@ -1,5 +1,9 @@
 """Open a store and read rows of it; whatever is not whole is refused, the damage named."""
 
+from __future__ import annotations
+
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,20 +12,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
+from zarr.buffer.cpu import Buffer
+from zarr.storage import MemoryStore
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, read_error
 from lenshpc.files import sha256
 from lenshpc.store.chunks import Chunks
+from lenshpc.store.identity import seal
 from lenshpc.store.layout import (
     DAMAGE,
     LAYOUT_VERSION,
     SPLITS,
     Floats,
-    array_of,
-    content_hash,
     damage_error,
+    file_error,
     shard_file,
 )
 
@@ -36,7 +43,8 @@ class Store:
     the floats that models see; `rows` has id, label, split (one of `SPLITS`), group, sha256 and the
     store's own columns;
     `targets` are the other halves of pairs; `moments` (N,C,2) has the mean and mean square of each
-    image's scaled pixels; `content_hash` names what the store holds, whatever its chunks and codec.
+    image's scaled pixels; `content_hash` names all that the store holds, whatever its chunks and
+    codec.
     """
 
     path: Path
@@ -51,6 +59,7 @@ class Store:
     targets: zarr.Array[Any] | None
     rows: pd.DataFrame
     moments: Floats
+    pixel_sha256: NDArray[np.uint8]
     shard_sha256: NDArray[np.uint8]
     attributes: Mapping[str, Any]
 
@@ -111,9 +120,24 @@ class Store:
         """Raise if any byte of one shard of the pixel arrays is not what was written."""
         for array, expected in zip(self.chunks, self.shard_sha256[:, shard], strict=True):
             file = shard_file(self.path, array, shard)
-            if sha256(file) != expected.tobytes().hex():
-                name = file.relative_to(self.path)
-                raise damage_error(self.path, f"shard {name} does not match its hash")
+            name = str(file.relative_to(self.path))
+            try:
+                found = sha256(file)
+            except OSError as error:
+                raise file_error(self.path, name, error) from error
+            if found != expected.tobytes().hex():
+                raise damage_error(self.path, f"{name} does not match its hash")
+
+    def strangers(self) -> list[str]:
+        """Return the files in the store's folder that are not its own; nothing reads them."""
+        shards = {
+            str(shard_file(self.path, array, shard).relative_to(self.path))
+            for array in self.chunks
+            for shard in range(self.num_shards)
+        }
+        own = {"zarr.json", *self.attributes["files"], *shards}
+        files = (file for file in self.path.rglob("*") if not file.is_dir())
+        return sorted({str(file.relative_to(self.path)) for file in files} - own)
 
     def _read(self, array: str, rows: Rows) -> NDArray[Any]:
         if isinstance(rows, slice):
@@ -127,20 +151,59 @@ class Store:
 
 def open_store(path: Path) -> Store:
     """Return the store at `path`; refuse one that is absent, foreign, unfinished or damaged."""
-    group = _open_group(path)
     try:
-        store = _store(path, group)
-        _check_whole(store, np.asarray(array_of(group, "shard_bytes")[:]))
+        attributes = _read_attributes(path)
+        columns = read_columns(path, attributes)
+        store = _store(path, attributes, columns)
+        _check_shards(store, columns["shard_bytes"])
+    except OSError as error:
+        raise read_error(error.filename or path, error) from error
     except DataError:
         raise
     except DAMAGE as error:
-        raise damage_error(path, str(error)) from error
+        raise damage_error(path, f"zarr.json: {error}") from error
     return store
 
 
-def _store(path: Path, group: zarr.Group) -> Store:
-    attributes: dict[str, Any] = dict(group.attrs)
-    images = array_of(group, "images")
+def read_columns(path: Path, attributes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return all arrays of the store at `path` but the pixels, each file checked by its hash."""
+    by_array: dict[str, dict[str, str]] = {}
+    for file, digest in attributes["files"].items():
+        by_array.setdefault(file.partition("/")[0], {})[file] = digest
+    found = {name: _read_array(path, name, files) for name, files in by_array.items()}
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def _read_array(path: Path, name: str, files: Mapping[str, str]) -> NDArray[Any] | None:
+    """Return an array whose files have these hashes; None for pixels, which stay on the disk."""
+    checked = {file: _read_file(path, file, digest) for file, digest in files.items()}
+    if name in ("images", "targets"):
+        return None
+    # From the very bytes that were checked: zarr would give the fill value for a file that is lost
+    # in between, and decode what is damaged.
+    memory: dict[str, Any] = {file: Buffer.from_bytes(data) for file, data in checked.items()}
+    array = zarr.open_array(MemoryStore(memory, read_only=True), path=name, zarr_format=3, mode="r")
+    values = np.asarray(array[...])
+    return values.astype(object) if values.dtype.kind == "T" else values
+
+
+def _read_file(path: Path, file: str, digest: str) -> bytes:
+    try:
+        content = (path / file).read_bytes()
+    except OSError as error:
+        raise file_error(path, file, error) from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise damage_error(path, f"{file} does not match its hash")
+    return content
+
+
+def _store(path: Path, attributes: dict[str, Any], columns: Mapping[str, NDArray[Any]]) -> Store:
+    pixels = {
+        name: zarr.open_array(path / name, mode="r", zarr_format=3)
+        for name in ("images", "targets")
+        if f"{name}/zarr.json" in attributes["files"]
+    }
+    images = pixels["images"]
     return Store(
         path=path,
         dataset=attributes["dataset"],
@@ -151,73 +214,89 @@ def _store(path: Path, group: zarr.Group) -> Store:
         dtype=np.dtype(images.dtype),
         scale=float(attributes["scale"]),
         images=images,
-        targets=array_of(group, "targets") if attributes["target_shape"] else None,
-        rows=_read_rows(group, attributes["columns"]),
-        moments=np.asarray(array_of(group, "moments")[:], dtype=np.float64),
-        shard_sha256=np.asarray(array_of(group, "shard_sha256")[:], dtype=np.uint8),
+        targets=pixels.get("targets"),
+        rows=_rows(columns, attributes["columns"]),
+        moments=columns["moments"],
+        pixel_sha256=columns["pixel_sha256"],
+        shard_sha256=columns["shard_sha256"],
         attributes=attributes,
     )
 
 
-def _open_group(path: Path) -> zarr.Group:
-    if not path.exists():
-        raise DataError(f"no store at {path}; make it with: lenshpc prepare DATASET SOURCE {path}")
-    if not (path / "zarr.json").is_file():
-        raise DataError(f"{path} is no store: zarr.json is missing; make one with: lenshpc prepare")
+def _read_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of the store at `path`, whole by its seal."""
+    file = path / "zarr.json"
     try:
-        group = zarr.open_group(path, mode="r")
-    except DAMAGE as error:
+        document = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not path.exists():
+            raise file_error(path, file.name, FileNotFoundError()) from error
+        raise DataError(
+            f"{path} is no store: zarr.json is missing; make one with: lenshpc prepare"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise damage_error(path, f"zarr.json: {error}") from error
-    _check_attributes(path, group.attrs)
-    return group
+    attributes = document.get("attributes") if isinstance(document, dict) else None
+    if not isinstance(attributes, dict) or "lenshpc_store" not in attributes:
+        raise DataError(
+            f"{path} is zarr but no lenshpc store: its zarr.json says nothing of one; make one "
+            "with: lenshpc prepare"
+        )
+    _check_attributes(path, document, attributes)
+    return attributes
 
 
-def _check_attributes(path: Path, attributes: Mapping[str, Any]) -> None:
-    version = attributes.get("lenshpc_store")
-    if version is None:
-        raise DataError(f"{path} is zarr but no lenshpc store; make one with: lenshpc prepare")
+def _check_attributes(path: Path, document: Any, attributes: Mapping[str, Any]) -> None:
+    # First: a version or a mark that is damaged must not be believed.
+    if "seal" in attributes and attributes["seal"] != seal(document):
+        raise damage_error(path, "zarr.json does not match its hash")
+    version = attributes["lenshpc_store"]
     if version != LAYOUT_VERSION:
         raise DataError(
-            f"{path} has layout {version}, not {LAYOUT_VERSION}: another version of lenshpc made "
-            "it; prepare it again"
+            f"{path}/zarr.json has layout {version}, not {LAYOUT_VERSION}: another version of "
+            "lenshpc made it; prepare it again under another name"
         )
     # True itself: anything else is a store that was not finished, or not ours.
     if attributes.get("complete") is not True:
         raise DataError(
-            f"{path} is not complete: its preparation was interrupted; remove it and prepare again"
+            f"{path} is not complete: its zarr.json has no mark of it; prepare it again under "
+            "another name"
         )
+    if "seal" not in attributes:
+        raise damage_error(path, "zarr.json has no hash")
 
 
-def _read_rows(group: zarr.Group, columns: Sequence[str]) -> pd.DataFrame:
-    names = ("id", "label", "group", *columns)
-    values = {name: np.asarray(array_of(group, name)[:]) for name in names}
-    split = np.asarray(array_of(group, "split")[:], dtype=np.intp)
-    hashes = np.asarray(array_of(group, "sha256")[:], dtype=np.uint8)
+def _rows(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "id": values["id"].astype(object),
-            "label": values["label"],
-            "split": np.array(SPLITS, dtype=object)[split],
-            "group": values["group"].astype(object),
-            "sha256": [row.tobytes().hex() for row in hashes],
-            **{name: values[name] for name in columns},
+            "id": columns["id"],
+            "label": columns["label"],
+            "split": np.array(SPLITS, dtype=object)[columns["split"]],
+            "group": columns["group"],
+            "sha256": _hexadecimal(columns["sha256"]),
+            **{name: columns[name] for name in names},
         }
     )
 
 
-def _check_whole(store: Store, shard_bytes: NDArray[np.int64]) -> None:
-    # Cheap, since it needs no pixel; these are told by each chunk's crc32c when read, and by
-    # `verify`.
-    if store.content_hash != content_hash(store.attributes, store.rows):
-        raise damage_error(store.path, "the rows do not match the content hash")
+def _hexadecimal(hashes: NDArray[np.uint8]) -> pd.Series[str]:
+    """Return each row's hash (n,32) as a text; all at once, as a million texts cost seconds."""
+    ends = np.arange(len(hashes) + 1, dtype=np.int64) * 2 * hashes.shape[1]
+    buffers = pa.py_buffer(ends), pa.py_buffer(hashes.tobytes().hex().encode())
+    texts: pd.Series[str] = pa.LargeStringArray.from_buffers(len(hashes), *buffers).to_pandas()
+    return texts
+
+
+def _check_shards(store: Store, shard_bytes: NDArray[np.int64]) -> None:
+    # By their sizes alone, which needs no pixel; bytes are told by each chunk's crc32c when read,
+    # and by `verify`.
     names = list(store.chunks)
-    if any(chunks.array.shape[0] != store.num_rows for chunks in store.chunks.values()) or (
-        shard_bytes.shape != (len(names), store.num_shards)
-    ):
-        raise damage_error(store.path, "the arrays differ in their number of rows")
     for (index, shard), num_bytes in np.ndenumerate(shard_bytes):
         file = shard_file(store.path, names[index], shard)
-        found = file.stat().st_size if file.is_file() else 0
+        name = str(file.relative_to(store.path))
+        try:
+            found = file.stat().st_size
+        except OSError as error:
+            raise file_error(store.path, name, error) from error
         if found != num_bytes:
-            name = file.relative_to(store.path)
-            raise damage_error(store.path, f"shard {name} has {found} bytes, expected {num_bytes}")
+            raise damage_error(store.path, f"{name} has {found} bytes, expected {num_bytes}")

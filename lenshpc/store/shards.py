@@ -59,13 +59,9 @@ class ShardWriter:
 
 
 @contextmanager
-def writing(path: Path, draft: Path, codec: Codec, num_chunks: int) -> Iterator[ShardWriter]:
-    """Yield a writer of the shard at `path`, flushed and put there when the block ends well.
-
-    Until then it lies at `draft`, on the same file system.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, draft) as temporary, temporary.open("wb") as stream:
+def writing(path: Path, codec: Codec, num_chunks: int) -> Iterator[ShardWriter]:
+    """Yield a writer of the shard at `path`, flushed and put there when the block ends well."""
+    with replacing(path) as temporary, temporary.open("wb") as stream:
         writer = ShardWriter(stream, codec, num_chunks)
         yield writer
         # Only where the block ended well: a shard without an index is refused by every reader.

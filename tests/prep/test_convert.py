@@ -104,9 +104,7 @@ def test_existing_store_is_never_overwritten(tmp_path):
     fill(tmp_path / "source")
     store = convert(tiny(), tmp_path / "source", tmp_path / "store")
     before = files_of(store.path)
-    with pytest.raises(
-        DataError, match="store exists; give another name, or remove it with: rm -r"
-    ):
+    with pytest.raises(DataError, match="store exists; give another name"):
         convert(tiny(), tmp_path / "source", tmp_path / "store")
     assert files_of(store.path) == before
 
@@ -140,7 +138,7 @@ def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(workers, failure
     assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["source"]
     totals = set()
     store = convert(*arguments, workers=workers, progress=lambda done, total: totals.add(total))
-    assert totals == {64}  # of 160 images, 96 were converted
+    assert totals == {160}  # the 96 that were converted are looked at
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
     straight = convert(tiny(), tmp_path / "source", tmp_path / "straight", options)
     assert files_of(store.path) == files_of(straight.path)

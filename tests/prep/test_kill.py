@@ -61,7 +61,7 @@ def digest_of(store):
 def wait_for_shards(process, store, number):
     """Return when so many shards are written, or the process has ended."""
     while process.poll() is None:
-        if len(list(store.parent.glob(f".{store.name}.*.partial/parts/*.npz"))) >= number:
+        if len(list(store.parent.glob(f".{store.name}.*.partial/parts/*.part"))) >= number:
             return
         time.sleep(0.001)
 

@@ -52,7 +52,7 @@ def test_flipped_bit_in_a_shard_is_named(folders):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(DataError, match="damaged: shard images/c/1/0/0/0 does not match its hash"):
+    with pytest.raises(DataError, match="damaged: images/c/1/0/0/0 does not match its hash"):
         verify(store)
 
 
