@@ -116,13 +116,14 @@ def _busy(path: Path, holder: str) -> IncompleteError:
 def _holding(held: Path) -> Iterator[None]:
     """Hold the file of a lock, made whole at once, unless a process that lives holds it."""
     draft = unique_name(held, "tmp")
-    draft.write_text(json.dumps([socket.gethostname(), os.getpid(), _start_of(os.getpid())]))
+    pid = str(os.getpid())
+    draft.write_text("\n".join((socket.gethostname(), pid, _start_of(pid))), encoding="utf-8")
     try:
         if held.exists():
             _remove_stale(held)
         os.link(draft, held)
     except (FileExistsError, FileNotFoundError, ValueError) as error:
-        raise _busy(held, "another process") from error
+        raise _busy(held, f"whoever made {held} (if that is dead, remove it)") from error
     finally:
         draft.unlink(missing_ok=True)
     try:
@@ -134,7 +135,7 @@ def _holding(held: Path) -> Iterator[None]:
 def _remove_stale(held: Path) -> None:
     """Remove the file of a lock whose maker, of this host, is dead; else raise."""
     theirs = held.read_text(encoding="utf-8")
-    host, pid, start = json.loads(theirs)
+    host, pid, start = theirs.split("\n")
     if host != socket.gethostname():
         raise _busy(held, f"process {pid} of {host} (if that is dead, remove {held})")
     if start == _start_of(pid):
@@ -147,7 +148,7 @@ def _remove_stale(held: Path) -> None:
     aside.unlink()
 
 
-def _start_of(pid: int) -> str:
+def _start_of(pid: str) -> str:
     """Return when a process of this host began, with the host's boot; empty if there is none."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]

@@ -185,8 +185,12 @@ class Draft:
         return part
 
     def abandon(self) -> None:
-        """Remove a draft for which nothing is won yet, unless another process joins it."""
-        if len(self.missing()) == len(self.blocks):
+        """Remove a draft that nothing was won for, or that was overtaken: a store stands there.
+
+        It is left alone while another process joins it.
+        """
+        is_overtaken = (self.path / "zarr.json").exists()
+        if is_overtaken or len(self.missing()) == len(self.blocks):
             with suppress(FileNotFoundError, IncompleteError), lock(self._lock):
                 self._discard()
 

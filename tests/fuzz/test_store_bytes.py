@@ -1,0 +1,117 @@
+"""Every file of a store, a bit flipped, cut or deleted: named, or nothing that is read changes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import write_rows
+
+from lenshpc.errors import LensHpcError
+from lenshpc.prep.verify import verify
+from lenshpc.store import Pixels, StoreSpec, open_store
+
+NUM_ROWS = 20
+SPEC = StoreSpec(
+    dataset="tiny",
+    classes=("no", "yes"),
+    image=Pixels(shape=(1, 6, 5), dtype="float32", channels=("a",)),
+    target=Pixels(shape=(2, 3, 3), dtype="uint8", channels=("b", "c")),
+    columns=("mass",),
+    source={"name": "tiny"},
+    chunk_rows=4,
+    shard_rows=12,
+)
+ROWS = pd.DataFrame(
+    {
+        "id": [f"Ünï/{i} a.npy" for i in range(NUM_ROWS)],
+        "label": [i % 2 for i in range(NUM_ROWS)],
+        "split": ["train"] * 10 + ["val"] * 6 + ["test"] * 4,
+        "group": [str(i // 2) for i in range(NUM_ROWS)],
+    }
+)
+KINDS = ("flip", "cut", "delete")
+CHOICE = st.tuples(st.integers(0, 2**16), st.integers(0, 2**32), st.integers(0, 7))
+QUICK = settings(max_examples=40, derandomize=True, deadline=None, database=None)
+
+
+def damage(kind, content, place, bit):
+    """Return a file's bytes with one bit flipped, or cut; None where the file is deleted."""
+    if kind == "delete":
+        return None
+    place %= len(content)
+    if kind == "cut":
+        return content[:place]
+    return content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+
+
+def read_all(path):
+    """Return all that a run can learn from a store, or the text of its refusal."""
+    try:
+        return read_values(path)
+    except LensHpcError as error:
+        return str(error)
+
+
+def read_values(path):
+    store = open_store(path)
+    return {
+        "hash": store.content_hash,
+        "rows": store.rows.to_csv(),
+        "attributes": store.attributes,
+        "arrays": [
+            array.tobytes()
+            for array in (
+                store.moments,
+                store.read_raw(slice(None)),
+                store.read_raw_targets(slice(None)),
+            )
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Write a store of pairs; return its folder, its files, and all that it says."""
+    path = tmp_path_factory.mktemp("fuzz") / "store"
+    random = np.random.default_rng(0)
+    images = random.normal(size=(NUM_ROWS, 1, 6, 5)).astype(np.float32)
+    targets = random.integers(0, 256, (NUM_ROWS, 2, 3, 3), dtype=np.uint8)
+    write_rows(path, SPEC, ROWS, images, targets, random.random((NUM_ROWS, 1)))
+    verify(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    assert len(files) == 1 + 4 + 2 + 2 * 11, "root, shards, their arrays, the columns"
+    return path, files, read_all(path)
+
+
+def check_damage(kind, store, choice):
+    path, files, expected = store
+    number, place, bit = choice
+    file = files[number % len(files)]
+    content = file.read_bytes()
+    try:
+        damaged = damage(kind, content, place, bit)
+        if damaged is None:
+            file.unlink()
+        else:
+            file.write_bytes(damaged)
+        found = read_all(path)
+        if found == expected:
+            assert kind == "flip", "nothing that is missing goes unseen"
+        else:
+            assert str(file.relative_to(path)) in found
+            assert "remove" not in found
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_file_of_a_store_is_named(kind, store):
+    given(CHOICE)(QUICK(lambda choice: check_damage(kind, store, choice)))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_file_of_a_store_is_named_in_thousands_of_tries(kind, store):
+    thorough = settings(QUICK, max_examples=2000)
+    given(CHOICE)(thorough(lambda choice: check_damage(kind, store, choice)))()
