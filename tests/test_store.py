@@ -1,6 +1,8 @@
 """The store: what is written is read back; what is not whole does not open."""
 
 import json
+import os
+import pickle
 import shutil
 from dataclasses import replace
 from hashlib import sha256
@@ -12,6 +14,10 @@ import zarr
 from stores import chunks_of, write_rows
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member
+from lenshpc.run.predictions import read_array
+from lenshpc.run.samples import open_samples
 from lenshpc.store import Pixels, StoreSpec, begin, open_store
 from lenshpc.store.layout import compressors
 
@@ -292,6 +298,97 @@ def test_broken_store_does_not_open(name, path):
         open_store(path)
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def hide(file):
+    """Put a link that leads to itself in a file's place: the system does not hand it out."""
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "label/zarr.json", "label/c/0", "images/zarr.json", "images/c/0/0/0/0"]
+)
+def test_file_that_the_system_does_not_hand_out_is_not_called_damaged(name, path):
+    hide(path / name)
+    with pytest.raises(DataError) as error:
+        open_store(path)
+    assert str(error.value) == (
+        f"{path / name} cannot be read: Too many levels of symbolic links; "
+        "check its permissions and the file system, then repeat the command"
+    )
+
+
+def test_shard_that_the_system_does_not_hand_out_is_not_called_damaged(path):
+    store = open_store(path)
+    hide(path / "images/c/0/0/0/0")
+    for act in (lambda: store.read(slice(0, 1)), lambda: store.check_shard(0)):
+        with pytest.raises(DataError, match=r"images/c/0/0/0/0 cannot be read: Too many levels"):
+            act()
+
+
+def test_store_that_is_moved_while_it_is_open_is_not_called_damaged(path):
+    store = open_store(path)
+    path.rename(path.with_name("elsewhere"))
+    for act in (lambda: store.read(slice(0, 1)), lambda: store.check_shard(0)):
+        with pytest.raises(DataError, match=r"^no store at .*store; make it with: lenshpc prepare"):
+            act()
+
+
+def test_store_below_a_file_is_absent(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="no store at"):
+        open_store(tmp_path / "file/store")
+
+
+class Spy:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def write_version_2(path, spy=None):
+    """Write an array of zarr version 2, plain or with a chunk that is a pickle."""
+    path.mkdir(parents=True)
+    (path.parent / ".zgroup").write_text('{"zarr_format": 2}')
+    facts = {
+        "zarr_format": 2,
+        "shape": [1],
+        "chunks": [1],
+        "dtype": "<f8",
+        "compressor": {"id": "pickle", "protocol": 5} if spy else None,
+        "fill_value": 0,
+        "order": "C",
+        "filters": None,
+    }
+    (path / ".zarray").write_text(json.dumps(facts))
+    (path / "0").write_bytes(pickle.dumps(spy) if spy else np.zeros(1).tobytes())
+
+
+@pytest.mark.parametrize("has_pickle", [False, True])
+def test_array_of_zarr_version_2_is_refused_unread(has_pickle, path, tmp_path):
+    spy = Spy(tmp_path / "ran") if has_pickle else None
+    run, member = RunPaths(tmp_path / "run"), Member(index=0, model="m", fold=0, seed=0)
+    arrays = run.member(member.name).arrays
+    write_version_2(arrays / "embedding", spy)
+    pd.DataFrame({"row": [0]}).to_parquet(arrays.parent / "predictions.parquet")
+    with pytest.raises(DataError, match="has no array 'embedding' that can be read"):
+        read_array(run, member, "embedding", np.array([0]))
+    write_version_2(run.samples / "member0_seed0", spy)
+    with pytest.raises(DataError, match=r"member0_seed0 holds no samples that can be read"):
+        open_samples(run, member, 0)
+    write_version_2(tmp_path / "old" / "images", spy)
+    with pytest.raises(DataError, match=r"is no store: zarr.json is missing"):
+        open_store(tmp_path / "old")
+    shutil.rmtree(path / "moments")
+    write_version_2(path / "moments", spy)
+    with pytest.raises(DataError, match="is damaged: moments/c/0/0/0 is missing"):
+        open_store(path)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_foreign_zarr_does_not_open(tmp_path):

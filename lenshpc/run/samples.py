@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line
 from lenshpc.files import replacing_folder
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
@@ -80,7 +80,13 @@ def open_samples(run: RunPaths, member: Member, seed: int) -> Samples:
     import zarr
 
     path = _path(run, member, seed)
-    return Samples(path=path, array=zarr.open_array(path, mode="r+", zarr_format=3))
+    try:
+        return Samples(path=path, array=zarr.open_array(path, mode="r+", zarr_format=3))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path} holds no samples that can be read ({one_line(error)}); "
+            "draw them with another --seed"
+        ) from error
 
 
 def check_drawn(samples: Samples) -> None:
