@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,9 +84,10 @@ def prepare(
     from lenshpc.worker import PREPARE_CALLS
 
     loaded, layout = load_dataset(dataset), Options(**options)
+    tell = partial(click.echo, err=True)
     if site and array_size:
         cluster = load_cluster(site)
-        draft = draft_store(loaded, source, store, layout)
+        draft = draft_store(loaded, source, store, layout, tell=tell)
         sent = send_conversion(
             draft, cluster, array_size=array_size, workers=workers or 1, calls=PREPARE_CALLS
         )
@@ -93,7 +95,13 @@ def prepare(
         return
     with progress_bar("converting") as progress:
         made = convert(
-            loaded, source, store, layout, workers=workers or num_cores(), progress=progress
+            loaded,
+            source,
+            store,
+            layout,
+            workers=workers or num_cores(),
+            progress=progress,
+            tell=tell,
         )
     click.echo(json.dumps(contents(made), indent=1) if as_json else summary(made), err=not as_json)
 

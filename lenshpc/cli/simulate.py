@@ -14,8 +14,8 @@ from lenshpc.cli.progress import progress_bar
 @click.option("--train", metavar="N", required=True, help="Training images of each class.")
 @click.option("--val", metavar="N", help="Validation images of each class.")
 @click.option("--test", metavar="N", help="Test images of each class.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
 def simulate(
     dataset: str,
     out: Path,

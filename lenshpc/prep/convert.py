@@ -5,7 +5,7 @@ byte for byte, to one that was never disturbed.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage, scan
-from lenshpc.prep.truth import digest_truth
+from lenshpc.prep.truth import compare_truth, digest_truth
 from lenshpc.store import (
     Draft,
     Pixels,
@@ -33,6 +33,8 @@ from lenshpc.store import (
     refuse_existing,
 )
 from lenshpc.store.layout import CHUNK_ROWS, SPLITS, Codec
+
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +56,15 @@ def convert(
     *,
     workers: int = 1,
     progress: Progress | None = None,
+    tell: Tell | None = None,
 ) -> Store:
     """Return the store made at `target` from the images under `root`.
 
-    `progress` is called with the number of images done and the number of all that were left to do.
+    `progress` is called with the number of images done and the number of all that were left to do,
+    `tell` with what is worth knowing of the sources.
     """
     try:
-        draft = draft_store(dataset, root, target, options or Options())
+        draft = draft_store(dataset, root, target, options or Options(), tell=tell)
         try:
             convert_shards(draft, range(len(draft.blocks)), workers=workers, progress=progress)
             _finish(draft, workers)
@@ -90,12 +94,17 @@ def _finish(draft: Draft, workers: int) -> None:
         draft.finish()
 
 
-def draft_store(dataset: Dataset, root: Path, target: Path, options: Options) -> Draft:
+def draft_store(
+    dataset: Dataset, root: Path, target: Path, options: Options, *, tell: Tell | None = None
+) -> Draft:
     """Return the draft of the store to be made, begun now or by an equal command before."""
     refuse_existing(target)
     # Scanned by one process and kept in the draft: processes that listed the folder themselves
     # could see another one.
     sources = order_sources(scan(root, dataset), options.seed)
+    matches = compare_truth(root, dataset.truth, {source.id for source in sources})
+    if tell and matches:
+        tell(matches)
     target.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "root": str(root.resolve()),

@@ -1,7 +1,10 @@
 """Read an image of a FITS file with astropy, the values as the FITS standard defines them."""
 
 import io
+import math
+import re
 import warnings
+import zlib
 from contextlib import suppress
 from typing import Any
 
@@ -9,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
+from lenshpc.prep.content import naming_defects
 from lenshpc.prep.dataset import ImageFormat
-from lenshpc.prep.pixels import check_shape, first_line
+from lenshpc.prep.pixels import check_shape
 from lenshpc.run.extras import require
 
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError)
+_GZIP = re.compile(rb"\x1f\x8b\x08")
 
 
 def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
@@ -23,20 +27,10 @@ def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     an integer `dtype` then refuses.
     """
     require("fits", "FITS")
-    from astropy.io.fits.verify import VerifyError
-    from astropy.utils.exceptions import AstropyUserWarning
-
     if not content.startswith(b"SIMPLE  ="):
-        raise DataError(
-            f"{path} is no plain FITS file: starts {content[:6]!r}; unpack or remove it"
-        )
-    try:
+        raise DataError(f"{path} is no FITS file: starts {content[:6]!r}; copy it again")
+    with naming_defects(path):
         pixels = _decode(path, content, image)
-    except DataError:
-        raise
-    except (*_DAMAGE, VerifyError, AstropyUserWarning) as error:
-        reason = first_line(error)
-        raise DataError(f"{path} is damaged: {reason}; copy it again or remove it") from error
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
 
@@ -54,26 +48,43 @@ def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
             unit = _unit(path, units, image)
             # Before `data`, which unpacks: a header may promise any number of bytes.
             check_shape(path, tuple(unit.shape), image.stored_shape)
+            if isinstance(unit, fits.CompImageHDU):
+                _check_tiles(path, unit, content)
             return np.asarray(unit.data)
 
 
 def _unit(path: str, units: Any, image: ImageFormat) -> Any:
     """Return the HDU that the dataset names, or the first that holds an image."""
-    wanted = range(len(units)) if image.hdu is None else (image.hdu,)
-    for hdu in wanted:
-        with suppress(KeyError, IndexError):
-            if units[hdu].is_image and units[hdu].shape:
-                _refuse_wide_tiles(path, units[hdu])
-                return units[hdu]
-    names = ", ".join(f"{i} {unit.name or '-'}" for i, unit in enumerate(units))
+    names = [unit.name for unit in units]
+    if isinstance(image.hdu, str):
+        places = [place for place, name in enumerate(names) if name == image.hdu.strip().upper()]
+        if len(places) > 1:
+            raise DataError(
+                f"{path} holds {len(places)} HDUs {image.hdu}, at {places}; "
+                "set `image.hdu` to the number of one"
+            )
+    elif image.hdu is not None:
+        places = [image.hdu] if image.hdu < len(names) else []
+    else:
+        places = list(range(len(names)))
+    for place in places:
+        if units[place].is_image and units[place].shape:
+            return units[place]
+    held = ", ".join(f"{place} {name or '-'}" for place, name in enumerate(names))
     missing = "an image" if image.hdu is None else f"the image {image.hdu}"
-    raise DataError(
-        f"{path} lacks {missing}; it holds the HDUs {names}; remove it or set `image.hdu`"
-    )
+    raise DataError(f"{path} lacks {missing}; it holds the HDUs {held}; set `image.hdu`")
 
 
-def _refuse_wide_tiles(path: str, unit: Any) -> None:
-    """Raise on a compressed image whose tiles would unpack to more than the image."""
-    tile = getattr(unit, "tile_shape", unit.shape)
-    if any(side > whole for side, whole in zip(tile, unit.shape, strict=True)):
-        raise DataError(f"{path} is damaged: tiles {tile} exceed the image; remove it")
+def _check_tiles(path: str, unit: Any, content: bytes) -> None:
+    """Raise on a compressed image that would unpack to more than its header promises."""
+    if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):
+        raise DataError(
+            f"{path} is damaged: tiles {unit.tile_shape} in {unit.shape}; copy it again"
+        )
+    left = 8 * math.prod(unit.shape) + len(content)
+    for found in _GZIP.finditer(content):
+        with suppress(zlib.error):
+            stream = zlib.decompressobj(wbits=31)
+            left -= len(stream.decompress(memoryview(content)[found.start() :], left + 1))
+        if left < 0:
+            raise DataError(f"{path} is damaged: it unpacks to more than its image; copy it again")

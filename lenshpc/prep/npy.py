@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -10,9 +11,14 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.pixels import first_line
+from lenshpc.prep.content import first_line
+from lenshpc.prep.pixels import format_shape
 
 HEADER_BYTES = 2**16
+_MAX_PIXELS = 2**63
+# numpy's parsers of headers read a literal and run nothing. Version 3 is not needed for plain
+# numbers, and refused.
+_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class Header(NamedTuple):
@@ -38,29 +44,32 @@ def npy_header(path: str, content: bytes) -> Header:
     """Return the header that `content`, the file's beginning at least, starts with."""
     if content[:6] != npy.MAGIC_PREFIX:
         kind = "a Python pickle" if content[:1] == b"\x80" else f"not .npy: starts {content[:6]!r}"
-        raise DataError(f"{path} is {kind}; save it again with np.save, or remove it")
+        raise DataError(f"{path} is {kind}; save it again with np.save")
     width = 2 if content[6:7] == b"\x01" else 4
     start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
     if start > len(content):
-        raise DataError(f"{path} is truncated within its header; copy it again or remove it")
+        raise DataError(f"{path} is truncated within its header; copy it again")
     try:
         return Header(start, *_parse(content[:start]))
-    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError) as error:
+    except Exception as error:
         reason = first_line(error)
-        raise DataError(f"{path} has a broken .npy header: {reason}; remove it") from error
+        raise DataError(f"{path} has a broken .npy header: {reason}; copy it again") from error
 
 
 @lru_cache(maxsize=64)  # all files of a set share their header, whose parsing costs most of a read
 def _parse(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     stream = io.BytesIO(header)
     version = npy.read_magic(stream)
-    # numpy's parser of headers reads a literal and runs nothing. Version 3 is not needed for plain
-    # numbers, and refused.
-    if version == (1, 0):
-        return npy.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return npy.read_array_header_2_0(stream)
-    raise ValueError(f"version {version}, expected (1, 0) or (2, 0)")
+    if version not in _READERS:
+        raise ValueError(f"version {version}, expected (1, 0) or (2, 0)")
+    with warnings.catch_warnings():
+        # That Python 2 wrote a header, or that a name in it has an odd escape, changes nothing.
+        warnings.simplefilter("ignore")
+        shape, fortran_order, dtype = _READERS[version](stream)
+    # Sizes without bytes, and those that no file has, would break the sums that follow.
+    if not dtype.itemsize or math.prod(map(abs, shape)) > _MAX_PIXELS:
+        raise ValueError(f"shape {format_shape(shape)} of dtype {dtype}")
+    return shape, fortran_order, dtype
 
 
 def npy_pixels(path: str, content: bytes, header: Header) -> NDArray[Any]:
@@ -69,7 +78,7 @@ def npy_pixels(path: str, content: bytes, header: Header) -> NDArray[Any]:
     if promised != held:
         raise DataError(
             f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes of pixels, it holds {held}; copy it again or remove it"
+            f"{promised} bytes of pixels, it holds {held}; copy it again"
         )
     flat = np.frombuffer(content, header.dtype, offset=header.start)
     return flat.reshape(header.shape, order=header.order)

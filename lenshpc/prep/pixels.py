@@ -17,7 +17,7 @@ def check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) ->
     if found != expected:
         raise DataError(
             f"{path} has shape {format_shape(found)}, expected {format_shape(expected)}; "
-            "remove it, or set image.shape and image.axes in DATASET as the files are"
+            "set image.shape and image.axes in DATASET as the files are, or move it away"
         )
 
 
@@ -42,7 +42,7 @@ def check_values(path: str, pixels: NDArray[Any]) -> None:
     num_broken = int(np.count_nonzero(beyond | np.isnan(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "
-        "mend or remove it"
+        "mend it, or move it away"
     )
 
 
@@ -58,9 +58,3 @@ def orient(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:
 def format_shape(shape: tuple[int, ...]) -> str:
     """Return a shape as text."""
     return f"({', '.join(map(str, shape))})"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says, which may be several or nothing."""
-    lines = str(error).splitlines()
-    return lines[0].strip() if lines else type(error).__name__

@@ -2,17 +2,17 @@
 
 import hashlib
 import math
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
+from lenshpc.prep.content import naming_defects, read_content
 from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.npy import npy_header, npy_pixels
@@ -99,9 +99,11 @@ class SourceReader:
         path, number = f"{self._root}/{file}", math.nan
         if row is None:
             stored = _content(path, image)
-            pixels, number = self._decode(path, stored, image, column)
+            with naming_defects(path):
+                pixels, number = self._decode(path, stored, image, column)
         else:
-            pixels = self._rows(path, image)[row]
+            with naming_defects(path):
+                pixels = np.asarray(self._rows(path, image)[row])
             path, stored = f"{path}#{row}", pixels.tobytes()
         # Before `oriented`, whose cast would hide a loss or an infinity.
         check_dtype(path, pixels.dtype, image.dtype)
@@ -150,30 +152,8 @@ def _content(path: str, image: ImageFormat) -> bytes:
     """Return the bytes; a file far larger than its image is refused before it fills the memory."""
     # 16 bytes a pixel is float128, the widest that a file may hold.
     most = 16 * math.prod(image.shape) + _MARGIN_BYTES
-    try:
-        # NONBLOCK: opening a named pipe would wait for a writer, before anything could look at what
-        # it is.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):  # a pipe would never end
-                raise DataError(f"{path} is not a regular file; remove it")
-            content = _bytes_of(descriptor, min(status.st_size, most) + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; mend or remove it") from error
-    if not content:
-        raise DataError(f"{path} is empty (0 bytes); copy it again or remove it")
+    content = read_content(path, image.format, most)
     if len(content) > most:
         shape = format_shape(image.shape)
-        raise DataError(f"{path} is too large for one {shape} image; remove it or check DATASET")
-    return content
-
-
-def _bytes_of(descriptor: int, most: int) -> bytes:
-    """Return at most that many bytes; network file systems give a file in several pieces."""
-    content = os.read(descriptor, most)
-    while 0 < len(content) < most and (more := os.read(descriptor, most - len(content))):
-        content += more
+        raise DataError(f"{path} is too large for one {shape} image; check `image` in DATASET")
     return content

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, read_error
+from lenshpc.prep.content import link_error
 from lenshpc.prep.dataset import Dataset, ImageFormat, SplitName
 from lenshpc.prep.stacks import count_rows
 
@@ -30,10 +31,20 @@ class ScannedImage:
 
 def scan(root: Path, dataset: Dataset) -> list[ScannedImage]:
     """Return every source under `root`, sorted by id; of stacks, only headers are read."""
+    try:
+        return _list_sources(root, dataset)
+    except OSError as error:
+        raise read_error(error.filename or root, error) from error
+
+
+def _list_sources(root: Path, dataset: Dataset) -> list[ScannedImage]:
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
     splits = _present_splits(root, dataset)
     _refuse_strangers(root, dataset)
+    _refuse_same_files(
+        root, dataset, [name for split in splits for name in dataset.labels(split).values()]
+    )
     found = [
         source
         for split in splits
@@ -102,7 +113,7 @@ def _partners(
         if alone is not None:
             raise DataError(
                 f"{root / here / found[alone]} has no partner in {there}/; pairs are files of one "
-                "name: add the other, or remove it"
+                "name: add the other, or move it away"
             )
     return {name: _inside(target, targets[pair]) for pair, name in images.items()}
 
@@ -167,16 +178,33 @@ def _refuse_strangers(root: Path, dataset: Dataset) -> None:
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield what `folder` holds; hidden files (.DS_Store, ._1.npy) do not count."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error.strerror}; mend it and retry") from error
+    with os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     # A link that leads to itself makes DirEntry.is_dir raise; os.path.isdir says no.
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def _refuse_same_files(root: Path, dataset: Dataset, folders: list[str]) -> None:
+    """Raise on a file that stands twice, by links: it would be two images, in two classes even."""
+    seen: dict[tuple[int, int], str] = {}
+    for folder in folders:
+        device = (root / folder).stat().st_dev
+        for entry in sorted(_entries(root / folder), key=attrgetter("name")):
+            if not entry.name.lower().endswith(dataset.image.suffixes) or not _is_file(entry):
+                continue
+            # A listing tells the number of a file; only a link must be followed for it.
+            found = entry.stat() if entry.is_symlink() else None
+            key = (found.st_dev, found.st_ino) if found else (device, entry.inode())
+            name = _inside(folder, entry.name)
+            other = seen.setdefault(key, name)
+            if other != name and (root / other).samefile(entry.path):
+                raise DataError(
+                    f"{escape_name(f'{root}/{name}')} and {escape_name(other)} are one file, "
+                    "by a link; each image may stand once: move one of them away"
+                )
 
 
 def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
@@ -194,7 +222,7 @@ def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
     if not names:
         raise DataError(
             f"{root / folder} holds no {' '.join(suffixes)} files; "
-            "every class needs images: put them there, or remove the whole split"
+            "every class needs images: put them there, or move all folders of the split away"
         )
     names.sort()
     _refuse_odd_names(folder, names)
@@ -202,10 +230,10 @@ def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a link that leads to itself
-        return False
+    """Tell whether it is a regular file, or a link to one; raise on a link that leads nowhere."""
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - raises nothing
+        raise link_error(escape_name(entry.path))
+    return entry.is_file()
 
 
 def escape_name(name: str) -> str:
@@ -228,9 +256,7 @@ def _refuse_odd_names(folder: str, names: list[str]) -> None:
 
 
 def _twins(folder: str, name: str, other: str) -> DataError:
-    return DataError(
-        f"duplicated id: {folder}/{name} and {folder}/{other}; remove or rename one of them"
-    )
+    return DataError(f"duplicated id: {folder}/{name} and {folder}/{other}; rename one of them")
 
 
 def _refuse_missing_classes(sources: list[ScannedImage], dataset: Dataset) -> None:

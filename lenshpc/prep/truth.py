@@ -1,13 +1,18 @@
 """Read what is known of images beside them: numbers in a CSV file, by the images' ids."""
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import csv
 
-from lenshpc.errors import DataError, one_line
+from lenshpc.errors import DataError
 from lenshpc.files import sha256
+from lenshpc.prep.content import check_content, first_line, naming_defects
 from lenshpc.prep.dataset import TruthTable
 
 Numbers = Mapping[str, Mapping[str, float]]  # id → column → number
@@ -20,29 +25,69 @@ def digest_truth(root: Path, truth: TruthTable | None) -> str | None:
     return sha256(root / truth.file)
 
 
+def compare_truth(root: Path, truth: TruthTable | None, ids: Collection[str]) -> str | None:
+    """Return how many images and rows of the file name each other; None if there is no file.
+
+    Raise if none do: images and rows are then named in two ways.
+    """
+    if truth is None or not os.path.lexists(root / truth.file):
+        return None
+    path, rows = root / truth.file, read_truth(root, truth)
+    known = sum(identifier in rows for identifier in ids)
+    if not known:
+        row = f"its first row is of {next(iter(rows))!r}" if rows else "it has no rows"
+        raise DataError(
+            f"none of the {len(ids)} images has a row in {path}: an image is {min(ids)!r}, {row}; "
+            "name the rows as the images, by their paths in SOURCE"
+        )
+    strangers = rows.keys() - ids
+    more = f"; {len(strangers)} rows name no image, such as {min(strangers)!r}" if strangers else ""
+    return f"{known} of {len(ids)} images have a row in the truth table {path}{more}"
+
+
 def read_truth(root: Path, truth: TruthTable | None) -> Numbers:
-    """Return the declared numbers of each image that the file names; nothing if there is none."""
-    if truth is None or not (root / truth.file).exists():
+    """Return the declared numbers of each image that the file names; nothing if there is none.
+
+    A number that is left out, or is NaN, is not known: NaN. Words and infinities are refused.
+    """
+    if truth is None or not os.path.lexists(root / truth.file):
         return {}
     path = root / truth.file
-    try:
-        table = pd.read_csv(path, usecols=["id", *truth.columns], dtype={"id": str})
-        numbers = table[[*truth.columns]].astype(np.float64)
-    except (OSError, ValueError) as error:
-        reason = one_line(error)
-        raise DataError(
-            f"{path} lacks the column id, or numbers in {', '.join(truth.columns)} ({reason}); "
-            "correct it, or `truth` in the dataset file"
-        ) from error
-    twice = table.loc[table["id"].duplicated(), "id"]
-    if len(twice) or table["id"].isna().any():
-        found = f"names {twice.iloc[0]!r} twice" if len(twice) else "has a row without an id"
-        raise DataError(f"{path} {found}; each image has one row: correct it")
-    infinite = table.loc[np.isinf(numbers.to_numpy()).any(axis=1), "id"]
-    if len(infinite):
-        raise DataError(f"{path} has a number without end for {infinite.iloc[0]!r}; correct it")
-    values = numbers.to_numpy().tolist()
+    check_content(str(path), "csv")
+    with naming_defects(str(path)):
+        ids, numbers = _read_columns(path, truth.columns)
+    if "" in ids:
+        raise DataError(f"{path} has a row without an id; each image has one row: correct it")
+    if len(set(ids)) != len(ids):
+        twice = next(name for name, count in Counter(ids).items() if count > 1)
+        raise DataError(f"{path} names {twice!r} twice; each image has one row: correct it")
+    endless = np.isinf(numbers).any(axis=1)
+    if endless.any():
+        found = ids[int(endless.argmax())]
+        raise DataError(f"{path} has a number without end for {found!r}; correct it")
     return {
-        name: dict(zip(truth.columns, row, strict=True))
-        for name, row in zip(table["id"].tolist(), values, strict=True)
+        identifier: dict(zip(truth.columns, values, strict=True))
+        for identifier, values in zip(ids, numbers.tolist(), strict=True)
     }
+
+
+def _read_columns(path: Path, columns: tuple[str, ...]) -> tuple[list[str], NDArray[np.float64]]:
+    """Return the ids, and the numbers (rows, columns)."""
+    wanted = ["id", *columns]
+    types = {"id": pa.string()} | dict.fromkeys(columns, pa.float64())
+    try:
+        with csv.open_csv(path) as reader:
+            held = reader.schema.names
+        for name in wanted:
+            if held.count(name) != 1:
+                found = "holds it twice" if name in held else f"holds {', '.join(held[:8])}"
+                raise DataError(f"{path} needs one column {name}, it {found}; correct it")
+        options = csv.ConvertOptions(include_columns=wanted, column_types=types)
+        table = csv.read_csv(path, convert_options=options)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path} is no table of an id and numbers in {', '.join(columns)}: "
+            f"{first_line(error)}; correct it, or `truth` in the dataset file"
+        ) from error
+    numbers = [table[name].to_numpy() for name in columns]  # NaN where there is none
+    return table["id"].to_pylist(), np.stack(numbers, axis=1)

@@ -7,7 +7,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,10 +17,11 @@ import pytest
 from astropy.io import fits
 from click.testing import CliRunner
 from PIL import Image
-from source_sets import TINY, fill, write_yaml
+from source_sets import TINY, fill, tiny, write_yaml
 
 from lenshpc.cli.main import main
 from lenshpc.errors import DataError
+from lenshpc.prep.convert import convert
 from lenshpc.store import open_store
 
 PIXELS = np.random.default_rng(2).normal(size=(2, 6, 5)).astype(np.float32)
@@ -62,11 +65,46 @@ def npz(**arrays):
     return stream.getvalue()
 
 
-def zipped(name, content):
+def zipped(name, *contents, packing=zipfile.ZIP_STORED):
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr(name, content)
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", packing) as archive:
+        warnings.simplefilter("ignore")  # that a name stands twice
+        for content in contents:
+            archive.writestr(name, content)
     return stream.getvalue()
+
+
+def frames(kind, mode="L"):
+    images = [Image.fromarray(LEVELS + number).convert(mode) for number in range(2)]
+    stream = io.BytesIO()
+    images[0].save(stream, kind, save_all=True, append_images=images[1:])
+    return stream.getvalue()
+
+
+def empty_rows(file):
+    """Declare 10⁹ rows and write none."""
+    file.create_dataset("images", (10**9, 2, 6, 5), "f4", chunks=(64, 2, 6, 5))
+
+
+def gap(file):
+    """Write all rows but one, each a chunk."""
+    rows = file.create_dataset(
+        "images", (4, 2, 6, 5), "f4", chunks=(1, 2, 6, 5), compression="gzip"
+    )
+    rows[:3] = ROWS[:3]
+
+
+def foreign_filter(file):
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk((1, 2, 6, 5))
+    plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 240, 5, 1, 0))  # blosc, not installed
+    space = h5py.h5s.create_simple(ROWS.shape)
+    h5py.h5d.create(file.id, b"images", h5py.h5t.IEEE_F32LE, space, plan)
+    h5py.Dataset(file["images"].id)[...] = ROWS
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
 
 
 def hdf5(change):
@@ -92,6 +130,10 @@ def promising(shape):
 
 HEADER = npy(PIXELS)[:128]
 NPY = {
+    "LFS pointer": (POINTER, "is a Git LFS pointer, expected .npy; fetch the file with: git lfs"),
+    "web page": (PAGE, "is a web page (HTML), expected .npy; download the file again"),
+    "another format": (b"SIMPLE  =                    T", "is FITS, expected .npy; set `image.f"),
+    "no bytes a pixel": (npy(np.zeros((2, 6, 5), "S")).replace(b"S1", b"S0"), "broken .npy header"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
     "one byte": (b"\x93", "not .npy"),
     "text": (b"hello, world", "is not .npy: starts b'hello,'; save it again"),
@@ -101,7 +143,7 @@ NPY = {
     "header alone": (HEADER, "truncated: its header promises 240 bytes"),
     "cut in the pixels": (npy(PIXELS)[:-1], "it holds 239; copy it again"),
     "too long": (npy(PIXELS) + b"x", "too long: its header promises 240"),
-    "much too long": (npy(PIXELS) + bytes(2**21), "too large for one (2, 6, 5) image; remove it"),
+    "much too long": (npy(PIXELS) + bytes(2**21), "too large for one (2, 6, 5) image; check"),
     "no dictionary": (npy(PIXELS).replace(b"{'d", b"['d"), "broken .npy header"),
     "huge header": (b"\x93NUMPY\x02\x00" + b"\xff" * 200, "truncated within its header"),
     "long header": (
@@ -111,9 +153,9 @@ NPY = {
     "future version": (npy(PIXELS).replace(b"NUMPY\x01", b"NUMPY\x09"), "truncated within"),
     "terabytes": (promising("(2, 6, 99999999999)"), "shape (2, 6, 99999999999), expected"),
     "negative side": (promising("(2, -6, -5)"), "has shape (2, -6, -5), expected"),
-    "one channel": (npy(PIXELS[:1]), "shape (1, 6, 5), expected (2, 6, 5); remove it"),
-    "transposed": (npy(PIXELS.T), "shape (5, 6, 2), expected (2, 6, 5); remove it"),
-    "flat": (npy(PIXELS.ravel()), "shape (60), expected (2, 6, 5); remove it"),
+    "one channel": (npy(PIXELS[:1]), "shape (1, 6, 5), expected (2, 6, 5); set image.shape"),
+    "transposed": (npy(PIXELS.T), "shape (5, 6, 2), expected (2, 6, 5); set image.shape"),
+    "flat": (npy(PIXELS.ravel()), "shape (60), expected (2, 6, 5); set image.shape"),
     "double": (npy(PIXELS.astype(float)), "dtype float64, which float32 cannot hold"),
     "long integers": (npy(PIXELS.astype(np.int64)), "dtype int64, which float32 cannot hold"),
     "booleans": (npy(PIXELS > 0), "dtype bool, which float32 cannot hold"),
@@ -130,23 +172,28 @@ NPY = {
 GREY = {"format": "image", "shape": [1, 8, 6], "dtype": "uint8", "channels": ["i"]}
 LEVELS = np.arange(48, dtype=np.uint8).reshape(8, 6)
 PICTURE = {
+    "LFS pointer": (POINTER, "is a Git LFS pointer, expected JPEG or PNG"),
+    "web page": (PAGE, "is a web page (HTML), expected JPEG or PNG"),
+    "frames of a PNG": (frames("PNG"), "holds 2 images, expected one"),
+    "frames of a JPEG": (frames("MPO"), "holds 2 images, expected one"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
     "text": (b"hello, world", "is no JPEG or PNG image; copy it again"),
-    "gif": (picture(LEVELS, "GIF"), "is no JPEG or PNG image; copy it again"),
+    "gif": (picture(LEVELS, "GIF"), "is a GIF image, expected JPEG or PNG; save it as PNG"),
     "cut jpeg": (picture(LEVELS, "JPEG")[:-12], "is damaged"),
     "cut png": (picture(LEVELS, "PNG")[:-30], "is damaged"),
     "colour": (picture(np.zeros((8, 6, 3), np.uint8), "PNG"), "mode RGB, 8 by 6 pixels"),
     "transposed": (picture(LEVELS.T, "PNG"), "6 by 8 pixels, expected 1 channel(s), 8 by 6"),
     "16 bits": (picture(LEVELS.astype(np.uint16), "PNG"), "dtype uint16, which uint8"),
     "one bit": (picture(LEVELS > 9, "PNG"), "has mode 1, 8 by 6 pixels"),
-    "bomb": (picture(np.zeros((20000, 20000), bool), "PNG"), "remove it"),
+    "bomb": (picture(np.zeros((20000, 20000), bool), "PNG"), "is too large: Image size (400000000"),
 }
 
 SKY = {"format": "fits", "shape": [2, 6, 5], "dtype": "float32", "channels": ["a", "b"]}
 FITS = {
+    "LFS pointer": (POINTER, "is a Git LFS pointer, expected FITS"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
-    "text": (b"hello, world", "is no plain FITS file"),
-    "gzip": (b"\x1f\x8b" + bytes(99), "is no plain FITS file"),
+    "text": (b"hello, world", "is no FITS file: starts b'hello,'"),
+    "gzip": (b"\x1f\x8b" + bytes(99), "is packed by gzip, expected FITS; unpack it"),
     "cut in the header": (fits_file(PIXELS)[:500], "copy it again"),
     "cut in the pixels": (fits_file(PIXELS)[:3000], "copy it again"),
     "no image": (fits_file(None), "lacks an image; it holds the HDUs 0 PRIMARY"),
@@ -155,18 +202,24 @@ FITS = {
     "NaN": (fits_file(np.full((2, 6, 5), np.nan, np.float32)), "holds 60 pixels that are NaN"),
     "terabytes": (
         fits_file(PIXELS).replace(b"=                    5", b"= 99999999999999999999"),
-        "remove it",
+        "is damaged: ",
     ),
 }
 
 STACK = TINY["image"] | {"key": "images"}
 NPZ = {
+    "LFS pointer": (POINTER, "is a Git LFS pointer, expected .npz"),
+    "twice": (zipped("images.npy", npy(ROWS), npy(ROWS + 1)), "holds images 2 times"),
+    "packed by LZMA": (
+        zipped("images.npy", npy(ROWS), packing=zipfile.ZIP_LZMA),
+        "is packed by zip's method 14; write it with numpy's savez",
+    ),
     "zero bytes": (b"", "copy it again"),
-    "text": (b"hello, world", "cannot read"),
+    "text": (b"hello, world", "is damaged: File is not a zip file"),
     "cut": (npz(images=ROWS)[:-40], "copy it again"),
     "no such array": (npz(other=ROWS), "lacks the array 'images'; it holds 'other'"),
     "wrong shape": (npz(images=PIXELS), "has shape (2, 6, 5), expected (rows, 2, 6, 5)"),
-    "no rows": (npz(images=ROWS[:0]), "holds no rows; remove the file"),
+    "no rows": (npz(images=ROWS[:0]), "holds no rows; move the file away"),
     "double": (npz(images=ROWS.astype(float)), "float64, which float32 cannot hold"),
     "objects": (npz(images=np.array([None])), "holds pickled objects, which are refused"),
     "NaN": (npz(images=np.full_like(ROWS, np.nan)), "holds 60 pixels that are NaN"),
@@ -176,6 +229,15 @@ NPZ = {
     ),
 }
 HDF5 = {
+    "LFS pointer": (POINTER, "is a Git LFS pointer, expected HDF5"),
+    "web page": (PAGE, "is a web page (HTML), expected HDF5"),
+    "billion rows": (hdf5(empty_rows), "images promises 1000000000 rows, but only 0 bytes"),
+    "billion rows at once": (
+        hdf5(lambda file: file.create_dataset("images", (10**9, 2, 6, 5), "f4")),
+        "images promises 1000000000 rows, but only 0 bytes",
+    ),
+    "a chunk never written": (hdf5(gap), "some of the 4 rows of images were never written"),
+    "missing filter": (hdf5(foreign_filter), "is packed by the HDF5 filter 32001"),
     "zero bytes": (b"", "copy it again"),
     "cut": (hdf5(lambda file: file.create_dataset("images", data=ROWS))[:900], "copy it again"),
     "no such array": (hdf5(lambda file: file.create_group("a")), "lacks the array 'images'"),
@@ -257,6 +319,38 @@ def test_broken_file_is_refused(content, complaint, suffix, image, tmp_path):
     assert_refused(tmp_path, dataset, f"{VICTIM}.{suffix}", complaint)
 
 
+@pytest.mark.parametrize(
+    ("link", "name", "named"),
+    [
+        (Path.symlink_to, "train/yes/9.npy", "train/yes/9.npy and train/no/0.npy are one file"),
+        (Path.hardlink_to, "train/yes/9.npy", "train/yes/9.npy and train/no/0.npy are one file"),
+        (Path.hardlink_to, "val/no/9.npy", "val/no/9.npy and train/no/0.npy are one file"),
+        (Path.symlink_to, "train/no/9.npy", "train/no/9.npy and train/no/0.npy are one file"),
+    ],
+)
+def test_file_that_stands_twice_by_a_link_is_refused(link, name, named, tmp_path):
+    fill(tmp_path / "source")
+    link(tmp_path / "source" / name, tmp_path / "source/train/no/0.npy")
+    assert_refused(tmp_path, TINY, named, "each image may stand once: move one of them away")
+
+
+def test_class_that_is_a_link_to_another_is_refused(tmp_path):
+    fill(tmp_path / "source")
+    shutil.rmtree(tmp_path / "source/train/yes")
+    (tmp_path / "source/train/yes").symlink_to("no")
+    named = "train/yes/0.npy and train/no/0.npy are one file"
+    assert_refused(tmp_path, TINY, named, "each image may stand once")
+
+
+def test_links_to_files_elsewhere_are_images(tmp_path):
+    fill(tmp_path / "elsewhere")
+    (tmp_path / "source").symlink_to("elsewhere")
+    for path in (tmp_path / "elsewhere/train/no").iterdir():
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    assert convert(tiny(), tmp_path / "source", tmp_path / "store").num_rows == 32
+
+
 def listen(path):
     with socket.socket(socket.AF_UNIX) as end:
         here = os.getcwd()  # noqa: PTH109  # a socket's path must be short
@@ -270,8 +364,8 @@ LAYOUT = {
     "socket": (listen, "may hold only .npy files; move it away"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "may hold only .npy files; move it"),
     "folder": (lambda path: path.mkdir(), "may hold only .npy files; move it away"),
-    "link to itself": (lambda path: path.symlink_to(path.name), "may hold only .npy files; move"),
-    "link to nothing": (lambda path: path.symlink_to("gone"), "may hold only .npy files; move"),
+    "link to itself": (lambda path: path.symlink_to(path.name), "is a link that leads to no file"),
+    "link to nothing": (lambda path: path.symlink_to("gone"), "is a link that leads to no file"),
 }
 
 
@@ -292,7 +386,7 @@ def test_what_is_no_file_is_refused(name, tmp_path):
         ("train/no/a\udcffb.npy", r"train/no/a\udcffb.npy", "rename it"),
         ("train/a\nb/1.npy", r"train/a\nb", "move it away"),
         ("train/no/with space.txt", "train/no/with space.txt", "move it away"),
-        ("train/no/3.NPY", "train/no/3.NPY and train/no/3.npy", "remove or rename one"),
+        ("train/no/3.NPY", "train/no/3.NPY and train/no/3.npy", "rename one"),
         ("other/1.npy", "other", "move it away, or declare it"),
     ],
 )
@@ -308,7 +402,7 @@ def test_odd_name_is_refused(name, named, complaint, tmp_path):
 def test_unreadable_file_is_refused(tmp_path):
     fill(tmp_path / "source")
     (tmp_path / "source" / f"{VICTIM}.npy").chmod(0)
-    assert_refused(tmp_path, TINY, f"{VICTIM}.npy", "Permission denied; mend or remove it")
+    assert_refused(tmp_path, TINY, f"{VICTIM}.npy", "cannot be read: Permission denied")
 
 
 PAIRS = {
@@ -328,7 +422,7 @@ PAIRS = {
         (
             lambda root: shutil.copy(root / "LR/1.npy", root / "HR/1.npy"),
             "HR/1.npy",
-            "has shape (2, 6, 5), expected (2, 12, 10); remove it",
+            "has shape (2, 6, 5), expected (2, 12, 10); set image.shape",
         ),
         (lambda root: (root / "HR/1.npy").write_bytes(b""), "HR/1.npy", "is empty (0 bytes)"),
     ],
@@ -366,7 +460,7 @@ def test_malicious_pickle_is_refused_and_never_runs(name, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "source" / f"{VICTIM}.npy").write_bytes(MALICE[name])
     dataset = TINY | {"classes": [TINY["classes"][0] | {"pickled": "mass"}, TINY["classes"][1]]}
-    assert_refused(tmp_path, dataset, f"{VICTIM}.npy", "remove it", "--allow-pickle")
+    assert_refused(tmp_path, dataset, f"{VICTIM}.npy", "plain arrays", "--allow-pickle")
     assert not (tmp_path / "marker").exists()
     assert_refused(tmp_path, dataset, f"{VICTIM}.npy", "add --allow-pickle")
 

@@ -1,11 +1,13 @@
 """Reading one file: bit-exact pixels, or one error that names the file."""
 
+import gzip
 import hashlib
 import io
 import pickle
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 from source_sets import tiny
 
@@ -17,6 +19,8 @@ from lenshpc.prep.scan import ScannedImage
 IMAGE = np.random.default_rng(1).normal(size=(2, 6, 5)).astype(np.float32)
 NPY = tiny().image
 GREY = ImageFormat(format="image", shape=(1, 8, 6), dtype="uint8", channels=("i",))
+
+SKY = ImageFormat(format="fits", shape=(2, 6, 5), dtype="float32", channels=("a", "b"))
 
 
 def read_source(path, image, **options):
@@ -106,7 +110,7 @@ WHITE = np.full((8, 6), 255, np.uint8)
 BROKEN_PICTURE = {
     "zero bytes": (b"", "is empty (0 bytes)"),
     "text": (b"hello, world", "is no JPEG or PNG image"),
-    "gif": (picture(WHITE, "GIF"), "is no JPEG or PNG image"),
+    "gif": (picture(WHITE, "GIF"), "is a GIF image, expected JPEG or PNG"),
     "truncated jpeg": (
         picture(np.arange(48, dtype=np.uint8).reshape(8, 6), "JPEG")[:-12],
         "damaged",
@@ -140,12 +144,80 @@ def test_value_beyond_float32_is_refused(tmp_path):
         read_source(tmp_path / "1.npy", wide)
 
 
-@pytest.mark.parametrize("kind", ["absent", "folder", "broken link"])
-def test_unreadable_file_is_named(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("absent", "cannot be read: No such file or directory"),
+        ("folder", "is not a regular file"),
+        ("broken link", "is a link that leads to no file"),
+    ],
+)
+def test_unreadable_file_is_named(kind, complaint, tmp_path):
     path = tmp_path / "1.npy"
     if kind == "folder":
         path.mkdir()
     if kind == "broken link":
         path.symlink_to("nowhere.npy")
-    with pytest.raises(DataError, match=r"(cannot read .*1\.npy: |1\.npy is not a regular file)"):
+    with pytest.raises(DataError, match=f"{path} {complaint}"):
         read_source(path, NPY)
+
+
+def write_units(path, *names):
+    """Write a FITS file of one image a name."""
+    units = [fits.ImageHDU(IMAGE + number, name=name) for number, name in enumerate(names)]
+    fits.HDUList([fits.PrimaryHDU(), *units]).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("hdu", "complaint"),
+    [
+        ("sci", r"holds 2 HDUs sci, at \[1, 3\]; set `image.hdu` to the number of one"),
+        ("dq", "lacks the image dq; it holds the HDUs 0 PRIMARY, 1 SCI, 2 WHT, 3 SCI; set"),
+        (4, "lacks the image 4; it holds the HDUs 0 PRIMARY, 1 SCI, 2 WHT, 3 SCI; set"),
+        (0, "lacks the image 0; it holds the HDUs 0 PRIMARY, 1 SCI, 2 WHT, 3 SCI; set"),
+    ],
+)
+def test_image_of_a_fits_file_that_is_not_the_only_one_of_its_name_is_refused(
+    hdu, complaint, tmp_path
+):
+    path = write_units(tmp_path / "1.fits", "SCI", "WHT", "SCI")
+    with pytest.raises(DataError, match=complaint):
+        read_source(path, SKY.model_copy(update={"hdu": hdu}))
+
+
+@pytest.mark.parametrize(("hdu", "number"), [("wht", 1), (3, 2), (None, 0)])
+def test_image_of_a_fits_file_is_the_one_asked_for(hdu, number, tmp_path):
+    path = write_units(tmp_path / "1.fits", "SCI", "WHT", "SCI")
+    found = read_source(path, SKY.model_copy(update={"hdu": hdu}))
+    np.testing.assert_array_equal(found.pixels, IMAGE + number, strict=True)
+
+
+def write_tile(path, packed):
+    """Write a compressed FITS image whose one tile is `packed`."""
+    row = fits.Column("COMPRESSED_DATA", "1PB()", array=np.array([list(packed)], dtype=object))
+    table = fits.BinTableHDU.from_columns([row])
+    cards = {"ZIMAGE": True, "ZCMPTYPE": "GZIP_1", "ZBITPIX": -32, "ZNAXIS": 3}
+    sides = {
+        f"Z{key}{i + 1}": side for key in ("NAXIS", "TILE") for i, side in enumerate((5, 6, 2))
+    }
+    table.header.update(cards | sides)
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    return path
+
+
+def test_compressed_fits_gives_its_pixels(tmp_path):
+    path = write_tile(tmp_path / "1.fits", gzip.compress(IMAGE.astype(">f4").tobytes()))
+    np.testing.assert_array_equal(read_source(path, SKY).pixels, IMAGE, strict=True)
+
+
+def test_compressed_fits_that_unpacks_to_more_than_its_image_is_refused(tmp_path):
+    path = write_tile(tmp_path / "1.fits", gzip.compress(bytes(10**8)))
+    with pytest.raises(DataError, match="is damaged: it unpacks to more than its image"):
+        read_source(path, SKY)
+
+
+def test_npy_of_python_2_is_read(tmp_path):
+    content = npy(IMAGE).replace(b"(2, 6, 5), }   ", b"(2L, 6L, 5L), }")
+    (tmp_path / "1.npy").write_bytes(content)
+    np.testing.assert_array_equal(read_source(tmp_path / "1.npy", NPY).pixels, IMAGE)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 from source_sets import tiny
 
+from lenshpc.cli.main import main
 from lenshpc.cli.simulate import simulate as command
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.prep.convert import convert
@@ -146,12 +147,18 @@ def test_counts_are_one_number_or_one_for_each_class():
 @pytest.mark.parametrize(
     ("split", "text", "complaint"),
     [
-        ("train", "0", "--train 0: expected a number above 0, or nonlens=100,lens=100"),
-        ("train", "many", "--train many: expected a number above 0"),
-        ("train", "lens=3", "expected a number above 0, or nonlens=100,lens=100"),
-        ("train", "lens=3,nonlens=-1", "expected a number above 0"),
-        ("train", "lens=3,lens=4", "expected a number above 0"),
+        ("train", "0", "--train 0: expected a number from 1 to 10000000, or nonlens=100,lens=100"),
+        ("train", "many", "--train many: expected a number from 1 to 10000000"),
+        ("train", "lens=3", "expected a number from 1 to 10000000, or nonlens=100,lens=100"),
+        ("train", "lens=3,nonlens=-1", "expected a number from 1 to 10000000"),
+        ("train", "lens=3,lens=4", "expected a number from 1 to 10000000"),
         ("train", "lens=3,ring=4", "unknown class 'ring'"),
+        ("train", "9" * 20, f"--train {'9' * 20}: expected a number from 1 to 10000000"),
+        ("train", "9" * 5000, f"--train {'9' * 60}: expected a number from 1 to 10000000"),
+        ("train", f"nonlens=1,lens={10**30}", "expected a number from 1 to 10000000"),
+        ("train", "-5", "expected a number from 1 to 10000000"),
+        ("train", "٣", "expected a number from 1 to 10000000"),
+        ("train", "1e3", "expected a number from 1 to 10000000"),
         ("val", "3", "--val: lens_finding has no folders for val; give images for train, test"),
     ],
 )
@@ -159,6 +166,26 @@ def test_counts_that_make_no_sense_are_refused(split, text, complaint):
     with pytest.raises(ConfigError) as error:
         parse_counts(DATASET, {split: text})
     assert complaint in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--train", "99999999999999999999"),
+        ("--val", "9" * 5000),
+        ("--test", f"nonlens=1,lens={10**30}"),
+        ("--seed", "-1"),
+        ("--seed", "9" * 5000),
+        ("--workers", "1000000"),
+    ],
+)
+def test_number_beyond_all_bounds_makes_nothing(option, text, tmp_path):
+    given = ["--train", "1", option, text]
+    result = CliRunner().invoke(main, ["simulate", "lens_finding", str(tmp_path / "out"), *given])
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
+    assert option in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dataset_without_a_simulator_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Numbers beside images: they become columns of the store, and mistakes are one line."""
 
 import math
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import convert
-from lenshpc.prep.dataset import Dataset, load_dataset
+from lenshpc.prep.dataset import Dataset, TruthTable, load_dataset
 from lenshpc.prep.simulation.simulate import simulate
+from lenshpc.prep.truth import read_truth
 from lenshpc.prep.verify import verify
 
 TRUTH = {"columns": ["theta_e_arcsec", "gamma1"]}
@@ -56,11 +58,27 @@ def test_verification_finds_numbers_that_were_changed(source, tmp_path):
 
 
 MISTAKES = {
-    "no column": (lambda table: table.drop(columns="gamma1"), "lacks the column id, or numbers in"),
-    "no id": (lambda table: table.rename(columns={"id": "name"}), "lacks the column id"),
-    "a word": (lambda table: table.assign(gamma1="strong"), "lacks the column id, or numbers in"),
+    "no column": (
+        lambda table: table.drop(columns="gamma1"),
+        "needs one column gamma1, it holds id, kind",
+    ),
+    "no id": (
+        lambda table: table.rename(columns={"id": "name"}),
+        "needs one column id, it holds name, kind",
+    ),
+    "a word": (lambda table: table.assign(gamma1="strong"), "invalid value 'strong'"),
     "twice": (lambda table: pd.concat([table, table.head(1)]), "names 'train/no/0.npy' twice"),
     "no name": (lambda table: table.assign(id=[None, *table["id"][1:]]), "has a row without an id"),
+    "a truth value": (lambda table: table.assign(gamma1=True), "invalid value 'True'"),
+    "a column twice": (
+        lambda table: table.rename(columns={"kind": "gamma1"}),
+        "needs one column gamma1, it holds it twice",
+    ),
+    "other names": (
+        lambda table: table.assign(id=table["id"].str.removesuffix(".npy")),
+        "none of the 32 images has a row in",
+    ),
+    "no rows": (lambda table: table.head(0), "it has no rows"),
     "endless": (lambda table: table.assign(gamma1=math.inf), "a number without end for 'train/no/"),
 }
 
@@ -75,6 +93,57 @@ def test_file_with_a_mistake_is_refused_before_any_image_is_read(name, source, t
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
+
+
+def test_ids_that_name_no_image_are_shown_beside_one_that_does(source, tmp_path):
+    numbers = pd.read_csv(source / "truth.csv").assign(id=range(31))
+    numbers.to_csv(source / "truth.csv", index=False)
+    with pytest.raises(DataError, match=r"an image is 'train/no/0\.npy', its first row is of '0'"):
+        convert(DATASET, source, tmp_path / "store")
+
+
+def test_number_of_images_with_a_row_is_told(source, tmp_path):
+    told = []
+    convert(DATASET, source, tmp_path / "one", tell=told.append)
+    with (source / "truth.csv").open("a") as stream:
+        stream.write("lost,lens,1,2\n")
+    convert(DATASET, source, tmp_path / "two", tell=told.append)
+    (source / "truth.csv").unlink()
+    convert(DATASET, source, tmp_path / "three", tell=told.append)
+    line = f"31 of 32 images have a row in the truth table {source}/truth.csv"
+    assert told == [line, f"{line}; 1 rows name no image, such as 'lost'"]
+
+
+def make_unreadable(path, kind):
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link to nothing":
+        path.symlink_to("gone.csv")
+    else:
+        path.write_bytes(b"\x89HDF\r\n\x1a\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("pipe", "is not a regular file"),
+        ("link to nothing", "is a link that leads to no file"),
+        ("HDF5", "is HDF5, expected a table as CSV; save it so"),
+    ],
+)
+def test_table_that_cannot_be_read_is_not_an_absent_one(kind, complaint, source, tmp_path):
+    make_unreadable(source / "truth.csv", kind)
+    with pytest.raises(DataError, match=complaint):
+        convert(DATASET, source, tmp_path / "store")
+
+
+def test_decimals_of_a_table_are_read_exactly(tmp_path):
+    numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 8.41e21, 123456789.123456789]
+    text = "".join(f"{i},{number!r}\n" for i, number in enumerate(numbers))
+    (tmp_path / "truth.csv").write_text(f"id,gamma1\n{text}", encoding="utf-8")
+    found = read_truth(tmp_path, TruthTable(columns=("gamma1",)))
+    assert found == {str(i): {"gamma1": number} for i, number in enumerate(numbers)}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from lenshpc.errors import ConfigError
 from lenshpc.prep.dataset import Dataset, SplitName
 
 Counts = Mapping[SplitName, Mapping[str, int]]  # split → class → number of images
+MAX_IMAGES = 10**7  # of a class and split; they take days, and each is a file
+_MAX_SHOWN = 60
 
 
 def parse_counts(dataset: Dataset, wanted: Mapping[SplitName, str | None]) -> Counts:
@@ -24,15 +26,17 @@ def parse_counts(dataset: Dataset, wanted: Mapping[SplitName, str | None]) -> Co
 def _parse(dataset: Dataset, split: SplitName, text: str) -> dict[str, int]:
     names = [entry.name for entry in dataset.classes]
     pairs = [part.partition("=")[::2] for part in text.split(",")] if "=" in text else []
+    shown = f"--{split} {text[:_MAX_SHOWN]}"
     for name, _ in pairs:
         if name not in names:
-            raise ConfigError(f"--{split} {text}: {unknown('class', name, names)}")
+            raise ConfigError(f"{shown}: {unknown('class', name[:_MAX_SHOWN], names)}")
     numbers = dict(pairs) or dict.fromkeys(names, text)
     if len(numbers) != max(len(names), len(pairs)) or not all(map(_is_count, numbers.values())):
         example = ",".join(f"{name}=100" for name in names)
-        raise ConfigError(f"--{split} {text}: expected a number above 0, or {example}")
+        raise ConfigError(f"{shown}: expected a number from 1 to {MAX_IMAGES}, or {example}")
     return {name: int(numbers[name]) for name in names}
 
 
 def _is_count(text: str) -> bool:
-    return text.isdecimal() and int(text) > 0
+    # By its length first: Python refuses to read a number of thousands of digits.
+    return text.isascii() and text.isdecimal() and len(text) <= 9 and 0 < int(text) <= MAX_IMAGES
