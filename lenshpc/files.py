@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lenshpc.errors import IncompleteError
+from lenshpc.errors import DataError, IncompleteError, one_line, read_error
 
 # What `flock` says where the file system has none, or its lock daemon does not answer.
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
@@ -25,6 +25,7 @@ def unique_name(path: Path, end: str) -> Path:
     # `remove_drafts` knows a killed writer's draft by.
     maker = f"{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}"
     return path.with_name(f".{path.name.lstrip('.')}.{maker}.{end}")
+SEAL = "sha256"  # the key of a sealed file that holds the hash of all its other keys
 
 
 @contextmanager
@@ -188,6 +189,54 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return the JSON value in the file at `path`."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def parse_json(path: Path) -> Any:
+    """Return the JSON value in a file; DataError where its bytes are none, OSError as it comes."""
+    try:
+        return read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged: it is no JSON ({one_line(error)[:80]})") from error
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Replace the file at `path` by `value` as JSON with a hash of itself."""
+    write_json(path, {**value, SEAL: hash_value(value)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Return what `write_sealed` wrote; DataError where it was altered, OSError as it comes."""
+    return unseal(path, parse_json(path))
+
+
+def unseal(path: Path, value: Any) -> dict[str, Any]:
+    """Return a sealed value without its seal; `path` names it where it was altered: DataError."""
+    if isinstance(value, dict) and isinstance(value.get(SEAL), str):
+        content = {key: inner for key, inner in value.items() if key != SEAL}
+        if value[SEAL] == hash_value(content):
+            return content
+    raise DataError(f"{path} is damaged or was edited: it does not have the hash that it names")
+
+
+def hash_value(value: dict[str, Any]) -> str:
+    """Return the SHA-256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_whole(path: Path) -> bytes:
+    """Return a file's bytes; DataError where the system does not hand them out."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
+def read_checked(path: Path, digest: str) -> bytes:
+    """Return a file's bytes, which must have this SHA-256: what is parsed is what was checked."""
+    content = read_whole(path)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DataError(f"{path} is damaged: it does not have the SHA-256 that it was written with")
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -52,7 +52,7 @@ def make_run(
             **{name: values.astype(np.float32) for name, values in columns.items()}
         )
         _write_reconstructions(paths.member(member.name).arrays, len(asked))
-        finish(paths, plan, member, frame, plan.fingerprint())
+        finish(paths, plan, member, frame)
     assert SIDE >= 24
     return SyntheticRun(paths, plan, splits)
 

@@ -58,7 +58,7 @@ def make_generation_run(folder, *, folds=2, copies=False, **method):
             path = paths.member(member.name).arrays
             zarr.create_array(path, name=name, data=np.ascontiguousarray(values))
         frame = scored[["row", "id", "split"]].assign(loss=0.1)
-        finish(paths, plan, member, frame, plan.fingerprint())
+        finish(paths, plan, member, frame)
     return paths, plan, splits, store
 
 

@@ -106,4 +106,4 @@ def _finish(
         folder, name="sr", shape=images.shape, chunks=(8, *images.shape[1:]), dtype="f4"
     )
     array[:] = images
-    finish(paths, plan, member, frame, plan.fingerprint())
+    finish(paths, plan, member, frame)

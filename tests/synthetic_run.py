@@ -10,7 +10,7 @@ import pandas as pd
 from stores import write_rows
 
 from lenshpc.files import write_json
-from lenshpc.run.completion import mark_done
+from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, expand, save_plan
 from lenshpc.run.recipe import Recipe
@@ -29,10 +29,9 @@ class SyntheticRun:
         """Return what a member's predictions.parquet holds."""
         return pd.read_parquet(self.paths.member(self.plan.members[index].name).predictions)
 
-    def finish(self, index: int, frame: pd.DataFrame, fingerprint: str = "") -> None:
+    def finish(self, index: int, frame: pd.DataFrame) -> None:
         """Replace a member's predictions and mark it as done, as the engine would."""
-        fingerprint = fingerprint or self.plan.fingerprint()
-        finish(self.paths, self.plan, self.plan.members[index], frame, fingerprint)
+        finish(self.paths, self.plan, self.plan.members[index], frame)
 
 
 def make_run(
@@ -66,9 +65,7 @@ def make_run(
     return run
 
 
-def finish(
-    paths: RunPaths, plan: Plan, member: Member, frame: pd.DataFrame, fingerprint: str
-) -> None:
+def finish(paths: RunPaths, plan: Plan, member: Member, frame: pd.DataFrame) -> None:
     """Write a member's files, `done.json` last."""
     files = paths.member(member.name)
     files.root.mkdir(parents=True, exist_ok=True)
@@ -88,7 +85,6 @@ def finish(
         for epoch in epochs
     ]
     files.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    outputs = (files.predictions, files.weights, files.metrics)
     facts = {
         "mean": [0.0],
         "std": [1.0],
@@ -100,7 +96,7 @@ def finish(
         "device": "cpu",
         "strategy": "single",
     }
-    mark_done(files, fingerprint, outputs, facts)
+    mark_done(paths, plan, member, hash_outputs(files), facts)
 
 
 def _draw(plan: Plan, splits: pd.DataFrame, member: Member, separation: float) -> pd.DataFrame:

@@ -90,7 +90,7 @@ def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     if index >= len(plan.members):
         raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
     member = plan.members[index]
-    lack = find_lack(paths.member(member.name), plan.fingerprint())
+    lack = find_lack(paths, plan, member)
     if lack:
         raise IncompleteError(
             f"{describe(paths, member)} {lack}; finish it with: {resume_command(paths)}"

@@ -5,8 +5,14 @@ temporary name by all ranks, flushed, and renamed by rank 0. It holds the model,
 schedule, what differs by rank (random state, buffers, sum of losses) and the history, which names
 the best epoch; that epoch's weights lie beside it. The order of rows and the augmentation need no
 state: they are functions of (seed, epoch, row).
+
+`hashes.json`, written last, has the SHA-256 of all these files. They are checked before anything is
+loaded, and the last two checkpoints are kept, so that a damaged one costs an epoch.
 """
 
+import json
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,8 +27,20 @@ from lenshpc.engine import distributed
 from lenshpc.engine.lease import Lease
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.strategy import Strategy
-from lenshpc.errors import ConfigError
-from lenshpc.files import flush, flush_tree, read_json, replacing, write_json
+from lenshpc.errors import ConfigError, DataError, read_error
+from lenshpc.files import (
+    flush,
+    flush_tree,
+    read_json,
+    read_sealed,
+    replacing,
+    sha256,
+    write_json,
+    write_sealed,
+)
+
+HASHES = "hashes.json"
+log = logging.getLogger(__name__)
 
 
 class PartialEpoch(Frozen):
@@ -68,16 +86,17 @@ class Checkpoints:
 
     def __init__(self, folder: Path, lease: Lease) -> None:
         self._folder, self._lease = folder, lease
-        self._newest: Path | None = None
+        self._newest: tuple[Path, ...] = ()  # the newest checkpoint, and its best weights
+        self.best_sha256 = ""  # of the best weights as they were written; rank 0 knows it
 
     def save(
         self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, progress: MemberProgress
     ) -> None:
-        """Write the state, and the weights after an epoch that is the best; remove older ones."""
+        """Write the state, and the weights after an epoch that is the best; keep the one before."""
         # All ranks come here with the same progress, since they measured the same merged rows: so
         # all return below, or none does.
         final = self._folder / _name(progress)
-        if final == self._newest:  # nothing was done since
+        if final in self._newest:  # nothing was done since
             return
         draft = final.with_name(f".{final.name}.{self._lease.attempt}")
         if distributed.rank() == 0:
@@ -101,21 +120,29 @@ class Checkpoints:
             # the two, the epoch is repeated and the weights are written over. In the other order a
             # checkpoint would name weights that are not there.
             if weights:
-                _save_weights(weights, self.best(progress))
+                self.best_sha256 = _save_weights(weights, self.best(progress))
             torch.save(schedule.state_dict(), draft / "schedule.pt")
             write_json(draft / "progress.json", progress.model_dump(mode="json"))
+        hashes = _hash_files(draft)
+        written = (final, self.best(progress))
+        if distributed.rank() == 0:
+            self._lease.check()
+            files = {f"{final.name}/{name}": digest for name, digest in hashes.items()}
+            if self.best_sha256:
+                files[self.best(progress).name] = self.best_sha256
+            write_sealed(draft / HASHES, {"files": files})
             _publish(draft, final)
             # Only now: until the rename is on disk the older checkpoint is all that a killed run
-            # has.
-            self._remove_all_but(final, self.best(progress))
-        self._newest = final
+            # has. And never the one before, which is gone on from should this one be damaged.
+            self._remove_all_but(*written, *self._newest)
+        self._newest = written
         distributed.barrier()
 
     def load(
         self, strategy: Strategy, schedule: Schedule, loss_sum: Tensor, start: MemberProgress
     ) -> MemberProgress:
-        """Return the progress of the newest checkpoint, restored; `start` where there is none."""
-        latest = self._latest()
+        """Return the progress of the newest whole checkpoint, restored; `start` without one."""
+        latest = self._find_whole()
         if latest is None:
             return start
         # Read by every rank, and compared before any state is loaded: ranks of another number have
@@ -124,10 +151,10 @@ class Checkpoints:
         found = (progress.fingerprint, progress.world_size)
         if found != (start.fingerprint, start.world_size):
             raise ConfigError(
-                f"{latest} belongs to Plan {progress.fingerprint[:8]} on {progress.world_size} "
-                f"processes, not to {start.fingerprint[:8]} on {start.world_size}; remove it"
+                f"{latest} is of training {progress.fingerprint[:8]} on {progress.world_size} "
+                f"processes, not of {start.fingerprint[:8]} on {start.world_size}; move it away"
             )
-        self._newest = latest
+        self._newest = (latest, self.best(progress))
         strategy.load(latest)
         # After the optimiser, whose state brings learning rates of its own.
         schedule.load_state_dict(torch.load(latest / "schedule.pt", weights_only=True))
@@ -158,26 +185,98 @@ class Checkpoints:
         for path in set(self._folder.iterdir()) - set(kept):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _latest(self) -> Path | None:
-        """Return the newest whole checkpoint; rank 0 looks, for all to agree."""
-        found = ""
+    def _find_whole(self) -> Path | None:
+        """Return the newest checkpoint all of whose files have their hashes, the same on each rank.
+
+        The log names the first damaged file of each newer one.
+        """
+        damaged = []
+        # Drafts begin with a dot, so the pattern never finds one.
+        names = _tell(sorted((path.name for path in self._folder.glob("epoch-*")), key=_place_in))
+        for name in reversed(names):
+            fault = self._find_damage(name)
+            if fault is None:
+                break
+            damaged.append(fault)
+        else:
+            name = None
         if distributed.rank() == 0:
-            # Drafts begin with a dot, so the pattern never finds one. Only rank 0 looks: a network
-            # file system may show ranks on other nodes an older list, and they would resume
-            # elsewhere.
-            found = max((str(path) for path in self._folder.glob("epoch-*")), default="")
-        agreed = distributed.broadcast_text(found)
-        return Path(agreed) if agreed else None
+            for fault in damaged:
+                log.warning("%s is damaged; training goes on from %s", fault, name or "epoch 0")
+        return self._folder / name if name else None
+
+    def _find_damage(self, name: str) -> Path | None:
+        """Return the first damaged file of a checkpoint; all ranks look, and agree."""
+        noted = self._folder / name / HASHES
+        files: dict[str, str] = _tell(_read_hashes(noted) if distributed.rank() == 0 else {})
+        if not files:
+            return noted
+        if distributed.rank() == 0:
+            self.best_sha256 = next((files[one] for one in files if one.startswith("best-")), "")
+        try:
+            found = _hash_dealt(self._folder, list(files))
+        except OSError as error:
+            raise read_error(error.filename or noted.parent, error) from error
+        return next((self._folder / one for one in files if found[one] != files[one]), None)
 
 
-def _save_weights(weights: dict[str, Tensor], path: Path) -> None:
+def _read_hashes(path: Path) -> dict[str, str]:
+    """Return name → hash of all files that a checkpoint needs; nothing where that is damaged."""
+    try:
+        files: dict[str, str] = read_sealed(path)["files"]
+    except (DataError, FileNotFoundError):
+        return {}
+    except OSError as error:
+        raise read_error(path, error) from error
+    return files
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    """Return name → hash of all files that the ranks wrote into a folder."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return _hash_dealt(folder, _tell(sorted(str(path.relative_to(folder)) for path in found)))
+
+
+def _hash_dealt(folder: Path, names: list[str]) -> dict[str, str]:
+    """Return name → SHA-256 of files, zeros for one that is not there; each rank hashes its share.
+
+    All ranks call this with the same names.
+    """
+    digests = torch.zeros((len(names), 32), dtype=torch.uint8)
+    for at in range(distributed.rank(), len(names), distributed.num_ranks()):
+        path = folder / names[at]
+        if path.is_file():
+            digests[at] = torch.tensor(list(bytes.fromhex(sha256(path))), dtype=torch.uint8)
+    # A sum, as each row is one rank's and zeros elsewhere.
+    rows = distributed.sum_over_ranks(digests).tolist()
+    return {name: bytes(row).hex() for name, row in zip(names, rows, strict=True)}
+
+
+def _tell(value: Any) -> Any:
+    """Return rank 0's value on every rank.
+
+    A network file system may show ranks on other nodes an older list of files, or none.
+    """
+    return json.loads(distributed.broadcast_text(json.dumps(value)))
+
+
+def _place_in(name: str) -> list[int]:
+    # As numbers: as text epoch-10000 stands before epoch-9999.
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def _save_weights(weights: dict[str, Tensor], path: Path) -> str:
+    """Write weights; return their SHA-256, taken before anybody else could alter them."""
     with replacing(path) as temporary:
         save_file(weights, temporary)
+        return sha256(temporary)
 
 
 def _publish(draft: Path, final: Path) -> None:
     # All bytes on disk before the name that makes them count.
     flush_tree(draft)
+    # One of that name is damaged: training went on from an older one.
+    shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
     flush(final.parent)
 

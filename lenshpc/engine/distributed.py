@@ -147,6 +147,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def num_ranks() -> int:
+    """Return the number of ranks; 1 where there is no group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized():
@@ -159,6 +164,11 @@ def broadcast_text(text: str) -> str:
     if dist.is_initialized():
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def agree(answer: bool) -> bool:
+    """Return rank 0's answer on every rank: another may see other files, or older ones."""
+    return broadcast_text(str(answer)) == "True"
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:
@@ -211,6 +221,13 @@ def mean_over_ranks(value: torch.Tensor) -> float:
     # Overwrites `value` with the sum: give it a tensor that is not needed again.
     dist.all_reduce(value)
     return float(value) / dist.get_world_size()
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Return a CPU tensor summed over the ranks, in its place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
 
 
 def gather_rows(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:

@@ -2,16 +2,13 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import safetensors.torch
 from torch import Tensor, nn
 
-from lenshpc.errors import ConfigError, DataError, IncompleteError
-from lenshpc.files import read_json
+from lenshpc.errors import ConfigError, IncompleteError
 from lenshpc.registry import Task, TaskSpec, find_task, load
-from lenshpc.run.completion import is_done, resume_command
+from lenshpc.run.completion import is_done, read_facts, read_output, resume_command
 from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
@@ -28,32 +25,29 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
     if not 0 <= member < len(plan.members):
         raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
     one = plan.members[member]
-    files = paths.member(one.name)
-    if not is_done(files, plan.fingerprint(), verify=True):
+    if not is_done(paths, plan, one):
         raise IncompleteError(
             f"member {member} of run {paths.name} is not done; finish it with: "
             f"{resume_command(paths)}"
         )
     model = load_task(plan, paths, one).build_model(one.network)
     # Strict, and from safetensors, which cannot run code as a pickle can.
-    model.load_state_dict(read_weights(files.weights))
+    model.load_state_dict(read_weights(paths, one))
     return model.eval()
 
 
 def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
     """Return the task of a finished member, with the normalisation of its fold."""
-    done = read_json(run.member(member.name).done)
+    done = read_facts(run, member)
     mean, std = tuple(done["mean"]), tuple(done["std"])
     spec = replace(_spec(plan, run, member), mean=mean, std=std)
     return make_task(plan.recipe_of(member).task, spec)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return a file of weights, or refuse a damaged one."""
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise DataError(f"{path}: not a whole file of weights ({error})") from error
+def read_weights(run: RunPaths, member: Member) -> dict[str, Tensor]:
+    """Return the weights of a member that is done; DataError where they were altered."""
+    # The bytes that are parsed are those that were hashed.
+    return safetensors.torch.load(read_output(run, member, run.member(member.name).weights))
 
 
 def make_task(name: str, spec: TaskSpec) -> Task:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 
 from lenshpc.data.batches import Preparation
 from lenshpc.data.fold import FoldData, open_fold
@@ -27,11 +27,19 @@ from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
-from lenshpc.errors import LensHpcError
-from lenshpc.files import read_json, remove_drafts, sha256, write_json, write_text
+from lenshpc.errors import DataError, LensHpcError
+from lenshpc.files import (
+    read_checked,
+    read_sealed,
+    remove_drafts,
+    sha256,
+    write_json,
+    write_sealed,
+    write_text,
+)
 from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.run.attempts import Attempts, What
-from lenshpc.run.completion import is_done, mark_done
+from lenshpc.run.completion import hash_outputs, is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import (
     Member,
@@ -43,6 +51,9 @@ from lenshpc.run.plan import (
 )
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
+
+MAX_TRAININGS = 3  # whose best weights are found damaged when training has ended
+log = logging.getLogger(__name__)
 
 
 def run_member(run: RunPaths, index: int, signals: Signals) -> None:
@@ -58,7 +69,10 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     distributed.start(process, plan.recipe.resources.world_size)
     try:
         work = MemberWork(run, plan, plan.members[index], process, signals)
-        if not is_done(work.paths, plan.fingerprint(), verify=True):
+        # Rank 0 decides for all, here and in what follows: a rank that saw another state of the
+        # file system would enter collective calls alone, and wait for ever.
+        done = process.is_main and is_done(run, plan, work.member, verify=True)
+        if not distributed.agree(done):
             work.paths.root.mkdir(parents=True, exist_ok=True)
             # `noted` is the outer one: what `taken` turns into Superseded must not be noted as a
             # failure, after which the job would never be requeued.
@@ -123,6 +137,8 @@ class MemberWork:
             # After the claim is taken: until then the drafts may be those of an attempt that still
             # writes.
             remove_drafts(self.paths.root)
+            # It is not done: a mark that stays would call files whole that are written anew.
+            self.paths.done.unlink(missing_ok=True)
         # Read, never cut here: the members of an array would race, and folds belong to the
         # fingerprint.
         splits = load_splits(self.run, self.plan)
@@ -130,7 +146,7 @@ class MemberWork:
         with open_fold(self.plan, self.member, splits, store, device) as data:
             task = build_task(self.run, self.plan, self.member, store, data)
             progress = self._train(task, data)
-            self._predict(task, data)
+            self._predict(task, data, progress)
             preparation = data.source.preparation
         # Last of all, and after a look at the owner: whatever `done.json` lists must be in its
         # final place, since nobody looks again.
@@ -141,44 +157,67 @@ class MemberWork:
     def _train(self, task: Task, data: FoldData) -> MemberProgress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
         checkpoints = Checkpoints(self.paths.checkpoint, self.lease)
-        if not self._is_trained(checkpoints):
-            progress = self._loop(task, data, checkpoints).run(self._start())
-            if self.process.is_main:
-                self.lease.check()
-                # Written after `metrics.jsonl` and before the weights move: from here on training
-                # is not repeated, and the hash is what tells the weights on either side of the
-                # rename.
-                digest = sha256(checkpoints.best(progress))
-                ended = progress.model_copy(update={"weights_sha256": digest})
-                write_json(self.paths.progress, ended.model_dump(mode="json"))
-            distributed.barrier()
+        for _ in range(MAX_TRAININGS):
+            if self._is_trained(checkpoints):
+                break
+            self._train_to_end(task, data, checkpoints)
+        else:
+            raise LensHpcError(
+                f"{self.paths.checkpoint}: the best weights were damaged {MAX_TRAININGS} times "
+                "after they were written; have the file system looked at, then resume the run"
+            )
         # From the file and on every rank, so that a member whose training ended in an earlier
         # attempt goes on from the same facts. The barrier before has rank 0 finish writing it.
         progress = self._read_progress()
         checkpoints.publish_best(progress, self.paths.weights)
         return progress
 
+    def _train_to_end(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> None:
+        """Train from the newest whole checkpoint, and note that training has ended."""
+        if self.process.is_main:
+            self.lease.check()
+            # An earlier training's: killed in this one, the member would be taken for trained.
+            self.paths.progress.unlink(missing_ok=True)
+        progress = self._loop(task, data, checkpoints).run(self._start())
+        if self.process.is_main:
+            self.lease.check()
+            # Written after `metrics.jsonl` and before the weights move: from here on training is
+            # not repeated, and the hash is what tells the weights on either side of the rename. It
+            # is that of the weights as they were written, and not as they are by now.
+            ended = progress.model_copy(update={"weights_sha256": checkpoints.best_sha256})
+            write_sealed(self.paths.progress, ended.model_dump(mode="json"))
+        distributed.barrier()
+
     def _read_progress(self) -> MemberProgress:
-        return MemberProgress.model_validate(read_json(self.paths.progress))
+        return MemberProgress.model_validate(read_sealed(self.paths.progress))
 
     def _is_trained(self, checkpoints: Checkpoints) -> bool:
         """Say whether training has ended and its weights are there, unaltered; rank 0 looks."""
-        # Rank 0 decides for all: a rank that saw another state of the file system would enter the
-        # collective calls of training alone, and wait for ever.
-        trained = False
-        if self.process.is_main and self.paths.progress.is_file():
+        return distributed.agree(self.process.is_main and self._has_weights(checkpoints))
+
+    def _has_weights(self, checkpoints: Checkpoints) -> bool:
+        if not self.paths.progress.is_file():
+            return False
+        try:
             ended = self._read_progress()
-            there = [
-                path for path in (checkpoints.best(ended), self.paths.weights) if path.exists()
-            ]
-            # By content: weights that were altered since are trained again from epoch 0, as the
-            # checkpoints are gone.
-            trained = bool(there) and sha256(there[0]) == ended.weights_sha256
-        return distributed.broadcast_text(str(trained)) == "True"
+        except DataError as error:
+            log.warning("%s; the member is trained again", error)
+            return False
+        if ended.fingerprint != self._start().fingerprint:
+            return False
+        # By content: weights that were altered since come again from a checkpoint, or from epoch 0
+        # where these are gone.
+        found = [path for path in (checkpoints.best(ended), self.paths.weights) if path.exists()]
+        whole = bool(found) and sha256(found[0]) == ended.weights_sha256
+        if not whole:
+            where = found[0] if found else self.paths.weights
+            log.warning("%s is damaged or gone; it is made again", where)
+        return whole
 
     def _start(self) -> MemberProgress:
         return MemberProgress(
-            fingerprint=self.plan.fingerprint(), world_size=self.process.world_size
+            fingerprint=self.plan.member_fingerprint(self.member),
+            world_size=self.process.world_size,
         )
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
@@ -230,12 +269,13 @@ class MemberWork:
         # be on disk.
         self._note("saved", place=progress.place)
 
-    def _predict(self, task: Task, data: FoldData) -> None:
+    def _predict(self, task: Task, data: FoldData, progress: MemberProgress) -> None:
         """Predict with the best weights in a plain model, whatever strategy trained them."""
         model = task.build_model(self.member.network)
         # From the file and not from memory: an attempt that only predicts must give the same rows
         # as one that has just trained.
-        model.load_state_dict(load_file(self.paths.weights))
+        weights = read_checked(self.paths.weights, progress.weights_sha256)
+        model.load_state_dict(safetensors.torch.load(weights))
         model.to(self.process.device).eval()
         # A new agreement: the one of training may still hold an answer that belongs to it.
         stop = Stop(signals=self.signals)
@@ -263,11 +303,9 @@ class MemberWork:
             "device": distributed.device_name(self.process.device),
             "strategy": self.recipe.strategy,
         }
-        # All that others read is hashed; a file left out here could be lost or altered, and the
-        # gate would let the member through.
-        arrays = sorted(path for path in self.paths.arrays.rglob("*") if path.is_file())
-        outputs = (self.paths.predictions, self.paths.weights, self.paths.metrics, *arrays)
-        mark_done(self.paths, self.plan.fingerprint(), outputs, facts)
+        # Of the weights as they were written: by now they may be others.
+        hashes = hash_outputs(self.paths) | {self.paths.weights: progress.weights_sha256}
+        mark_done(self.run, self.plan, self.member, hashes, facts)
 
 
 def build_task(run: RunPaths, plan: Plan, member: Member, store: Store, data: FoldData) -> Task:

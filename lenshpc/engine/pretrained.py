@@ -48,11 +48,9 @@ def load_pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[s
             "submit the recipe again"
         )
     member = next((one for one in plan.members if one.seed == seed), plan.members[0])
-    files = run.member(member.name)
-    # With hashes: weights that were altered would go unnoticed into every later run.
-    if not is_done(files, plan.fingerprint(), verify=True):
+    if not is_done(run, plan, member):
         raise IncompleteError(
             f"member {member.index} of run {run.name}, whose weights are to be the first ones, is "
             f"not done; finish it with: {resume_command(run)}"
         )
-    return read_weights(files.weights)
+    return read_weights(run, member)

@@ -228,10 +228,9 @@ class LocalQueue:
                 # Only once the job has ended: a slot that is let go is taken at once, by this queue
                 # or another run's.
                 self._free(member)
-                paths = self.run.member(self.plan.members[member].name)
                 # By the member's own mark and not by its exit code: a superseded attempt exits with
                 # 0.
-                done = is_done(paths, self.plan.fingerprint())
+                done = is_done(self.run, self.plan, self.plan.members[member])
                 self._note(member, "COMPLETED" if done else "FAILED")
 
     def _start_next(self) -> None:

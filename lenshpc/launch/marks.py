@@ -9,7 +9,7 @@ from typing import Any
 from lenshpc.files import read_json
 from lenshpc.run.completion import read_done
 from lenshpc.run.paths import MemberPaths, RunPaths
-from lenshpc.run.plan import Plan
+from lenshpc.run.plan import Member, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +27,16 @@ class Marks:
 
 def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
     """Return member index → its marks, for the members that have begun."""
-    folder, fingerprint = run.root / "members", plan.fingerprint()
+    folder = run.root / "members"
     begun = _names(folder) if folder.is_dir() else set()
     return {
-        member.index: _marks(run.member(member.name), fingerprint)
-        for member in plan.members
-        if member.name in begun
+        member.index: _marks(run, plan, member) for member in plan.members if member.name in begun
     }
 
 
-def _marks(paths: MemberPaths, fingerprint: str) -> Marks:
-    facts, lack = read_done(paths, fingerprint)
+def _marks(run: RunPaths, plan: Plan, member: Member) -> Marks:
+    paths = run.member(member.name)
+    facts, lack = read_done(run, plan, member)
     if lack is None:
         return Marks(
             is_done=True,

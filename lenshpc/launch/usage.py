@@ -237,10 +237,7 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     allocations = _accounting(sent)
     source = "sacct" if allocations else "heartbeats"
     allocations = allocations or _collect_attempts(run, plan, events)
-    fingerprint = plan.fingerprint()
-    done = {
-        member.index for member in plan.members if is_done(run.member(member.name), fingerprint)
-    }
+    done = {member.index for member in plan.members if is_done(run, plan, member)}
     saved = {job_id: find_saves(some) for job_id, some in events.items()}
     attempts = account(plan, jobs, allocations, saved, done)
     gpus = any(one.num_gpus for one in allocations)

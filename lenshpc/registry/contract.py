@@ -65,6 +65,7 @@ class TaskSettings(Frozen):
     loss_keys: ClassVar[tuple[str, ...]] = ()  # that name a loss of the registry, or of a file
     # A key that names a file → the key that notes the file's SHA-256, if one does.
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
+    judging: ClassVar[tuple[str, ...]] = ()  # keys that `evaluate` alone reads, and no training
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from itertools import product
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
-from lenshpc.errors import ConfigError, DataError
-from lenshpc.files import read_json, replacing, write_json
+from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
+from lenshpc.files import hash_value, parse_json, read_whole, replacing, unseal, write_sealed
 from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
 from lenshpc.run.paths import RunPaths
@@ -29,7 +30,10 @@ if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
 
 SPLIT_COLUMNS = ["row", "id", "label", "group", "split", "fold"]
 NUM_TRAINING_SCORED = 1000
-LAYOUT_VERSION = 2  # of a run directory: what its recipe, splits and predictions call things
+LAYOUT_VERSION = 3  # of a run directory: what its recipe, splits and predictions call things
+# What a recipe says of a run as a whole, and of no training alone; `init_fingerprint` says which
+# weights lie at `init_from`.
+OF_THE_RUN = {"name", "models", "folds", "seeds", "variants", "init_from", "then", "ensemble"}
 
 
 class Member(Frozen):
@@ -76,11 +80,37 @@ class Plan(Frozen):
         # Defaults are left out of the hash: so a default may be added, but changing one changes
         # what old fingerprints mean. That needs a new version of the package.
         recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
-        size = self.recipe.resources
-        recipe["resources"] = {"nodes": size.nodes, "gpus_per_node": size.gpus_per_node}
+        recipe["resources"] = _shares_of(self.recipe)
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
-        # sort_keys: the order of keys in a user's file is no part of a run.
-        return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return hash_value(value)
+
+    def member_fingerprint(self, member: Member) -> str:
+        """Return the SHA-256 over all that decides one member's weights and predictions.
+
+        Equal in two Plans that differ in other members alone, in how members are combined, or in
+        what is judged.
+        """
+        recipe = self.recipe_of(member)
+        asked = recipe.model_dump(
+            mode="json",
+            exclude={**dict.fromkeys(OF_THE_RUN, True), "method": set(recipe.method.judging)},
+            exclude_defaults=True,
+        )
+        if recipe.init_from is None:
+            asked.pop("init_fingerprint", None)
+        value = {
+            "recipe": asked | {"resources": _shares_of(recipe)},
+            "store_hash": self.store_hash,
+            # The manifest with the fold is the rows on which it trains, validates and is scored.
+            "splits_hash": self.splits_hash,
+            "fold": member.fold,
+            "seed": member.seed,
+            "network": member.network,
+            # All of the Plan's: which of them a member uses, only what is installed now could tell.
+            "plugins": dict(self.plugins),
+            "code_version": self.code_version,
+        }
+        return hash_value(value)
 
     @cached_property
     def _recipes(self) -> dict[str, Recipe]:
@@ -141,6 +171,11 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         members=members,
     )
     return plan, splits
+
+
+def _shares_of(recipe: Recipe) -> dict[str, int]:
+    """Return what decides the shares of a batch, and so the sums over them."""
+    return {"nodes": recipe.resources.nodes, "gpus_per_node": recipe.resources.gpus_per_node}
 
 
 def _plugins(variants: Iterable[Recipe]) -> dict[str, str]:
@@ -283,30 +318,41 @@ def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
     # Before the Plan: a folder is a run once it has plan.json, and that promises the manifest.
     with replacing(paths.splits) as temporary:
         splits.to_parquet(temporary, index=False)
-    write_json(paths.plan, plan.model_dump(mode="json"))
+    write_sealed(paths.plan, plan.model_dump(mode="json"))
 
 
 def load_plan(paths: RunPaths) -> Plan:
-    """Return the Plan of a run directory; refuse one of another layout."""
+    """Return the Plan of a run directory; refuse one of another layout, or that was edited."""
     try:
-        value: dict[str, Any] = read_json(paths.plan)
-        maker, layout = value["code_version"], value.get("layout")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{paths.plan} cannot be read ({error}); submit the recipe again"
-        ) from error
-    if layout != LAYOUT_VERSION:
-        raise DataError(
-            f"{paths.root} was made by lenshpc {maker}, whose runs lenshpc {__version__} does not "
-            "read; submit the recipe again"
-        )
-    absent = missing_plugins(value.get("plugins", {}))
+        value = parse_json(paths.plan)
+    except OSError as error:
+        raise read_error(paths.plan, error) from error
+    _check_layout(paths, value)
+    content = unseal(paths.plan, value)
+    absent = missing_plugins(content["plugins"])
     if absent:
         raise ConfigError(
             f"{paths.root} was made with {', '.join(absent)}, which is not installed here; install "
             "it"
         )
-    return validate(Plan, value, str(paths.plan))
+    plan = validate(Plan, content, str(paths.plan))
+    # A folder that was renamed names no fingerprint, or its own; another's is another run's Plan.
+    named = re.search("-([0-9a-f]{8})$", paths.name)
+    if named and named[1] != plan.fingerprint()[:8]:
+        raise DataError(
+            f"{paths.plan} is the Plan of {plan.run_name}, not of this folder; put the file back "
+            "where it belongs, or submit the recipe again"
+        )
+    return plan
+
+
+def _check_layout(paths: RunPaths, value: Any) -> None:
+    maker = value.get("code_version") if isinstance(value, dict) else None
+    if isinstance(maker, str) and value.get("layout") != LAYOUT_VERSION:
+        raise DataError(
+            f"{paths.root} was made by lenshpc {printable(maker)}, whose runs lenshpc "
+            f"{__version__} does not read; submit the recipe again"
+        )
 
 
 def origin_of(recipe: Recipe) -> RunPaths | None:
@@ -318,38 +364,13 @@ def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     """Return the split manifest, checked against the hash in the Plan."""
     import pandas as pd
 
-    splits = pd.read_parquet(paths.splits)
+    content = read_whole(paths.splits)
+    try:
+        splits = pd.read_parquet(io.BytesIO(content))
+    except Exception as error:  # whatever pyarrow raises for wrong bytes
+        raise DataError(f"{paths.splits} is damaged ({one_line(error)[:80]})") from error
     # Rows in another fold would leak from validation into training, and no other check would see
     # it.
     if splits_hash(splits) != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
     return splits
-
-
-def check_unseen(
-    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
-) -> None:
-    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
-
-    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
-    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
-    that hash is of both files, and knows no image that is one of them.
-    """
-    import numpy as np
-
-    (first, seen, first_store), (second, tested, second_store) = before, after
-    # dev holds validation too: the choice of an epoch has seen those rows.
-    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
-    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
-    if first.store_hash == second.store_hash:
-        known = np.isin(testing, trained)
-    else:
-        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
-        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
-    if known.any():
-        name = second_store.rows["id"].iloc[testing[known][0]]
-        raise ConfigError(
-            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
-            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
-            "in its test split"
-        )

@@ -14,7 +14,6 @@ from lenshpc.run.networks import check_names
 from lenshpc.run.paths import RUNS, RunPaths, find_run
 from lenshpc.run.plan import (
     Plan,
-    check_unseen,
     expand,
     load_plan,
     load_splits,
@@ -73,6 +72,35 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
         check_unseen(trained, (plan, splits, store))
     paths = RunPaths((runs / plan.run_name).resolve())
     return PlannedRun(paths=paths, plan=plan, splits=splits, store=store, files=files)
+
+
+def check_unseen(
+    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
+) -> None:
+    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
+
+    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
+    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
+    that hash is of both files, and knows no image that is one of them.
+    """
+    import numpy as np
+
+    (first, seen, first_store), (second, tested, second_store) = before, after
+    # dev holds validation too: the choice of an epoch has seen those rows.
+    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
+    if first.store_hash == second.store_hash:
+        known = np.isin(testing, trained)
+    else:
+        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
+        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
+    if known.any():
+        name = second_store.rows["id"].iloc[testing[known][0]]
+        raise ConfigError(
+            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
+            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
+            "in its test split"
+        )
 
 
 def _with_origin(recipe: Recipe, runs: Path) -> Recipe:

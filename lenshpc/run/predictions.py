@@ -3,8 +3,10 @@
 A member that is refused has marked itself as done, so the refusal says how to have it made again.
 """
 
+import io
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.errors import DataError, one_line
-from lenshpc.run.completion import describe, resume_command
+from lenshpc.files import read_checked
+from lenshpc.run.completion import describe, hashes_of, read_output, resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
 
@@ -49,14 +52,14 @@ def mean_over_members(
 
 
 def has_column(run: RunPaths, member: Member, name: str) -> bool:
-    """Say whether a member's predictions have a column; False where they cannot be read."""
-    from pyarrow import ArrowInvalid
+    """Say whether a done member's predictions have a column."""
     from pyarrow.parquet import read_schema
 
-    try:
-        return name in read_schema(run.member(member.name).predictions).names
-    except (OSError, ArrowInvalid):
-        return False  # reading other columns will say what is wrong
+    return name in read_schema(_open_predictions(run, member)).names
+
+
+def _open_predictions(run: RunPaths, member: Member) -> io.BytesIO:
+    return io.BytesIO(read_output(run, member, run.member(member.name).predictions))
 
 
 def read_predictions(
@@ -75,8 +78,10 @@ def read_predictions(
     expected = scored_rows(plan, splits, member)[KEYS]
     wanted = None if columns is None else [*KEYS, *columns]
     try:
-        frame = pd.read_parquet(run.member(member.name).predictions, columns=wanted)
+        frame = pd.read_parquet(_open_predictions(run, member), columns=wanted)
         frame[KEYS]
+    except DataError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         reason = one_line(error)
         raise refusal_of(run, member, f"has predictions that cannot be read ({reason})") from error
@@ -99,16 +104,26 @@ def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]
     """Return a member's array `name`, such as `embedding`, and the store's row at each place."""
     import zarr
 
-    files = run.member(member.name)
+    arrays = _check_array(run, member, name)
+    # The table says which row lies at which place of the array: they were written together.
+    order = pd.read_parquet(_open_predictions(run, member), columns=["row"])["row"]
     try:
-        # The table says which row lies at which place of the array: they were written together.
-        order = pd.read_parquet(files.predictions, columns=["row"])["row"]
-        array = zarr.open_group(files.arrays, mode="r", zarr_format=3)[name]
+        array = zarr.open_group(arrays, mode="r", zarr_format=3)[name]
     except (OSError, KeyError, ValueError) as error:
         raise refusal_of(run, member, f"has no array {name!r} that can be read") from error
     if not isinstance(array, zarr.Array) or len(order) != array.shape[0]:
         raise refusal_of(run, member, f"has an array {name!r} of another length than its rows")
     return array, pd.Index(order)
+
+
+def _check_array(run: RunPaths, member: Member, name: str) -> Path:
+    """Return where a member's arrays lie, once all files of one of them have their hashes."""
+    arrays = run.member(member.name).arrays
+    for path, digest in hashes_of(run, member).items():
+        # The group's own zarr.json too. A file that is gone is an error, never zarr's fill value.
+        if path.startswith((f"{arrays.name}/{name}/", f"{arrays.name}/zarr.json")):
+            read_checked(arrays.parent / path, digest)
+    return arrays
 
 
 def read_array(

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from lenshpc.errors import IncompleteError
-from lenshpc.files import read_json
-from lenshpc.run.completion import missing_members
+from lenshpc.run.completion import missing_members, read_facts, read_output
 from lenshpc.run.gate import check_complete, format_incomplete
-from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 from lenshpc.run.predictions import read_predictions
 from lenshpc.store import Store
@@ -88,7 +87,7 @@ def gather(
         run=run,
         plan=plan,
         splits=load_splits(run, plan),
-        trainings=tuple(read_training(run.member(one.name), one) for one in present),
+        trainings=tuple(read_training(run, one) for one in present),
         lacks={
             member: f"{lack} ({reasons[member.index]})" if member.index in reasons else lack
             for member, lack in missing.items()
@@ -109,12 +108,12 @@ def _find_missing(
     return missing
 
 
-def read_training(paths: MemberPaths, member: Member) -> Training:
+def read_training(run: RunPaths, member: Member) -> Training:
     """Return how a finished member was trained."""
-    lines = paths.metrics.read_text(encoding="utf-8").splitlines() if paths.metrics.exists() else []
+    lines = read_output(run, member, run.member(member.name).metrics).decode().splitlines()
     history = pd.DataFrame([json.loads(line) for line in lines])
     numbers = history.apply(pd.to_numeric, errors="coerce") if len(history) else history
-    return Training(member=member, done=read_json(paths.done), history=numbers.astype(np.float64))
+    return Training(member=member, done=read_facts(run, member), history=numbers.astype(np.float64))
 
 
 def val_metrics(trainings: Sequence[Training]) -> list[str]:

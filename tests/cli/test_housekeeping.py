@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_main import HEAVY, called
 
-from lenshpc.files import read_json, write_json
+from lenshpc.files import read_json, read_sealed, write_json, write_sealed
 from lenshpc.launch.local import Queue, queue_path
 
 LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
@@ -39,10 +39,10 @@ def test_list_counts_states(failed):
 
 
 def test_run_that_cannot_be_read_stops_no_other_in_the_list(failed, tmp_path):
-    plan = json.loads(failed.paths.plan.read_text())
+    plan = read_sealed(failed.paths.plan)
     other = tmp_path / "runs" / "with-plugin"
     other.mkdir()
-    (other / "plan.json").write_text(json.dumps({**plan, "plugins": {"lens-rings": "1.2"}}))
+    write_sealed(other / "plan.json", {**plan, "plugins": {"lens-rings": "1.2"}})
     code, out, err = called("list")
     fault = f"{other} was made with lens-rings 1.2, which is not installed here; install it"
     assert (code, err) == (0, f"with-plugin: {fault}\n")

@@ -86,7 +86,7 @@ def test_signalled_member_ends_with_the_weights_of_an_undisturbed_one(
 
     assert sha256(one.weights) == sha256(other.weights)
     assert sha256(one.predictions) == sha256(other.predictions)
-    assert is_done(other, plan.fingerprint(), verify=True)
+    assert is_done(disturbed, plan, member, verify=True)
 
 
 @pytest.mark.parametrize(

@@ -71,4 +71,4 @@ def test_replaced_attempt_ends_quietly_and_leaves_the_files_alone(
     assert late.returncode == 0, told
     assert "has taken over from" in told.splitlines()[-1]
     assert {path: path.stat().st_mtime_ns for path in member.root.rglob("*")} == before
-    assert is_done(member, plan.fingerprint(), verify=True)
+    assert is_done(run, plan, plan.members[0], verify=True)

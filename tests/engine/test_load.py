@@ -8,7 +8,7 @@ from synthetic_run import make_run
 from lenshpc.engine.load import load_model
 from lenshpc.files import read_json
 from lenshpc.models.backbones import build
-from lenshpc.run.completion import mark_done
+from lenshpc.run.completion import hash_outputs, mark_done
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,7 @@ def test_network_needs_nothing_that_training_alone_did(tmp_path, seeded, method)
     trained = build("test_resnet", image_shape=(1, 4, 4), num_outputs=2).eval()
     save_file(trained.state_dict(), files.weights)
     facts = {key: read_json(files.done)[key] for key in ("mean", "std")}
-    outputs = (files.predictions, files.weights)
-    mark_done(files, run.plan.fingerprint(), outputs, facts)
+    mark_done(run.paths, run.plan, run.plan.members[0], hash_outputs(files), facts)
     images = torch.rand(3, 1, 4, 4)
     with torch.no_grad():
         torch.testing.assert_close(load_model(run.paths.root, 0)(images), trained(images))

@@ -40,7 +40,7 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
         pd.read_parquet(one.predictions), pd.read_parquet(other.predictions), check_exact=True
     )
     assert _losses(one.metrics) == _losses(other.metrics)
-    assert is_done(other, plan.fingerprint(), verify=True)
+    assert is_done(disturbed, plan, plan.members[1], verify=True)
     assert sorted(path.name for path in other.root.iterdir()) == [
         "arrays.zarr",
         "done.json",

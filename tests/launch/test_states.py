@@ -7,6 +7,7 @@ import pytest
 
 from lenshpc.launch.jobs import JobRecord, record
 from lenshpc.launch.states import run_status
+from lenshpc.run.completion import mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member
 
@@ -135,13 +136,13 @@ def test_status_of_ten_thousand_members_takes_seconds(run, tools, tmp_path):
     big = RunPaths(tmp_path / "big")
     big.slurm.mkdir(parents=True)
     source = run.paths.member(run.plan.members[0].name)
-    done = json.loads(source.done.read_text()) | {"fingerprint": plan.fingerprint()}
+    files = json.loads(source.done.read_text())["files"]
     for member in members:
         paths = big.member(member.name)
         paths.root.mkdir(parents=True)
-        paths.done.write_text(json.dumps(done))
-        for name in done["files"]:
+        for name in files:
             (paths.root / name).touch()
+        mark_done(big, plan, member, {paths.root / name: files[name] for name in files}, {})
     job = JobRecord(
         job_id="8",
         scheduler="slurm",

@@ -1,6 +1,9 @@
-import pytest
+import shutil
 
-from lenshpc.errors import IncompleteError
+import pytest
+from synthetic_run import finish
+
+from lenshpc.errors import DataError, IncompleteError
 from lenshpc.run.completion import is_done, missing_members
 from lenshpc.run.gate import check_complete, compact
 
@@ -18,7 +21,7 @@ def complaint(run, reasons=None):
 def test_complete_run_passes(run):
     check_complete(run.paths, run.plan, {})
     assert missing_members(run.paths, run.plan) == {}
-    assert is_done(files(run, 0), run.plan.fingerprint(), verify=True)
+    assert is_done(run.paths, run.plan, run.plan.members[0], verify=True)
 
 
 def test_missing_member_is_named_with_reason_and_command(run):
@@ -50,7 +53,7 @@ def test_run_outside_the_runs_folder_is_given_by_path(run, tmp_path, monkeypatch
 @pytest.mark.parametrize("name", ["predictions.parquet", "model.safetensors", "metrics.jsonl"])
 def test_deleted_file_counts_as_not_done(run, name):
     (files(run, 1).root / name).unlink()
-    assert not is_done(files(run, 1), run.plan.fingerprint())
+    assert not is_done(run.paths, run.plan, run.plan.members[1])
     assert f"member 1 (resnet18 fold 1 seed 0) of run {run.paths.name} has lost its {name};" in (
         complaint(run)
     )
@@ -59,21 +62,52 @@ def test_deleted_file_counts_as_not_done(run, name):
 def test_altered_file_counts_as_not_done_once_verified(run):
     path = files(run, 1).predictions
     path.write_bytes(path.read_bytes() + b" ")
-    assert is_done(files(run, 1), run.plan.fingerprint())
-    assert not is_done(files(run, 1), run.plan.fingerprint(), verify=True)
+    assert is_done(run.paths, run.plan, run.plan.members[1])
+    assert not is_done(run.paths, run.plan, run.plan.members[1], verify=True)
     assert "has a predictions.parquet that was altered after it finished;" in complaint(run)
 
 
 def test_member_of_another_plan_is_stale(run):
-    run.finish(2, run.predictions(2), fingerprint="deadbeef" * 8)
-    wanted = run.plan.fingerprint()[:8]
-    assert f"was trained for another Plan (deadbeef, not {wanted});" in complaint(run)
+    member = run.plan.members[2]
+    other = run.plan.model_copy(update={"store_hash": "0" * 64})
+    finish(run.paths, other, member, run.predictions(2))
+    found, wanted = (plan.member_fingerprint(member)[:8] for plan in (other, run.plan))
+    assert f"was trained for another Plan ({found}, not {wanted});" in complaint(run)
+
+
+def test_exchanged_and_copied_folders_are_named(run):
+    names = [member.name for member in run.plan.members]
+    folder = run.paths.root / "members"
+    for old, new in ((names[1], "aside"), (names[4], names[1]), ("aside", names[4])):
+        (folder / old).rename(folder / new)
+    shutil.rmtree(folder / names[0])
+    shutil.copytree(folder / names[2], folder / names[0])
+    lacks = {member.index: lack for member, lack in missing_members(run.paths, run.plan).items()}
+    title = "has results of member {} ({} seed 0) in its folder members/{}"
+    assert lacks == {
+        0: title.format(2, "resnet18 fold 2", names[0]),
+        1: title.format(4, "resnet34 fold 1", names[1]),
+        4: title.format(1, "resnet18 fold 1", names[4]),
+    }
+
+
+@pytest.mark.parametrize("name", ["done.json", "predictions.parquet"])
+def test_file_that_may_not_be_read_is_not_called_damaged(run, name):
+    path = files(run, 0).root / name
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(DataError) as caught:
+        missing_members(run.paths, run.plan)
+    assert str(caught.value) == (
+        f"{path} cannot be read: Too many levels of symbolic links; check its permissions and the "
+        "file system, then repeat the command"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"fingerprint": "f", "files": {}}'])
 def test_unreadable_done_counts_as_not_done(run, text):
     files(run, 2).done.write_text(text)
-    assert "has a done.json that cannot be read;" in complaint(run)
+    assert "has a done.json that is damaged or was edited;" in complaint(run)
 
 
 def test_compact_numbers():

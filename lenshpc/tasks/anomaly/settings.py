@@ -33,6 +33,7 @@ class Anomaly(TaskSettings):
     family: ClassVar[str] = "anomaly"
     scored: ClassVar[Scored] = ("train", "oof", "excluded", "test")
     measures_pixels: ClassVar[bool] = True
+    judging: ClassVar[tuple[str, ...]] = ("quantile",)
 
     def normal_label(self, classes: tuple[str, ...]) -> int:
         """Return the label of the class that is learnt."""

@@ -60,6 +60,7 @@ class Supervised(TaskSettings):
     takes_timm: ClassVar[bool] = True
     loss_keys: ClassVar[tuple[str, ...]] = ("loss",)
     encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
+    judging: ClassVar[tuple[str, ...]] = ("test_prior",)
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"weights": "weights_sha256"})
 
     @model_validator(mode="after")

@@ -67,7 +67,9 @@ def test_training_row_of_another_class_is_refused_before_training(planned):
     altered = splits.copy()
     row = altered.index[altered["split"] == "excluded"][0]
     altered.loc[row, ["split", "fold"]] = ["dev", 1]
-    save_plan(run, plan.model_copy(update={"splits_hash": splits_hash(altered)}), altered)
+    other = plan.model_copy(update={"splits_hash": splits_hash(altered)})
+    run = RunPaths(run.root.with_name(other.run_name))
+    save_plan(run, other, altered)
     with pytest.raises(DataError, match="rows of class class1 came to training or validation"):
         run_member(run, 0, Signals())
     assert not run.member(plan.members[0].name).checkpoint.exists()

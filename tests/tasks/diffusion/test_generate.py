@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from lenshpc.cli.main import main
 from lenshpc.engine.load import load_task
-from lenshpc.files import read_json, sha256, write_json
+from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.run.samples import SHARD_ROWS, open_samples
 from lenshpc.tasks.diffusion.generate import FRAMES_A_LEG, NUM_STOPS, open_generator
 from lenshpc.tasks.diffusion.sampling import slerp
@@ -29,14 +29,13 @@ def run(tmp_path_factory):
         tmp_path_factory.mktemp("draws"), folds=1, guidance={"dropout": 0.1}, **small
     )
     files = paths.member(plan.members[0].name)
-    done = read_json(files.done) | {"mean": [0.2], "std": [0.1]}
-    write_json(files.done, done)
+    facts = {"mean": [0.2], "std": [0.1]}
+    mark_done(paths, plan, plan.members[0], hash_outputs(files), facts)
     model = load_task(plan, paths, plan.members[0]).build_model("unet")
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     save_file(model.state_dict(), files.weights)
-    done["files"][files.weights.name] = sha256(files.weights)
-    write_json(files.done, done)
+    mark_done(paths, plan, plan.members[0], hash_outputs(files), facts)
     return paths, plan
 
 

@@ -50,7 +50,7 @@ def make_foundation_run(folder):
             drawn = (values > 0.25).astype("u1") if name == "mask" else values.astype("f2")
             zarr.create_array(arrays, name=name, data=drawn)
         frame = asked[["row", "id", "split"]].assign(**columns)
-        finish(paths, plan, member, frame, plan.fingerprint())
+        finish(paths, plan, member, frame)
     return SyntheticRun(paths, plan, splits)
 
 

@@ -1,0 +1,112 @@
+"""A damaged checkpoint is seen before it is loaded, and the one before is gone on from."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from damage import files_below
+from small_training import START, SmallTraining
+
+from lenshpc.engine.checkpoint import MemberProgress
+from lenshpc.errors import ConfigError, DataError
+
+BEST = "best-0002.safetensors"
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_two_checkpoints_and_the_best_weights_of_either_are_kept(tmp_path: Path) -> None:
+    training = SmallTraining(tmp_path)
+    training.epochs(START, [True, False, True])
+    each = ["average.pt", "hashes.json", "progress.json"]
+    each += ["rank-0000.pt", "schedule.pt", "training.pt"]
+    assert [str(path.relative_to(tmp_path)) for path in files_below(tmp_path / "checkpoint")] == [
+        "checkpoint/best-0000.safetensors",
+        "checkpoint/best-0002.safetensors",
+        *(f"checkpoint/epoch-{epoch:04d}/{name}" for epoch in (2, 3) for name in each),
+    ]
+    training.epochs(MemberProgress(**START.model_dump() | {"history": ({},) * 3}), [True])
+    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == [
+        "best-0002.safetensors",
+        "best-0003.safetensors",
+        "epoch-0003",
+        "epoch-0004",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(f"epoch-0003/{name}" for name in ("training.pt", "rank-0000.pt", "hashes.json")), BEST],
+)
+def test_training_goes_on_from_the_checkpoint_before_and_ends_in_the_same_state(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    first = SmallTraining(tmp_path)
+    first.epochs(START, [True, False, True])
+    expected, weights = first.digest(), tmp_path / "checkpoint" / "best-0002.safetensors"
+    written = weights.read_bytes()
+    path = tmp_path / "checkpoint" / name
+    flip(path)
+
+    second = SmallTraining(tmp_path, seed=1)
+    with caplog.at_level(logging.WARNING, "lenshpc"):
+        progress = second.load()
+    assert caplog.messages == [f"{path} is damaged; training goes on from epoch-0002"]
+    assert (progress.place, progress.best_epoch) == ((2, 0), 0)
+    # over the damaged one, which has the same name
+    second.epoch(progress, is_best=True)
+    assert second.digest() == expected
+    assert weights.read_bytes() == written
+    third = SmallTraining(tmp_path, seed=2)
+    assert third.load().place == (3, 0)
+    assert third.digest() == expected
+
+
+def test_training_begins_anew_where_every_checkpoint_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    SmallTraining(tmp_path).epochs(START, [True, False])
+    second = SmallTraining(tmp_path, seed=1)
+    fresh = second.digest()
+    path = tmp_path / "checkpoint" / "best-0000.safetensors"
+    path.unlink()
+    assert second.load() == START
+    assert second.digest() == fresh
+    assert caplog.messages == [f"{path} is damaged; training goes on from epoch 0"] * 2
+    assert second.epoch(START, is_best=True).place == (1, 0)
+    assert SmallTraining(tmp_path, seed=2).load().place == (1, 0)
+
+
+def test_checkpoints_are_sorted_by_number(tmp_path: Path) -> None:
+    training = SmallTraining(tmp_path)
+    late = MemberProgress(**START.model_dump() | {"history": ({"epoch": 1.0},) * 9998})
+    training.epochs(late, [True, True])
+    folders = sorted(path.name for path in (tmp_path / "checkpoint").glob("epoch-*"))
+    assert folders == ["epoch-10000", "epoch-9999"]
+    assert SmallTraining(tmp_path).load().place == (10_000, 0)
+
+
+def test_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    training = SmallTraining(tmp_path)
+    training.epochs(MemberProgress(fingerprint="e" * 64, world_size=1), [True])
+    with pytest.raises(ConfigError) as caught:
+        training.load()
+    assert str(caught.value) == (
+        f"{tmp_path}/checkpoint/epoch-0001 is of training eeeeeeee on 1 processes, not of ffffffff "
+        "on 1; move it away"
+    )
+
+
+def test_checkpoint_that_may_not_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    training = SmallTraining(tmp_path)
+    training.epochs(START, [True])
+    path = tmp_path / "checkpoint" / "epoch-0001" / "hashes.json"
+    path.unlink()
+    path.symlink_to(path)
+    with pytest.raises(DataError, match=r"hashes\.json cannot be read: Too many levels"):
+        training.load()
