@@ -7,7 +7,8 @@ import pytest
 from spots import write_store
 
 from lenshpc.errors import ConfigError
-from lenshpc.run.plan import check_unseen, expand, scored_rows
+from lenshpc.run.plan import expand, scored_rows
+from lenshpc.run.planning import check_unseen
 from lenshpc.run.recipe import Recipe, load_recipe
 
 VIT = {"patch": 8, "width": 24, "depth": 2, "heads": 2}
