@@ -1,24 +1,38 @@
 """Read YAML strictly: a mistake becomes one line with the key and the nearest known one."""
 
 import difflib
+import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lenshpc.errors import ConfigError, one_line
 
 KINDS = {"jobs": "recipe", "slurm": "site", "data_prep": "dataset"}
+MAX_BYTES = 1 << 18  # of a YAML file
+MAX_DEPTH = 32  # of values in each other, and of parts in a dotted key
+MAX_DIGITS = 30  # of a whole number, with the zeros before it
+MAX_SHOWN = 80  # characters of a wrong value
+
+# Bounded, so that nothing which is computed from a setting leaves 64 bits or a float.
+Count = Annotated[int, Field(ge=1, le=10**9)]
+MAX_SIDE = 1 << 14  # of an image, in pixels
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and scikit-learn take
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class Frozen(BaseModel):
-    """A validated value: immutable, and closed to keys it does not know."""
+    """A validated value: immutable, closed to keys it does not know, its numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def inner_models(cls, field: str, value: Mapping[str, Any]) -> list[type["Frozen"]]:
@@ -33,37 +47,117 @@ class Frozen(BaseModel):
 Model = TypeVar("Model", bound=Frozen)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key that stands twice, of which YAML would take the last.
+_CORE = "tag:yaml.org,2002:"
+# YAML 1.2's own: the tag of a plain word, what it looks like, what it may begin with
+_PLAIN = {
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        [*"-+.0123456789"],
+    ),
+}
 
-    The words yes, no, on and off are text, as in YAML 1.2: `no` is a class of images.
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader for the values of YAML 1.2: null, truth, numbers, text, lists and mappings.
+
+    Yes, no, on, off, 1:30 and 2026-01-01 are text: `no` is a class of images. Refused are keys that
+    stand twice, of which YAML would take the last, or are no text; numbers that are not finite or
+    pass 64 bits; tags; aliases, since ten in each other fill any memory; and values that lie deeper
+    than `MAX_DEPTH` in each other.
     """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base class has it
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _refuse(f"alias *{event.anchor} is not read; write out its value", event)
+        if event.tag is not None:
+            raise _refuse(f"tag {event.tag} is not read; leave it out", event)
+        if self.depth == MAX_DEPTH:
+            raise _refuse(f"values lie more than {MAX_DEPTH} deep in each other", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                where = key_node.start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", where)
-            seen.add(key)
+            if key_node.tag != f"{_CORE}str":
+                raise _refuse("a key is no text; quote it", key_node)
+            if key_node.value in seen:
+                raise _refuse(f"{_shorten(key_node.value)} stands twice", key_node)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 
 
-def _truth_or_word(_: _StrictLoader, node: yaml.ScalarNode) -> bool | str:
-    word = str(node.value)
-    return {"true": True, "false": False}.get(word.lower(), word)
+def _refuse(told: str, where: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, told, where.start_mark)
 
 
-_StrictLoader.add_constructor("tag:yaml.org,2002:bool", _truth_or_word)
+def _construct_truth(_: _StrictLoader, node: yaml.ScalarNode) -> bool:
+    return str(node.value).lower() == "true"
+
+
+def _construct_whole(_: _StrictLoader, node: yaml.ScalarNode) -> int:
+    text = str(node.value)
+    # The length first: Python refuses to read thousands of digits, with an error of its own.
+    fits = len(text) <= MAX_DIGITS
+    value = int(text, {"0o": 8, "0x": 16}.get(text[:2], 10)) if fits else 2**63
+    if abs(value) >= 2**63:
+        raise _refuse(f"{_shorten(text)} is no number of 64 bits", node)
+    return value
+
+
+def _construct_float(_: _StrictLoader, node: yaml.ScalarNode) -> float:
+    text = str(node.value).lower()
+    value = float(text.replace(".inf", "inf").replace(".nan", "nan"))
+    if not math.isfinite(value):
+        raise _refuse(f"{_shorten(text)} is no finite number", node)
+    return value
+
+
+for _name, (_looks, _first) in _PLAIN.items():
+    _StrictLoader.add_implicit_resolver(_CORE + _name, re.compile(rf"^(?:{_looks})\Z"), _first)
+for _name, _construct in {
+    "null": _StrictLoader.construct_yaml_null,
+    "bool": _construct_truth,
+    "int": _construct_whole,
+    "float": _construct_float,
+    "str": _StrictLoader.construct_yaml_str,
+    "seq": _StrictLoader.construct_yaml_seq,
+    "map": _StrictLoader.construct_yaml_map,
+}.items():
+    _StrictLoader.add_constructor(_CORE + _name, _construct)
+
+
+def _shorten(value: Any) -> str:
+    """Return a value as Python writes it, its middle left out where it is long."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = MAX_SHOWN
+    return writer.repr(value)
+
+
+def _parse(text: str) -> Any:
+    # _StrictLoader is a SafeLoader: a tag such as !!python/object is refused. It must stay one,
+    # since recipes and profiles are handed around.
+    return yaml.load(text, _StrictLoader)  # noqa: S506
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file."""
+    """Return the mapping in a YAML file of at most `MAX_BYTES`."""
     try:
-        # _StrictLoader is a SafeLoader: a tag such as !!python/object is refused. It must stay one,
-        # since recipes and profiles are handed around.
-        value = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ConfigError(f"{path} has more than {MAX_BYTES} bytes, too many for settings")
+        value = _parse(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -135,7 +229,7 @@ def _first_complaint(model: type[Frozen], value: Mapping[str, Any], error: Valid
         return unknown("key", where, known)
     if first["type"] == "missing":
         return f"key {where!r} is missing"
-    found = "" if isinstance(first["input"], dict) else f" (found {first['input']!r})"
+    found = "" if isinstance(first["input"], dict) else f" (found {_shorten(first['input'])})"
     message = first["msg"].removeprefix("Value error, ")
     return f"{where + ': ' if where else ''}{message}{found}"
 
@@ -173,13 +267,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not (key and equals):
         raise ConfigError(f"--set {text}: expected key=value, such as train.epochs=3")
     try:
-        return key, yaml.load(value, _StrictLoader)  # noqa: S506
+        return key, _parse(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: {value!r} is not a YAML value") from error
+        reason = getattr(error, "problem", None) or one_line(error)
+        told = f"{_shorten(value)} is not a YAML value: {reason}"
+        raise ConfigError(f"--set {_shorten(key)[1:-1]}: {told}") from error
 
 
 def override(value: Mapping[str, Any], key: str, leaf: Any) -> dict[str, Any]:
     """Return a copy of `value` with the dotted `key` set to `leaf`."""
+    if key.count(".") >= MAX_DEPTH:
+        raise ConfigError(f"cannot set {_shorten(key)}: it has more than {MAX_DEPTH} parts")
     first, _, rest = key.partition(".")
     if not rest:
         return {**value, first: leaf}

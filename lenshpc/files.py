@@ -15,6 +15,7 @@ from typing import Any
 
 from lenshpc.errors import DataError, IncompleteError, one_line, read_error
 
+SEAL = "sha256"  # the key of a sealed file that holds the hash of all its other keys
 # What `flock` says where the file system has none, or its lock daemon does not answer.
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
@@ -25,7 +26,6 @@ def unique_name(path: Path, end: str) -> Path:
     # `remove_drafts` knows a killed writer's draft by.
     maker = f"{socket.gethostname()[:32]}.{os.getpid()}.{secrets.token_hex(4)}"
     return path.with_name(f".{path.name.lstrip('.')}.{maker}.{end}")
-SEAL = "sha256"  # the key of a sealed file that holds the hash of all its other keys
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lenshpc.config import find_shipped, locate, override, parse_assignment, read_yaml
+from lenshpc.config import find_shipped, locate, override, parse_assignment, read_yaml, validate
 from lenshpc.errors import ConfigError
 from lenshpc.launch.sites import Site, load_site
 from lenshpc.prep.dataset import Dataset, load_dataset
@@ -102,7 +102,9 @@ def test_assignment_without_key_or_equals_is_refused(text):
 
 
 def test_assignment_of_bad_yaml_is_refused():
-    assert complaint(parse_assignment, "models=[a") == ("--set models=[a: '[a' is not a YAML value")
+    assert complaint(parse_assignment, "models=[a") == (
+        "--set models: '[a' is not a YAML value: expected ',' or ']', but got '<stream end>'"
+    )
 
 
 def test_override_of_nested_key_leaves_the_others_and_the_original():
@@ -200,3 +202,115 @@ def test_key_that_stands_twice_is_refused_with_its_line(tmp_path):
     path.write_text("folds: 3\ntask: x\nfolds: 4\n")
     with pytest.raises(ConfigError, match=r"'folds' stands twice.*line 3"):
         read_yaml(path)
+
+
+# --- values of YAML ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10),  # 8 in YAML 1.1
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1e-3", 0.001),
+        ("1:30", "1:30"),  # 90 in YAML 1.1
+        ("2026-01-01", "2026-01-01"),
+        ("1_000", "1_000"),
+        ("<<", "<<"),
+        ("~", None),
+        ("", None),
+        ("-9223372036854775807", -9223372036854775807),
+    ],
+)
+def test_plain_values_are_those_of_yaml_1_2(text, value):
+    assert parse_assignment(f"key={text}") == ("key", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (".inf", "'.inf' is no finite number"),
+        ("-.INF", "'-.inf' is no finite number"),
+        (".nan", "'.nan' is no finite number"),
+        ("1e999", "'1e999' is no finite number"),
+        ("9223372036854775808", "'9223372036854775808' is no number of 64 bits"),
+        ("&a [*a]", "alias *a is not read; write out its value"),
+        ("!!python/name:os.system", "tag tag:yaml.org,2002:python/name:os.system is not read;"),
+        ("!!binary aGk=", "tag tag:yaml.org,2002:binary is not read; leave it out"),
+        ("!!timestamp 2026-01-01", "tag tag:yaml.org,2002:timestamp is not read; leave it out"),
+        ("{[a]: b}", "a key is no text; quote it"),
+        ("{1: b}", "a key is no text; quote it"),
+        ("{a: 1, a: 2}", "'a' stands twice"),
+        ("[" * 33 + "]" * 33, "values lie more than 32 deep in each other"),
+        ("a\0", "unacceptable character #x0000"),
+    ],
+)
+def test_value_that_is_refused_is_named_with_the_cause(text, told):
+    line = complaint(parse_assignment, f"key={text}")
+    assert line.startswith("--set key: ")
+    assert f" is not a YAML value: {told}" in line
+
+
+def test_number_of_5000_digits_is_refused_in_a_short_line():
+    told = complaint(parse_assignment, "key=" + "9" * 5000)
+    assert told.endswith(" is no number of 64 bits")
+    assert len(told) < 300
+
+
+def test_aliases_in_each_other_are_refused_before_they_take_memory(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    source = recipe_file(tmp_path, "\n".join(lines))
+    assert "alias *a0 is not read; write out its value" in complaint(load_recipe, source)
+
+
+def test_file_of_more_than_a_quarter_of_a_mebibyte_is_refused(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text("#" * (1 << 18) + "\n")
+    assert complaint(read_yaml, path) == (
+        f"{path} has more than 262144 bytes, too many for settings"
+    )
+
+
+@pytest.mark.parametrize("begin", [b"\xef\xbb\xbf", b""], ids=["mark", "plain"])
+def test_byte_order_mark_and_carriage_returns_change_nothing(begin, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(begin + b"task: multiclass\r\nmodels:\r\n  - resnet18\r\n")
+    assert read_yaml(path) == {"task": "multiclass", "models": ["resnet18"]}
+
+
+def test_file_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("task: é\n".encode("latin-1"))
+    assert complaint(read_yaml, path).startswith(f"{path} is not valid YAML: 'utf-8' codec can't")
+
+
+# --- bounds ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("train.lr", float("inf"), "train.lr: Input should be a finite number (found inf)"),
+        ("train.epochs", 10**18, "train.epochs: Input should be less than or equal to 1000000000"),
+        ("seeds", [2**64], "seeds.0: Input should be less than 4294967296"),
+        ("resources.mem_gb_per_gpu", 0.0004, "should be greater than or equal to 0.0005"),
+        ("folds", 10**6, "folds: Input should be less than or equal to 1000 (found 1000000)"),
+        ("seeds", list(range(50_000)), "250000 members, of models, folds and seeds, are more than"),
+        (".".join("a" * 40), 1, "it has more than 32 parts"),
+        ("name", "a" * 5000, "name: String should have at most 64 characters"),
+    ],
+)
+def test_value_out_of_bounds_is_refused_in_a_short_line(key, value, told):
+    line = complaint(load_recipe, "lens_finding", [(key, value)])
+    assert told in line
+    assert len(line) < 400
+
+
+@pytest.mark.parametrize("value", [float("inf"), 0.0004, 1e7])
+def test_memory_that_no_node_has_is_refused_in_a_site(value):
+    told = complaint(
+        validate, Site, {"name": "a", "scheduler": "slurm", "mem_gb_per_gpu": value}, "site a"
+    )
+    assert told.startswith("site a: mem_gb_per_gpu: Input should be ")

@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, StrictInt, field_validator
+from pydantic import AfterValidator, Field, StrictInt, field_validator
 
-from lenshpc.config import Frozen, locate, read_yaml, validate
+from lenshpc.config import Count, Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.sections import Memory
 
 
 def _single_line(text: str) -> str:
@@ -40,14 +41,12 @@ class Site(Frozen):
     qos: Word | None = None
     constraint: Word | None = None
     reservation: Word | None = None
-    max_nodes: PositiveInt | None = Field(default=None, description="nodes that a member may ask")
-    gpus_per_node: PositiveInt | None = Field(default=None, description="GPUs that a node has")
-    cpus_per_gpu: PositiveInt | None = Field(default=None, description="instead of the recipe's")
-    mem_gb_per_gpu: PositiveFloat | None = Field(
-        default=None, description="instead of the recipe's"
-    )
-    max_parallel: PositiveInt = Field(default=256, description="members that run at the same time")
-    max_array_size: PositiveInt | None = Field(
+    max_nodes: Count | None = Field(default=None, description="nodes that a member may ask")
+    gpus_per_node: Count | None = Field(default=None, description="GPUs that a node has")
+    cpus_per_gpu: Count | None = Field(default=None, description="instead of the recipe's")
+    mem_gb_per_gpu: Memory | None = Field(default=None, description="instead of the recipe's")
+    max_parallel: Count = Field(default=256, description="members that run at the same time")
+    max_array_size: Count | None = Field(
         default=None, description="elements of one array; asked of the cluster if absent"
     )
     setup: tuple[Line, ...] = Field(default=(), description="shell lines before srun")
@@ -59,7 +58,9 @@ class Site(Frozen):
     sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
     )
-    slots: PositiveInt | None = Field(default=None, description="local: members' GPUs at a time")
+    slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        default=None, description="local: members' GPUs at a time"
+    )
 
     @property
     def interpreter(self) -> str | None:

@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from typing import Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
-from lenshpc.config import Frozen
+from lenshpc.config import Count, Frozen
 from lenshpc.errors import ConfigError
 
 
 class Vit(Frozen):
     """An encoder of image patches (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
 
-    patch: PositiveInt = 8
-    width: PositiveInt = 192
-    depth: PositiveInt = 12
-    heads: PositiveInt = 3
+    patch: Count = 8
+    width: Count = 192
+    depth: Count = 12
+    heads: Count = 3
 
     @model_validator(mode="after")
     def _width_divides(self) -> Self:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BeforeValidator, Field
 
-from lenshpc.config import Frozen, unknown
+from lenshpc.config import Frozen, NonNegative, Positive, unknown
 
 Part = Annotated[float, Field(ge=0, lt=1)]
 
@@ -47,7 +47,7 @@ class GaussianNoise(Frozen):
     """Add Gaussian noise whose standard deviation is drawn between 0 and `std`."""
 
     kind: Literal["noise"] = "noise"
-    std: PositiveFloat = Field(default=0.02, description="in the units of the pixels")
+    std: Positive = Field(default=0.02, description="in the units of the pixels")
 
 
 class PsfJitter(Frozen):
@@ -62,9 +62,7 @@ class Contrast(Frozen):
 
     kind: Literal["contrast"] = "contrast"
     factor: Part = Field(default=0.1, description="0.1: by 0.9 to 1.1")
-    brightness: NonNegativeFloat = Field(
-        default=0.0, description="either way, in the pixels' units"
-    )
+    brightness: NonNegative = Field(default=0.0, description="either way, in the pixels' units")
 
 
 AUGMENTATIONS: Mapping[str, type[Frozen]] = MappingProxyType(

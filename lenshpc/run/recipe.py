@@ -6,15 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeInt,
-    PositiveInt,
     SerializeAsAny,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from lenshpc.config import Frozen, locate, override, read_yaml, unknown, validate
+from lenshpc.config import Frozen, Seed, locate, override, read_yaml, unknown, validate
 from lenshpc.registry import (
     TaskSettings,
     component_names,
@@ -30,6 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
 
 
+MAX_MEMBERS = 100_000
 VARIED = ("method.", "train.", "data.")
 # A network's name, or FILE.py:NAME, or what a Plan has of that; then a variant's name.
 MODEL = r"([A-Za-z0-9_.]+(@[0-9a-f]+)?|[^+\n]+\.py:[A-Za-z_]\w*)(\+[A-Za-z0-9_]+)?"
@@ -43,10 +42,12 @@ class Recipe(Frozen):
     method: SerializeAsAny[TaskSettings] = Field(
         default={}, validate_default=True, description="the task's own settings"
     )
-    models: Annotated[tuple[str, ...], Field(min_length=1)]
-    folds: PositiveInt = Field(default=5, description="1: a single hold-out split")
-    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    split_seed: NonNegativeInt = 0
+    models: Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
+    folds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=5, description="1: a single hold-out split"
+    )
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    split_seed: Seed = 0
     variants: Mapping[VariantName, Mapping[str, Any]] = Field(
         default={}, description="dotted keys that a model called NETWORK+VARIANT has otherwise"
     )
@@ -102,6 +103,16 @@ class Recipe(Frozen):
         if len(set(values)) != len(values):
             raise ValueError("an entry stands twice")
         return values
+
+    @model_validator(mode="after")
+    def _members_can_be_listed(self) -> Self:
+        num_members = len(self.models) * self.folds * len(self.seeds)
+        if num_members > MAX_MEMBERS:
+            raise ValueError(
+                f"{num_members} members, of models, folds and seeds, are more than {MAX_MEMBERS}; "
+                "share them out among several recipes"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fits_the_processes(self) -> Self:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from lenshpc.config import Frozen
+from lenshpc.config import Count, Frozen, Positive
 from lenshpc.run.augmentations import Affine, Augmentation, Contrast, GaussianNoise, PsfJitter
 
 
@@ -17,17 +17,17 @@ class Smote(Frozen):
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="each class's size afterwards, as a part of the largest's"
     )
-    neighbours: PositiveInt = 5
+    neighbours: Count = 5
 
 
 class Consistency(Frozen):
     """FixMatch (Sohn et al. 2020, arXiv 2001.07685) on the store's unlabelled rows."""
 
-    weight: PositiveFloat = Field(default=1.0, description="of the loss on unlabelled images")
+    weight: Positive = Field(default=1.0, description="of the loss on unlabelled images")
     threshold: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95, description="probability from which a prediction counts as a label"
     )
-    ratio: PositiveInt = Field(default=4, description="unlabelled images a labelled one")
+    ratio: Count = Field(default=4, description="unlabelled images a labelled one")
     strong: tuple[Augmentation, ...] = Field(
         default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), GaussianNoise()),
         description="on top of data.augment, for the image that has to agree",

@@ -2,19 +2,23 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from lenshpc.config import Frozen
+from lenshpc.config import Count, Frozen, NonNegative, Positive, Side
 from lenshpc.run.augmentations import D4, Augmentation
+
+# Less is 0M to sbatch, which stands for all memory of a node.
+Memory = Annotated[float, Field(ge=0.0005, le=1e6, description="GB")]
+Times = Annotated[int, Field(ge=0, le=10**6)]
 
 
 class Data(Frozen):
     """How images reach the network."""
 
-    crop: PositiveInt | None = Field(
+    crop: Side | None = Field(
         default=None, description="side in pixels of the middle of each image, all that is used"
     )
-    image_size: PositiveInt | None = Field(
+    image_size: Side | None = Field(
         default=None, description="side in pixels after resizing; the store's own when absent"
     )
     stretch: Literal["none", "sqrt", "asinh", "log"] = Field(
@@ -67,21 +71,21 @@ class Data(Frozen):
 class Train(Frozen):
     """How a member is trained."""
 
-    epochs: PositiveInt = 15
-    batch_size: PositiveInt = Field(default=32, description="images a step, over all GPUs together")
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 1e-4
+    epochs: Count = 15
+    batch_size: Count = Field(default=32, description="images a step, over all GPUs together")
+    lr: Positive = 1e-4
+    weight_decay: NonNegative = 1e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="factor of lr from each layer of the encoder to the one below"
     )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_epochs: NonNegativeInt = 0
-    plateau_patience: PositiveInt = 2
-    patience: PositiveInt | None = Field(default=None, description="early stopping, in epochs")
+    warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
+    plateau_patience: Count = 2
+    patience: Count | None = Field(default=None, description="early stopping, in epochs")
     monitor: str | None = Field(
         default=None, description="validation metric that picks the epoch; the task's own if absent"
     )
-    clip_norm: NonNegativeFloat = Field(default=0.0, description="0 does not clip")
+    clip_norm: NonNegative = Field(default=0.0, description="0 does not clip")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="of a moving average of the weights, used in their place; 0: none"
     )
@@ -93,19 +97,19 @@ class Train(Frozen):
 class Requeues(Frozen):
     """How often a member's job is sent again by itself, by what ended it."""
 
-    timeout: NonNegativeInt = 20
-    preemption: NonNegativeInt = 100
-    crash: NonNegativeInt = 2
+    timeout: Times = 20
+    preemption: Times = 100
+    crash: Times = 2
 
 
 class Resources(Frozen):
     """What one member asks of the cluster."""
 
-    nodes: PositiveInt = 1
-    gpus_per_node: PositiveInt = 1
-    cpus_per_gpu: PositiveInt = 4
-    mem_gb_per_gpu: PositiveFloat = 16.0
-    time_min: PositiveInt = 240
+    nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=1000)] = 1
+    cpus_per_gpu: Count = 4
+    mem_gb_per_gpu: Memory = 16.0
+    time_min: Annotated[int, Field(ge=1, le=527_040)] = 240  # a year
     max_requeues: Requeues = Requeues()
 
     @property

@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 
-from lenshpc.config import unknown
+from lenshpc.config import Count, Positive, unknown
 from lenshpc.errors import ConfigError
 from lenshpc.registry import Scored, StoreFacts, TaskSettings
 from lenshpc.run.checks import check_learnt
@@ -22,13 +22,13 @@ class Anomaly(TaskSettings):
     quantile: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.95, description="of the out-of-fold scores of normal images: the threshold"
     )
-    latents: PositiveInt = Field(
+    latents: Count = Field(
         default=32, description="numbers an image is reduced to by conv_ae, conv_vae and wae"
     )
     kl_anneal: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.3, description="part of conv_vae's training until its KL term counts in full"
     )
-    mmd_weight: PositiveFloat = Field(default=0.1, description="of the latents' MMD in wae's loss")
+    mmd_weight: Positive = Field(default=0.1, description="of the latents' MMD in wae's loss")
 
     family: ClassVar[str] = "anomaly"
     scored: ClassVar[Scored] = ("train", "oof", "excluded", "test")

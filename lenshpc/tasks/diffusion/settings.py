@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from lenshpc.config import Frozen
+from lenshpc.config import Count, Frozen, NonNegative, Positive
 from lenshpc.errors import ConfigError
 from lenshpc.registry import StoreFacts, TaskSettings
 from lenshpc.run.extras import require
@@ -22,7 +22,7 @@ class Guidance(Frozen):
     dropout: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="part of the training rows whose class is hidden"
     )
-    scale: NonNegativeFloat = Field(
+    scale: NonNegative = Field(
         default=1.5, description="1: the class's own model; larger: further away from the hidden"
     )
 
@@ -32,27 +32,29 @@ class Diffusion(TaskSettings):
 
     schedule: Literal["linear", "cosine"] = "cosine"
     prediction: Literal["epsilon", "v"] = "v"
-    num_steps: Annotated[int, Field(ge=2)] = Field(default=1000, description="levels of noise")
+    num_steps: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        default=1000, description="levels of noise"
+    )
     zero_terminal_snr: bool = Field(
         default=False, description="the last level is noise alone (Lin et al. 2024)"
     )
-    min_snr_gamma: PositiveFloat | None = Field(
+    min_snr_gamma: Positive | None = Field(
         default=None, description="Min-SNR weights of the levels (Hang et al. 2023); 5 is usual"
     )
     guidance: Guidance | None = Field(default=None, description="none: without classes")
     sampler: Literal["ddim", "ancestral"] = "ddim"
-    sampling_steps: PositiveInt = 50
+    sampling_steps: Count = 50
     pixel_range: tuple[float, float] | None = Field(
         default=(0.0, 1.0), description="of the store's pixels, to which generated ones are clipped"
     )
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+    width: Annotated[int, Field(ge=8, le=65_536, multiple_of=8)] = Field(
         default=64, description="channels of the U-Net at full resolution"
     )
-    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = Field(
+    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = Field(
         default=(1, 2, 2, 4), description="channels of each level over `width`; each halves sides"
     )
-    blocks: PositiveInt = Field(default=2, description="residual blocks a level")
-    num_samples: Annotated[int, Field(ge=8)] = Field(
+    blocks: Count = Field(default=2, description="residual blocks a level")
+    num_samples: Annotated[int, Field(ge=8, le=10**9)] = Field(
         default=2048, description="out-of-fold rows, and test rows, that get a generated image"
     )
     inception: str | None = Field(

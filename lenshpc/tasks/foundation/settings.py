@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from lenshpc.config import unknown
+from lenshpc.config import Count, unknown
 from lenshpc.errors import ConfigError
 from lenshpc.models.vit import Vit, check_patch, check_width
 from lenshpc.registry import StoreFacts, TaskSettings
@@ -22,9 +22,9 @@ class Foundation(TaskSettings):
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.75, description="part of the patches that is hidden"
     )
-    decoder_width: PositiveInt = 192
-    decoder_depth: PositiveInt = 4
-    decoder_heads: PositiveInt = 3
+    decoder_width: Count = 192
+    decoder_depth: Count = 4
+    decoder_heads: Count = 3
     norm_pixels: bool = Field(
         default=False, description="draw each patch less its mean, over its std"
     )

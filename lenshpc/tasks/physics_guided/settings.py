@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
-from lenshpc.config import Frozen
+from lenshpc.config import MAX_SIDE, Frozen, NonNegative, Positive
 from lenshpc.errors import ConfigError
 from lenshpc.registry import StoreFacts
 from lenshpc.run.augmentations import Affine, Crop
@@ -20,33 +20,33 @@ class Physics(Frozen):
     For images that all show a lens. Lengths are in arcsec.
     """
 
-    pixel_scale_arcsec: PositiveFloat = Field(description="of the store's images")
+    pixel_scale_arcsec: Positive = Field(description="of the store's images")
     lens: Literal["sis", "sie"] = "sis"
     shear: bool = Field(default=True, description="with external shear")
-    theta_e_arcsec: tuple[PositiveFloat, PositiveFloat] = Field(
+    theta_e_arcsec: tuple[Positive, Positive] = Field(
         default=(0.5, 2.0), description="the least and the largest Einstein radius"
     )
-    max_centre_arcsec: NonNegativeFloat = Field(
+    max_centre_arcsec: NonNegative = Field(
         default=0.1, description="largest distance of the lens from the middle, on each axis"
     )
     max_shear: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.4, description="of each component"
     )
     min_axis_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.3, description="of sie")
-    ring_arcsec: tuple[NonNegativeFloat, PositiveFloat] = Field(
+    ring_arcsec: tuple[NonNegative, Positive] = Field(
         default=(0.2, 3.0), description="distances from the middle between which pixels count"
     )
-    source_half_width_arcsec: PositiveFloat = Field(
+    source_half_width_arcsec: Positive = Field(
         default=1.25, description="half the side of the square that holds the source"
     )
-    source_side: Annotated[int, Field(ge=4)] = Field(
+    source_side: Annotated[int, Field(ge=4, le=MAX_SIDE)] = Field(
         default=20, description="nodes on a side of it"
     )
-    softening_arcsec: PositiveFloat = Field(default=1e-3, description="core of the lens")
-    smoothness: NonNegativeFloat = Field(
+    softening_arcsec: Positive = Field(default=1e-3, description="core of the lens")
+    smoothness: NonNegative = Field(
         default=0.03, description="weight of the source's mean slope beside the misfit"
     )
-    weight: PositiveFloat = Field(default=1.0, description="of the physics term in the loss")
+    weight: Positive = Field(default=1.0, description="of the physics term in the loss")
     curriculum: tuple[Part, Part] = Field(
         default=(0.1, 0.4),
         description="parts of the training after which the weight begins to rise, and is whole",

@@ -3,8 +3,9 @@
 from types import MappingProxyType
 from typing import Annotated, ClassVar
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
+from lenshpc.config import MAX_SIDE, Count
 from lenshpc.errors import ConfigError
 from lenshpc.models.vit import Vit, check_patch
 from lenshpc.registry import Monitors, Shape, StoreFacts, TaskSettings
@@ -18,11 +19,11 @@ class SuperResolution(TaskSettings):
     """Learn the high-resolution half of pairs from the low-resolution one."""
 
     loss: str = Field(default="l1", description="by name, or FILE.py:NAME")
-    patch: Annotated[int, Field(ge=8)] | None = Field(
+    patch: Annotated[int, Field(ge=8, le=MAX_SIDE)] | None = Field(
         default=None, description="side in low-resolution pixels to train on; whole images if none"
     )
-    width: PositiveInt = Field(default=64, description="channels of the network")
-    blocks: PositiveInt = Field(default=16, description="residual blocks of the network")
+    width: Count = Field(default=64, description="channels of the network")
+    blocks: Count = Field(default=16, description="residual blocks of the network")
     vit: Vit = Field(default=Vit(), description="the size of mae_sr's encoder")
 
     family: ClassVar[str] = "super_resolution"

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from lenshpc.config import NonNegative
 from lenshpc.errors import ConfigError
 from lenshpc.models.vit import Vit, check_patch
 from lenshpc.models.weights import find_weights
@@ -27,12 +28,12 @@ class Supervised(TaskSettings):
     """Two or more classes; of two, the second is the positive one."""
 
     loss: str = Field(default="cross_entropy", description="by name, or FILE.py:NAME")
-    focal_gamma: NonNegativeFloat = 2.0
+    focal_gamma: NonNegative = 2.0
     label_smoothing: Part = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     smote: Smote | None = None
-    mixup_alpha: NonNegativeFloat = Field(default=0.0, description="0: no mixup")
-    cutmix_alpha: NonNegativeFloat = Field(default=0.0, description="0: no CutMix")
+    mixup_alpha: NonNegative = Field(default=0.0, description="0: no mixup")
+    cutmix_alpha: NonNegative = Field(default=0.0, description="0: no CutMix")
     consistency: Consistency | None = None
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
         default="random", description="initial ones: random, imagenet, or a file"
