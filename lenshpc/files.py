@@ -187,8 +187,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in the file at `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Return the JSON value in the file at `path`; ValueError where it holds none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("brackets lie too deep in each other") from error
 
 
 def parse_json(path: Path) -> Any:

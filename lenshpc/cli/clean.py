@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.errors import LensHpcError
+from lenshpc.errors import LensHpcError, one_line
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
     """
     if whole and run is None:
         raise click.UsageError("--all needs a RUN")
-    from lenshpc.launch.runs import find_runs
-    from lenshpc.run.paths import find_run
+    from lenshpc.run.paths import find_run, find_runs
 
     chosen = [find_run(run, folder)] if run else find_runs(folder)
     num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)
@@ -48,10 +47,10 @@ def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
 
     try:
         paths = removable(run, whole=whole)
-    except LensHpcError as error:
+    except (LensHpcError, OSError) as error:
         if not skip:
             raise
-        click.echo(f"left alone: {error}", err=True)
+        click.echo(f"left alone: {one_line(error)}", err=True)
         return 0
     num_bytes = 0
     for path in paths:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.clean import size_text
+from lenshpc.errors import one_line
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def list_runs(folder: Path, as_json: bool) -> None:
     Example:
       lenshpc list --runs /scratch/runs
     """
-    from lenshpc.launch.runs import find_runs, summarise
+    from lenshpc.launch.runs import summarise
+    from lenshpc.run.paths import find_runs
 
     found = [summarise(run) for run in find_runs(folder)]
     if as_json:
@@ -49,4 +51,4 @@ def _print_table(found: list[RunSummary]) -> None:
     Console().print(drawn)
     for each in found:
         if each.fault:
-            click.echo(f"{each.run}: {each.fault}", err=True)
+            click.echo(one_line(f"{each.run}: {each.fault}"), err=True)

@@ -10,6 +10,7 @@ from lenshpc.cli.aggregate import aggregate
 from lenshpc.cli.cancel import cancel
 from lenshpc.cli.clean import clean
 from lenshpc.cli.doctor import doctor
+from lenshpc.cli.endings import describe_ending
 from lenshpc.cli.info import info
 from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
@@ -20,11 +21,10 @@ from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
 from lenshpc.cli.verify import verify
-from lenshpc.errors import LensHpcError, one_line
 
 
 class Commands(click.Group):
-    """Verbs in the order in which they are used; a known error ends in one line."""
+    """Verbs in the order in which they are used; an error ends in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the verbs in the order in which they were added."""
@@ -32,12 +32,15 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb."""
+        """Run a verb; whatever goes wrong ends in one line and an exit code."""
         try:
             return super().invoke(ctx)
-        except LensHpcError as error:
-            click.echo(f"lenshpc: {one_line(error)}", err=True)
-            sys.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own, and `| head` that has seen enough
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
+            line, code = describe_ending(error, ctx.invoked_subcommand)
+            click.echo(f"lenshpc: {line}", err=True)
+            sys.exit(code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,14 +4,26 @@ Noted by the batch script of the job that failed, and by `submit` and `resume` f
 itself ended; one JSON line a node. Without its line a node is used again.
 """
 
-import json
 import re
+from typing import Annotated
 
+from pydantic import Field
+
+from lenshpc.config import Frozen
 from lenshpc.launch.failures import Failure
 from lenshpc.launch.sites import Site
 from lenshpc.run.paths import RunPaths
+from lenshpc.run.records import read_lines
 
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # it comes from a log, and goes to sbatch
+
+
+class Exclusion(Frozen):
+    """One node, the failure that it is blamed for, and whose job that was."""
+
+    node: Annotated[str, Field(pattern=rf"^{NODE.pattern}$")]
+    failure: str = ""
+    job: str = ""
 
 
 def note(run: RunPaths, job: str, failure: Failure | None) -> None:
@@ -20,17 +32,15 @@ def note(run: RunPaths, job: str, failure: Failure | None) -> None:
         return
     # The name comes from a log, which any program may write, and reaches an sbatch line.
     if NODE.fullmatch(failure.node):
-        line = {"node": failure.node, "failure": failure.name, "job": job}
+        line = Exclusion(node=failure.node, failure=failure.name, job=job)
         with run.excluded.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+            # the line before may be half written, by a job that was killed
+            stream.write(f"\n{line.model_dump_json()}\n")
 
 
 def nodes(run: RunPaths) -> tuple[str, ...]:
     """Return the nodes that were noted, by name."""
-    if not run.excluded.is_file():
-        return ()
-    lines = run.excluded.read_text(encoding="utf-8").splitlines()
-    return tuple(sorted({json.loads(line)["node"] for line in lines}))
+    return tuple(sorted({line.node for line in read_lines(Exclusion, run.excluded)}))
 
 
 def before(site: Site, run: RunPaths) -> Site:

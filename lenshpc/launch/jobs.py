@@ -1,14 +1,12 @@
 """The run's own record of the jobs that were submitted for it."""
 
-import contextlib
 import os
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import ValidationError
-
 from lenshpc.config import Frozen
 from lenshpc.run.paths import RunPaths
+from lenshpc.run.records import read_lines
 
 NEVER_SENT = "never sent"
 
@@ -57,15 +55,10 @@ def intents(run: RunPaths) -> list[JobRecord]:
 
 
 def _latest(run: RunPaths) -> list[JobRecord]:
-    if not run.jobs.is_file():
-        return []
-    jobs: dict[str, JobRecord] = {}
-    # The last line of a token counts: an id that comes late overrules `never sent`.
-    for number, line in enumerate(run.jobs.read_text(encoding="utf-8").splitlines()):
-        with contextlib.suppress(ValidationError):  # half written: sbatch was not called yet
-            job = JobRecord.model_validate_json(line)
-            jobs[job.token or str(number)] = job
-    return list(jobs.values())
+    # The last line of a token counts: an id that comes late overrules `never sent`. A line that was
+    # cut off is no loss: sbatch was not called yet.
+    lines = enumerate(read_lines(JobRecord, run.jobs))
+    return list({job.token or str(number): job for number, job in lines}.values())
 
 
 def latest_of_members(run: RunPaths) -> dict[int, tuple[JobRecord, str]]:

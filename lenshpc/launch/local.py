@@ -19,15 +19,16 @@ from typing import IO, Any
 
 from pydantic import Field
 
-from lenshpc.config import Frozen, validate
+from lenshpc.config import Frozen
 from lenshpc.errors import LaunchError
-from lenshpc.files import read_json, write_json
+from lenshpc.files import write_json
 from lenshpc.launch import executor
-from lenshpc.launch.sites import Site, local_gpus, local_slots
+from lenshpc.launch.sites import Site, local_gpus, local_slots, read_site
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan, origin_of
+from lenshpc.run.records import read_record
 
 POLL_S = 0.2
 SAVE_S = 10.0  # for members that are told to end
@@ -57,9 +58,9 @@ def queue_path(run: RunPaths) -> Path:
 
 def read_queue(run: RunPaths) -> Queue:
     """Return the queue's state; an empty one where none was started or its process is gone."""
-    if not queue_path(run).is_file():
+    if not queue_path(run).exists():
         return Queue()
-    queue = validate(Queue, read_json(queue_path(run)), str(queue_path(run)))
+    queue = read_record(Queue, queue_path(run))
     if queue.pid and not _is_queue(queue.pid, run):
         # By its process, since a queue that was killed cannot say so. What it had started may live
         # on: the member's `owner` keeps that from writing beside the next attempt.
@@ -145,7 +146,7 @@ def _cancel_mark(run: RunPaths, member: int) -> Path:
 
 def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
-    plan, site = load_plan(run), validate(Site, read_json(run.site), str(run.site))
+    plan, site = load_plan(run), read_site(run)
     queue = LocalQueue(run, plan, site, calls, dict(read_queue(run).states))
     # Before `drain` writes the process id, at which `start_queue` returns and others may signal.
     signal.signal(signal.SIGTERM, queue.stop)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc import __version__
-from lenshpc.files import read_json, replacing, write_json
+from lenshpc.files import replacing, write_json
 from lenshpc.launch.jobs import now
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.paths import RunPaths
+from lenshpc.run.records import read_provenance
 
 PACKAGE = Path(__file__).parents[1]
 MAX_DIFF_BYTES = 1_000_000
@@ -37,7 +38,7 @@ PACKAGES = [
 
 def append(run: RunPaths, command: Sequence[str], code: Snapshot) -> None:
     """Add a submission to the run's provenance, numbered from 1."""
-    before = read_json(run.provenance) if run.provenance.is_file() else {}
+    before = read_provenance(run)
     latest = facts(command, code.sha256) | {"git": git_state(PACKAGE, run.code)}
     write_json(run.provenance, {**before, f"submission {len(before) + 1}": latest})
 

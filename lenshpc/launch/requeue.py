@@ -20,7 +20,7 @@ from lenshpc.launch import exclusion
 from lenshpc.launch.executor import log_paths
 from lenshpc.launch.failures import classify, read_tails
 from lenshpc.launch.followup import earlier_events, follow_up_lines, requeue_lines
-from lenshpc.launch.sites import Site
+from lenshpc.launch.sites import read_site
 from lenshpc.run.attempts import Attempts, Cause, Event
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.sections import Requeues, Resources
@@ -99,7 +99,7 @@ def nodes_to_avoid(run: RunPaths) -> str:
     """Return all nodes that the job must avoid when it comes back, if one was found since."""
     if not exclusion.nodes(run):
         return ""
-    site = validate(Site, read_json(run.site), str(run.site))
+    site = read_site(run)
     return str(exclusion.before(site, run).sbatch["exclude"])
 
 

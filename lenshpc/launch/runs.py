@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenshpc.errors import ConfigError, LensHpcError
+from lenshpc.errors import ConfigError, LensHpcError, read_error
 from lenshpc.launch.jobs import records
 from lenshpc.launch.states import RunStatus, run_status
 from lenshpc.run.paths import RunPaths
@@ -16,7 +16,7 @@ from lenshpc.run.plan import Plan, load_plan
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One line of `lenshpc list`; `fault` says why nothing else is known of a run."""
+    """One line of `lenshpc list`; `fault` says what of a run cannot be read."""
 
     run: str
     states: dict[str, int]
@@ -26,29 +26,36 @@ class RunSummary:
     fault: str = ""
 
 
-def find_runs(folder: Path) -> list[RunPaths]:
-    """Return the runs in a folder, by name."""
-    return [RunPaths(path.parent.resolve()) for path in sorted(folder.glob("*/plan.json"))]
-
-
 def summarise(run: RunPaths) -> RunSummary:
     """Return what is worth knowing of a run at a glance; one that cannot be read stops no other."""
-    num_bytes = sum(path.lstat().st_size for path in _files(run.root))
     try:
         status = run_status(run, load_plan(run))
         jobs = records(run)
     except LensHpcError as error:
-        fault = str(error)
-        return RunSummary(
-            run=run.name, states={}, report="", submitted="", num_bytes=num_bytes, fault=fault
-        )
+        return _describe_unread(run, error)
+    except OSError as error:
+        return _describe_unread(run, read_error(error.filename or run.root, error))
     return RunSummary(
         run=run.name,
         states=dict(Counter(line.state for line in status.members)),
         report=status.report,
         submitted=jobs[-1].submitted if jobs else "",
-        num_bytes=num_bytes,
+        num_bytes=size_of(run.root),
+        fault=_describe_faults(status),
     )
+
+
+def _describe_unread(run: RunPaths, error: LensHpcError) -> RunSummary:
+    num_bytes, fault = size_of(run.root), str(error)
+    return RunSummary(
+        run=run.name, states={}, report="", submitted="", num_bytes=num_bytes, fault=fault
+    )
+
+
+def _describe_faults(status: RunStatus) -> str:
+    """Return the first fault in the members' files, and how many members have one."""
+    told = [f"{line.name}: {line.fault}" for line in status.members if line.fault]
+    return f"{told[0]}; {len(told)} of {len(status.members)} members" if told else ""
 
 
 def removable(run: RunPaths, *, whole: bool) -> list[Path]:
@@ -83,9 +90,8 @@ def _find_unused(run: RunPaths) -> Iterator[Path]:
 
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a folder."""
-    if path.is_dir() and not path.is_symlink():
-        return sum(each.lstat().st_size for each in _files(path))
-    return path.lstat().st_size
+    files = _files(path) if path.is_dir() and not path.is_symlink() else [path]
+    return sum(map(_size, files))
 
 
 def remove(path: Path) -> None:
@@ -94,6 +100,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:  # gone since: jobs rename and remove files
+        return 0
 
 
 def _files(root: Path) -> Iterator[Path]:

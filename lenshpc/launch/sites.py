@@ -9,7 +9,9 @@ from pydantic import AfterValidator, Field, StrictInt, field_validator
 
 from lenshpc.config import Count, Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.records import read_record
 from lenshpc.run.sections import Memory
 
 
@@ -99,6 +101,11 @@ def load_site(name: str) -> Site:
     """Return a shipped site profile, or the one at a path."""
     path = locate("slurm", name)
     return validate(Site, {"name": path.stem, **read_yaml(path)}, f"site {name}")
+
+
+def read_site(run: RunPaths) -> Site:
+    """Return the site that a run was sent to last."""
+    return read_record(Site, run.site)
 
 
 def check_fits(site: Site, recipe: Recipe) -> None:

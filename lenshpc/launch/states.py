@@ -26,7 +26,7 @@ class MemberStatus:
     `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), UNKNOWN (the scheduler does
     not answer) or SLURM's own word for a job that waits or runs; `reason` says how a failed job
     ended or why another one waits, `failure` what that was and what follows; `estimated_end` is
-    ISO 8601 in UTC, of one that trains.
+    ISO 8601 in UTC, of one that trains; `fault` what is wrong with its own files.
     """
 
     index: int
@@ -41,6 +41,7 @@ class MemberStatus:
     reason: str = ""
     failure: Failure | None = None
     estimated_end: str = ""
+    fault: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +145,10 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         best_metric=marks.best_metric,
         gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
         node=known.nodes if known and known.nodes else marks.node,
-        reason=reason,
+        reason=reason or marks.fault,
         failure=failure,
         estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
+        fault=marks.fault,
     )
 
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from lenshpc.config import validate
 from lenshpc.errors import ConfigError, LaunchError
-from lenshpc.files import read_json, replacing, write_json
+from lenshpc.files import replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.jobs import NEVER_SENT, JobRecord, latest_of_members, now, record
 from lenshpc.launch.local import start_queue
 from lenshpc.launch.origin import check_ended, find_awaited_jobs
 from lenshpc.launch.reconcile import submission_lock
-from lenshpc.launch.sites import Site, check_fits
+from lenshpc.launch.sites import Site, check_fits, read_site
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
@@ -122,7 +121,7 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     """Send the members of a run that are neither done nor under way, where it was sent before."""
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
-    site = validate(Site, read_json(run.site), str(run.site))
+    site = read_site(run)
     plan = load_plan(run)
     check_plugins(plan)
     return _send(run, plan, site, calls)

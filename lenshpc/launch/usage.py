@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from lenshpc.errors import LaunchError
-from lenshpc.files import read_json
 from lenshpc.launch import slurm
 from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
+from lenshpc.launch.marks import read_marks
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
@@ -278,5 +278,4 @@ def _accounting(jobs: Iterable[str]) -> list[Allocation]:
 
 def _is_on_cpu(run: RunPaths, plan: Plan) -> bool:
     """Return whether a completed member says that it had no GPU."""
-    marks = (run.member(member.name).done for member in plan.members)
-    return any(read_json(path).get("device") == "cpu" for path in marks if path.is_file())
+    return any(marks.device == "cpu" for marks in read_marks(run, plan).values())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from lenshpc.files import read_json
 from lenshpc.run.completion import resume_command
+from lenshpc.run.records import read_provenance
 from lenshpc.run.results import RunResults, Training, val_metrics
 
 SCHEMA_VERSION = 2
@@ -44,7 +44,7 @@ def summarise(results: RunResults) -> dict[str, Any]:
         "members": [_member(training, metrics) for training in results.trainings],
         "usage": results.usage,
         "failures": [dict(one) for one in results.failures],
-        "provenance": read_json(run.provenance) if run.provenance.is_file() else {},
+        "provenance": read_provenance(run),
     }
 
 

@@ -4,15 +4,15 @@ Written by the member's first process and by the batch script, one after the oth
 whether the job is requeued, and by whoever accounts for its time.
 """
 
-import contextlib
 import os
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, ValidationError
+from pydantic import NonNegativeInt
 
 from lenshpc.config import Frozen
+from lenshpc.run.records import read_lines
 
 What = Literal["started", "saved", "stopped", "failed", "requeued", "ended"]
 Cause = Literal["timeout", "preemption", "crash", "error"]
@@ -88,10 +88,4 @@ class Attempts:
 
 def read_events(path: Path) -> list[Event]:
     """Return the events in a file, oldest first; none where there is no file."""
-    if not path.is_file():
-        return []
-    events = []
-    for line in filter(None, path.read_bytes().split(b"\n")):
-        with contextlib.suppress(ValidationError):  # half written
-            events.append(Event.model_validate_json(line))
-    return events
+    return read_lines(Event, path)

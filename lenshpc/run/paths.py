@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, read_error
 
 RUNS = Path("runs")
 
@@ -139,15 +139,36 @@ class RunPaths:
         return MemberPaths(self.root / "members" / name)
 
 
+def find_runs(folder: Path) -> list[RunPaths]:
+    """Return the runs in a folder by name, with those that may not be looked into."""
+    try:
+        names = sorted(path.name for path in folder.iterdir() if _may_be_run(path))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise read_error(folder, error) from error
+    return [RunPaths((folder / name).resolve()) for name in names]
+
+
+def _may_be_run(folder: Path) -> bool:
+    try:
+        (folder / "plan.json").lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def find_run(text: str, runs: Path = RUNS) -> RunPaths:
     """Return the run of a path, a name in `runs`, or an unambiguous beginning of one."""
     for candidate in (Path(text), runs / text):
         if (candidate / "plan.json").is_file():
             return RunPaths(candidate.resolve())
-    matches = sorted(path.parent for path in runs.glob("*/plan.json"))
-    close = [path for path in matches if path.name.startswith(text)]
+    matches = find_runs(runs)
+    close = [run for run in matches if run.name.startswith(text)]
     if len(close) == 1:
-        return RunPaths(close[0].resolve())
-    found = ", ".join(path.name for path in close or matches) or "none"
+        return close[0]
+    found = ", ".join(run.name for run in close or matches) or "none"
     what = "several runs begin with" if close else "no run"
     raise ConfigError(f"{what} {text!r}; runs in {runs.resolve()}: {found}")

@@ -25,7 +25,7 @@ def test_nodes_are_noted_once_and_added_to_those_of_the_profile(paths):
     assert exclusion.before(SITE, paths) == SITE
     for node in ("gpu9", "gpu3", "gpu9"):
         exclusion.note(paths, "7_1", failed(node))
-    assert len(paths.excluded.read_text().splitlines()) == 2
+    assert paths.excluded.read_text().count("job") == 2
     assert exclusion.before(SITE, paths).options == {"nice": 5, "exclude": "gpu1,gpu2,gpu3,gpu9"}
     bare = Site(name="big", scheduler="slurm")
     assert exclusion.before(bare, paths).options == {"exclude": "gpu3,gpu9"}

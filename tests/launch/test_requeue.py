@@ -155,7 +155,7 @@ def test_node_at_fault_is_noted_and_avoided_by_the_job_that_comes_back(
         f'scontrol requeue 7_2 || echo "lenshpc: send it again with: lenshpc resume {run.root}"\n'
         "scontrol update JobId=7_2 ExcNodeList=gpu1,gpu7\n"
     )
-    assert run.excluded.read_text() == '{"node": "gpu7", "failure": "GPU FAULT", "job": "7_2"}\n'
+    assert run.excluded.read_text() == '\n{"node":"gpu7","failure":"GPU FAULT","job":"7_2"}\n'
     events = read_events(run.attempts("7_2"))
     assert {(event.failure, event.node, event.tail) for event in events} == {
         ("GPU FAULT", "gpu7", ("CUDA error: uncorrectable ECC error encountered",))
