@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import pairwise
 from pathlib import Path
 
-from lenshpc.errors import ConfigError, LaunchError
+from lenshpc.errors import ConfigError, LaunchError, LensHpcError
 from lenshpc.files import replacing, write_json
 from lenshpc.launch import exclusion, executor, provenance, slurm, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
-from lenshpc.launch.jobs import NEVER_SENT, JobRecord, latest_of_members, now, record
-from lenshpc.launch.local import start_queue
+from lenshpc.launch.jobs import (
+    NEVER_SENT,
+    JobRecord,
+    intents,
+    latest_of_members,
+    now,
+    record,
+    records,
+)
+from lenshpc.launch.local import queue_path, start_queue
 from lenshpc.launch.origin import check_ended, find_awaited_jobs
 from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.sites import Site, check_fits, read_site
@@ -98,12 +109,44 @@ def _is_complete(run: RunPaths) -> bool:
 
 
 def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
-    """Write the run directory and send what is not done; safe to repeat."""
-    run, plan = planned.paths, planned.plan
-    check_fits(site, plan.recipe)
-    # Plan, files, site: all that a job reads is there before anything is sent. Jobs may start
-    # within the second.
-    save_plan(run, plan, planned.splits)
+    """Write the run directory and send what is not done; safe to repeat.
+
+    A new run of which nothing could be sent is taken away again.
+    """
+    run = planned.paths
+    check_fits(site, planned.plan.recipe)
+    new = [folder for folder in (run.root, run.root.parent) if not folder.exists()]
+    try:
+        _write(planned, site)
+        return _send(run, planned.plan, site, calls)
+    except (LensHpcError, OSError, KeyboardInterrupt) as error:
+        if not (run.root in new and _is_unsent(run)):
+            raise
+        shutil.rmtree(run.root, ignore_errors=True)
+        with suppress(OSError):  # somebody's run lies in it by now
+            new[-1].rmdir()
+        if isinstance(error, LaunchError):
+            told = "no run is left, and submit --dry-run shows the scripts"
+            raise LaunchError(f"{error}; {told}") from error
+        raise
+
+
+def _is_unsent(run: RunPaths) -> bool:
+    """Say whether no job of a run was sent or may have been, and no other command is at it."""
+    try:
+        with (run.slurm / "lock").open("ab") as lock:
+            flock(lock, LOCK_EX | LOCK_NB)
+            return not (records(run) or intents(run) or queue_path(run).exists())
+    except FileNotFoundError:  # not come so far
+        return True
+    except (LensHpcError, OSError):
+        return False
+
+
+def _write(planned: PlannedRun, site: Site) -> None:
+    """Write all that a job reads; it may start within the second in which it is sent."""
+    run = planned.paths
+    save_plan(run, planned.plan, planned.splits)
     for name, content in planned.files.items():
         # Under the hash in the name, so a later edit of the user's file changes no run.
         path = path_in_run(run.code, name)
@@ -114,7 +157,6 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     # Also where the folder was there: whoever may write here can have a job unpickle anything.
     run.slurm.chmod(0o700)  # pickles lie here
     write_json(run.site, site.model_dump(mode="json"))
-    return _send(run, plan, site, calls)
 
 
 def resume(run: RunPaths, calls: Calls) -> Submission:
