@@ -49,9 +49,16 @@ def run_aggregate(root: str) -> None:
 
 
 def write_report(
-    run: RunPaths, *, allow_partial: bool = False, say: Callable[[str], None] = lambda _: None
+    run: RunPaths,
+    *,
+    out: RunPaths | None = None,
+    allow_partial: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Write the report of a run with all that is known of its jobs, and return it."""
+    """Write the report of a run with all that is known of its jobs, and return it.
+
+    It goes to the run, or to another folder `out`; then nothing is written in the run.
+    """
     from lenshpc.launch.history import past_failures
     from lenshpc.launch.states import reasons
     from lenshpc.launch.usage import summary
@@ -66,6 +73,7 @@ def write_report(
         plan,
         reasons(run, plan),
         allow_partial=allow_partial,
+        out=out,
         usage=summary(run, plan),
         failures=past_failures(run, plan),
         tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},
@@ -73,7 +81,7 @@ def write_report(
     )
     report = compose(results)
     say("writing the report")
-    write(report, run.report)
+    write(report, (out or run).report)
     return report
 
 

@@ -1,38 +1,75 @@
 """`lenshpc aggregate`: the members' predictions become a report."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lenshpc.cli.completing import runs
 
+if TYPE_CHECKING:
+    from lenshpc.run.paths import RunPaths
+
 
 @click.command(short_help="Merge a run's predictions and write its report.")
 @click.argument("run", shell_complete=runs)
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write FOLDER/report instead, for a run of another user.",
+    metavar="FOLDER",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
-def aggregate(run: str, allow_partial: bool, as_json: bool) -> None:
+def aggregate(run: str, allow_partial: bool, out: Path | None, as_json: bool) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
 
     A member without predictions is an error that names the command which mends it.
 
     \b
-    Example:
+    Examples:
       lenshpc aggregate lens_finding-9f2c51ab
+      lenshpc aggregate /project/runs/lens_finding-9f2c51ab --out theirs
     """
     from lenshpc.report.markdown import render_table
-    from lenshpc.run.paths import find_run
+    from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.worker import write_report
 
     paths = find_run(run)
+    if out is None:
+        _require_place(paths)
+    place = RunPaths(out.resolve()) if out else paths
+    try:
+        place.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"--out {out} cannot be made: {error.strerror}") from error
     with _telling() as say:
-        report = write_report(paths, allow_partial=allow_partial, say=say)
+        report = write_report(
+            paths, out=place if out else None, allow_partial=allow_partial, say=say
+        )
     if as_json:
-        click.echo((paths.report / "report.json").read_text(encoding="utf-8"), nl=False)
+        click.echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)
         return
     click.echo(render_table(report.overview))
-    click.echo(f"report: {paths.report / 'report.html'}")
+    click.echo(f"report: {place.report / 'report.html'}")
+
+
+def _require_place(run: RunPaths) -> None:
+    """Refuse to write a report into the run of another user."""
+    from lenshpc.errors import ConfigError
+    from lenshpc.run.completion import reference
+    from lenshpc.run.ownership import find_owner
+
+    owner = find_owner(run)
+    if owner:
+        raise ConfigError(
+            f"run {run.name} belongs to {owner}; write the report of it into a folder of yours "
+            f"with: lenshpc aggregate {reference(run)} --out FOLDER"
+        )
 
 
 @contextmanager

@@ -77,10 +77,12 @@ def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     from lenshpc.errors import ConfigError, IncompleteError
     from lenshpc.registry import find_task
     from lenshpc.run.completion import describe, find_lack, resume_command
+    from lenshpc.run.ownership import require_own
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
 
     paths = find_run(run)
+    require_own(paths)
     plan = load_plan(paths)
     if find_task(plan.recipe.task).generator is None:
         raise ConfigError(

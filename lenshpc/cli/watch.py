@@ -18,6 +18,7 @@ from lenshpc.launch.local import read_queue, stop_queue
 from lenshpc.launch.states import MemberStatus, RunStatus, run_status
 from lenshpc.run.completion import resume_command
 from lenshpc.run.gate import compact
+from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
@@ -48,7 +49,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
 
     Ctrl-C stops a local run. Jobs of a cluster go on.
     """
-    local = bool(read_queue(run).pid)
+    local = bool(read_queue(run).pid) and find_owner(run) is None
     console = Console(stderr=True)
     try:
         with Live(console=console, refresh_per_second=4) as live:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lenshpc.errors import ConfigError, IncompleteError
 from lenshpc.registry import Task, TaskSpec, find_task, load
 from lenshpc.run.completion import is_done, read_facts, read_output, resume_command
+from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan
 from lenshpc.store import open_store
@@ -37,7 +38,12 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
 
 
 def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
-    """Return the task of a finished member, with the normalisation of its fold."""
+    """Return the task of a finished member, with the normalisation of its fold.
+
+    ConfigError of a run that keeps networks of a file, which are code, and that others may write.
+    """
+    if any(run.code.glob("files/*.py")):
+        require_own(run)
     done = read_facts(run, member)
     mean, std = tuple(done["mean"]), tuple(done["std"])
     spec = replace(_spec(plan, run, member), mean=mean, std=std)

@@ -9,6 +9,7 @@ from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
 from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.states import ENDED, RunStatus, run_status
+from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
@@ -30,6 +31,7 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
     The report's job is cancelled too when no member is left for it to wait for. Raises
     LaunchError if the controller does not answer, or jobs do not end.
     """
+    require_own(run)
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
     # The submission's lock: no job may be sent while what is there is being cancelled.

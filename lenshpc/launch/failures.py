@@ -15,7 +15,7 @@ Action = Literal["requeue", "exclude node", "stop"]
 
 TAIL_BYTES = 16_000
 TAIL_LINES = 10
-STARTED = re.compile(r"submitit .*Starting with JobEnvironment")
+STARTED = re.compile(r"submitit .*Starting with JobEnvironment|^lenshpc: a queue begins$")
 RANK = re.compile(r"^(\[rank\d+\]: ?)+")
 # What a rank says when another one has gone: the cause stands in the other one's log.
 PEER_LOST = (

@@ -4,6 +4,8 @@ import os
 from datetime import UTC, datetime
 from typing import Literal
 
+from pydantic import Field
+
 from lenshpc.config import Frozen
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.records import read_lines
@@ -19,13 +21,14 @@ class JobRecord(Frozen):
     in place of one that could not be requeued `follows` that one; its id is that of the element.
     """
 
-    token: str = ""
-    job_id: str = ""
+    # The record may be another user's, and both reach commands and scripts.
+    token: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    job_id: str = Field(default="", pattern=rf"^([0-9]+(_[0-9]+)?|{NEVER_SENT})?$")
     scheduler: Literal["local", "slurm"]
     site: str
     members: tuple[int, ...]
     submitted: str
-    follows: str = ""
+    follows: str = Field(default="", pattern=r"^([0-9]+(_[0-9]+)?)?$")
 
     def elements(self) -> dict[int, str]:
         """Return member → the scheduler's name of its job: `123_4`, or `123` when it is alone."""
@@ -55,6 +58,8 @@ def intents(run: RunPaths) -> list[JobRecord]:
 
 
 def _latest(run: RunPaths) -> list[JobRecord]:
+    if run.hides_jobs:
+        return []
     # The last line of a token counts: an id that comes late overrules `never sent`. A line that was
     # cut off is no loss: sbatch was not called yet.
     lines = enumerate(read_lines(JobRecord, run.jobs))

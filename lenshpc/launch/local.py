@@ -5,12 +5,11 @@ where there is no GPU; a lock file a slot keeps the queues of several runs apart
 """
 
 import contextlib
-import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,14 +22,18 @@ from lenshpc.config import Frozen
 from lenshpc.errors import LaunchError
 from lenshpc.files import write_json
 from lenshpc.launch import executor
-from lenshpc.launch.sites import Site, local_gpus, local_slots, read_site
+from lenshpc.launch.failures import Failure, classify, read_tails
+from lenshpc.launch.sites import Site, local_gpus, read_site
+from lenshpc.launch.slots import note_holder, take_slots
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.completion import is_done
+from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan, origin_of
 from lenshpc.run.records import read_record
 
 POLL_S = 0.2
+BEGINS = "lenshpc: a queue begins"
 SAVE_S = 10.0  # for members that are told to end
 STOP_S = 15.0  # for the queue to cancel its members and note it
 
@@ -38,14 +41,20 @@ STOP_S = 15.0  # for the queue to cancel its members and note it
 class Queue(Frozen):
     """What the queue does and has done; `pid` is its process, 0 once it has ended.
 
-    `states` has PENDING, RUNNING, COMPLETED, FAILED or CANCELLED a member, `jobs` the process of
-    each that was started.
+    `states` has PENDING, RUNNING, COMPLETED, FAILED, CANCELLED or LOST (the queue ended before it)
+    a member, `jobs` the process of each that was started. `host` is where it is.
     """
 
     pid: int = 0
+    host: str = ""
     states: dict[int, str] = Field(default={})
     jobs: dict[int, str] = Field(default={})
     report: str = ""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Return whether it was started on another machine, where alone its process is seen."""
+        return bool(self.pid) and self.host not in {"", socket.gethostname()}
 
 
 Running = tuple[Any, list[IO[bytes]]]  # submitit's job, and the locks of its slots
@@ -57,17 +66,47 @@ def queue_path(run: RunPaths) -> Path:
 
 
 def read_queue(run: RunPaths) -> Queue:
-    """Return the queue's state; an empty one where none was started or its process is gone."""
-    if not queue_path(run).exists():
+    """Return the queue's state; an empty one where none was started.
+
+    Where its process is gone, or cannot be seen from here, what waited or ran is LOST or UNKNOWN.
+    """
+    if run.hides_jobs or not queue_path(run).exists():
         return Queue()
     queue = read_record(Queue, queue_path(run))
+    if queue.is_elsewhere:
+        return _rename_unended(queue, "UNKNOWN")
     if queue.pid and not _is_queue(queue.pid, run):
         # By its process, since a queue that was killed cannot say so. What it had started may live
         # on: the member's `owner` keeps that from writing beside the next attempt.
-        left = {"PENDING": "CANCELLED", "RUNNING": "CANCELLED"}
-        states = {member: left.get(state, state) for member, state in queue.states.items()}
-        return queue.model_copy(update={"pid": 0, "states": states})
+        return _rename_unended(queue, "LOST").model_copy(update={"pid": 0})
     return queue
+
+
+def _rename_unended(queue: Queue, word: str) -> Queue:
+    states = {
+        member: word if state in {"PENDING", "RUNNING"} else state
+        for member, state in queue.states.items()
+    }
+    report = word if queue.report == "RUNNING" else queue.report
+    return queue.model_copy(update={"states": states, "report": report})
+
+
+def describe_absence(run: RunPaths, queue: Queue) -> str:
+    """Return why nothing is known of a queue that is elsewhere, and what to do."""
+    return (
+        f"its queue, process {queue.pid}, is on {queue.host}; ask there, or if that machine is "
+        f"gone, remove {queue_path(run)}"
+    )
+
+
+def log_path(run: RunPaths) -> Path:
+    """Return the log of a run's queues."""
+    return run.slurm / "queue.log"
+
+
+def read_failure(run: RunPaths) -> Failure:
+    """Return how the latest queue of a run ended that did not come to its end."""
+    return classify("", logs=read_tails([log_path(run)]))
 
 
 def _is_queue(pid: int, run: RunPaths) -> bool:
@@ -87,8 +126,9 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
     waiting = Queue(states=dict.fromkeys(members, "PENDING"))
     # Before the process starts: it reads its members from here.
     write_json(queue_path(run), waiting.model_dump(mode="json"))
-    log_path = run.slurm / "queue.log"
-    with log_path.open("ab") as log:
+    with log_path(run).open("ab") as log:
+        log.write(f"{BEGINS}\n".encode())
+        log.flush()
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],
             env=code.environment(os.environ),
@@ -102,16 +142,24 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
         )
     while read_queue(run).pid != started.pid:
         if started.poll() is not None:
-            raise LaunchError(f"the local queue did not start; see {log_path}")
+            line = read_failure(run).line
+            raise LaunchError(f"the local queue did not start: {line}; see {log_path(run)}")
         time.sleep(POLL_S / 10)
     return started.pid
 
 
 def stop_queue(run: RunPaths) -> None:
-    """Stop the queue of a run and all that it has started: its session's process group."""
-    pid = read_queue(run).pid
+    """Stop the queue of a run and all that it has started: its session's process group.
+
+    ConfigError where others may have written its number, LaunchError where it is elsewhere.
+    """
+    queue = read_queue(run)
+    pid = queue.pid
     if not pid:
         return
+    require_own(run)
+    if queue.is_elsewhere:
+        raise LaunchError(f"nothing was stopped: {describe_absence(run, queue)}")
     with contextlib.suppress(ProcessLookupError):
         # The queue first and alone: it has its members save. The whole group is killed only once it
         # has ended, or does not answer.
@@ -133,7 +181,7 @@ def stop_members(run: RunPaths, members: Sequence[int]) -> None:
     deadline = time.monotonic() + STOP_S
     while any(mark.exists() for mark in marks) and read_queue(run).pid:
         if time.monotonic() > deadline:
-            raise LaunchError(f"the local queue does not answer; see {run.slurm / 'queue.log'}")
+            raise LaunchError(f"the local queue does not answer; see {log_path(run)}")
         time.sleep(POLL_S)
     for mark in marks:
         mark.unlink(missing_ok=True)
@@ -176,6 +224,7 @@ class LocalQueue:
     def drain(self) -> None:
         """Run everything to its end, or until it has to stop."""
         self._write()
+        word = "LOST"
         try:
             while (self._waiting() or self.running) and not self.stopping:
                 # Before members are cancelled or started: it frees slots, and one that has just
@@ -186,10 +235,11 @@ class LocalQueue:
                 time.sleep(POLL_S)
             if not self.stopping:
                 self._aggregate()
+            word = "CANCELLED"
         finally:
             # Also after an error: members must not run on without a queue that holds their slots.
             self._end(self.running)
-            self.states |= dict.fromkeys([*self.running, *self._waiting()], "CANCELLED")
+            self.states |= dict.fromkeys([*self.running, *self._waiting()], word)
             # Last: whoever reads 0 may start another queue.
             self._write(pid=0)
 
@@ -249,6 +299,8 @@ class LocalQueue:
             job = executor.start_local(
                 self.run.slurm, gpus, size, self.calls.member, str(self.run.root), member
             )
+            for lock in slots.values():
+                note_holder(lock, str(job.job_id))
             self.running[member] = (job, list(slots.values()))
             self.jobs[member] = str(job.job_id)
             self._note(member, "RUNNING")
@@ -272,37 +324,9 @@ class LocalQueue:
     def _write(self, pid: int | None = None) -> None:
         queue = Queue(
             pid=os.getpid() if pid is None else pid,
+            host=socket.gethostname(),
             states=self.states,
             jobs=self.jobs,
             report=self.report,
         )
         write_json(queue_path(self.run), queue.model_dump(mode="json"))
-
-
-def take_slots(site: Site, count: int) -> dict[int, IO[bytes]]:
-    """Return `count` locked slots, or none; a lock ends with its process or when it is closed."""
-    taken: dict[int, IO[bytes]] = {}
-    for slot in local_slots(site):
-        lock = _try_lock(slot)
-        if lock is not None:
-            taken[slot] = lock
-        if len(taken) == count:
-            return taken
-    for lock in taken.values():
-        lock.close()
-    return {}
-
-
-def _try_lock(slot: int) -> IO[bytes] | None:
-    folder = Path(tempfile.gettempdir()) / f"lenshpc-slots-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise LaunchError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
-    # flock and no pid file: the kernel frees the slot of a queue that is killed.
-    lock = (folder / str(slot)).open("ab")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import LensHpcError, read_error
 from lenshpc.run.completion import read_done
-from lenshpc.run.paths import MemberPaths, RunPaths
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.records import read_lines, read_record
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from lenshpc.errors import LaunchError
 from lenshpc.launch.jobs import NEVER_SENT, intents, record
 from lenshpc.launch.slurm import find_jobs
+from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 
 
@@ -27,6 +28,9 @@ def reconcile(run: RunPaths) -> str:
     """Settle what a stopped command left open; return why that was not possible, or nothing."""
     if not intents(run):
         return ""
+    owner = find_owner(run)
+    if owner:  # a search for our jobs tells nothing of another user's
+        return f"{owner} has left a submission open; their next command settles it"
     with (run.slurm / "lock").open("ab") as lock:
         try:
             # `status` must not wait behind a submission, and must not settle one that is under way.

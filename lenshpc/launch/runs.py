@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenshpc.errors import ConfigError, LensHpcError, read_error
+from lenshpc.errors import ConfigError, LaunchError, LensHpcError, read_error
 from lenshpc.launch.jobs import records
 from lenshpc.launch.states import RunStatus, run_status
+from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan
 
@@ -61,10 +62,16 @@ def _describe_faults(status: RunStatus) -> str:
 def removable(run: RunPaths, *, whole: bool) -> list[Path]:
     """Return what a run no longer needs: checkpoints, pickles and drafts; or all of it.
 
-    Raises ConfigError while anything of it waits or runs.
+    Raises ConfigError while anything of it waits or runs and of another user's, LaunchError where
+    nobody can tell.
     """
+    owner = find_owner(run)
+    if owner:
+        raise ConfigError(f"run {run.name} belongs to {owner}, who alone may clean it")
     plan = load_plan(run)
     status = run_status(run, plan)
+    if status.silence:
+        raise LaunchError(f"what run {run.name} needs is not known: {status.silence}; try again")
     # Jobs that wait still read their pickles, and a member that runs its checkpoints.
     if not status.has_ended:
         raise ConfigError(f"run {run.name} is under way; first: lenshpc cancel {run.name}")

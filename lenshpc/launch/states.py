@@ -8,10 +8,11 @@ from typing import Any
 from lenshpc.launch import executor
 from lenshpc.launch.failures import Failure, classify, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
-from lenshpc.launch.local import Queue, read_queue
+from lenshpc.launch.local import Queue, describe_absence, read_failure, read_queue
 from lenshpc.launch.marks import Marks, read_marks
 from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.slurm import JobState, Known, query
+from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
@@ -72,7 +73,7 @@ class RunStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """All that is known of a run, each read once."""
+    """All that is known of a run, each read once; `unseen` says why jobs may be unknown here."""
 
     run: RunPaths
     plan: Plan
@@ -82,24 +83,30 @@ class Sources:
     queue: Queue
     marks: Mapping[int, Marks]
     unsettled: frozenset[int]
+    unseen: str
 
 
 def run_status(run: RunPaths, plan: Plan) -> RunStatus:
     """Return the status of a run; one query for all its jobs."""
     # Before the records are read: it may add the ids of jobs.
     unsettled = reconcile(run)
-    jobs = records(run)
+    jobs, queue = records(run), read_queue(run)
     known = query(job.job_id for job in jobs if job.scheduler == "slurm")
-    known = Known(jobs=known.jobs, silence=known.silence or unsettled)
+    absence = describe_absence(run, queue) if queue.is_elsewhere else ""
+    known = Known(jobs=known.jobs, silence=known.silence or unsettled or absence)
+    hidden = plan.members if run.hides_jobs else ()
     sources = Sources(
         run=run,
         plan=plan,
         latest=latest_of_members(run),
         spent_s=_sum_seconds(jobs, known),
         known=known,
-        queue=read_queue(run),
+        queue=queue,
         marks=read_marks(run, plan),
-        unsettled=frozenset(member for job in intents(run) for member in job.members),
+        unsettled=frozenset(
+            [*(one.index for one in hidden), *(at for job in intents(run) for at in job.members)]
+        ),
+        unseen=_describe_owner(run),
     )
     members = tuple(_member_status(sources, member) for member in plan.members)
     report_job, report = _report(sources, jobs)
@@ -110,6 +117,12 @@ def run_status(run: RunPaths, plan: Plan) -> RunStatus:
         report_job=report_job,
         silence=known.silence,
     )
+
+
+def _describe_owner(run: RunPaths) -> str:
+    """Return why the jobs of another user's run may be unknown; nothing of an own one."""
+    owner = find_owner(run)
+    return f"the jobs of {owner} are not all shown to others" if owner else ""
 
 
 def reasons(run: RunPaths, plan: Plan) -> dict[int, str]:
@@ -185,8 +198,12 @@ def _classify(
         return word, "", None
     # Silence is no end: a state that is only unknown must not become FAILED, or the member is sent
     # while it runs.
-    if word == "UNKNOWN" and sources.known.silence:
-        return word, sources.known.silence, None
+    silence = sources.known.silence or sources.unseen
+    if word == "UNKNOWN" and silence:
+        return word, silence, None
+    if word == "LOST":
+        failure = read_failure(sources.run)
+        return "FAILED", f"the local queue ended before it: {failure.line}", failure
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
     if known.is_active:
         return word, known.reason, None
@@ -208,7 +225,7 @@ def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:
         known = sources.known.jobs.get(job_id)
         word = known.state if known else "UNKNOWN"
     elif sources.queue.pid and not word:
-        word = "PENDING"
+        word = "UNKNOWN" if sources.queue.is_elsewhere else "PENDING"
     if word in {"", "COMPLETED", "UNKNOWN"}:
         is_there = (sources.run.report / "report.html").is_file()
         return job_id, "DONE" if is_there else word or "NOT SUBMITTED"

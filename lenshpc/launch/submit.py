@@ -32,6 +32,7 @@ from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
 from lenshpc.run.completion import missing_members, reference
+from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, check_plugins, load_plan, origin_of, save_plan
 from lenshpc.run.planning import PlannedRun
@@ -116,6 +117,8 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     run = planned.paths
     check_fits(site, planned.plan.recipe)
     new = [folder for folder in (run.root, run.root.parent) if not folder.exists()]
+    if run.root not in new:
+        require_own(run)
     try:
         _write(planned, site)
         return _send(run, planned.plan, site, calls)
@@ -161,6 +164,7 @@ def _write(planned: PlannedRun, site: Site) -> None:
 
 def resume(run: RunPaths, calls: Calls) -> Submission:
     """Send the members of a run that are neither done nor under way, where it was sent before."""
+    require_own(run)
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
     site = read_site(run)

@@ -1,5 +1,6 @@
 """Where every file of a run lies: the one owner of the run directory's layout."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,6 +96,12 @@ class RunPaths:
     def slurm(self) -> Path:
         """Folder of submitit: scripts, pickles and logs; private to the user."""
         return self.root / "slurm"
+
+    @property
+    def hides_jobs(self) -> bool:
+        """Return whether another user keeps the folder of submitit to himself."""
+        may_look = os.access(self.slurm, os.R_OK | os.X_OK, effective_ids=True)
+        return self.slurm.exists() and not may_look
 
     @property
     def site(self) -> Path:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,9 @@ class Training:
 class RunResults:
     """What is known of a run of any task; `lacks` has a sentence about each missing member.
 
-    `usage` and `failures` are what its jobs cost and how they failed, as plain values. `tools` are
-    the task's functions that need a trained network, by name; they take a member first. `say` is
-    told what is being done.
+    `out` is where the report goes, if not into the run. `usage` and `failures` are what its jobs
+    cost and how they failed, as plain values. `tools` are the task's functions that need a trained
+    network, by name; they take a member first. `say` is told what is being done.
     """
 
     run: RunPaths
@@ -54,10 +55,16 @@ class RunResults:
     splits: pd.DataFrame
     trainings: tuple[Training, ...]
     lacks: Mapping[Member, str]
+    out: RunPaths | None = None
     usage: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, Any]] = ()
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     say: Say = field(default=silent)
+
+    @property
+    def merged(self) -> Path:
+        """Return where images that are merged for the report lie."""
+        return (self.out or self.run).merged
 
     @property
     def missing(self) -> tuple[Member, ...]:

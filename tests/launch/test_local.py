@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from commands import finished, start
 
-from lenshpc.launch.local import take_slots
 from lenshpc.launch.sites import Site
+from lenshpc.launch.slots import take_slots
 from lenshpc.run.attempts import read_events
 
 SITE = Site(name="here", scheduler="local", slots=3)
 OTHER = """
 import sys
-from lenshpc.launch.local import take_slots
+from lenshpc.launch.slots import take_slots
 from lenshpc.launch.sites import Site
 slots = take_slots(Site(name="here", scheduler="local", slots=3), int(sys.argv[1]))
 print(sorted(slots), flush=True)

@@ -114,7 +114,7 @@ class RunEvaluation:
 def evaluate(results: RunResults) -> RunEvaluation:
     """Return the evaluation of a run that enlarges images, and leave its merged images."""
     images = open_images(results.run, results.plan, results.splits, results.store, results.missing)
-    scores = score_images(images, results.run.merged, say=results.say)
+    scores = score_images(images, results.merged, say=results.say)
     return RunEvaluation(images=images, scores=scores)
 
 

@@ -80,7 +80,7 @@ def _content(results: RunResults, scores: EnlargementScores, store: Store) -> Ma
                 "noise": truth.noise,
                 "knee": truth.knee,
             },
-            "merged": str(results.run.merged),
+            "merged": str(results.merged),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "images"},
             "notes": NOTES,
         }
@@ -144,7 +144,7 @@ def _sections(
 
 def _format_merged(results: RunResults) -> str:
     return (
-        f"The merged images of all evaluated rows are the array sr of {results.run.merged}, in "
+        f"The merged images of all evaluated rows are the array sr of {results.merged}, in "
         "the order of the report's predictions.parquet."
     )
 

@@ -1,0 +1,198 @@
+"""A run that others own, or may write, is read and never executed, cancelled or written."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lenshpc.cli.main import main
+from lenshpc.launch.jobs import JobRecord, record, records
+from lenshpc.launch.local import stop_queue
+from lenshpc.run.ownership import find_risk
+from lenshpc.run.paths import RunPaths
+
+NOBODY, INTENT = 65534, "lenshpc-1"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+
+
+def all_of(root):
+    return [root, *root.rglob("*")]
+
+
+def stamps(root):
+    return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in all_of(root)}
+
+
+@pytest.fixture
+def sent(run):
+    """Return a run as its owner submitted it, readable to all."""
+    run.paths.slurm.mkdir()
+    run.paths.site.write_text('{"name": "x", "scheduler": "slurm", "setup": ["touch /tmp/owned"]}')
+    (run.paths.slurm / "queue.json").write_text(f'{{"pid": {os.getpid()}}}')
+    for path in all_of(run.paths.root):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return run
+
+
+@pytest.fixture
+def foreign(sent):
+    """Return a run of the user nobody."""
+    for path in all_of(sent.paths.root):
+        os.chown(path, NOBODY, NOBODY)
+    return sent
+
+
+def called(*arguments):
+    done = CliRunner().invoke(main, [str(one) for one in arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_own_run_that_others_may_read_is_no_risk(sent):
+    assert find_risk(sent.paths) is None
+
+
+@pytest.mark.parametrize("name", ["", "slurm", "slurm/site.json", "plan.json", "members"])
+def test_what_others_may_write_is_named_with_its_mode(sent, name):
+    path = sent.paths.root / name
+    path.chmod(path.stat().st_mode | 0o020)
+    mode = "0775" if path.is_dir() else "0664"
+    assert find_risk(sent.paths) == f"{path} may be written by others (mode {mode})"
+
+
+def test_loose_modes_below_a_private_folder_are_no_risk(sent):
+    for path in all_of(sent.paths.root):
+        path.chmod(0o777)
+    sent.paths.root.chmod(0o700)
+    assert find_risk(sent.paths) is None
+
+
+def test_link_to_nothing_is_no_risk(sent):
+    (sent.paths.slurm / "12_submitted.pkl").symlink_to("gone.pkl")
+    assert find_risk(sent.paths) is None
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["slurm/site.json", "slurm", "plan.json"])
+def test_one_file_of_another_user_is_named_with_its_owner(sent, name):
+    os.chown(sent.paths.root / name, NOBODY, NOBODY)
+    assert find_risk(sent.paths) == f"{sent.paths.root / name} belongs to nobody"
+
+
+@needs_root
+def test_link_to_what_another_user_owns_is_a_risk(sent, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", NOBODY, NOBODY)
+    (sent.paths.root / "code").symlink_to(tmp_path / "theirs")
+    assert find_risk(sent.paths) == f"{sent.paths.root / 'code'} belongs to nobody"
+
+
+@needs_root
+@pytest.mark.parametrize("verb", ["resume", "cancel", "sample"])
+def test_foreign_run_is_neither_resumed_nor_cancelled_nor_sampled(foreign, verb):
+    before = stamps(foreign.paths.root)
+    assert called(verb, foreign.paths.root) == (
+        2,
+        "",
+        f"lenshpc: {foreign.paths.root} belongs to nobody, and what a run holds is executed; "
+        "submit the recipe anew into runs of your own, or read it with lenshpc status, logs and "
+        "aggregate --out\n",
+    )
+    assert stamps(foreign.paths.root) == before
+
+
+@pytest.mark.parametrize("verb", ["resume", "cancel", "sample"])
+def test_run_that_others_may_write_is_neither_resumed_nor_cancelled_nor_sampled(sent, verb):
+    sent.paths.slurm.chmod(0o777)
+    code, out, err = called(verb, sent.paths.root)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"lenshpc: {sent.paths.slurm} may be written by others (mode 0777), and")
+
+
+@needs_root
+def test_process_that_another_user_calls_a_queue_is_not_signalled(foreign, monkeypatch):
+    queue = f'{{"pid": {os.getpid()}, "states": {{"0": "RUNNING"}}}}'
+    (foreign.paths.slurm / "queue.json").write_text(queue)
+    monkeypatch.setattr("lenshpc.launch.local._is_queue", lambda *_: True)
+    with pytest.raises(ValueError, match="belongs to nobody, and what a run holds is executed"):
+        stop_queue(foreign.paths)
+
+
+@needs_root
+def test_foreign_run_is_listed_shown_and_reported_on_elsewhere(foreign, tmp_path):
+    shutil.rmtree(foreign.paths.root / "report", ignore_errors=True)
+    before = stamps(foreign.paths.root)
+    code, out, _ = called("status", foreign.paths.root)
+    assert (code, out.count("DONE")) == (0, 6)
+    assert called("list", "--runs", foreign.paths.root.parent)[0] == 0
+    assert called("aggregate", foreign.paths.root) == (
+        2,
+        "",
+        f"lenshpc: run {foreign.paths.name} belongs to nobody; write the report of it into a "
+        f"folder of yours with: lenshpc aggregate {foreign.paths.name} --out FOLDER\n",
+    )
+    code, out, err = called("aggregate", foreign.paths.root, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert out.endswith(f"report: {tmp_path / 'mine' / 'report' / 'report.html'}\n")
+    assert (tmp_path / "mine" / "report" / "report.html").is_file()
+    assert stamps(foreign.paths.root) == before
+
+
+@needs_root
+def test_open_submission_of_another_user_is_left_to_them(foreign):
+    members = tuple(range(6))
+    intent = JobRecord(token=INTENT, scheduler="slurm", site="x", members=members, submitted="2026")
+    record(foreign.paths, intent)
+    for member in foreign.plan.members[1:]:
+        foreign.paths.member(member.name).done.unlink()
+    before = stamps(foreign.paths.root)
+    code, out, _ = called("status", foreign.paths.root, "--json")
+    assert (code, out.count('"UNKNOWN"')) == (0, 5)
+    assert "nobody has left a submission open; their next command settles it" in out
+    assert stamps(foreign.paths.root) == before
+
+
+@pytest.fixture
+def as_nobody():
+    """Return a function that makes this process the user nobody until the test ends."""
+    yield lambda: os.seteuid(NOBODY)
+    os.seteuid(0)
+
+
+@needs_root
+def test_run_whose_jobs_are_private_is_shown_as_far_as_it_may_be_read(sent, as_nobody):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / sent.paths.name
+        shutil.copytree(sent.paths.root, root)
+        (root / "slurm").chmod(0o700)
+        done = root / "members" / sent.plan.members[3].name / "done.json"
+        done.unlink()
+        as_nobody()
+        theirs = replace(sent, paths=RunPaths(root))
+        code, out, _ = called("status", theirs.paths.root, "--json")
+        assert records(theirs.paths) == []
+        os.seteuid(0)
+    assert (code, out.count('"DONE"'), out.count('"UNKNOWN"')) == (0, 5, 1)
+    assert "the jobs of root are not all shown to others" in out
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("job_id", "12\\n#SBATCH --wrap=x"),
+        ("job_id", "$(id)"),
+        ("token", "../x"),
+        ("follows", "1;id"),
+    ],
+)
+def test_record_whose_words_could_reach_a_shell_is_none(run, key, value):
+    run.paths.slurm.mkdir()
+    facts = {"job_id": "5", "token": "t", "follows": ""} | {key: value}
+    words = ", ".join(f'"{name}": "{text}"' for name, text in facts.items())
+    lines = f'{{{words}, "scheduler": "slurm", "site": "x", "members": [0], "submitted": "2026"}}'
+    run.paths.jobs.write_text(lines)
+    assert records(run.paths) == []
