@@ -83,4 +83,4 @@ def _cancel_slurm(status: RunStatus, chosen: tuple[int, ...], reports: set[str])
 
 
 def _is_alive(job: str) -> bool:
-    return bool(slurm.ask(["squeue", "-h", "-j", job]))
+    return bool(slurm.parse_squeue(slurm.ask(["squeue", "-h", "-o", "%i|%T||", "-j", job])))

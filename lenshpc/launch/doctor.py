@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lenshpc.launch.facts import UNUSABLE, Facts, Record, num_gpus, usable
+from lenshpc.launch.facts import UNUSABLE, Facts, Record, num_gpus, parse_minutes, usable
+from lenshpc.launch.slurm import DEFAULT_MAX_ARRAY_SIZE, read_number
 
 Level = Literal["note", "warning", "error"]
 
@@ -69,7 +70,7 @@ def examine_warning(facts: Facts) -> Iterator[ClusterFinding]:
 
 def examine_arrays(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge how many members go into one array."""
-    size = int(facts.config.get("MaxArraySize", "1001"))
+    size = _largest_array(facts)
     if size <= 1001:
         yield ClusterFinding(
             level="note",
@@ -122,12 +123,13 @@ def examine_version(facts: Facts) -> Iterator[ClusterFinding]:
 def examine_time(facts: Facts) -> Iterator[ClusterFinding]:
     """Judge the partition's longest job."""
     limit = facts.partition.get("MaxTime", "UNLIMITED")
-    if limit != "UNLIMITED" and _minutes(limit) < LONG_MIN:
+    minutes = parse_minutes(limit)
+    if minutes is not None and minutes < LONG_MIN:
         yield ClusterFinding(
             level="warning",
             what=f"MaxTime={limit} in partition {facts.partition.get('PartitionName')}",
             meaning=f"sbatch refuses the recipes' {LONG_MIN} minutes",
-            advice=f"use --set resources.time_min={_minutes(limit)}",
+            advice=f"use --set resources.time_min={minutes}",
         )
 
 
@@ -136,11 +138,12 @@ def examine_nodes(facts: Facts) -> Iterator[ClusterFinding]:
     partition = facts.partition.get("PartitionName", "")
     for node in facts.nodes:
         mine = partition in node.get("Partitions", "").split(",")
-        if mine and UNUSABLE.search(node["State"]):
+        state = node.get("State", "UNKNOWN")
+        if mine and UNUSABLE.search(state):
             reason = node.get("Reason", "no reason given")
             yield ClusterFinding(
                 level="note",
-                what=f"{node['NodeName']} is {node['State']}: {reason}",
+                what=f"{node['NodeName']} is {state}: {reason}",
                 meaning="it takes no jobs",
                 advice="nothing; SLURM itself leaves it out",
             )
@@ -324,7 +327,7 @@ def profile(
     """Return the keys of a site profile; `given` are those that the user has chosen."""
     name = facts.partition["PartitionName"]
     seen = {"scheduler": "slurm", "partition": name, **_sizes(usable(facts.nodes, name))}
-    seen["max_array_size"] = int(facts.config.get("MaxArraySize", "1001"))
+    seen["max_array_size"] = _largest_array(facts)
     options: dict[str, Any] = dict(given.get("sbatch", {}))
     lost = {name for finding in found for name in finding.nodes}
     if lost < set(facts.reports):  # where all fail alike, the nodes are not to blame
@@ -340,20 +343,19 @@ def _sizes(nodes: tuple[Record, ...]) -> dict[str, Any]:
     gpus = min(map(num_gpus, nodes))
     if not gpus:
         return {"max_nodes": len(nodes)}
-    mem_gb = min(int(node["RealMemory"]) for node in nodes) / 1024
-    return {
+    mem_gb = min(read_number(node.get("RealMemory", "")) for node in nodes) / 1024
+    cpus = min(read_number(node.get("CPUTot", "")) for node in nodes)
+    sizes = {
         "max_nodes": len(nodes),
         "gpus_per_node": gpus,
-        "cpus_per_gpu": max(1, min(int(node["CPUTot"]) for node in nodes) // gpus),
+        "cpus_per_gpu": max(1, cpus // gpus),
         "mem_gb_per_gpu": round(0.95 * mem_gb / gpus, 1),  # the rest is the system's
     }
+    return {key: size for key, size in sizes.items() if size}
 
 
-def _minutes(limit: str) -> int:
-    """Return the minutes in `2-00:00:00` or `04:30:00`."""
-    days, _, clock = limit.rpartition("-")
-    hours, minutes, _ = clock.split(":")
-    return int(days or 0) * 1440 + int(hours) * 60 + int(minutes)
+def _largest_array(facts: Facts) -> int:
+    return read_number(facts.config.get("MaxArraySize", "")) or DEFAULT_MAX_ARRAY_SIZE
 
 
 def _format_values(values: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from lenshpc.launch.facts import (
     usable,
 )
 from lenshpc.launch.sites import Site
+from lenshpc.launch.slurm import read_number
 
 PATIENCE_S = 180.0
 POLL_S = 0.5
@@ -92,7 +93,7 @@ def probe_nodes(facts: Facts, site: Site, folder: Path, progress: Progress) -> F
     token = secrets.token_hex(8)
     write_text(folder / "token", token)
     with_gpu = bool(nodes) and all(map(num_gpus, nodes))
-    cpus = min([2, *(int(node["CPUTot"]) for node in nodes)])
+    cpus = max(1, min([2, *(read_number(node.get("CPUTot", "")) for node in nodes)]))
     module = f"-m lenshpc.launch.probe {shlex.quote(str(folder))}"
     lines = [
         _srun(site, f"{module} bare", ""),
@@ -236,8 +237,8 @@ def _wait(steps: Sequence[Step], progress: Progress) -> dict[str, float]:
 
 
 def _states(job_ids: set[str]) -> dict[str, str]:
-    lines = slurm.ask(["squeue", "-h", "-o", "%i|%T", "-j", ",".join(sorted(job_ids))])
-    return dict(line.split("|", 1) for line in lines.splitlines())
+    text = slurm.ask(["squeue", "-h", "-o", "%i|%T||", "-j", ",".join(sorted(job_ids))])
+    return {job_id: one.state for job_id, one in slurm.parse_squeue(text).items()}
 
 
 def _cancel(job_ids: set[str]) -> None:

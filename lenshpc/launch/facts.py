@@ -1,12 +1,15 @@
 """What is known of a cluster: SLURM's description of itself, and its nodes' word."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 Record = Mapping[str, str]
 
+NAMED = re.compile(r"\s*(NodeName|PartitionName)=\S")
+KEY = re.compile(r"(?:^|(?<=\s))([A-Z][\w/]*)=")
+GPUS = re.compile(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?:([0-9]{1,4})(?=[,(]|$)")
 UNUSABLE = re.compile(r"DOWN|DRAIN|FAIL|MAINT|NOT_RESPONDING|POWER|INVAL|UNKNOWN|\*")
 
 
@@ -49,18 +52,26 @@ def parse_config(text: str) -> dict[str, str]:
 
 
 def parse_records(text: str) -> tuple[dict[str, str], ...]:
-    """Return the lines of `scontrol -o show node` or `partition` as keys and values."""
-    pattern = re.compile(r"(?:^|\s)([A-Z]\w*)=(.*?)(?=\s+[A-Z][\w/]*=|\s*$)")
-    return tuple(dict(pattern.findall(line)) for line in text.splitlines() if "=" in line)
+    """Return the lines of `scontrol -o show node` or `partition` as keys and values.
+
+    A line that does not begin with the name of one is passed over.
+    """
+    lines = (line for line in text.split("\n") if NAMED.match(line))
+    return tuple(dict(_read_pairs(line)) for line in lines)
+
+
+def _read_pairs(line: str) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a line, each with all up to the next one: a reason has blanks in it."""
+    keys = list(KEY.finditer(line))
+    ends = [*(key.start() for key in keys[1:]), len(line)]
+    for key, end in zip(keys, ends, strict=True):
+        yield key[1], line[key.end() : end].strip()
 
 
 def usable(nodes: Iterable[Record], partition: str) -> tuple[Record, ...]:
     """Return the nodes of a partition that can take jobs."""
-    return tuple(
-        node
-        for node in nodes
-        if partition in node.get("Partitions", "").split(",") and not UNUSABLE.search(node["State"])
-    )
+    mine = (node for node in nodes if partition in node.get("Partitions", "").split(","))
+    return tuple(node for node in mine if not UNUSABLE.search(node.get("State", "UNKNOWN")))
 
 
 def fits(node: Record, constraint: str | None) -> bool:
@@ -74,5 +85,13 @@ def fits(node: Record, constraint: str | None) -> bool:
 
 def num_gpus(node: Record) -> int:
     """Return the number of GPUs in `gpu:4`, `gpu:a100:4(S:0-1)` or `gpu:a:2,gpu:b:2`."""
-    counts = re.findall(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?:(\d+)", node.get("Gres", ""))
+    counts = re.findall(GPUS, node.get("Gres", ""))
     return sum(map(int, counts))
+
+
+def parse_minutes(limit: str) -> int | None:
+    """Return the minutes in `2-00:00:00` or `04:30:00`; None of `UNLIMITED` and the like."""
+    found = re.fullmatch("(?:([0-9]{1,6})-)?([0-9]{1,6}):([0-9]{2}):([0-9]{2})", limit)
+    if found is None:
+        return None
+    return int(found[1] or 0) * 1440 + int(found[2]) * 60 + int(found[3])

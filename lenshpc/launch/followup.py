@@ -27,8 +27,11 @@ for name in $(env | sed -n 's/^\\(SLURM_[A-Z0-9_]*\\)=.*/\\1/p'); do
   [ $name = SLURM_CONF ] || unset $name
 done
 """
+# the id is the last line of its form, as in `parse_job_id`: a site's own words come before it
 SEND = """\
-id=$(sbatch --parsable {options} {slurm}/{token}.sh {pickle}) || {{
+id=$(sbatch --parsable {options} {slurm}/{token}.sh {pickle} |
+  sed -n '/^[0-9][0-9]*\\(;.*\\)\\{{0,1\\}}$/h;${{x;p;}}')
+[ -n "$id" ] || {{
   echo "lenshpc: send it again with: {resume}"
   exit
 }}

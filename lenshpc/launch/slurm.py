@@ -11,26 +11,31 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lenshpc.errors import LaunchError
+from lenshpc.errors import LaunchError, one_line
 
-ACTIVE = frozenset(
+# What has ended is a list, and not what waits or runs: a word that a later SLURM brings must not
+# have a member sent while it runs.
+ENDED = frozenset(
     [
-        "PENDING",
-        "RUNNING",
-        "CONFIGURING",
-        "COMPLETING",
-        "SUSPENDED",
-        "STOPPED",
-        "RESIZING",
-        "SIGNALING",
-        "STAGE_OUT",
-        "REQUEUED",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "SPECIAL_EXIT",
-        "RESV_DEL_HOLD",
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "LAUNCH_FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "RECONFIG_FAIL",
+        "REVOKED",
+        "TIMEOUT",
+        "UNKNOWN",  # ours, for a job that nobody knows
     ]
 )
+JOB = r"([0-9]{1,10})"
+IDENTITY = re.compile(rf"{JOB}(?:_(?:([0-9]{{1,7}})|\[([0-9,:-]+)(?:%[0-9]+)?\]))?")
+SPAN = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([1-9][0-9]{0,6}))?)?")
+STATE = re.compile(r"([A-Z][A-Z_]*)(\+?)(?: by [0-9]+)?")
 # --duplicates: a line for each attempt of a requeued job
 SACCT = ("sacct", "-X", "-n", "-P", "-D", "--format=JobID,State,ExitCode,NodeList,ElapsedRaw")
 SQUEUE = ("squeue", "-h", "--states=all", "-o", "%i|%T|%N|%r")
@@ -44,6 +49,8 @@ QUERY_TIMEOUT_S = 60
 QUERY_RETRIES_S = (0.5, 2.0)  # squeue itself tries for some seconds before it gives up
 ORDER_RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 DEFAULT_MAX_ARRAY_SIZE = 1001
+LARGEST_ARRAY = 100_000  # that is sent, or believed
+EXIT_CODE = re.compile("[0-9]{1,5}:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +66,8 @@ class JobState:
 
     @property
     def is_active(self) -> bool:
-        """Return whether the job waits or runs."""
-        return self.state in ACTIVE
+        """Return whether the job waits or runs, also by a word that is not known here."""
+        return self.state not in ENDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,34 +82,41 @@ def parse_sacct(text: str) -> dict[str, JobState]:
     """Return job id → state of the lines `id|state|exit code|nodes|elapsed seconds`.
 
     `CANCELLED by 1000` is CANCELLED. A requeued job has a line an attempt: the last one counts,
-    and the seconds add up.
+    and the seconds add up. A line that is no such record, as a banner's, is passed over.
     """
     states: dict[str, JobState] = {}
-    for line in text.splitlines():
-        identity, word, exit_code, nodes, elapsed = line.split("|")[:5]
-        for job_id in _elements(identity):
+    for job_ids, (word, exit_code, nodes, elapsed) in _read_records(text, 4):
+        for job_id in job_ids:
             # Lines of a job come oldest first, an attempt each: the last state stands, the seconds
             # add up.
             before = states[job_id].elapsed_s if job_id in states else 0
             states[job_id] = JobState(
                 job_id=job_id,
-                state=word.split()[0].rstrip("+"),
-                exit_code=exit_code,
+                state=word,
+                exit_code=exit_code if EXIT_CODE.fullmatch(exit_code) else "0:0",
                 nodes=_nodes(nodes),
-                elapsed_s=before + int(elapsed or 0),
+                elapsed_s=before + read_number(elapsed),
             )
     return states
 
 
 def parse_squeue(text: str) -> dict[str, JobState]:
-    """Return job id → state of the lines `id|state|nodes|reason`."""
+    """Return job id → state of the lines `id|state|nodes|reason`; others are passed over."""
     states = {}
-    for line in text.splitlines():
-        identity, word, nodes, reason = line.split("|")[:4]
+    for job_ids, (word, nodes, reason) in _read_records(text, 3):
         told = "" if reason in {"None", "(null)"} else reason.strip("()")
-        for job_id in _elements(identity):
+        for job_id in job_ids:
             states[job_id] = JobState(job_id=job_id, state=word, nodes=_nodes(nodes), reason=told)
     return states
+
+
+def parse_job_id(text: str) -> str:
+    """Return the id in what `sbatch --parsable` prints, "" where there is none.
+
+    It is the last line of the form `123` or `123;cluster`: a site's own words come before it.
+    """
+    found = (re.fullmatch(rf"{JOB}(?:;\S*)?\s*", line) for line in reversed(text.split("\n")))
+    return next((match[1] for match in found if match), "")
 
 
 def parse_max_array_size(text: str) -> int:
@@ -110,28 +124,55 @@ def parse_max_array_size(text: str) -> int:
 
     The highest index is one less than MaxArraySize.
     """
-    match = re.search(r"^MaxArraySize\s*=\s*(\d+)", text, re.MULTILINE)
-    return int(match[1]) if match else DEFAULT_MAX_ARRAY_SIZE
+    match = re.search(r"^MaxArraySize[ \t]*=[ \t]*([0-9]{1,9})\b", text, re.MULTILINE)
+    return min(max(int(match[1]), 1), LARGEST_ARRAY) if match else DEFAULT_MAX_ARRAY_SIZE
+
+
+def read_number(text: str) -> int:
+    """Return a count as SLURM prints it, such as seconds; 0 of all that is no such number."""
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
+
+
+def _read_records(text: str, num: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Yield the jobs of each line and the `num` fields after them, the state first."""
+    # Not `splitlines`, which also cuts at characters that may stand in a reason.
+    for line in text.split("\n"):
+        identity, *fields = line.rstrip("\r").split("|", num)
+        state = STATE.fullmatch(fields[0]) if len(fields) == num else None
+        if state:
+            yield _elements(identity), [_complete(*state.groups()), *fields[1:]]
+
+
+def _complete(word: str, plus: str) -> str:
+    """Return a state in full: `OUT_OF_ME+` is what a narrow column leaves."""
+    return next((one for one in sorted(ENDED) if plus and one.startswith(word)), word)
 
 
 def _nodes(text: str) -> str:
     return "" if text in {"None assigned", "(null)", "n/a"} else text
 
 
-def _elements(identity: str) -> Iterator[str]:
-    """Yield the ids in `123`, `123_4` or `123_[4-6,9,10-20:5%2]`.
+def _elements(identity: str) -> list[str]:
+    """Return the ids in `123`, `123_4` or `123_[4-6,9,10-20:5%2]`; none of another text.
 
     Waiting elements of an array come as one line.
     """
-    match = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", identity)
+    match = IDENTITY.fullmatch(identity)
     if match is None:
-        yield identity
-        return
-    for part in match[2].split(","):
-        span, _, step = part.partition(":")
-        first, _, last = span.partition("-")
-        for element in range(int(first), int(last or first) + 1, int(step or 1)):
-            yield f"{match[1]}_{element}"
+        return []
+    job, _, waiting = match.groups()
+    if waiting is None:
+        return [identity]
+    spans = [SPAN.fullmatch(part) for part in waiting.split(",")]
+    ranges = [
+        range(int(span[1]), int(span[2] or span[1]) + 1, int(span[3] or 1))
+        for span in spans
+        if span
+    ]
+    # A range that no array of ours can have is no record, and would fill the memory.
+    if None in spans or sum(map(len, ranges)) > LARGEST_ARRAY:
+        return []
+    return [f"{job}_{element}" for elements in ranges for element in elements]
 
 
 def query(job_ids: Iterable[str]) -> Known:
@@ -182,12 +223,8 @@ def find_jobs(tokens: Sequence[str]) -> dict[str, str]:
     # SubmitLine stands in the accounting of every site, a job's comment only where it is stored
     since = ["-S", "now-30days", "--format=JobID,SubmitLine"]
     lines += _accounting(["sacct", "-X", "-n", "-P", "-u", user, *since]).splitlines()
-    return {
-        token: line.partition("|")[0].partition("_")[0]
-        for line in lines
-        for token in tokens
-        if token in line
-    }
+    found = ((re.match(rf"{JOB}(?:_[^|]*)?\|", line), line) for line in lines)
+    return {token: match[1] for match, line in found for token in tokens if match and token in line}
 
 
 def max_array_size() -> int:
@@ -241,7 +278,8 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=False,
             timeout=QUERY_TIMEOUT_S,
             env=environment(),
@@ -251,9 +289,18 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise LaunchError(f"{program}: Socket timed out after {QUERY_TIMEOUT_S} s") from error
+    except OSError as error:
+        raise LaunchError(f"{program} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
-        raise LaunchError(f"{program} failed: {' '.join(done.stderr.split())}")
+        raise LaunchError(f"{program} failed: {_telling_line(done.stderr)}")
     return done.stdout
+
+
+def _telling_line(text: str) -> str:
+    """Return the line of an error by which it is judged, or the last: some say it four times."""
+    lines = [one_line(line) for line in text.splitlines() if line.strip()] or [""]
+    told = (line for line in lines if BUSY.search(line) or ENDED_JOB.search(line))
+    return next(told, lines[-1])
 
 
 def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
@@ -264,7 +311,13 @@ def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
     command = ["sbatch", "--parsable", str(script), *arguments]
     for delay_s in (*ORDER_RETRIES_S, 0.0):
         try:
-            return _run(command, inherited).strip().partition(";")[0]
+            printed = _run(command, inherited)
+            # Taken, but how it is called got lost: it is found by its name.
+            return parse_job_id(printed) or find_jobs([script.stem])[script.stem]
+        except KeyError as error:
+            raise LaunchError(
+                f"sbatch printed no id of a job but {printed[-80:]!r}; look at {script}"
+            ) from error
         except LaunchError as error:
             if not is_busy(error):
                 raise LaunchError(f"{error}; look at {script}") from error

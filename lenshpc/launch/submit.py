@@ -79,7 +79,7 @@ def shares(members: tuple[int, ...], site: Site) -> list[Share]:
     `site.max_parallel` is dealt out among them. Where it is less than the number of arrays, each
     has one member at a time and begins when the one `max_parallel` places before it has ended.
     """
-    largest = site.max_array_size or slurm.max_array_size()
+    largest = min(site.max_array_size or slurm.max_array_size(), slurm.LARGEST_ARRAY)
     num_parts = -(-len(members) // largest)
     bounds = [len(members) * part // max(num_parts, 1) for part in range(num_parts + 1)]
     return [

@@ -119,18 +119,24 @@ def _cost(attempts: Sequence[Attempt]) -> Cost:
 
 
 def parse_allocations(text: str) -> list[Allocation]:
-    """Return the allocations in the lines of FIELDS that have started, oldest first."""
+    """Return the allocations in the lines of FIELDS that have started, oldest first.
+
+    A line that is no such record, as a banner's, is passed over.
+    """
     found = []
-    for line in text.splitlines():
-        job_id, state, start, elapsed, tres, nodes = line.split("|")
-        if start in {"Unknown", "None", ""}:
+    for line in text.split("\n"):
+        fields = line.rstrip("\r").split("|", 5)
+        start = _parse_time(fields[2]) if len(fields) == 6 else None
+        word = slurm.STATE.fullmatch(fields[1]) if len(fields) == 6 else None
+        if start is None or word is None or slurm.IDENTITY.fullmatch(fields[0]) is None:
             continue
+        job_id, _, _, elapsed, tres, nodes = fields
         found.append(
             Allocation(
                 job_id=job_id,
-                state=state.split()[0],
-                start=datetime.fromisoformat(start).timestamp(),
-                elapsed_s=float(elapsed or 0),
+                state=word[1],
+                start=start,
+                elapsed_s=float(slurm.read_number(elapsed)),
                 num_gpus=_count(tres, r"gres/gpu"),
                 num_cpus=_count(tres, r"cpu"),
                 nodes=nodes,
@@ -139,9 +145,17 @@ def parse_allocations(text: str) -> list[Allocation]:
     return sorted(found, key=lambda one: one.start)
 
 
+def _parse_time(text: str) -> float | None:
+    """Return `2026-01-02T03:04:05` in seconds since 1970; None of `Unknown`."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
 def _count(tres: str, name: str) -> int:
     """Return a count in `cpu=4,gres/gpu=2,gres/gpu:a100=2`."""
-    match = re.search(rf"(?:^|,){name}=(\d+)", tres)
+    match = re.search(rf"(?:^|,){name}=([0-9]{{1,9}})\b", tres)
     return int(match[1]) if match else 0
 
 

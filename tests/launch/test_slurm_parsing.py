@@ -7,10 +7,12 @@ import pytest
 from lenshpc.errors import LaunchError
 from lenshpc.launch.slurm import (
     JobState,
+    ask,
     is_busy,
     parse_max_array_size,
     parse_sacct,
     parse_squeue,
+    sbatch,
 )
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -133,6 +135,7 @@ def test_waiting_elements_are_told_apart(identity, elements):
         ("CANCELLED", False),
         ("NODE_FAIL", False),
         ("UNKNOWN", False),
+        ("A_WORD_OF_A_LATER_SLURM", True),
     ],
 )
 def test_job_that_waits_or_runs_is_active(word, active):
@@ -154,3 +157,45 @@ def test_job_that_waits_or_runs_is_active(word, active):
 )
 def test_busy_controller_is_told_from_a_refusal(told, busy):
     assert is_busy(LaunchError(told)) is busy
+
+
+@pytest.fixture
+def sbatch_says(tmp_path, monkeypatch):
+    """Return a function that has sbatch and squeue print something, and submits a script."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def submit(printed, queue=""):
+        for name, text in (("sbatch", printed), ("squeue", queue), ("sacct", "")):
+            (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+            (tmp_path / name).chmod(0o755)
+        return sbatch(tmp_path / "lenshpc-1.sh")
+
+    return submit
+
+
+def test_id_of_a_job_comes_after_a_sites_words(sbatch_says):
+    assert sbatch_says("Welcome to big\n12;big") == "12"
+
+
+def test_id_that_sbatch_does_not_tell_is_asked_for(sbatch_says):
+    assert sbatch_says("Submitted", "notice\n34|/runs/lenshpc-1.sh") == "34"
+
+
+def test_job_that_has_no_id_is_refused_with_what_was_printed(sbatch_says):
+    with pytest.raises(LaunchError) as caught:
+        sbatch_says("Submitted\x1b[31m")
+    assert str(caught.value).startswith(
+        r"sbatch printed no id of a job but 'Submitted\x1b[31m\n'; look at "
+    )
+
+
+def test_error_that_is_said_four_times_is_one_line(tmp_path, monkeypatch):
+    told = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\nfor i in 1 2 3 4; do echo '{told}' >&2; done\n")
+    with (tmp_path / "squeue").open("a") as script:
+        script.write("echo 'squeue: see the status page' >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(LaunchError) as caught:
+        ask(["squeue"], ())
+    assert str(caught.value) == f"squeue failed: {told}"

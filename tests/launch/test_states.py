@@ -4,7 +4,10 @@ import json
 import time
 
 import pytest
+from click.testing import CliRunner
 
+from lenshpc.cli.main import main
+from lenshpc.launch import slurm
 from lenshpc.launch.jobs import JobRecord, record
 from lenshpc.launch.states import run_status
 from lenshpc.run.completion import mark_done
@@ -116,6 +119,24 @@ def test_nothing_is_called_failed_while_nobody_answers(sent, tools):
     silence = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller"
     assert {line[3] for line in lines[1:5]} == {silence}
     assert (report, has_ended) == ("UNKNOWN", False)
+
+
+@pytest.mark.parametrize(
+    ("verb", "begins"),
+    [
+        ("clean", "what run {name} needs is not known: "),
+        ("cancel", "nothing was cancelled: "),
+        ("resume", "nothing was sent: "),
+    ],
+)
+def test_command_that_nobody_answers_says_so_in_one_line(sent, tools, monkeypatch, verb, begins):
+    monkeypatch.setattr(slurm.ask, "__defaults__", ((),))
+    tools(sacct="exit 1", squeue=SILENT)
+    sent.paths.site.write_text('{"name": "big", "scheduler": "slurm", "partition": "gpu"}')
+    done = CliRunner().invoke(main, [verb, sent.paths.name])
+    silence = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller; try again"
+    expected = f"lenshpc: {begins.format(name=sent.paths.name)}{silence}\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", expected)
 
 
 def test_end_is_estimated_from_the_epochs_so_far(sent, tools):
