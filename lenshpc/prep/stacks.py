@@ -49,10 +49,10 @@ def open_rows(path: str, image: ImageFormat, scratch: Path | None) -> Rows:
             return rows
         if scratch is None:
             raise TypeError("a .npz stack is unpacked to `scratch`")
-        return _mapped_rows(_unpack_once(path, image, scratch))
+        return _map_rows(_unpack_once(path, image, scratch))
 
 
-def _mapped_rows(path: Path) -> Rows:
+def _map_rows(path: Path) -> Rows:
     """Return the array of an unpacked .npy file, whose rows are read when they are asked for."""
     with path.open("rb") as stream:
         header = npy_header(str(path), stream.read(HEADER_BYTES))
