@@ -172,7 +172,8 @@ def flush_tree(root: Path) -> None:
     """Make a folder and all that it holds survive a power cut."""
     # Folders too: a name lies in its folder, and is lost with it.
     for path in [*root.rglob("*"), root]:
-        flush(path)
+        if not path.is_symlink():  # it lies in its folder, and what it names is not ours
+            flush(path)
 
 
 def write_text(path: Path, text: str) -> None:

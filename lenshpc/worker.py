@@ -53,16 +53,18 @@ def write_report(
     *,
     out: RunPaths | None = None,
     allow_partial: bool = False,
+    replace: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Write the report of a run with all that is known of its jobs, and return it.
 
     It goes to the run, or to another folder `out`; then nothing is written in the run.
+    IncompleteError where one stands that shows more, unless it is to be replaced.
     """
     from lenshpc.launch.history import past_failures
     from lenshpc.launch.states import reasons
     from lenshpc.launch.usage import summary
-    from lenshpc.report.write import compose, write
+    from lenshpc.report.write import check_fuller, check_members, compose, write
     from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather
 
@@ -79,9 +81,13 @@ def write_report(
         tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},
         say=say,
     )
+    if not replace:
+        check_members(results)
     report = compose(results)
+    if not replace:
+        check_fuller(report, results)
     say("writing the report")
-    write(report, (out or run).report)
+    write(report, results.place.report)
     return report
 
 

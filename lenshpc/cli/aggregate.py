@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Merge a run's predictions and write its report.")
 @click.argument("run", shell_complete=runs)
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
+@click.option("--replace", is_flag=True, help="Replace a report that shows more.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     metavar="FOLDER",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
-def aggregate(run: str, allow_partial: bool, out: Path | None, as_json: bool) -> None:
+def aggregate(
+    run: str, allow_partial: bool, replace: bool, out: Path | None, as_json: bool
+) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
 
-    A member without predictions is an error that names the command which mends it.
+    A member without predictions is an error that names the command which mends it. So is a report
+    that shows more than a new one would, as members, weights or the store are gone by now.
 
     \b
     Examples:
@@ -49,7 +53,11 @@ def aggregate(run: str, allow_partial: bool, out: Path | None, as_json: bool) ->
         raise click.UsageError(f"--out {out} cannot be made: {error.strerror}") from error
     with _telling() as say:
         report = write_report(
-            paths, out=place if out else None, allow_partial=allow_partial, say=say
+            paths,
+            out=place if out else None,
+            allow_partial=allow_partial,
+            replace=replace,
+            say=say,
         )
     if as_json:
         click.echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)

@@ -4,9 +4,10 @@ import os
 from dataclasses import replace
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.registry import Task, TaskSpec, find_task, load
 from lenshpc.run.completion import is_done, read_facts, read_output, resume_command
 from lenshpc.run.ownership import require_own
@@ -52,8 +53,12 @@ def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
 
 def read_weights(run: RunPaths, member: Member) -> dict[str, Tensor]:
     """Return the weights of a member that is done; DataError where they were altered."""
-    # The bytes that are parsed are those that were hashed.
-    return safetensors.torch.load(read_output(run, member, run.member(member.name).weights))
+    path = run.member(member.name).weights
+    try:
+        # The bytes that are parsed are those that were hashed.
+        return safetensors.torch.load(read_output(run, member, path))
+    except SafetensorError as error:
+        raise DataError(f"{path}: not a whole file of weights ({error})") from error
 
 
 def make_task(name: str, spec: TaskSpec) -> Task:

@@ -1,13 +1,20 @@
 """Compose a run's report and write its folder whole: everything, then one rename."""
 
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from lenshpc.files import replacing, replacing_folder, write_json, write_text
+from lenshpc.errors import IncompleteError, printable
+from lenshpc.files import flush_tree, read_json, replacing_folder, write_json, write_text
 from lenshpc.registry import find_task, load
 from lenshpc.report.content import Report
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
+from lenshpc.run.completion import reference
 from lenshpc.run.results import RunResults
+
+FILES = {"report.html", "report.md", "report.json", "predictions.parquet"}
 
 
 def compose(results: RunResults) -> Report:
@@ -17,8 +24,34 @@ def compose(results: RunResults) -> Report:
     return report
 
 
+def check_members(results: RunResults) -> None:
+    """Refuse to judge a run anew that lacks a member which its report has."""
+    # Before anything is judged: a task may write merged images while it judges.
+    lacking = {f"member {member.index}" for member in results.missing}
+    _refuse(results, [one for one in _read_shown(results.place.report) if one in lacking])
+
+
+def check_fuller(report: Report, results: RunResults) -> None:
+    """Refuse to replace the report of a run by one that lacks something which that one shows."""
+    shown = set(_list_shown(report))
+    _refuse(results, [one for one in _read_shown(results.place.report) if one not in shown])
+
+
+def _refuse(results: RunResults, lost: Sequence[str]) -> None:
+    if lost:
+        path = results.place.report
+        raise IncompleteError(
+            f"the report in {path} has {len(lost)} things that a new one would lack, such as "
+            f"{printable(lost[0])}; put back what they came from, or give it up with: "
+            f"lenshpc aggregate {reference(results.run)} --replace"
+        )
+
+
 def write(report: Report, path: Path) -> Path:
-    """Write a report's folder at `path`, replacing an earlier one; return the path of its page."""
+    """Write a report's folder at `path`, replacing an earlier one; return the path of its page.
+
+    Files that somebody else put into the folder are kept.
+    """
     # Replaced whole: a page must never stand beside figures or numbers of an earlier one.
     with replacing_folder(path) as folder:
         (folder / "figures").mkdir()
@@ -26,10 +59,47 @@ def write(report: Report, path: Path) -> Path:
             write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
         for gallery in report.galleries():
             for name, picture in gallery.pictures_by_file():
-                with replacing(folder / "figures" / name) as temporary:
-                    temporary.write_bytes(picture.png)
+                (folder / "figures" / name).write_bytes(picture.png)
         report.predictions.to_parquet(folder / "predictions.parquet", index=False)
-        write_json(folder / "report.json", report.content)
+        write_json(folder / "report.json", {**report.content, "shows": _list_shown(report)})
         write_text(folder / "report.md", render_markdown(report))
         write_text(folder / "report.html", render_html(report))
+        _keep_others(path, folder)
+        # Before the rename that comes next: a name must not outlive the bytes behind it.
+        flush_tree(folder)
     return path / "report.html"
+
+
+def _list_shown(report: Report) -> list[str]:
+    """Return what a report shows: its pictures' files, the lines of its main table, its members."""
+    figures = (f"figures/{one.name}.svg" for one in report.figures())
+    pictures = (name for one in report.galleries() for name, _ in one.pictures_by_file())
+    lines = (f"the line {row.cells[0]}" for row in report.overview.rows)
+    members = (f"member {one['index']}" for one in report.content.get("members", ()))
+    return [*figures, *(f"figures/{name}" for name in pictures), *lines, *members]
+
+
+def _read_shown(path: Path) -> list[str]:
+    """Return what the report at `path` shows; nothing where there is none that can be read."""
+    try:
+        content: Any = read_json(path / "report.json")
+        return [str(one) for one in content["shows"]]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return []
+
+
+def _keep_others(path: Path, folder: Path) -> None:
+    """Copy the files below `path` that are no report's into `folder`."""
+    for name in _find_others(path):
+        kept = folder / name
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path / name, kept, follow_symlinks=False)
+
+
+def _find_others(path: Path) -> Iterator[Path]:
+    ours = FILES | set(_read_shown(path))
+    for found in path.rglob("*"):
+        name = found.relative_to(path)
+        if str(name) not in ours and (found.is_symlink() or found.is_file()):
+            yield name

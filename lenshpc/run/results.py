@@ -62,9 +62,14 @@ class RunResults:
     say: Say = field(default=silent)
 
     @property
+    def place(self) -> RunPaths:
+        """Return the folder into which the report and merged images go."""
+        return self.out or self.run
+
+    @property
     def merged(self) -> Path:
         """Return where images that are merged for the report lie."""
-        return (self.out or self.run).merged
+        return self.place.merged
 
     @property
     def missing(self) -> tuple[Member, ...]:
