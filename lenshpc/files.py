@@ -8,12 +8,13 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lenshpc.errors import DataError, IncompleteError, one_line, read_error
+from lenshpc.errors import DataError, IncompleteError, LaunchError, one_line, read_error
 
 SEAL = "sha256"  # the key of a sealed file that holds the hash of all its other keys
 # What `flock` says where the file system has none, or its lock daemon does not answer.
@@ -70,6 +71,30 @@ def _put_back(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(path)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that only this user can read or write.
+
+    Raises LaunchError where something else has the name: a link, a file, another user's folder or
+    one that is open to others.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    # After it was made, and of the name itself: whoever was first, this is what others can do now.
+    found = path.lstat()
+    what = ""
+    if not stat.S_ISDIR(found.st_mode):
+        what = "is a link or a file"
+    elif found.st_uid != os.geteuid():
+        what = f"belongs to user {found.st_uid}"
+    elif found.st_mode & 0o077:
+        what = f"is open to others (mode {stat.S_IMODE(found.st_mode):o})"
+    if what:
+        raise LaunchError(
+            f"{path} {what}, where a folder of user {os.geteuid()} with mode 700 is expected: "
+            "find out who made it, move it away and repeat"
+        )
 
 
 def remove_drafts(folder: Path) -> None:

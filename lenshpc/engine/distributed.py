@@ -1,7 +1,7 @@
 """Which process this is, and the few collective calls that training needs."""
 
 import os
-import re
+import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
+from lenshpc.engine import rendezvous
 from lenshpc.errors import ConfigError, LaunchError
-
-# Ports below Linux' ephemeral range (32768-60999), where srun itself listens.
-FIRST_PORT, NUM_PORTS = 20_000, 12_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +25,7 @@ class Process:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    address: str = "127.0.0.1"
-    port: int = FIRST_PORT
+    on_one_node: bool = True
     job: str = "none"
     restart: int = 0
 
@@ -35,6 +33,11 @@ class Process:
     def is_main(self) -> bool:
         """Return whether this rank writes the files."""
         return self.rank == 0
+
+    @property
+    def attempt(self) -> str:
+        """Return a name that no other attempt at the member has."""
+        return f"{self.job}.{self.restart}"
 
     @property
     def device(self) -> torch.device:
@@ -73,41 +76,34 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Process:
 
 
 def _from_slurm(environment: Mapping[str, str]) -> Process:
-    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-    # All ranks of a member must find the same port without talking to each other, and two members
-    # on one node different ones.
-    number = int(environment["SLURM_JOB_ID"])  # differs between the elements of an array
+    # Of the step where there is one; unknown is not one node.
+    nodes = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_JOB_NUM_NODES")
     array = environment.get("SLURM_ARRAY_JOB_ID")
+    own = f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment["SLURM_JOB_ID"]
     return Process(
         rank=int(environment["SLURM_PROCID"]),
         world_size=int(environment["SLURM_NTASKS"]),
         local_rank=int(environment["SLURM_LOCALID"]),
-        address=first_host(nodes),
-        port=FIRST_PORT + number % NUM_PORTS,
-        job=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else str(number),
+        on_one_node=nodes == "1",
+        job=own,
         restart=int(environment.get("SLURM_RESTART_COUNT", 0)),
     )
 
 
 def _from_local(environment: Mapping[str, str]) -> Process:
-    number = int(environment["SUBMITIT_LOCAL_JOB_ID"])
     return Process(
         rank=int(environment["SUBMITIT_LOCAL_GLOBALID"]),
         world_size=int(environment["SUBMITIT_LOCAL_NTASKS"]),
         local_rank=int(environment["SUBMITIT_LOCAL_LOCALID"]),
-        port=FIRST_PORT + number % NUM_PORTS,
-        job=str(number),
+        job=environment["SUBMITIT_LOCAL_JOB_ID"],
     )
 
 
-def first_host(nodelist: str) -> str:
-    """Return the first host of a SLURM host list: `gpu[003-005,9],cpu1` → `gpu003`."""
-    bracketed = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", nodelist)
-    return bracketed.split(",")[0]
+def start(process: Process, expected: int, folder: Path) -> None:
+    """Join the process group: NCCL on GPUs, gloo on CPUs; without GPUs one thread a process.
 
-
-def start(process: Process, expected: int) -> None:
-    """Join the process group: NCCL on GPUs, gloo on CPUs; without GPUs one thread a process."""
+    The ranks meet in a private folder of this attempt below `folder`.
+    """
     # Every rank sees this and stops: with fewer ranks than planned each would train on a larger
     # share of the batch, under the same fingerprint.
     if process.world_size != expected:
@@ -115,31 +111,51 @@ def start(process: Process, expected: int) -> None:
             f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
             "ask for one task a GPU"
         )
-    # DeepSpeed reads these variables; without them it looks for MPI.
-    os.environ.update(
-        RANK=str(process.rank),
-        WORLD_SIZE=str(process.world_size),
-        LOCAL_RANK=str(process.device.index or 0),  # DeepSpeed takes it for the GPU's number
-        MASTER_ADDR=process.address,
-        MASTER_PORT=str(process.port),
-    )
+    if process.on_one_node:
+        # Both listen at ports of their own; what other hosts cannot reach need not be defended. A
+        # site's own choice stands.
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, "lo")
+    meeting = rendezvous.meet(folder / process.attempt, process.rank, process.world_size)
+    _join(process, meeting.store)
+    rendezvous.prove(meeting.secret)
+    if process.is_main:
+        rendezvous.end_talk(folder / process.attempt)
+
+
+def _join(process: Process, store: Store) -> None:
+    # DeepSpeed takes it for the GPU's number; it takes the group as it is.
+    os.environ["LOCAL_RANK"] = str(process.device.index or 0)
     if process.device.type == "cpu":
         torch.set_num_threads(1)
         # gloo: NCCL needs a GPU. One thread a rank, since the ranks share the cores and sums in
         # another number of threads are other sums.
-        dist.init_process_group("gloo")
+        backend, device = "gloo", None
     else:
         # Before the group is made: NCCL binds to the current device, and all ranks would meet on
         # GPU 0.
         torch.cuda.set_device(process.device)
         # gloo carries what the CPUs agree upon while the GPUs compute
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=process.device)
+        backend, device = "cpu:gloo,cuda:nccl", process.device
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=process.rank,
+        world_size=process.world_size,
+        device_id=device,
+    )
 
 
 def stop() -> None:
     """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(process: Process, folder: Path) -> None:
+    """Remove the folder where the ranks of this attempt met, after all of them have ended well."""
+    if process.is_main:
+        shutil.rmtree(folder / process.attempt, ignore_errors=True)
 
 
 def rank() -> int:
@@ -160,10 +176,16 @@ def barrier() -> None:
 
 def broadcast_text(text: str) -> str:
     """Return rank 0's text on every rank."""
-    box = [text]
-    if dist.is_initialized():
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
+    if not dist.is_initialized():
+        return text
+    # As bytes, never as an object: `broadcast_object_list` unpickles what it gets.
+    told = torch.tensor(list(text.encode()), dtype=torch.uint8)
+    length = torch.tensor(len(told))
+    dist.broadcast(length, src=0)
+    if rank() != 0:
+        told = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(told, src=0)
+    return told.numpy().tobytes().decode()
 
 
 def agree(answer: bool) -> bool:

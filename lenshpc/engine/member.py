@@ -66,7 +66,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("submitit").propagate = False  # it writes to the log by itself
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
-    distributed.start(process, plan.recipe.resources.world_size)
+    distributed.start(process, plan.recipe.resources.world_size, run.rendezvous)
     try:
         work = MemberWork(run, plan, plan.members[index], process, signals)
         # Rank 0 decides for all, here and in what follows: a rank that saw another state of the
@@ -83,6 +83,8 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
         distributed.barrier()
     finally:
         distributed.stop()
+    # Not after an error: ranks that still run would wait for a store that is gone.
+    distributed.leave(process, run.rendezvous)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class MemberWork:
     @property
     def lease(self) -> Lease:
         """Return this attempt's right to write them."""
-        return Lease(self.paths.owner, f"{self.process.job}.{self.process.restart}")
+        return Lease(self.paths.owner, self.process.attempt)
 
     @contextmanager
     def record_attempt(self) -> Iterator[None]:

@@ -72,7 +72,7 @@ def main() -> None:
     process = distributed.from_environment({**os.environ, "SUBMITIT_EXECUTOR": "slurm"})
     devices = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     if process.world_size > 1:
-        distributed.start(process, process.world_size)
+        distributed.start(process, process.world_size, folder / "rendezvous")
         speed = all_reduce_gb_per_s(process.device, seconds)
         distributed.stop()
     else:

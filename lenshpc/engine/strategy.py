@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from lenshpc.engine import distributed
+from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.distributed import Process
 from lenshpc.models.encoder import layer_factors
 from lenshpc.registry import Batch, Task
@@ -214,6 +214,8 @@ class DeepSpeed:
         self._engine, _, _, _ = deepspeed.initialize(
             model=model, optimizer=base, config=zero_config(train, process.world_size)
         )
+        # It makes a group of its own, with connections of its own.
+        rendezvous.prove_further(self._engine.data_parallel_group)
         self._gather = deepspeed.zero.GatheredParameters
         self.module: nn.Module = self._engine.module
         self.optimizer: torch.optim.Optimizer = base

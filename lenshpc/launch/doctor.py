@@ -223,13 +223,6 @@ STEP_CHECKS = (
         meaning="ranks of a member on several nodes do not find each other",
         advice="tell the site; use one node a member until then",
     ),
-    StepCheck(
-        key="port",
-        is_wrong=lambda port: not port,
-        what="no free port between 20000 and 32000",
-        meaning="ranks cannot meet",
-        advice="tell the site",
-    ),
 )
 
 

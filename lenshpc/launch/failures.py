@@ -147,13 +147,6 @@ RULES = (
         pattern=r"^lenshpc\.errors\.\w+Error: ",
     ),
     Rule(
-        name="PORT TAKEN",
-        action="requeue",
-        meaning="another process on the node listens at the port that the ranks meet at",
-        advice="nothing",
-        pattern=r"EADDRINUSE|[Aa]ddress already in use",
-    ),
-    Rule(
         name="LAUNCH FAILURE",
         action="stop",
         meaning="the job's program did not start: a path, module, container or srun option",

@@ -16,9 +16,7 @@ from typing import Any
 
 from lenshpc.files import write_json
 
-# The ports that ranks meet at, and half a minute for a command of SLURM.
-FIRST_PORT, NUM_PORTS = 20_000, 12_000
-PATIENCE_S = 30
+PATIENCE_S = 30  # for a command of SLURM
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -34,7 +32,6 @@ def facts(folder: Path) -> dict[str, Any]:
         "gpu_devices": sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")),
         "scontrol": scontrol_answers(),
         "address": address(),
-        "port": free_port(),
     }
 
 
@@ -63,18 +60,6 @@ def address() -> str:
         return socket.gethostbyname(node())
     except OSError:
         return ""
-
-
-def free_port() -> int:
-    """Return a free port of those that ranks meet at; 0 where none of ten is."""
-    for port in range(FIRST_PORT, FIRST_PORT + NUM_PORTS, NUM_PORTS // 10):
-        with socket.socket() as listener:
-            try:
-                listener.bind(("", port))
-            except OSError:
-                continue
-            return port
-    return 0
 
 
 def main() -> None:

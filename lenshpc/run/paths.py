@@ -114,6 +114,11 @@ class RunPaths:
         return self.slurm / "jobs.jsonl"
 
     @property
+    def rendezvous(self) -> Path:
+        """Folder where ranks meet, a folder an attempt; private to the user."""
+        return self.slurm / "rendezvous"
+
+    @property
     def excluded(self) -> Path:
         """JSON lines, one a node that the run's jobs avoid."""
         return self.slurm / "excluded.jsonl"

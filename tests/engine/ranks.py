@@ -1,5 +1,6 @@
 """Run members as real processes, the way a scheduler starts them: an environment a rank."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from lenshpc.run.plan import Plan, expand, save_plan
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
-_PORTS = iter(range(3000, 10_000, 7))
+_JOBS = itertools.count(1)
 SCRIPT = """
 import sys
 from lenshpc.worker import run_member
@@ -43,17 +44,17 @@ def planned(folder: Path, store: Store, asked: Recipe) -> tuple[RunPaths, Plan]:
     plan, splits = expand(asked, store)
     run = RunPaths(folder / plan.run_name)
     save_plan(run, plan, splits)
+    run.slurm.mkdir(mode=0o700, exist_ok=True)  # as a submission leaves it
     return run, plan
 
 
 def start(runs: list[RunPaths], index: int, world_size: int = 1) -> list[subprocess.Popen[str]]:
     """Start the ranks of a member of each run, one run after the other."""
-    number = next(_PORTS) + os.getpid() % 2000
     shared = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
         "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_LOCAL_JOB_ID": str(number),
+        "SUBMITIT_LOCAL_JOB_ID": str(next(_JOBS)),
         "SUBMITIT_LOCAL_NTASKS": str(world_size),
     }
     command = [sys.executable, "-c", SCRIPT, str(index), *(str(run.root) for run in runs)]

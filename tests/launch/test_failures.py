@@ -1,7 +1,7 @@
 """The ends of real logs are recognised, and causes before what other ranks see of them.
 
 Seen on this project's cluster (SLURM 22.05.8, torch 2.13): EXECVE, UNABLE, MEMORY, PREEMPTED,
-CANCELLED, MODULE, GLOO_PEER, GLOO_STALLED, TIME_LIMIT, PORT, DISK_FULL, TORCH_SAVE, CPU_MEMORY; NAN
+CANCELLED, MODULE, GLOO_PEER, GLOO_STALLED, TIME_LIMIT, DISK_FULL, TORCH_SAVE, CPU_MEMORY; NAN
 and INPUT are lenshpc's own. The others are quoted from where their comment says.
 """
 
@@ -52,11 +52,6 @@ Connection closed by peer [10.213.77.11]:48624. This is typically caused by a re
 crashing. Check the logs of the remote worker before reporting an error. GLHF! 🏖️
 srun: error: node1: task 1: Exited with exit code 9
 """
-PORT = (
-    "torch.distributed.DistNetworkError: The server socket has failed to listen on any local "
-    "network address. port: 29777, useIpv6: false, code: -98, name: EADDRINUSE, message: address "
-    "already in use"
-)
 DISK_FULL = "OSError: [Errno 28] No space left on device"
 TORCH_SAVE = "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"
 CPU_MEMORY = (
@@ -149,7 +144,6 @@ INPUT = "lenshpc.errors.DataError: no store at /shared/stores/lenses"
         ("FAILED", "1:0", CHDIR, "NO SHARED FILES", "exclude node"),
         ("FAILED", "1:0", NAN, "NAN LOSS", "stop"),
         ("FAILED", "1:0", INPUT, "WRONG INPUT", "stop"),
-        ("FAILED", "1:0", PORT, "PORT TAKEN", "requeue"),
         ("FAILED", "2:0", EXECVE, "LAUNCH FAILURE", "stop"),
         ("FAILED", "1:0", UNABLE, "LAUNCH FAILURE", "stop"),
         ("FAILED", "127:0", MODULE, "LAUNCH FAILURE", "stop"),
