@@ -179,7 +179,7 @@ def find_run(text: str, runs: Path = RUNS) -> RunPaths:
             return RunPaths(candidate.resolve())
     matches = find_runs(runs)
     close = [run for run in matches if run.name.startswith(text)]
-    if len(close) == 1:
+    if text and len(close) == 1:
         return close[0]
     found = ", ".join(run.name for run in close or matches) or "none"
     what = "several runs begin with" if close else "no run"

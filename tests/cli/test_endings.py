@@ -1,0 +1,150 @@
+"""However a command ends, it says so in one line, and keeps what is needed to mend a fault."""
+
+import errno
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from commands import LENSHPC
+
+from lenshpc import __version__
+from lenshpc.cli.main import Commands
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+LOCKED = PermissionError(errno.EACCES, "Permission denied", "/far/\x1b[31mplan.json")
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    """Return where this test's tracebacks go."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "lenshpc"
+
+
+def ending(error, verb="aggregate"):
+    """Return exit code and talk of a command in which an error comes up."""
+
+    def fail():
+        raise error
+
+    result = CliRunner().invoke(Commands(commands={verb: click.Command(verb, callback=fail)}), verb)
+    assert result.stdout == ""
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (
+            LOCKED,
+            2,
+            r"/far/\x1b[31mplan.json cannot be read or written: Permission denied; check it, then "
+            "repeat the command",
+        ),
+        (
+            FULL,
+            1,
+            "a file cannot be read or written: No space left on device; check it, then repeat the "
+            "command",
+        ),
+        (
+            MemoryError(),
+            1,
+            "this machine's memory is not enough; free some, or use another machine",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_no_fault(error, code, told, state):
+    assert ending(error) == (code, f"lenshpc: {told}\n")
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "told"),
+    [
+        ("prepare", "the same command goes on where it stopped"),
+        ("submit", "jobs that were sent go on, and the same command sends what is left"),
+        ("info", "the same command begins again"),
+    ],
+)
+def test_interrupt_says_what_the_same_command_does(verb, told):
+    assert ending(KeyboardInterrupt(), verb) == (130, f"lenshpc: stopped; {told}\n")
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("\x1b[31m"), EOFError()])
+def test_error_that_nobody_foresaw_is_one_line_and_its_traceback_is_kept(error, state):
+    code, err = ending(error)
+    (log,) = state.iterdir()
+    name = type(error).__name__
+    assert code == 70
+    assert re.fullmatch(rf"lenshpc: {name}[^\n]*; this is a fault of lenshpc [^\n]*\n", err)
+    assert "\x1b" not in err
+    assert err.endswith(f"this is a fault of lenshpc {__version__}, please report it with {log}\n")
+    text = log.read_text()
+    assert text.startswith(f"lenshpc {__version__}, Python ")
+    assert "Traceback (most recent call last):" in text
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+def test_traceback_goes_to_the_temporary_folder_where_there_is_no_other(state, tmp_path):
+    state.parent.write_text("no folder")
+    code, err = ending(ZeroDivisionError("by nought"))
+    log = Path(err.rstrip().rpartition(" ")[2])
+    assert (code, log.name[:8], log.suffix) == (70, "lenshpc-", ".log")
+    assert "ZeroDivisionError: by nought" in log.read_text()
+    log.unlink()
+
+
+def test_two_faults_are_two_files(state):
+    for _ in range(2):
+        ending(ValueError("again"))
+    assert len(list(state.iterdir())) == 2
+
+
+def listed_into(stdout, folder):
+    """Return exit code and talk of a list that is written to a file or a pipe."""
+    command = [LENSHPC, "list", "--json"]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=stdout, stderr=subprocess.PIPE, text=True
+    )
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_output_that_nobody_reads_to_its_end_is_no_error(run, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert listed_into(writer, tmp_path) == (1, "")  # click's code
+    os.close(writer)
+
+
+def test_output_that_finds_the_disk_full_is_one_line(run, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        code, err = listed_into(full, tmp_path)
+    assert (code, err.count("\n"), "No space left on device" in err) == (1, 1, True)
+
+
+@pytest.mark.slow
+def test_simulation_that_is_interrupted_leaves_nothing(tmp_path):
+    command = [LENSHPC, "simulate", "lens_finding", "images", "--train", "20000", "--workers", "2"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(tmp_path.glob(".images.*/*/*.*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers too
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (
+        130,
+        "lenshpc: stopped; nothing is kept, and the same command begins again\n",
+    )
+    assert list(tmp_path.iterdir()) == []
