@@ -9,6 +9,7 @@ LensHpcError
 A message says what was found, what was expected and what to do next.
 """
 
+import re
 from os import PathLike
 
 
@@ -21,6 +22,12 @@ def printable(text: object) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text)
     )
+
+
+def printable_lines(text: object, kept: str = "\n\t") -> str:
+    """Return a text printable, but with its own lines and tabs, or what else is `kept`."""
+    lines = str(text).replace("\r\n", "\n")
+    return re.sub(rf"[^ -~{kept}]+", lambda found: printable(found[0]), lines)
 
 
 def one_line(text: object) -> str:

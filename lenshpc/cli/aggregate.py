@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.run.paths import RunPaths
@@ -60,10 +61,10 @@ def aggregate(
             say=say,
         )
     if as_json:
-        click.echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)
+        echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)
         return
-    click.echo(render_table(report.overview))
-    click.echo(f"report: {place.report / 'report.html'}")
+    echo(render_table(report.overview))
+    echo(f"report: {place.report / 'report.html'}")
 
 
 def _require_place(run: RunPaths) -> None:

@@ -3,6 +3,7 @@
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.show import echo
 
 
 @click.command(short_help="Cancel a run's jobs, or one member's.")
@@ -26,6 +27,6 @@ def cancel(run: str, member: int | None) -> None:
     paths = find_run(run)
     stopped = stop(paths, load_plan(paths), member)
     report = " and the report" if stopped.report else ""
-    click.echo(f"{len(stopped.members)} members{report} cancelled", err=True)
+    echo(f"{len(stopped.members)} members{report} cancelled", err=True)
     if stopped.members or stopped.report:
-        click.echo(f"go on with: {resume_command(paths)}", err=True)
+        echo(f"go on with: {resume_command(paths)}", err=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.errors import LensHpcError, one_line
+from lenshpc.cli.show import echo
+from lenshpc.errors import LensHpcError
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
 
     chosen = [find_run(run, folder)] if run else find_runs(folder)
     num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)
-    click.echo(f"{size_text(num_bytes)} {'removed' if yes else 'to remove, with --yes'}", err=True)
+    echo(f"{size_text(num_bytes)} {'removed' if yes else 'to remove, with --yes'}", err=True)
 
 
 def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
@@ -50,13 +51,13 @@ def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
     except (LensHpcError, OSError) as error:
         if not skip:
             raise
-        click.echo(f"left alone: {one_line(error)}", err=True)
+        echo(f"left alone: {error}", err=True)
         return 0
     num_bytes = 0
     for path in paths:
         size = size_of(path)
         num_bytes += size
-        click.echo(f"{size_text(size):>9}  {path}")
+        echo(f"{size_text(size):>9}  {path}")
         if yes:
             remove(path)
     return num_bytes

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.cli.show import echo
+
 if TYPE_CHECKING:
     from lenshpc.launch.doctor import ClusterFinding
     from lenshpc.launch.facts import Facts
@@ -46,14 +48,14 @@ def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> No
         _write(path, seen, found, facts.config.get("ClusterName", ""))
     if as_json:
         told = {"findings": [asdict(one) for one in found], "profile": seen, **_speeds(facts)}
-        click.echo(json.dumps({**told, "written": None if exists else str(path)}, indent=1))
+        echo(json.dumps({**told, "written": None if exists else str(path)}, indent=1))
         return
-    click.echo(_text(facts, found))
+    echo(_text(facts, found))
     if not exists:
-        click.echo(f"profile: {path}; use it with: --site {path}")
+        echo(f"profile: {path}; use it with: --site {path}")
         return
     new = {key: value for key, value in seen.items() if chosen.get(key) != value}
-    click.echo(f"{path} exists and was left as it is; it could say:\n{_yaml(new)}")
+    echo(f"{path} exists and was left as it is; it could say:\n{_yaml(new)}")
 
 
 def profile_path(site: str) -> Path:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.cli.show import echo
+
 if TYPE_CHECKING:  # zarr and pandas cost 0.5 s, which `lenshpc --help` need not pay
     from lenshpc.store import Store
 
@@ -38,13 +40,13 @@ def info(store: Path, as_json: bool, report: str | None) -> None:
         page = Path(report) if report else store.with_name(f"{store.resolve().name}-quality.html")
         found |= {"report": str(page), "quality": _quality(opened, page)}
     if as_json:
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
         return
-    click.echo(summary(opened))
+    echo(summary(opened))
     if report is not None:
         for one in found["quality"]["findings"]:
-            click.echo(f"{one['gravity']:<8} {one['title']}")
-        click.echo(f"report: {found['report']}")
+            echo(f"{one['gravity']:<8} {one['title']}")
+        echo(f"report: {found['report']}")
 
 
 def _quality(store: Store, page: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.clean import size_text
-from lenshpc.errors import one_line
+from lenshpc.cli.show import cell, echo
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def list_runs(folder: Path, as_json: bool) -> None:
 
     found = [summarise(run) for run in find_runs(folder)]
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=1))
+        echo(json.dumps([asdict(each) for each in found], indent=1))
         return
     _print_table(found)
 
@@ -47,8 +47,9 @@ def _print_table(found: list[RunSummary]) -> None:
     for each in found:
         states = ", ".join(f"{count} {state}" for state, count in each.states.items())
         states = states or "not known, see below"
-        drawn.add_row(each.run, states, each.report, each.submitted, size_text(each.num_bytes))
+        words = (each.run, states, each.report, each.submitted, size_text(each.num_bytes))
+        drawn.add_row(*map(cell, words))
     Console().print(drawn)
     for each in found:
         if each.fault:
-            click.echo(one_line(f"{each.run}: {each.fault}"), err=True)
+            echo(f"{each.run}: {each.fault}", err=True)

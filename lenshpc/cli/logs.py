@@ -5,6 +5,7 @@ import sys
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.show import echo
 
 
 @click.command(short_help="Show the log of a member.")
@@ -31,12 +32,12 @@ def logs(run: str, member: int | None, follows: bool) -> None:
     paths = find_run(run)
     plan = load_plan(paths)
     line, path = find_log(paths, run_status(paths, plan), member)
-    click.echo(f"{line.name}, {line.state}: {path}", err=True)
+    echo(f"{line.name}, {line.state}: {path}", err=True)
     if not follows:
-        click.echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
+        echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
         return
     try:
         for text in follow(path, make_end_check(paths, plan, line.index)):
-            click.echo(text, nl=False)
+            echo(text, nl=False)
     except KeyboardInterrupt:
         sys.exit(130)

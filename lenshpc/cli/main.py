@@ -17,6 +17,7 @@ from lenshpc.cli.logs import logs
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
 from lenshpc.cli.sample import sample
+from lenshpc.cli.show import echo
 from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
@@ -39,7 +40,7 @@ class Commands(click.Group):
             raise  # click's own, and `| head` that has seen enough
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
             line, code = describe_ending(error, ctx.invoked_subcommand)
-            click.echo(f"lenshpc: {line}", err=True)
+            echo(f"lenshpc: {line}", err=True)
             sys.exit(code)
 
 

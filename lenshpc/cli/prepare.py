@@ -11,6 +11,7 @@ import click
 
 from lenshpc.cli.completing import datasets, sites
 from lenshpc.cli.progress import progress_bar
+from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.store import Draft
@@ -91,7 +92,7 @@ def prepare(
         sent = send_conversion(
             draft, cluster, array_size=array_size, workers=workers or 1, calls=PREPARE_CALLS
         )
-        click.echo(json.dumps(sent, indent=1) if as_json else _advice(draft, sent), err=not as_json)
+        echo(json.dumps(sent, indent=1) if as_json else _advice(draft, sent), err=not as_json)
         return
     with progress_bar("converting") as progress:
         made = convert(
@@ -103,7 +104,7 @@ def prepare(
             progress=progress,
             tell=tell,
         )
-    click.echo(json.dumps(contents(made), indent=1) if as_json else summary(made), err=not as_json)
+    echo(json.dumps(contents(made), indent=1) if as_json else summary(made), err=not as_json)
 
 
 def _advice(draft: Draft, sent: dict[str, Any]) -> str:

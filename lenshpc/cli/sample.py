@@ -9,6 +9,7 @@ import click
 
 from lenshpc.cli.completing import runs, sites
 from lenshpc.cli.progress import progress_bar
+from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.run.paths import RunPaths
@@ -63,13 +64,13 @@ def sample(
         advice = (
             f"array {sent['job'] or 'none'} of {len(sent['elements'])} jobs draws {samples.path}"
         )
-        click.echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
+        echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
         return
     with progress_bar("drawing") as progress:
         draw_share(str(paths.root), 0, 1, member, seed, progress)
     check_drawn(samples)
     made = {"samples": str(samples.path), "num": num}
-    click.echo(json.dumps(made, indent=1) if as_json else f"samples: {samples.path}")
+    echo(json.dumps(made, indent=1) if as_json else f"samples: {samples.path}")
 
 
 def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:

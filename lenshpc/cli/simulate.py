@@ -6,6 +6,7 @@ import click
 
 from lenshpc.cli.completing import datasets
 from lenshpc.cli.progress import progress_bar
+from lenshpc.cli.show import echo
 
 
 @click.command(short_help="Make images that stand in for a survey's.")
@@ -49,6 +50,4 @@ def simulate(
         num_images = make_images(
             loaded, out, counts, seed=seed, workers=workers or num_cores(), progress=progress
         )
-    click.echo(
-        f"{num_images} images in {out}; next: lenshpc prepare {dataset} {out} STORE", err=True
-    )
+    echo(f"{num_images} images in {out}; next: lenshpc prepare {dataset} {out} STORE", err=True)

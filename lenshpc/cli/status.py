@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.launch.usage import Usage
@@ -44,11 +45,11 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     told, usage = run_status(paths, plan), run_usage(paths, plan) if with_costs else None
     if as_json:
         costs = {"usage": usage.as_json()} if usage else {}
-        click.echo(json.dumps(told.as_json() | costs, indent=1))
+        echo(json.dumps(told.as_json() | costs, indent=1))
         return
     show(told)
     if usage:
-        click.echo(_costs(usage))
+        echo(_costs(usage))
 
 
 def _costs(usage: Usage) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
+from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.launch.sites import Site
@@ -106,10 +107,10 @@ def submit(
     chain = plan_chain(asked, open_store(store), runs)
     for one in chain:
         for warning in one.plan.recipe.warnings:
-            click.echo(f"warning: {warning}", err=True)
+            echo(f"warning: {warning}", err=True)
         check_fits(place, one.plan.recipe)
     if dry_run:
-        click.echo("\n\n".join(preview(one.paths, one.plan, place) for one in chain))
+        echo("\n\n".join(preview(one.paths, one.plan, place) for one in chain))
         return
     from lenshpc.worker import CALLS
 
@@ -180,11 +181,11 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
     jobs = ",".join(sent.job_ids)
     if as_json:
         told = {"members": list(sent.members), "job": jobs, "report": sent.report_job_id}
-        click.echo(json.dumps({"run": str(run.root), **told}))
+        echo(json.dumps({"run": str(run.root), **told}))
         return
     done = len(plan.members) - len(sent.members)
     number = f"{len(sent.members)} members sent as job {jobs}" if jobs else "nothing to send"
-    click.echo(f"run {run.name}: {number}", err=True)
+    echo(f"run {run.name}: {number}", err=True)
     if done:
-        click.echo(f"{done} members are done or under way", err=True)
-    click.echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)
+        echo(f"{done} members are done or under way", err=True)
+    echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)

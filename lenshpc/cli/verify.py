@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from lenshpc.cli.progress import progress_bar
+from lenshpc.cli.show import echo
 
 
 @click.command(short_help="Check every hash of a store, and its pixels against the source.")
@@ -37,6 +38,4 @@ def verify(store: Path, against: Path | None, allow_pickle: bool, workers: int |
             progress=progress,
         )
     equal = f"; every pixel equals {against}, bit for bit" if against else ""
-    click.echo(
-        f"{store} is whole: {whole.num_rows} images in {whole.num_shards} shards{equal}", err=True
-    )
+    echo(f"{store} is whole: {whole.num_rows} images in {whole.num_shards} shards{equal}", err=True)

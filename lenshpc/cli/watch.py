@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-import click
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lenshpc.cli.show import cell, echo
+from lenshpc.errors import printable_lines
 from lenshpc.launch.failures import Failure
 from lenshpc.launch.local import read_queue, stop_queue
 from lenshpc.launch.states import MemberStatus, RunStatus, run_status
@@ -22,6 +22,7 @@ from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
+Cells = tuple[str | Text, ...]
 MOST_LINES = 100  # of members in one state
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 HEADINGS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends", "reason")
@@ -64,18 +65,18 @@ def watch(run: RunPaths, plan: Plan) -> None:
     except KeyboardInterrupt:
         _handle_interrupt(run, local=local)
     if status.report != "DONE":
-        click.echo(f"run {run.name} has no report; see {run.slurm}", err=True)
-        click.echo(f"mend it with: {resume_command(run)}", err=True)
+        echo(f"run {run.name} has no report; see {run.slurm}", err=True)
+        echo(f"mend it with: {resume_command(run)}", err=True)
         sys.exit(1)
-    click.echo(f"report: {run.report / 'report.html'}")
+    echo(f"report: {run.report / 'report.html'}")
 
 
 def _handle_interrupt(run: RunPaths, *, local: bool) -> None:
     if local:
         stop_queue(run)
-        click.echo(f"stopped; go on with: {resume_command(run)}", err=True)
+        echo(f"stopped; go on with: {resume_command(run)}", err=True)
     else:
-        click.echo("the jobs go on without this window", err=True)
+        echo("the jobs go on without this window", err=True)
     sys.exit(130)
 
 
@@ -96,29 +97,39 @@ def _describe_failures(failures: dict[int, Failure]) -> Text:
     blamed = f" on {', '.join(sorted(nodes))}" if nodes and first.action == "exclude node" else ""
     lines = [
         Text(),
-        Text.assemble((first.name, "red"), f"{blamed}, {who}: {first.meaning}"),
-        Text(f"  do: {first.advice}"),
-        *(Text(f"  | {line}", style="dim") for line in first.tail),
+        Text.assemble(cell(first.name, "red"), cell(f"{blamed}, {who}: {first.meaning}")),
+        Text("  do: ").append_text(cell(first.advice)),
+        *(Text(f"  | {printable_lines(line)}", style="dim") for line in first.tail),
     ]
     return Text("\n").join(lines)
 
 
 def table(status: RunStatus) -> Table:
     """Return the status as a table."""
-    grid = Table(title=status.run, title_justify="left", box=None, pad_edge=False)
+    grid = Table(title=cell(status.run), title_justify="left", box=None, pad_edge=False)
     rows = _rows(status.members)
     longest = max(len(row[0]) for row in rows)
     grid.add_column("member", min_width=longest)
     for heading in HEADINGS[1:]:
         grid.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
     for row in rows:
-        grid.add_row(*row)
-    cells = dict.fromkeys(HEADINGS, "") | {"member": "report", "state": _colour(status.report)}
-    grid.add_row(*(cells | {"job": status.report_job, "reason": escape(status.silence)}).values())
+        grid.add_row(*map(_cell, row))
+    last: Cells = (
+        "report",
+        _state(status.report),
+        "",
+        "",
+        "",
+        status.report_job,
+        "",
+        "",
+        status.silence,
+    )
+    grid.add_row(*map(_cell, last))
     return grid
 
 
-def _rows(members: Sequence[MemberStatus]) -> list[tuple[str, ...]]:
+def _rows(members: Sequence[MemberStatus]) -> list[Cells]:
     """Return a row a member, but one for all members of a state that has very many."""
     num_lines = Counter(line.state for line in members)
     crowds = [state for state, number in num_lines.items() if number > MOST_LINES]
@@ -126,23 +137,22 @@ def _rows(members: Sequence[MemberStatus]) -> list[tuple[str, ...]]:
     return rows + [_crowd([line for line in members if line.state == state]) for state in crowds]
 
 
-def _crowd(members: Sequence[MemberStatus]) -> tuple[str, ...]:
+def _crowd(members: Sequence[MemberStatus]) -> Cells:
     """Return what a row can say of many members in one state."""
     spent = f"{sum(line.gpu_hours for line in members):.2f}"
     ends = _local_time(max(line.estimated_end for line in members))
     reasons = {line.reason for line in members}
-    reason = escape(reasons.pop()) if len(reasons) == 1 else ""
-    state = _colour(members[0].state)
+    reason = reasons.pop() if len(reasons) == 1 else ""
+    state = _state(members[0].state)
     return f"{len(members)} members", state, "", "", spent, "", "", ends, reason
 
 
-def _cells(line: MemberStatus) -> tuple[str, ...]:
+def _cells(line: MemberStatus) -> Cells:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
-    state, epoch = _colour(line.state), f"{line.epoch}/{line.epochs}"
+    state, epoch = _state(line.state), f"{line.epoch}/{line.epochs}"
     spent = f"{line.gpu_hours:.2f}"
     ends = _local_time(line.estimated_end)
-    node, reason = escape(line.node), escape(line.reason)
-    return line.name, state, epoch, best, spent, line.job, node, ends, reason
+    return line.name, state, epoch, best, spent, line.job, line.node, ends, line.reason
 
 
 def _local_time(text: str) -> str:
@@ -150,6 +160,9 @@ def _local_time(text: str) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%a %H:%M") if text else ""
 
 
-def _colour(state: str) -> str:
-    colour = COLOURS.get(state)
-    return f"[{colour}]{state}[/]" if colour else state
+def _state(state: str) -> Text:
+    return cell(state, COLOURS.get(state, ""))
+
+
+def _cell(text: str | Text) -> Text:
+    return text if isinstance(text, Text) else cell(text)

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from lenshpc.quality.neighbours import TURNS, Copies, find_copies, turn_images
 from lenshpc.quality.statistics import WINDOW_DEG, class_rows, position_angles
 from lenshpc.quality.survey import BIN_PX, ImageStatistics, survey
 from lenshpc.report.figures import INK, PALETTE, SIZE_INCH, STYLE, render_svg
+from lenshpc.report.html import make_environment
 from lenshpc.report.pictures import Stretch, colours, encode_png
 from lenshpc.report.summary import without_nan
 from lenshpc.store import Store
@@ -40,7 +40,7 @@ def write_quality_report(
     content = {"findings": [asdict(one) for one in find(store, tables)], **tables}
     pictures = _Pictures(store, surveyed)
     page = (
-        _environment()
+        make_environment(Path(__file__).parent)
         .get_template("quality.html")
         .render(
             store=store,
@@ -66,16 +66,6 @@ def _check_place(store: Store, path: Path) -> None:
     else:
         return
     raise ConfigError(f"cannot write a report at {path}: {reason}")
-
-
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
 
 
 def draw_figures(store: Store, surveyed: ImageStatistics, copies: Copies) -> dict[str, Markup]:

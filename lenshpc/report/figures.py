@@ -8,8 +8,10 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.text import Text
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
+from lenshpc.errors import printable, printable_lines
 from lenshpc.report.content import Figure
 from lenshpc.report.format import format_metric
 from lenshpc.run.results import Training, val_metrics
@@ -58,6 +60,8 @@ def draw_figure(
     size_inch: tuple[float, float] = SIZE_INCH,
 ) -> Figure:
     """Return the figure that `draw` puts on empty axes."""
+    # It becomes a file's name, and ids in the page.
+    name = re.sub(r"[^\w-]", "_", name)
     # Figures of their own and no pyplot: that keeps global state, and looks for a display.
     with matplotlib.rc_context(STYLE):
         canvas = Canvas(figsize=size_inch, layout="constrained")
@@ -69,6 +73,7 @@ def draw_figure(
 
 def render_svg(figure: Canvas, name: str) -> str:
     """Return a figure as an SVG element whose ids begin with `name` and ink is `currentColor`."""
+    _make_printable(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
@@ -76,6 +81,17 @@ def render_svg(figure: Canvas, name: str) -> str:
     # another's path.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
     return svg.replace(INK, "currentColor")
+
+
+def _make_printable(figure: Canvas) -> None:
+    """Write out in all words of a figure what no font has a sign for: names are users' data."""
+    for axis in (one for axes in figure.axes for one in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        # Drawn anew from the axis, so not to be set as other texts are.
+        if labels != list(map(printable, labels)):
+            axis.set_ticks(axis.get_ticklocs(), list(map(printable, labels)))
+    for text in figure.findobj(Text):
+        text.set_text(printable_lines(text.get_text(), kept="\n"))
 
 
 def look_of(at: int) -> Look:

@@ -3,35 +3,49 @@
 import base64
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from lenshpc.errors import printable_lines
 from lenshpc.report.content import Block, Picture, Report
 
 
 def render_html(report: Report) -> str:
     """Return the page of a report."""
-    return _environment().get_template("report.html").render(report=report)
+    return _template().render(report=report)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        # File names, classes and labels come from users' data and must not become markup.
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+@cache
+def _template() -> Template:
+    environment = make_environment(Path(__file__).parent)
     environment.filters |= {
         "grouped": _group,
         "inline_image": _inline_image,
         "inline_svg": _scalable,
     }
-    return environment
+    return environment.get_template("report.html")
+
+
+def make_environment(folder: Path) -> Environment:
+    """Return what fills the pages in a folder; all that is put into one is shown as text."""
+    return Environment(
+        loader=FileSystemLoader(folder),
+        # File names, classes and labels come from users' data and must not become markup.
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_finalise,
+    )
+
+
+def _finalise(value: object) -> object:
+    """Return a value as it goes into a page; our own drawings, and what is escaped, as it is."""
+    return value if isinstance(value, Markup) else printable_lines(value)
 
 
 def _group(blocks: Iterable[Block]) -> Iterator[tuple[str, list[Block]]]:

@@ -1,7 +1,10 @@
 """Render any report as Markdown; figures and pictures are linked from the folder beside it."""
 
+import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
+from lenshpc.errors import one_line, printable_lines
 from lenshpc.report.content import (
     Banner,
     Block,
@@ -16,7 +19,8 @@ from lenshpc.report.content import (
     Table,
 )
 
-MARKUP = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_[]<>|#$~"})
+MARKUP = re.compile(r"[\\`*_\[\]<>|#$~&@]|(?<=\w):(?=//)|(?<=www)\.")
+BEGINNING = re.compile(r"[-+=](?=[\s=-]|$)|[0-9]+(?=[.)](?:\s|$))")  # of a list, or of a rule
 
 
 def render_markdown(report: Report) -> str:
@@ -33,8 +37,14 @@ def render_markdown(report: Report) -> str:
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows as it is."""
-    return text.translate(MARKUP)
+    """Return text that Markdown shows as it is: in one line, without markup, links or HTML."""
+    marked = MARKUP.sub(r"\\\g<0>", one_line(text))
+    begins = BEGINNING.match(marked)
+    if begins is None:
+        return marked
+    # `\- one`, `1\. one`
+    at = begins.end() if begins[0].isdigit() else 0
+    return f"{marked[:at]}\\{marked[at:]}"
 
 
 def render_table(table: Table) -> str:
@@ -44,6 +54,10 @@ def render_table(table: Table) -> str:
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells)
+
+
+def _link(name: str) -> str:
+    return f"figures/{quote(name)}"
 
 
 def _section(section: Section) -> Iterator[str]:
@@ -60,7 +74,7 @@ def _block(block: Block) -> str:
         case Table():
             return _add_title(block.title, render_table(block))
         case Figure():
-            return f"![{escape(block.caption)}](figures/{block.name}.svg)"
+            return f"![{escape(block.caption)}]({_link(block.name)}.svg)"
         case Gallery():
             return _add_title(block.title, _pictures(block))
         case KeyValues():
@@ -68,7 +82,8 @@ def _block(block: Block) -> str:
             return _add_title(block.title, "\n".join(lines))
         case Log():
             return _add_title(
-                block.title, "\n".join(f"    {one}" for one in block.text.splitlines())
+                block.title,
+                "\n".join(f"    {one}" for one in printable_lines(block.text).split("\n")),
             )
         case Banner():
             return _banner(block)
@@ -79,7 +94,7 @@ def _add_title(title: str, text: str) -> str:
 
 
 def _pictures(gallery: Gallery) -> str:
-    links = (f"![{escape(one.text)}](figures/{name})" for name, one in gallery.pictures_by_file())
+    links = (f"![{escape(one.text)}]({_link(name)})" for name, one in gallery.pictures_by_file())
     return "\n".join([escape(gallery.caption), "", *links])
 
 
