@@ -27,6 +27,7 @@ from lenshpc.files import make_private_folder, replacing
 
 # torch's own for a group on CPUs: ranks load modules before they come, some from a slow disk
 PATIENCE = timedelta(minutes=30)
+ANSWER = timedelta(minutes=5)  # the ranks have met by then
 POLL_S, SLOW_POLL_S = 0.01, 0.5
 NUM_BYTES = 32  # of a secret, and of what is made from it
 
@@ -168,7 +169,9 @@ def _exchange(said: Sequence[bytes], group: dist.ProcessGroup | None = None) -> 
     """Send each rank its 32 bytes, and return what each rank sent."""
     sent = torch.tensor(list(b"".join(said)), dtype=torch.uint8)
     heard = torch.empty_like(sent)
-    dist.all_to_all_single(heard, sent, group=group)
+    # Within minutes, where a collective call has half an hour: a stranger may just stay silent.
+    asked = dist.all_to_all_single(heard, sent, group=group, async_op=True)
+    asked.wait(ANSWER)
     return [row.numpy().tobytes() for row in heard.view(len(said), NUM_BYTES)]
 
 
