@@ -155,7 +155,7 @@ class _Conversion:
         Sizes and times tell less: both stay where a file is copied over another with its times.
         """
         return hashes is not None and all(
-            self._reader.read(_source(row)).sha256 == found.tobytes()
+            self._reader.digest(_source(row)) == found.tobytes()
             for row, found in zip(rows.itertuples(), hashes, strict=True)
         )
 

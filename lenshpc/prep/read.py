@@ -81,6 +81,20 @@ class SourceReader:
             num_bytes=num_bytes,
         )
 
+    def digest(self, source: ScannedImage) -> bytes:
+        """Return the `sha256` that `read` gives; a file of its own is not decoded for it."""
+        digest = hashlib.sha256(self._read_stored(source.file, source.index, self._dataset.image))
+        if source.partner is not None and self._dataset.target is not None:
+            digest.update(self._read_stored(source.partner, source.index, self._dataset.target))
+        return digest.digest()
+
+    def _read_stored(self, file: str, row: int | None, image: ImageFormat) -> bytes:
+        path = f"{self._root}/{file}"
+        if row is None:
+            return _content(path, image)
+        stored: bytes = self._rows(path, image)[row].tobytes()
+        return stored
+
     def _values(
         self, source: ScannedImage, column: str | None, number: float
     ) -> Mapping[str, float]:

@@ -1,5 +1,7 @@
 """Every file of a store, a bit flipped, cut or deleted: named, or nothing that is read changes."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from stores import write_rows
 from lenshpc.errors import LensHpcError
 from lenshpc.prep.verify import verify
 from lenshpc.store import Pixels, StoreSpec, open_store
+from lenshpc.store.identity import seal
 
 NUM_ROWS = 20
 SPEC = StoreSpec(
@@ -103,6 +106,49 @@ def check_damage(kind, store, choice):
             assert "remove" not in found
     finally:
         file.write_bytes(content)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+
+
+def check_document(store, is_sealed, choice):
+    """Put another value into zarr.json, with its seal or without: it opens or is refused."""
+    path, _, expected = store
+    number, value = choice
+    file = path / "zarr.json"
+    content = file.read_bytes()
+    document = json.loads(content)
+    attributes = document["attributes"]
+    key = [*attributes, *document][number % (len(attributes) + len(document))]
+    (attributes if key in attributes else document)[key] = value
+    if is_sealed and isinstance(document.get("attributes"), dict):
+        attributes["seal"] = seal(document)
+    try:
+        file.write_text(json.dumps(document))
+        found = read_all(path)
+        if isinstance(found, str):
+            assert "\n" not in found
+        else:
+            assert is_sealed or found == expected
+    finally:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_other_document_of_a_store_is_refused_in_one_line(is_sealed, store):
+    choices = st.tuples(st.integers(0, 99), JSON)
+    given(choices)(QUICK(lambda choice: check_document(store, is_sealed, choice)))()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_other_document_of_a_store_is_refused_in_one_line_in_thousands(is_sealed, store):
+    choices, thorough = st.tuples(st.integers(0, 99), JSON), settings(QUICK, max_examples=10000)
+    given(choices)(thorough(lambda choice: check_document(store, is_sealed, choice)))()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -172,6 +172,16 @@ def test_every_format_is_prepared_and_verified_bit_for_bit(write, folder, tmp_pa
         np.testing.assert_array_equal(store.read_raw_targets(slice(None)), expected, strict=True)
 
 
+@pytest.mark.parametrize("write", WRITERS)
+def test_digest_of_a_source_is_that_of_reading_it(write, folder, tmp_path):
+    given = write(folder)
+    reader = SourceReader(given, tmp_path, allow_pickle=True, scratch=tmp_path)
+    sources = scan(tmp_path, given)
+    assert len({reader.digest(source) for source in sources}) == 7
+    for source in sources:
+        assert reader.digest(source) == reader.read(source).sha256
+
+
 def test_pickles_stay_refused_when_a_store_is_verified(folder, tmp_path, stores):
     options = Options(allow_pickle=True)
     store = convert(_write_pickled(folder), tmp_path, stores / "one", options)

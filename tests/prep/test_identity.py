@@ -21,6 +21,7 @@ from lenshpc.run.sections import Data
 from lenshpc.store import open_store
 from lenshpc.store.identity import content_hash, seal
 from lenshpc.store.read import read_columns
+from lenshpc.worker import convert_share, join_shards
 
 OPTIONS = Options(shard_rows=32)
 
@@ -138,6 +139,19 @@ def test_what_is_made_of_unchanged_images_is_kept(half_done, tmp_path):
     found = {path.name: path.stat().st_mtime_ns for path in (draft.folder / "parts").iterdir()}
     assert (len(parts), len(found)) == (3, 4)
     assert parts.items() <= found.items()
+
+
+def test_elements_of_an_array_look_at_their_shares_and_the_last_job_joins(half_done, tmp_path):
+    images, draft = half_done
+    name = draft.rows(1)["id"].iloc[0]
+    np.save(tmp_path / "source" / name, images[name] + 1)
+    for element in range(3):
+        convert_share(str(draft.folder), element, 3, 1)
+    join_shards(str(draft.folder))
+    straight = convert(tiny(), tmp_path / "source", tmp_path / "straight", OPTIONS)
+    assert files_of(tmp_path / "store") == files_of(straight.path)
+    with pytest.raises(DataError, match=r"partial is no draft of a store, .*; repeat the lenshpc"):
+        join_shards(str(draft.folder))
 
 
 def test_damaged_shard_counts_as_not_converted_where_the_parts_are_joined(half_done, tmp_path):
