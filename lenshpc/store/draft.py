@@ -246,6 +246,8 @@ def begin(path: Path, spec: StoreSpec, rows: pd.DataFrame, settings: Mapping[str
         # New, or damaged: then what it says is written anew, and each part answers for itself.
         _create(folder, spec, rows, order)
         draft = open_draft(folder)
+    for name in ("parts", "shards"):
+        (folder / name).mkdir(exist_ok=True)
     return draft
 
 
@@ -305,8 +307,7 @@ def _digest(order: Mapping[str, Any], rows: pd.DataFrame) -> str:
 def _create(folder: Path, spec: StoreSpec, rows: pd.DataFrame, order: Mapping[str, Any]) -> None:
     """Write what a draft says of itself; of two processes that do, both write the same."""
     size = spec.rows_a_shard(len(rows))
-    for name in ("parts", "shards"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     path = folder / "rows.parquet"
     with replacing(path) as temporary:
         table = pa.Table.from_pandas(rows, preserve_index=False)

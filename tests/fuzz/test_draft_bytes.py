@@ -56,8 +56,6 @@ def check_damage(kind, state, drafts, choice):
     name = sorted(files)[number % len(files)]
     damaged = damage(kind, files[name], place, bit)
     write_files(folder, {key: content for key, content in files.items() if key != name})
-    (folder / "parts").mkdir(exist_ok=True)
-    (folder / "shards").mkdir(exist_ok=True)
     if damaged is not None:
         write_files(folder, {name: damaged})
     try:
