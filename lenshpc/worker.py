@@ -121,8 +121,7 @@ def draw_share(
     run = RunPaths(Path(root))
     plan = load_plan(run)
     samples = open_samples(run, plan.members[index], seed)
-    # By the shard's number, not its place in this list, which other tasks shorten meanwhile.
-    mine = [shard for shard in samples.missing() if shard % array_size == element]
+    mine = samples.missing(element, array_size)
     if not mine:
         return
     generator = load(find_task(plan.recipe.task).generator or "")(plan, run, plan.members[index])

@@ -1,7 +1,8 @@
 """Samples of a run's generative model: an array that grows shard by shard, by any number of jobs.
 
 `samples.zarr` in the run directory has an array (N, C, H, W) for each member and seed. A shard is
-one file, written whole by one call, so one that is there is done.
+one file, written whole by one call. Its SHA-256 lies in the array's folder `sha256`, which zarr
+passes over: a shard that does not have it is drawn again.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line
-from lenshpc.files import replacing_folder
+from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line, read_error
+from lenshpc.files import (
+    flush,
+    flush_tree,
+    read_checked,
+    read_whole,
+    replacing_folder,
+    sha256,
+    write_text,
+)
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
 SHARD_ROWS, CHUNK_ROWS = 256, 32
+HEAD = "zarr.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,15 +45,33 @@ class Samples:
         """Return the numbers of a shard's images."""
         return range(shard * SHARD_ROWS, min((shard + 1) * SHARD_ROWS, self.num))
 
-    def missing(self) -> list[int]:
-        """Return the shards that are not written yet."""
-        shards = range(-(-self.num // SHARD_ROWS))
-        return [one for one in shards if not (self.path / f"c/{one}/0/0/0").is_file()]
+    def missing(self, element: int = 0, array_size: int = 1) -> list[int]:
+        """Return the shards of an element's share that are not written, or were altered since."""
+        # By the shard's number, not its place among the missing ones, which other tasks shorten.
+        mine = range(element, -(-self.num // SHARD_ROWS), array_size)
+        return [shard for shard in mine if not self._is_whole(shard)]
+
+    def _is_whole(self, shard: int) -> bool:
+        try:
+            digest = sha256(self._file(shard)).encode()
+            return digest == _mark(self.path, str(shard)).read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise read_error(error.filename or self.path, error) from error
+
+    def _file(self, shard: int) -> Path:
+        return self.path / f"c/{shard}/0/0/0"
 
     def write(self, shard: int, images: npt.NDArray[np.float32]) -> None:
-        """Write a shard's images."""
+        """Write a shard's images, and then its hash."""
         rows = self.rows(shard)
+        # zarr would read a damaged one, to write over a part of it.
+        self._file(shard).unlink(missing_ok=True)
         self.array[rows.start : rows.stop] = images
+        flush_tree(self.path / f"c/{shard}")
+        flush(self.path / "c")
+        write_text(_mark(self.path, str(shard)), sha256(self._file(shard)))
 
 
 def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: int) -> Samples:
@@ -64,13 +92,19 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
                 dtype=np.float32,
                 # Else zarr leaves out a shard of zeros, and `missing` would draw it for ever.
                 config={"write_empty_chunks": True},
-                attributes={"member": member.name, "seed": seed, "fingerprint": plan.fingerprint()},
+                attributes={
+                    "member": member.name,
+                    "seed": seed,
+                    "fingerprint": plan.member_fingerprint(member),
+                },
             )
+            _mark(draft, HEAD).parent.mkdir()
+            write_text(_mark(draft, HEAD), sha256(draft / HEAD))
     samples = open_samples(run, member, seed)
     if samples.num != num:
         raise ConfigError(
             f"{path} is for {samples.num:,} samples, not {num:,}; ask for as many, take another "
-            "--seed, or remove it"
+            "--seed, or move it away"
         )
     return samples
 
@@ -80,6 +114,7 @@ def open_samples(run: RunPaths, member: Member, seed: int) -> Samples:
     import zarr
 
     path = _path(run, member, seed)
+    read_checked(path / HEAD, read_whole(_mark(path, HEAD)).decode(errors="replace"))
     try:
         return Samples(path=path, array=zarr.open_array(path, mode="r+", zarr_format=3))
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -97,6 +132,10 @@ def check_drawn(samples: Samples) -> None:
             f"{samples.path} lacks {len(missing)} shards, the first is {missing[0]}; repeat the "
             "command, which draws what is missing"
         )
+
+
+def _mark(path: Path, name: str) -> Path:
+    return path / "sha256" / name
 
 
 def _path(run: RunPaths, member: Member, seed: int) -> Path:

@@ -10,10 +10,11 @@ from torch import nn
 
 from lenshpc.engine.load import load_model
 from lenshpc.errors import ConfigError
-from lenshpc.files import read_json, sha256
+from lenshpc.files import sha256
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.encoder import encoder_of
 from lenshpc.models.vit import Vit
+from lenshpc.run.completion import read_facts
 from lenshpc.run.paths import find_run
 from lenshpc.run.plan import load_plan
 from lenshpc.tasks.diffusion.extractors import backbone_of, freeze
@@ -28,7 +29,7 @@ def freeze_member(run: str, index: int, path: Path) -> str:
     recipe = plan.recipe_of(member)
     method, data = recipe.method, recipe.data
     learnt = [plan.classes[label] for label in method.learnt_labels(plan.classes)]
-    done = read_json(paths.member(member.name).done)
+    done = read_facts(paths, member)
     held, _ = data.in_memory(plan.image_shape, "float32")
     card = Card(
         network=member.network,

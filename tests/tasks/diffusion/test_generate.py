@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from damage import damaged, files_below
 from generation_run import make_generation_run
 from safetensors.torch import save_file
 
@@ -76,6 +77,29 @@ def test_samples_do_not_depend_on_the_number_of_jobs(run):
     draw_share(str(paths.root), 1, 2, 0, 1)
     assert [path.read_bytes() for path in shard.rglob("*") if path.is_file()] == before
     assert np.array_equal(open_samples(paths, plan.members[0], 1).array[:], whole)
+
+
+@pytest.mark.parametrize("name", ["c/0/0/0/0", "sha256/0"])
+def test_damaged_samples_are_drawn_again(run, name):
+    assert sample(run, "--num", "3", "--seed", "4").exit_code == 0
+    samples = open_samples(run[0], run[1].members[0], 4)
+    before = files_below(samples.path)
+    written = [path.read_bytes() for path in before]
+    with damaged([samples.path / name], seed=1):
+        assert samples.missing() == [0]
+    (samples.path / name).write_bytes(b"x")
+    assert sample(run, "--num", "3", "--seed", "4").exit_code == 0
+    assert [path.read_bytes() for path in before] == written
+
+
+def test_array_of_samples_that_was_altered_is_refused(run):
+    assert sample(run, "--num", "3", "--seed", "5").exit_code == 0
+    path = run[0].samples / "member0_seed5" / "zarr.json"
+    for seed in range(20):
+        with damaged([path], seed):
+            done = sample(run, "--num", "3", "--seed", "5")
+            assert done.exit_code == 2
+            assert str(path) in done.stderr
 
 
 def test_command_prints_where_the_samples_are(run):
