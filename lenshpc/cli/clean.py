@@ -37,7 +37,7 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
         raise click.UsageError("--all needs a RUN")
     from lenshpc.run.paths import find_run, find_runs
 
-    chosen = [find_run(run, folder)] if run else find_runs(folder)
+    chosen = find_runs(folder) if run is None else [find_run(run, folder)]
     num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)
     echo(f"{size_text(num_bytes)} {'removed' if yes else 'to remove, with --yes'}", err=True)
 

@@ -85,8 +85,8 @@ def prepare(
     from lenshpc.worker import PREPARE_CALLS
 
     loaded, layout = load_dataset(dataset), Options(**options)
-    tell = partial(click.echo, err=True)
-    if site and array_size:
+    tell = partial(echo, err=True)
+    if site is not None and array_size:
         cluster = load_cluster(site)
         draft = draft_store(loaded, source, store, layout, tell=tell)
         sent = send_conversion(

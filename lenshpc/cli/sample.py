@@ -54,7 +54,7 @@ def sample(
     from lenshpc.run.samples import check_drawn, start_samples
     from lenshpc.worker import draw_share
 
-    cluster = load_cluster(site) if site else None
+    cluster = load_cluster(site) if site is not None else None
     paths, plan, one = _require_finished(run, member)
     samples = start_samples(paths, plan, one, num=num, seed=seed)
     if cluster and array_size:

@@ -182,5 +182,5 @@ def find_run(text: str, runs: Path = RUNS) -> RunPaths:
     if text and len(close) == 1:
         return close[0]
     found = ", ".join(run.name for run in close or matches) or "none"
-    what = "several runs begin with" if close else "no run"
+    what = "several runs begin with" if len(close) > 1 else "no run"
     raise ConfigError(f"{what} {text!r}; runs in {runs.resolve()}: {found}")

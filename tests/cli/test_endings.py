@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from commands import LENSHPC
 
 from lenshpc import __version__
-from lenshpc.cli.main import Commands
+from lenshpc.cli.main import Commands, main
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 LOCKED = PermissionError(errno.EACCES, "Permission denied", "/far/\x1b[31mplan.json")
@@ -148,3 +148,52 @@ def test_simulation_that_is_interrupted_leaves_nothing(tmp_path):
         "lenshpc: stopped; nothing is kept, and the same command begins again\n",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+# --- wrong input -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(run, spots, tmp_path):
+    """Return the working folder of a run, with things that are no folder of runs and no store."""
+    (tmp_path / "file").write_text("a file\n")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+SUBMIT = ("submit", "--task", "multiclass", "--set", "method.weights=random", "--data")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "a" * 5000], "File name too long"),
+        (["status", "a\0b"], r"no run 'a\x00b'"),
+        (["status", ""], "no run ''"),
+        (["clean", "", "--all", "--yes"], "no run ''"),
+        (["list", "--runs", "/dev/null"], "/dev/null cannot be read: Not a directory"),
+        (["clean", "--runs", "file"], "file cannot be read: Not a directory"),
+        (["list", "--runs", "loop"], "loop cannot be read: Too many levels of symbolic links"),
+        (["status", "loop"], "no run 'loop'"),
+        ([*SUBMIT, "file"], "file is no store: zarr.json is missing"),
+        ([*SUBMIT, "pipe"], "pipe is no store: zarr.json is missing"),
+        ([*SUBMIT, "/dev/zero"], "/dev/zero is no store: zarr.json is missing"),
+        ([*SUBMIT, "STORE", "--runs", "file"], "cannot be read or written: Not a directory"),
+        ([*SUBMIT, "STORE", "--runs", "/dev/null"], "cannot be read or written: Not a directory"),
+        ([*SUBMIT, "STORE", "--set", "train.lr=.inf"], "'.inf' is no finite number"),
+        ([*SUBMIT, "STORE", "--set", "seeds=[18446744073709551616]"], "is no number of 64 bits"),
+        ([*SUBMIT, "STORE", "--set", "seeds=[4294967296]"], "should be less than 4294967296"),
+        ([*SUBMIT, "STORE", "--set", "train.epochs=" + "9" * 5000], "is no number of 64 bits"),
+        ([*SUBMIT, "STORE", "--folds", "9" * 4000], "folds: Input should be less than or equal"),
+        ([*SUBMIT, "STORE", "--site", "pipe.yaml"], "no such file: pipe.yaml"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(words, told, place, spots, state):
+    before = {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")}
+    words = [str(spots.path) if word == "STORE" else word for word in words]
+    result = CliRunner().invoke(main, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("lenshpc: ")
+    assert (result.stderr.count("\n"), told in result.stderr) == (1, True), result.stderr
+    assert {str(path): path.lstat().st_mtime_ns for path in place.rglob("*")} == before
