@@ -204,7 +204,7 @@ def unknown(what: str, name: str, known: Sequence[str] | Mapping[str, Any], hint
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     guess = f"did you mean {close[0]}? " if close else ""
     tail = f"; {hint}" if hint else ""
-    return f"unknown {what} {name!r}; {guess}known: {', '.join(known)}{tail}"
+    return f"unknown {what} {_shorten(name)}; {guess}known: {', '.join(known)}{tail}"
 
 
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
@@ -265,7 +265,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """Return the dotted key and the YAML value of a `--set key=value`."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise ConfigError(f"--set {text}: expected key=value, such as train.epochs=3")
+        raise ConfigError(
+            f"--set {_shorten(text)[1:-1]}: expected key=value, such as train.epochs=3"
+        )
     try:
         return key, _parse(value)
     except yaml.YAMLError as error:

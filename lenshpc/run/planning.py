@@ -154,6 +154,8 @@ def _rename(model: str, network: str) -> str:
 
 def _read_component(path: Path, name: str) -> bytes:
     """Return a file that defines a class or function of that name, without running it."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path}:{name}: no file lies there; give the path of a .py")
     try:
         # Read once: the bytes that are hashed are those that the run keeps. Parsed and not
         # imported, since planning must run nobody's code.
@@ -163,6 +165,8 @@ def _read_component(path: Path, name: str) -> bytes:
         raise ConfigError(f"{path}:{name}: cannot read the file ({error.strerror})") from error
     except SyntaxError as error:
         raise ConfigError(f"{path}:{error.lineno}: {error.msg}; mend the file") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # of null bytes, of 10,000 brackets
+        raise ConfigError(f"{path} is no Python ({type(error).__name__}); mend the file") from error
     kinds = (ast.ClassDef, ast.FunctionDef)
     defined = [node.name for node in tree.body if isinstance(node, kinds)]
     if name not in defined:
