@@ -123,6 +123,15 @@ def _construct_float(_: _StrictLoader, node: yaml.ScalarNode) -> float:
     return value
 
 
+def _construct_text(_: _StrictLoader, node: yaml.ScalarNode) -> str:
+    text = str(node.value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # "\\ud800", half of a character
+        raise _refuse(f"{_shorten(text)} is no text that can be written", node) from error
+    return text
+
+
 for _name, (_looks, _first) in _PLAIN.items():
     _StrictLoader.add_implicit_resolver(_CORE + _name, re.compile(rf"^(?:{_looks})\Z"), _first)
 for _name, _construct in {
@@ -130,7 +139,7 @@ for _name, _construct in {
     "bool": _construct_truth,
     "int": _construct_whole,
     "float": _construct_float,
-    "str": _StrictLoader.construct_yaml_str,
+    "str": _construct_text,
     "seq": _StrictLoader.construct_yaml_seq,
     "map": _StrictLoader.construct_yaml_map,
 }.items():

@@ -243,6 +243,7 @@ def test_plain_values_are_those_of_yaml_1_2(text, value):
         ("{1: b}", "a key is no text; quote it"),
         ("{a: 1, a: 2}", "'a' stands twice"),
         ("[" * 33 + "]" * 33, "values lie more than 32 deep in each other"),
+        ('"\\ud800"', r"'\ud800' is no text that can be written"),
         ("a\0", "unacceptable character #x0000"),
     ],
 )
