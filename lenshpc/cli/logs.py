@@ -24,6 +24,7 @@ def logs(run: str, member: int | None, follows: bool) -> None:
       lenshpc logs lens_finding-9f2c51ab
       lenshpc logs lens_finding-9f2c51ab --member 3 -f
     """
+    from lenshpc.errors import read_error
     from lenshpc.launch.logs import find_log, follow, make_end_check
     from lenshpc.launch.states import run_status
     from lenshpc.run.paths import find_run
@@ -33,11 +34,13 @@ def logs(run: str, member: int | None, follows: bool) -> None:
     plan = load_plan(paths)
     line, path = find_log(paths, run_status(paths, plan), member)
     echo(f"{line.name}, {line.state}: {path}", err=True)
-    if not follows:
-        echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
-        return
     try:
+        if not follows:
+            echo(path.read_text(encoding="utf-8", errors="replace"), nl=False)
+            return
         for text in follow(path, make_end_check(paths, plan, line.index)):
             echo(text, nl=False)
+    except OSError as error:
+        raise read_error(path, error) from error
     except KeyboardInterrupt:
         sys.exit(130)

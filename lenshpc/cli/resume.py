@@ -20,6 +20,7 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
     """
     if wait and as_json:
         raise click.UsageError("give either --wait or --json")
+    from lenshpc.cli.status import warn_of_changes
     from lenshpc.cli.submit import report
     from lenshpc.launch.submit import resume as send
     from lenshpc.run.paths import find_run
@@ -28,6 +29,7 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
 
     paths = find_run(run)
     plan = load_plan(paths)
+    warn_of_changes(paths)
     report(paths, plan, send(paths, CALLS), as_json=as_json)
     if wait:
         from lenshpc.cli.watch import watch

@@ -12,6 +12,7 @@ from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
     from lenshpc.launch.usage import Usage
+    from lenshpc.run.paths import RunPaths
 
 
 @click.command(short_help="Show where a run's members stand.")
@@ -39,6 +40,7 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
 
     paths = find_run(run)
     plan = load_plan(paths)
+    warn_of_changes(paths)
     if follow:
         watch(paths, plan)
         return
@@ -50,6 +52,15 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     show(told)
     if usage:
         echo(_costs(usage))
+
+
+def warn_of_changes(run: RunPaths) -> None:
+    """Say where members of a run may have seen other versions of packages than others."""
+    from lenshpc.launch.provenance import describe_changes
+
+    changes = describe_changes(run)
+    if changes:
+        echo(f"warning: {changes}", err=True)
 
 
 def _costs(usage: Usage) -> str:

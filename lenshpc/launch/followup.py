@@ -14,7 +14,7 @@ from lenshpc.run.paths import RunPaths
 
 # SLURM takes excluded nodes of waiting jobs only: after the requeue
 REQUEUE = """\
-scontrol requeue {job} || echo "lenshpc: send it again with: {resume}"
+scontrol requeue {job} || echo {advice}
 """
 AVOID = """\
 scontrol update JobId={job} ExcNodeList={avoid}
@@ -32,18 +32,22 @@ SEND = """\
 id=$(sbatch --parsable {options} {slurm}/{token}.sh {pickle} |
   sed -n '/^[0-9][0-9]*\\(;.*\\)\\{{0,1\\}}$/h;${{x;p;}}')
 [ -n "$id" ] || {{
-  echo "lenshpc: send it again with: {resume}"
+  echo {advice}
   exit
 }}
 id=${{id%%;*}}{element}
-printf '\\n%s\\n' '{line}' | sed "s/JOB_ID/$id/" >>{slurm}/jobs.jsonl
+printf '\\n%s\\n' {line} | sed "s/JOB_ID/$id/" >>{slurm}/jobs.jsonl
 """
 
 
 def requeue_lines(run: RunPaths, job: str, avoid: str) -> str:
     """Return the lines that requeue a job, and have it avoid nodes."""
     lines = REQUEUE + (AVOID if avoid else "")
-    return lines.format(job=job, avoid=shlex.quote(avoid), resume=resume_command(run))
+    return lines.format(job=job, avoid=shlex.quote(avoid), advice=_advice(run))
+
+
+def _advice(run: RunPaths) -> str:
+    return shlex.quote(f"lenshpc: send it again with: {resume_command(run)}")
 
 
 def follow_up_lines(run: RunPaths, job: str, avoid: str) -> str:
@@ -91,8 +95,8 @@ def _sending(
         token=token,
         pickle=f"{first.token}.pkl",
         element=mark + index,
-        line=job.model_copy(update={"job_id": "JOB_ID"}).model_dump_json(),
-        resume=resume_command(run),
+        line=shlex.quote(job.model_copy(update={"job_id": "JOB_ID"}).model_dump_json()),
+        advice=_advice(run),
     )
 
 

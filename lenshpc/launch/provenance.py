@@ -59,6 +59,31 @@ def facts(command: Sequence[str], code: str) -> dict[str, Any]:
     }
 
 
+def describe_changes(run: RunPaths) -> str:
+    """Return which versions a run was sent with, where they differ from each other or from now's.
+
+    Jobs run the copy of lenshpc that they were sent with, but the packages that are installed when
+    they start. Empty where nothing differs, or nothing is on record.
+    """
+    try:
+        sent = [_versions(one) for one in read_json(run.provenance).values()]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return ""
+    here = {"lenshpc": __version__, **{name: _version(name) for name in PACKAGES}}
+    changes = {name: [*(one.get(name, here[name]) for one in sent), here[name]] for name in here}
+    words = [
+        f"{name} {', then '.join(dict.fromkeys(told))}"
+        for name, told in changes.items()
+        if len(set(told)) > 1
+    ]
+    return f"run {run.name} has seen {'; '.join(words)}: members may differ by it" if words else ""
+
+
+def _versions(facts: dict[str, Any]) -> dict[str, str]:
+    told = {"lenshpc": facts["lenshpc"], **facts["packages"]}
+    return {name: str(version) for name, version in told.items()}
+
+
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

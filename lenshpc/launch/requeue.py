@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc.config import validate
+from lenshpc.errors import one_line
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import exclusion
 from lenshpc.launch.executor import log_paths
@@ -139,7 +140,7 @@ def main(root: str, job: str, restart: str, exit_code: str, command: str) -> int
         # before.
         write_text(run.next(job), lines(run, job, nodes_to_avoid(run)))
     verdict = "requeued" if decision.requeue else "not requeued"
-    sys.stderr.write(f"lenshpc: job {job} is {verdict}: {decision.reason}\n")
+    sys.stderr.write(f"lenshpc: job {job} is {verdict}: {one_line(decision.reason)}\n")
     return 0 if decision.requeue else 1
 
 

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lenshpc.errors import ConfigError
 from lenshpc.launch import executor, snapshot
 from lenshpc.launch.executor import JobRequest, Sending
 from lenshpc.launch.sites import Site
+from lenshpc.run.ownership import find_risk
 
 
 def jobs_folder(folder: Path, site: Site) -> Site:
-    """Make the private folder of the jobs; return the site with the copy of the code in it."""
+    """Make the private folder of the jobs; return the site with the copy of the code in it.
+
+    ConfigError where the folder was there and others may have written in it.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
+    risk = find_risk(folder)
+    if risk:
+        raise ConfigError(f"{risk}, and jobs run what lies there; choose another place")
     code = snapshot.read(folder / "code")
     code.keep()
     return code.before(site)

@@ -17,7 +17,7 @@ def require_own(run: RunPaths) -> None:
     What is executed of a run: the profile's lines, the pickles, the copy of the code and networks
     of a file; what is believed: the numbers of jobs and processes to be ended.
     """
-    risk = find_risk(run)
+    risk = find_risk(run.root)
     if risk:
         raise ConfigError(
             f"{risk}, and what a run holds is executed; submit the recipe anew into runs of your "
@@ -25,12 +25,12 @@ def require_own(run: RunPaths) -> None:
         )
 
 
-def find_risk(run: RunPaths) -> str | None:
-    """Return who else may have written in a run, None where nobody but us and root can have."""
+def find_risk(folder: Path) -> str | None:
+    """Return who else may have written in a folder, None where nobody but us and root can have."""
     try:
-        return _find_risk(run.root, reachable=True)
+        return _find_risk(folder, reachable=True)
     except OSError as error:
-        raise read_error(error.filename or run.root, error) from error
+        raise read_error(error.filename or folder, error) from error
 
 
 def find_owner(run: RunPaths) -> str | None:

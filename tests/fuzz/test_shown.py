@@ -1,5 +1,6 @@
 """What came from files and logs is shown as text: on a terminal, in Markdown, in HTML."""
 
+import json
 import re
 import unicodedata
 from dataclasses import replace
@@ -20,6 +21,7 @@ from lenshpc.cli.show import cell
 from lenshpc.cli.watch import render
 from lenshpc.errors import printable_lines
 from lenshpc.launch.failures import find_failure
+from lenshpc.launch.jobs import JobRecord, record
 from lenshpc.launch.states import MemberStatus, RunStatus
 from lenshpc.report.content import (
     Banner,
@@ -244,3 +246,18 @@ def test_class_of_such_a_name_is_text_from_store_to_report(tmp_path, monkeypatch
     for shown in (page, text, *(one.read_text() for one in run.paths.report.rglob("*.svg"))):
         assert "<script" not in shown.replace("\\<", "")
         assert find_acting(shown) == set()
+
+
+def test_log_is_shown_with_its_lines_and_tabs_and_escapes_as_text(run):
+    run.paths.slurm.mkdir()
+    queue = {"states": {"0": "FAILED"}, "jobs": {"0": "9"}}
+    (run.paths.slurm / "queue.json").write_text(json.dumps(queue))
+    facts = {"scheduler": "local", "site": "x", "submitted": "2026"}
+    record(run.paths, JobRecord(job_id="9", members=(0,), **facts))
+    log = run.paths.slurm / "9_0_log.out"
+    log.write_bytes(b"a\tb\r\n\x1b[2J\x1b]0;title\x07\xff\xc3\xa9\n[red]10 %\r20 %\n")
+    done = CliRunner().invoke(main, ["logs", run.paths.name, "--member", "0"])
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "a\tb\n\\x1b[2J\\x1b]0;title\\x07\ufffd\xe9\n[red]10 %\n20 %\n",
+    )

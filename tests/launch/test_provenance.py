@@ -1,10 +1,14 @@
 """A submission tells the commit that it came from, and keeps what differs from it."""
 
 import hashlib
+import json
 import subprocess
+from importlib import metadata
 
 import pytest
+from click.testing import CliRunner
 
+from lenshpc.cli.main import main
 from lenshpc.launch import provenance
 
 
@@ -48,6 +52,30 @@ def test_large_difference_is_cut_but_hashed_whole(checkout, tmp_path):
     state = provenance.git_state(checkout, tmp_path / "code")
     (kept,) = (tmp_path / "code").iterdir()
     assert state["diff"]["num_bytes"] > kept.stat().st_size == provenance.MAX_DIFF_BYTES
+
+
+def write_versions(run, *versions):
+    """Note submissions with versions of numpy."""
+    here = provenance.facts(["lenshpc"], "0")
+    noted = [here | {"packages": here["packages"] | {"numpy": one}} for one in versions]
+    run.provenance.write_text(json.dumps(dict(enumerate(noted))))
+
+
+def test_versions_that_changed_are_told_in_their_order(run):
+    here = metadata.version("numpy")
+    write_versions(run.paths, "1.0", "1.0", "1.1")
+    expected = f"run {run.paths.name} has seen numpy 1.0, then 1.1, then {here}: "
+    assert provenance.describe_changes(run.paths) == f"{expected}members may differ by it"
+    done = CliRunner().invoke(main, ["status", run.paths.name])
+    assert (done.exit_code, done.stderr) == (0, f"warning: {expected}members may differ by it\n")
+    write_versions(run.paths, here)
+    assert provenance.describe_changes(run.paths) == ""
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", '{"a": 1}', '{"a": {"lenshpc": 1}}', "\x00"])
+def test_record_that_cannot_be_read_tells_of_no_change(run, text):
+    run.paths.provenance.write_text(text)
+    assert provenance.describe_changes(run.paths) == ""
 
 
 def test_folder_outside_of_a_checkout_has_no_commit(tmp_path):

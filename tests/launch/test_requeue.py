@@ -152,7 +152,7 @@ def test_node_at_fault_is_noted_and_avoided_by_the_job_that_comes_back(
     for number in range(2):
         assert main(str(run.root), "7_2", str(number), "1", "scontrol") == number
     assert run.next("7_2").read_text() == (
-        f'scontrol requeue 7_2 || echo "lenshpc: send it again with: lenshpc resume {run.root}"\n'
+        f"scontrol requeue 7_2 || echo 'lenshpc: send it again with: lenshpc resume {run.root}'\n"
         "scontrol update JobId=7_2 ExcNodeList=gpu1,gpu7\n"
     )
     assert run.excluded.read_text() == '\n{"node":"gpu7","failure":"GPU FAULT","job":"7_2"}\n'

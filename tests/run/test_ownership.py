@@ -1,5 +1,6 @@
 """A run that others own, or may write, is read and never executed, cancelled or written."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,8 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from lenshpc.cli.main import main
+from lenshpc.errors import ConfigError
 from lenshpc.launch.jobs import JobRecord, record, records
 from lenshpc.launch.local import stop_queue
+from lenshpc.launch.shards import jobs_folder
+from lenshpc.launch.sites import Site
 from lenshpc.run.ownership import find_risk
 from lenshpc.run.paths import RunPaths
 
@@ -52,7 +56,7 @@ def called(*arguments):
 
 
 def test_own_run_that_others_may_read_is_no_risk(sent):
-    assert find_risk(sent.paths) is None
+    assert find_risk(sent.paths.root) is None
 
 
 @pytest.mark.parametrize("name", ["", "slurm", "slurm/site.json", "plan.json", "members"])
@@ -60,26 +64,26 @@ def test_what_others_may_write_is_named_with_its_mode(sent, name):
     path = sent.paths.root / name
     path.chmod(path.stat().st_mode | 0o020)
     mode = "0775" if path.is_dir() else "0664"
-    assert find_risk(sent.paths) == f"{path} may be written by others (mode {mode})"
+    assert find_risk(sent.paths.root) == f"{path} may be written by others (mode {mode})"
 
 
 def test_loose_modes_below_a_private_folder_are_no_risk(sent):
     for path in all_of(sent.paths.root):
         path.chmod(0o777)
     sent.paths.root.chmod(0o700)
-    assert find_risk(sent.paths) is None
+    assert find_risk(sent.paths.root) is None
 
 
 def test_link_to_nothing_is_no_risk(sent):
     (sent.paths.slurm / "12_submitted.pkl").symlink_to("gone.pkl")
-    assert find_risk(sent.paths) is None
+    assert find_risk(sent.paths.root) is None
 
 
 @needs_root
 @pytest.mark.parametrize("name", ["slurm/site.json", "slurm", "plan.json"])
 def test_one_file_of_another_user_is_named_with_its_owner(sent, name):
     os.chown(sent.paths.root / name, NOBODY, NOBODY)
-    assert find_risk(sent.paths) == f"{sent.paths.root / name} belongs to nobody"
+    assert find_risk(sent.paths.root) == f"{sent.paths.root / name} belongs to nobody"
 
 
 @needs_root
@@ -87,7 +91,7 @@ def test_link_to_what_another_user_owns_is_a_risk(sent, tmp_path):
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", NOBODY, NOBODY)
     (sent.paths.root / "code").symlink_to(tmp_path / "theirs")
-    assert find_risk(sent.paths) == f"{sent.paths.root / 'code'} belongs to nobody"
+    assert find_risk(sent.paths.root) == f"{sent.paths.root / 'code'} belongs to nobody"
 
 
 @needs_root
@@ -196,3 +200,39 @@ def test_record_whose_words_could_reach_a_shell_is_none(run, key, value):
     lines = f'{{{words}, "scheduler": "slurm", "site": "x", "members": [0], "submitted": "2026"}}'
     run.paths.jobs.write_text(lines)
     assert records(run.paths) == []
+
+
+@needs_root
+def test_log_that_its_owner_keeps_private_cannot_be_read(sent, as_nobody):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        root = Path(folder) / sent.paths.name
+        shutil.copytree(sent.paths.root, root)
+        log = root / "slurm" / "9_0_log.out"
+        log.write_text("secret\n")
+        log.chmod(0o600)
+        queue = {"states": {"0": "FAILED"}, "jobs": {"0": "9"}}
+        (root / "slurm" / "queue.json").write_text(json.dumps(queue))
+        facts = {"scheduler": "local", "site": "x", "submitted": "2026"}
+        record(RunPaths(root), JobRecord(job_id="9", members=(0,), **facts))
+        as_nobody()
+        code, out, err = called("logs", root, "--member", "0")
+        os.seteuid(0)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        f"lenshpc: {log} cannot be read: Permission denied; check its permissions and the file "
+        "system, then repeat the command"
+    )
+
+
+def test_folder_of_jobs_that_others_may_write_is_refused(tmp_path):
+    folder = tmp_path / ".store.slurm"
+    (folder / "code").mkdir(parents=True)
+    folder.chmod(0o777)
+    site = Site(name="big", scheduler="slurm")
+    with pytest.raises(ConfigError) as caught:
+        jobs_folder(folder, site)
+    assert str(caught.value) == (
+        f"{folder} may be written by others (mode 0777), and jobs run what lies there; "
+        "choose another place"
+    )
