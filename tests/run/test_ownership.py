@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pairs_run import make_pairs_run
 
 from lenshpc.cli.main import main
 from lenshpc.errors import ConfigError
@@ -236,3 +237,16 @@ def test_folder_of_jobs_that_others_may_write_is_refused(tmp_path):
         f"{folder} may be written by others (mode 0777), and jobs run what lies there; "
         "choose another place"
     )
+
+
+@pytest.mark.slow
+def test_images_that_are_merged_for_a_report_lie_beside_it(tmp_path):
+    run = make_pairs_run(tmp_path)
+    before = stamps(run.paths.root)
+    code, _, err = called("aggregate", run.paths.root, "--out", tmp_path / "mine")
+    assert code == 0, err
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["merged.zarr", "report"]
+    assert str(tmp_path / "mine" / "merged.zarr") in (
+        tmp_path / "mine" / "report" / "report.md"
+    ).read_text().replace("\\", "")
+    assert stamps(run.paths.root) == before
