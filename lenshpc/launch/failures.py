@@ -15,7 +15,8 @@ Action = Literal["requeue", "exclude node", "stop"]
 
 TAIL_BYTES = 16_000
 TAIL_LINES = 10
-STARTED = re.compile(r"submitit .*Starting with JobEnvironment|^lenshpc: a queue begins$")
+QUEUE_BEGINS = "lenshpc: a queue begins"
+STARTED = re.compile(rf"submitit .*Starting with JobEnvironment|^{QUEUE_BEGINS}$")
 RANK = re.compile(r"^(\[rank\d+\]: ?)+")
 # What a rank says when another one has gone: the cause stands in the other one's log.
 PEER_LOST = (
@@ -240,7 +241,8 @@ def _lines_since_start(log: str) -> list[str]:
     # again.
     latest = lines[starts[-1] :] if starts else lines
     told = [RANK.sub("", line).rstrip() for line in latest]
-    return [line for line in told if line and not line.startswith("submitit INFO")]
+    ours = ("submitit INFO", QUEUE_BEGINS)
+    return [line for line in told if line and not line.startswith(ours)]
 
 
 def _evidence(rule: Rule, told: Iterable[list[str]]) -> tuple[list[str], re.Match[str]] | None:

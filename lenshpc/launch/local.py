@@ -22,7 +22,7 @@ from lenshpc.config import Frozen
 from lenshpc.errors import LaunchError
 from lenshpc.files import write_json
 from lenshpc.launch import executor
-from lenshpc.launch.failures import Failure, classify, read_tails
+from lenshpc.launch.failures import QUEUE_BEGINS, Failure, classify, read_tails
 from lenshpc.launch.sites import Site, local_gpus, read_site
 from lenshpc.launch.slots import note_holder, take_slots
 from lenshpc.launch.snapshot import Snapshot
@@ -33,7 +33,6 @@ from lenshpc.run.plan import Plan, load_plan, origin_of
 from lenshpc.run.records import read_record
 
 POLL_S = 0.2
-BEGINS = "lenshpc: a queue begins"
 SAVE_S = 10.0  # for members that are told to end
 STOP_S = 15.0  # for the queue to cancel its members and note it
 
@@ -106,7 +105,8 @@ def log_path(run: RunPaths) -> Path:
 
 def read_failure(run: RunPaths) -> Failure:
     """Return how the latest queue of a run ended that did not come to its end."""
-    return classify("", logs=read_tails([log_path(run)]))
+    # Without a word in its log it was killed.
+    return classify("", "0:9", logs=read_tails([log_path(run)]))
 
 
 def _is_queue(pid: int, run: RunPaths) -> bool:
@@ -127,7 +127,7 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
     # Before the process starts: it reads its members from here.
     write_json(queue_path(run), waiting.model_dump(mode="json"))
     with log_path(run).open("ab") as log:
-        log.write(f"{BEGINS}\n".encode())
+        log.write(f"{QUEUE_BEGINS}\n".encode())
         log.flush()
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],

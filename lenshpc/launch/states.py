@@ -203,7 +203,8 @@ def _classify(
         return word, silence, None
     if word == "LOST":
         failure = read_failure(sources.run)
-        return "FAILED", f"the local queue ended before it: {failure.line}", failure
+        why = failure.line or "it was killed"
+        return "FAILED", f"the local queue ended before it: {why}", failure
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
     if known.is_active:
         return word, known.reason, None

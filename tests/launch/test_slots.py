@@ -78,8 +78,10 @@ def test_folder_of_another_user_is_refused(place):
 
 @pytest.mark.usefixtures("place")
 def test_member_that_outlives_its_queue_keeps_its_slot():
-    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "submitit.local._local"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as member:
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, "submitit.local._local"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as member:
+        member.stdout.readline()
         lock = take_slots(SITE, 1)[0]
         note_holder(lock, str(member.pid))
         lock.close()  # as the kernel does for a queue that is killed
@@ -118,6 +120,14 @@ def test_queue_that_is_gone_has_failed_with_its_last_line(sent):
     assert [line.state for line in lines] == ["DONE", *["FAILED"] * 5]
     assert lines[1].reason == f"the local queue ended before it: {error}"
     assert (lines[1].failure.name, lines[1].failure.line) == ("WRONG INPUT", error)
+
+
+def test_queue_that_is_gone_without_a_word_was_killed(sent):
+    write_queue(sent, host=socket.gethostname())
+    log_path(sent.paths).write_text("KeyError: 'old'\nlenshpc: a queue begins\n")
+    line = run_status(sent.paths, sent.plan).members[1]
+    assert (line.state, line.failure.name, line.failure.tail) == ("FAILED", "KILLED", ())
+    assert line.reason == "the local queue ended before it: it was killed"
 
 
 def test_queue_of_another_host_is_unknown_and_nothing_is_cancelled(sent):
