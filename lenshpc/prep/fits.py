@@ -17,6 +17,9 @@ from lenshpc.prep.dataset import ImageFormat
 from lenshpc.prep.pixels import check_shape
 from lenshpc.run.extras import require
 
+# astropy's decoders of the others, HCOMPRESS_1 and PLIO_1, leave their buffers where a file makes
+# them.
+_PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "NOCOMPRESS"}
 _GZIP = re.compile(rb"\x1f\x8b\x08")
 
 
@@ -40,8 +43,10 @@ def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
     from astropy.utils.exceptions import AstropyUserWarning
 
     with warnings.catch_warnings():
-        # astropy only warns of a truncated file; of a card that bends the standard too.
+        # astropy only warns of a truncated file, of a card that bends the standard too; and numpy
+        # of a number that wraps around.
         warnings.simplefilter("error", AstropyUserWarning)
+        warnings.simplefilter("error", RuntimeWarning)
         warnings.simplefilter("ignore", VerifyWarning)
         # From the bytes that are hashed, not from the file again, which may have changed since.
         with fits.open(io.BytesIO(content), memmap=False) as units:
@@ -76,7 +81,9 @@ def _unit(path: str, units: Any, image: ImageFormat) -> Any:
 
 
 def _check_tiles(path: str, unit: Any, content: bytes) -> None:
-    """Raise on a compressed image that would unpack to more than its header promises."""
+    """Raise on a compressed image that is not certain to unpack to what its header promises."""
+    if unit.compression_type not in _PACKINGS:
+        raise DataError(f"{path} is packed by {unit.compression_type}; unpack it with: funpack")
     if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):
         raise DataError(
             f"{path} is damaged: tiles {unit.tile_shape} in {unit.shape}; copy it again"

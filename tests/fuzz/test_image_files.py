@@ -1,19 +1,14 @@
 """Damaged image files: each is refused in one line, or gives pixels as they were declared."""
 
-import faulthandler
+import gzip
 import io
-import re
-import resource
-import struct
-from functools import reduce
-from pathlib import Path
+import zipfile
 
 import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from byte_changes import assert_refused, limiting, try_changes
 from PIL import Image
 
 from lenshpc.errors import DataError
@@ -26,7 +21,6 @@ from lenshpc.prep.truth import read_truth
 SHAPE = (2, 6, 5)
 PIXELS = np.arange(60, dtype=np.float32).reshape(SHAPE) / 8
 ROWS = np.stack([PIXELS + row for row in range(4)])
-MEMORY_BYTES, SECONDS = 2**30, 300
 
 
 def saved(save, *arguments, **options):
@@ -55,8 +49,9 @@ def hdf5(**options):
     return stream.getvalue()
 
 
-def picture(mode, kind):
+def picture(mode, kind, scale=1):
     levels = (np.arange(60).reshape(6, 10) % 251).astype(np.uint8)
+    levels = np.kron(levels, np.ones((scale, scale), np.uint8))
     return saved(Image.fromarray(levels).convert(mode).save, kind)
 
 
@@ -84,62 +79,6 @@ KINDS = {
     "png": (picture("RGB", "PNG"), declare("image", (3, 6, 10), "uint8")),
     "jpeg": (picture("L", "JPEG"), declare("image", (1, 6, 10), "uint8")),
 }
-# Most places are near the beginning, where headers are.
-PLACES = st.one_of(st.integers(0, 127), st.integers(0, 2**13))
-NUMBERS = st.sampled_from(
-    ["0", "-1", "1", "7", "2147483648", "4294967295", "99999999999", "9" * 25, "9" * 99, "1e308"]
-)
-INTEGERS = st.sampled_from([0, 1, 0x7F, 0xFF, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
-EDITS = st.lists(
-    st.one_of(
-        st.tuples(st.just("flip"), PLACES, st.integers(0, 7)),
-        st.tuples(st.just("write"), PLACES, st.binary(min_size=1, max_size=8)),
-        st.tuples(st.just("insert"), PLACES, st.binary(min_size=1, max_size=8)),
-        st.tuples(st.just("delete"), PLACES, st.integers(1, 64)),
-        st.tuples(st.just("repeat"), PLACES, st.integers(1, 64)),
-        st.tuples(st.just("cut"), PLACES, st.none()),
-        st.tuples(st.just("number"), st.integers(0, 40), NUMBERS),
-        st.tuples(st.just("integer"), PLACES, st.tuples(st.sampled_from("<>"), INTEGERS)),
-    ),
-    min_size=1,
-    max_size=4,
-)
-
-
-def change(content, what, place, value):
-    """Return the content after one edit."""
-    at = place % (len(content) + 1)
-    before, after = content[:at], content[at:]
-    if what == "number":
-        found = list(re.finditer(rb"\d+", content))
-        if not found:
-            return content
-        one = found[place % len(found)]
-        return content[: one.start()] + value.encode() + content[one.end() :]
-    if what == "integer":
-        order, number = value
-        value = struct.pack(f"{order}{'Q' if number >= 2**32 else 'I'}", number)
-    if what in {"write", "integer"}:
-        return before + value + after[len(value) :]
-    if what == "flip":
-        return before + bytes(byte ^ 1 << value for byte in after[:1]) + after[1:]
-    if what == "delete":
-        return before + after[value:]
-    if what == "repeat":
-        return before + after[:value] + after
-    return before + (value or b"") if what == "cut" else before + value + after
-
-
-@pytest.fixture
-def limited():
-    """Allow a gibibyte more than is taken now, and so many seconds."""
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, hard))
-    faulthandler.dump_traceback_later(SECONDS, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def read(folder, dataset, content):
@@ -163,15 +102,6 @@ def read(folder, dataset, content):
             left.unlink()
 
 
-def assert_refused(path, error):
-    """Fail unless an error is one line that begins with the file, is true, and destroys nothing."""
-    text = str(error)
-    assert text.startswith(str(path))
-    assert "\n" not in text
-    assert "memory" not in text.lower()
-    assert "remove" not in text
-
-
 def check(folder, dataset, content):
     """Fail unless a file gives pixels as declared, or is refused in one line."""
     try:
@@ -187,36 +117,23 @@ def check(folder, dataset, content):
         assert not np.isinf(list(image.values.values())).any()
 
 
-def changing(sound, num_tries):
-    """Run a function with as many changed versions of a sound content."""
-    sample = settings(
-        max_examples=num_tries,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    versions = EDITS.map(lambda edits: reduce(lambda left, edit: change(left, *edit), edits, sound))
-    return lambda attempt: sample(given(versions)(attempt))()
-
-
 TRIES = [50, pytest.param(2000, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("num_tries", TRIES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_changed_file_is_refused_or_gives_pixels_as_declared(kind, num_tries, limited, tmp_path):
+def test_changed_file_is_refused_or_gives_pixels_as_declared(kind, num_tries, tmp_path):
     sound, dataset = KINDS[kind]
     assert read(tmp_path, dataset, sound)
 
-    changing(sound, num_tries)(lambda content: check(tmp_path, dataset, content))
+    try_changes(sound, num_tries, lambda content: check(tmp_path, dataset, content))
 
 
 TABLE = b"id,gamma1,kind\n" + b"".join(b"train/%d.npy,%d.5,lens\n" % (i, i) for i in range(20))
 
 
 @pytest.mark.parametrize("num_tries", TRIES)
-def test_changed_table_is_refused_or_gives_numbers(num_tries, limited, tmp_path):
+def test_changed_table_is_refused_or_gives_numbers(num_tries, tmp_path):
     path, truth = tmp_path / "truth.csv", TruthTable(columns=("gamma1",))
 
     def attempt(content):
@@ -228,4 +145,59 @@ def test_changed_table_is_refused_or_gives_numbers(num_tries, limited, tmp_path)
         else:
             assert not np.isinf([numbers["gamma1"] for numbers in found.values()]).any()
 
-    changing(TABLE, num_tries)(attempt)
+    try_changes(TABLE, num_tries, attempt)
+
+
+def declare_rows(num_rows, **options):
+    """Return HDF5 that declares so many rows and holds none."""
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        file.create_dataset("images", (num_rows, *SHAPE), "f4", **options)
+    return stream.getvalue()
+
+
+def pack_zeros(num_rows, packing):
+    """Return a .npz of so many rows of one zero."""
+    stream, header = io.BytesIO(), io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": (num_rows, 1, 1, 1)}
+    np.lib.format.write_array_header_1_0(header, shape)
+    with zipfile.ZipFile(stream, "w", packing) as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(num_rows))
+    return stream.getvalue()
+
+
+def pack_tile(num_bytes):
+    """Return FITS of one image, packed by gzip, that unpacks to so many bytes."""
+    tile = np.array([list(gzip.compress(bytes(num_bytes)))], dtype=object)
+    row = fits.Column("COMPRESSED_DATA", "1PB()", array=tile)
+    table = fits.BinTableHDU.from_columns([row])
+    cards = {"ZIMAGE": True, "ZCMPTYPE": "GZIP_1", "ZBITPIX": -32, "ZNAXIS": 3}
+    for key in ("ZNAXIS", "ZTILE"):
+        cards |= {f"{key}{axis}": side for axis, side in enumerate(SHAPE[::-1], start=1)}
+    table.header.update(cards)
+    return saved(fits.HDUList([fits.PrimaryHDU(), table]).writeto)
+
+
+STACK, DOT = declare("hdf5", key="images"), declare("npz", (1, 1, 1), "uint8", key="images")
+MIB = 2**20
+BOMBS = {
+    "rows in chunks": (lambda: declare_rows(10**9, chunks=(64, *SHAPE)), STACK),
+    "rows at once": (lambda: declare_rows(10**9), STACK),
+    "rows with a fill value": (lambda: declare_rows(10**9, chunks=True, fillvalue=1), STACK),
+    "deflated rows": (lambda: pack_zeros(64 * MIB, zipfile.ZIP_DEFLATED), DOT),
+    "rows in bzip2": (lambda: pack_zeros(64 * MIB, zipfile.ZIP_BZIP2), DOT),
+    "a tile": (lambda: pack_tile(64 * MIB), declare("fits")),
+    "a picture": (lambda: picture("L", "PNG", 1000), declare("image", (1, 6, 10), "uint8")),
+    "an array": (lambda: KINDS["npy"][0].replace(b"(2, 6, 5)", b"(2, 6, 10**9)"), declare("npy")),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_file_that_promises_much_is_refused_unread(name, tmp_path):
+    make, dataset = BOMBS[name]
+    content = make()
+    assert len(content) < MIB
+    with limiting(48 * MIB):
+        check(tmp_path, dataset, content)
+        with pytest.raises(DataError):
+            read(tmp_path, dataset, content)

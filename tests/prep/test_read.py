@@ -217,6 +217,14 @@ def test_compressed_fits_that_unpacks_to_more_than_its_image_is_refused(tmp_path
         read_source(path, SKY)
 
 
+def test_compressed_fits_whose_unpacking_is_not_safe_is_refused(tmp_path):
+    unit = fits.CompImageHDU(np.ones((8, 8), np.int16), compression_type="HCOMPRESS_1")
+    fits.HDUList([fits.PrimaryHDU(), unit]).writeto(tmp_path / "1.fits")
+    flat = ImageFormat(format="fits", shape=(1, 8, 8), dtype="int16", channels=("a",), axes="hw")
+    with pytest.raises(DataError, match="is packed by HCOMPRESS_1; unpack it with: funpack"):
+        read_source(tmp_path / "1.fits", flat)
+
+
 def test_npy_of_python_2_is_read(tmp_path):
     content = npy(IMAGE).replace(b"(2, 6, 5), }   ", b"(2L, 6L, 5L), }")
     (tmp_path / "1.npy").write_bytes(content)

@@ -105,10 +105,10 @@ def _make_block(dataset: Dataset, root: Path, block: _Block, count: Count) -> No
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `out` when the block ends well, else vanishes."""
-    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder; give another, or remove it")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
+        if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+            raise DataError(f"{out} exists and is not an empty folder; give another name")
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(out)
