@@ -17,6 +17,7 @@ from lenshpc.errors import ConfigError, one_line
 KINDS = {"jobs": "recipe", "slurm": "site", "data_prep": "dataset"}
 MAX_BYTES = 1 << 18  # of a YAML file
 MAX_DEPTH = 32  # of values in each other, and of parts in a dotted key
+MAX_VALUES = 100_000  # of a YAML file, each alias written out
 MAX_DIGITS = 30  # of a whole number, with the zeros before it
 MAX_SHOWN = 80  # characters of a wrong value
 
@@ -65,26 +66,46 @@ class _StrictLoader(yaml.SafeLoader):
 
     Yes, no, on, off, 1:30 and 2026-01-01 are text: `no` is a class of images. Refused are keys that
     stand twice, of which YAML would take the last, or are no text; numbers that are not finite or
-    pass 64 bits; tags; aliases, since ten in each other fill any memory; and values that lie deeper
-    than `MAX_DEPTH` in each other.
+    pass 64 bits; tags; aliases within what has an anchor, since ten in each other fill any memory;
+    and values that lie deeper than `MAX_DEPTH` in each other.
     """
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - as the base class has it
     yaml_constructors: ClassVar[dict[str | None, Any]] = {}
     depth = 0
+    num_values = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._sizes: dict[str, int] = {}  # of what each anchor names, in values
+        self._anchor = ""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            raise _refuse(f"alias *{event.anchor} is not read; write out its value", event)
-        if event.tag is not None:
+            self.num_values += self._measure_alias(event)
+        elif event.tag is not None:
             raise _refuse(f"tag {event.tag} is not read; leave it out", event)
         if self.depth == MAX_DEPTH:
             raise _refuse(f"values lie more than {MAX_DEPTH} deep in each other", event)
-        self.depth += 1
+        if self.num_values >= MAX_VALUES:
+            raise _refuse(f"there are more than {MAX_VALUES} values, aliases written out", event)
+        before, outer = self.num_values, self._anchor
+        self.depth, self.num_values = self.depth + 1, self.num_values + 1
+        self._anchor = outer or event.anchor or ""
         node = super().compose_node(parent, index)
-        self.depth -= 1
+        self.depth, self._anchor = self.depth - 1, outer
+        if event.anchor:
+            self._sizes.setdefault(event.anchor, self.num_values - before)
         return node
+
+    def _measure_alias(self, event: Any) -> int:
+        # Refused within anything that has an anchor: so no value is written out twice over, none
+        # holds itself, and none gets deeper than two limits.
+        if self._anchor:
+            told = f"alias *{event.anchor} lies within &{self._anchor}; write out its value"
+            raise _refuse(told, event)
+        return self._sizes.get(event.anchor, 0)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -235,7 +235,8 @@ def test_plain_values_are_those_of_yaml_1_2(text, value):
         (".nan", "'.nan' is no finite number"),
         ("1e999", "'1e999' is no finite number"),
         ("9223372036854775808", "'9223372036854775808' is no number of 64 bits"),
-        ("&a [*a]", "alias *a is not read; write out its value"),
+        ("&a [*a]", "alias *a lies within &a; write out its value"),
+        ("[*b]", "found undefined alias 'b'"),
         ("!!python/name:os.system", "tag tag:yaml.org,2002:python/name:os.system is not read;"),
         ("!!binary aGk=", "tag tag:yaml.org,2002:binary is not read; leave it out"),
         ("!!timestamp 2026-01-01", "tag tag:yaml.org,2002:timestamp is not read; leave it out"),
@@ -263,7 +264,20 @@ def test_aliases_in_each_other_are_refused_before_they_take_memory(tmp_path):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     source = recipe_file(tmp_path, "\n".join(lines))
-    assert "alias *a0 is not read; write out its value" in complaint(load_recipe, source)
+    assert "alias *a0 lies within &a1; write out its value" in complaint(load_recipe, source)
+
+
+def test_alias_stands_for_the_value_of_its_anchor(tmp_path):
+    path = tmp_path / "shared.yaml"
+    path.write_text("a: &one [r, g]\nb: *one\n")
+    assert read_yaml(path) == {"a": ["r", "g"], "b": ["r", "g"]}
+
+
+def test_aliases_of_a_large_value_are_counted_as_written_out(tmp_path):
+    path = tmp_path / "large.yaml"
+    path.write_text(f"a: &one [{'x, ' * 9999}x]\nb: [{'*one, ' * 9}*one]\n")
+    told = complaint(read_yaml, path)
+    assert "there are more than 100000 values, aliases written out" in told
 
 
 def test_file_of_more_than_a_quarter_of_a_mebibyte_is_refused(tmp_path):

@@ -14,6 +14,7 @@ import zarr
 from stores import chunks_of, write_rows
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.files import write_sealed
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member
 from lenshpc.run.predictions import read_array
@@ -376,10 +377,16 @@ def test_array_of_zarr_version_2_is_refused_unread(has_pickle, path, tmp_path):
     arrays = run.member(member.name).arrays
     write_version_2(arrays / "embedding", spy)
     pd.DataFrame({"row": [0]}).to_parquet(arrays.parent / "predictions.parquet")
+    files = [path for path in arrays.parent.rglob("*") if path.is_file()]
+    hashes = {
+        str(path.relative_to(arrays.parent)): sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    write_sealed(arrays.parent / "done.json", {**member.model_dump(), "files": hashes})
     with pytest.raises(DataError, match="has no array 'embedding' that can be read"):
         read_array(run, member, "embedding", np.array([0]))
     write_version_2(run.samples / "member0_seed0", spy)
-    with pytest.raises(DataError, match=r"member0_seed0 holds no samples that can be read"):
+    with pytest.raises(DataError, match=r"member0_seed0\S* cannot be read"):
         open_samples(run, member, 0)
     write_version_2(tmp_path / "old" / "images", spy)
     with pytest.raises(DataError, match=r"is no store: zarr.json is missing"):

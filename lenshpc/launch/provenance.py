@@ -66,7 +66,7 @@ def describe_changes(run: RunPaths) -> str:
     they start. Empty where nothing differs, or nothing is on record.
     """
     try:
-        sent = [_versions(one) for one in read_json(run.provenance).values()]
+        sent = [_versions(one) for one in read_provenance(run).values()]
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return ""
     here = {"lenshpc": __version__, **{name: _version(name) for name in PACKAGES}}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pairs_run import make_pairs_run
 
 from lenshpc.cli.main import main
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, DataError
 from lenshpc.launch.jobs import JobRecord, record, records
 from lenshpc.launch.local import stop_queue
 from lenshpc.launch.shards import jobs_folder
@@ -194,13 +194,14 @@ def test_run_whose_jobs_are_private_is_shown_as_far_as_it_may_be_read(sent, as_n
         ("follows", "1;id"),
     ],
 )
-def test_record_whose_words_could_reach_a_shell_is_none(run, key, value):
+def test_record_whose_words_could_reach_a_shell_is_refused(run, key, value):
     run.paths.slurm.mkdir()
     facts = {"job_id": "5", "token": "t", "follows": ""} | {key: value}
     words = ", ".join(f'"{name}": "{text}"' for name, text in facts.items())
     lines = f'{{{words}, "scheduler": "slurm", "site": "x", "members": [0], "submitted": "2026"}}'
     run.paths.jobs.write_text(lines)
-    assert records(run.paths) == []
+    with pytest.raises(DataError, match=rf"jobs\.jsonl is damaged: {key}: String should match"):
+        records(run.paths)
 
 
 @needs_root
