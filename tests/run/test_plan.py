@@ -323,3 +323,60 @@ def test_store_without_normal_rows_is_refused(spots):
         expand(wanted, altered(spots, label=only_tested))
     with pytest.raises(ConfigError, match="has no test rows of class class0"):
         expand(wanted, altered(spots, label=1 - only_tested))
+
+
+def damage_of(path):
+    """Return the error of a run whose file was damaged."""
+    run = RunPaths(path.parent)
+    with pytest.raises(DataError) as caught:
+        load_splits(run, load_plan(run))
+    return str(caught.value)
+
+
+@pytest.fixture
+def saved(spots, tmp_path):
+    plan, splits = expand(recipe(), spots)
+    run = RunPaths(tmp_path / plan.run_name)
+    save_plan(run, plan, splits)
+    return run
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "NaN", "3", '"plan"', "[" * 100_000, "\x00\xff", '{"layout": 3}'],
+)
+def test_plan_of_other_bytes_is_damaged(saved, text):
+    saved.plan.write_bytes(text.encode("latin-1"))
+    assert damage_of(saved.plan).startswith(f"{saved.plan} is damaged")
+
+
+@pytest.mark.parametrize("change", [{"layout": 3.0}, {"store": "/elsewhere"}, {"members": []}])
+def test_edited_plan_is_refused(saved, change):
+    write_json(saved.plan, read_json(saved.plan) | change)
+    told = f"{saved.plan} is damaged or was edited: it does not have the hash that it names"
+    assert damage_of(saved.plan) == told
+
+
+def test_plan_of_another_run_is_refused_unless_the_folder_was_renamed(saved, spots, tmp_path):
+    other, splits = expand(recipe(train__lr=2e-3), spots)
+    save_plan(saved, other, splits)
+    told = f"{saved.plan} is the Plan of {other.run_name}, not of this folder"
+    assert damage_of(saved.plan).startswith(told)
+    assert load_plan(RunPaths(saved.root.rename(tmp_path / "thesis-figure-3"))) == other
+
+
+@pytest.mark.parametrize("name", ["plan.json", "splits.parquet"])
+def test_file_of_a_run_that_may_not_be_read_is_not_called_damaged(saved, name):
+    path = saved.root / name
+    path.unlink()
+    path.symlink_to(path)
+    assert damage_of(path) == (
+        f"{path} cannot be read: Too many levels of symbolic links; check its permissions and the "
+        "file system, then repeat the command"
+    )
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, -1])
+def test_manifest_that_was_cut_short_is_damaged(saved, length):
+    saved.splits.write_bytes(saved.splits.read_bytes()[:length])
+    assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
