@@ -38,7 +38,8 @@ def check_values(path: str, pixels: NDArray[Any]) -> None:
         float(pixels.min()) >= -_LARGEST and float(pixels.max()) <= _LARGEST
     ):
         return
-    beyond = np.abs(pixels.astype(np.float64)) > _LARGEST
+    with np.errstate(invalid="ignore"):  # of a NaN that signals, which is counted as any other
+        beyond = np.abs(pixels.astype(np.float64)) > _LARGEST
     num_broken = int(np.count_nonzero(beyond | np.isnan(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "

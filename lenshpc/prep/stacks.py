@@ -226,16 +226,28 @@ def _chunk_bytes(dataset: Any) -> int:
 
 
 def _is_whole(path: str, dataset: Any) -> bool:
-    """Tell whether all bytes are there: for others HDF5 gives its fill value, which is no pixel."""
+    """Tell whether all bytes are there.
+
+    For others HDF5 gives its fill value, or what the memory held before: neither is a pixel.
+    """
+    import h5py
+
     if not dataset.chunks:
-        return bool(dataset.id.get_storage_size() == dataset.nbytes)
+        # Compact data lie in the header, all others at a place of their own.
+        compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
+        placed = compact or dataset.id.get_offset() is not None
+        return placed and bool(dataset.id.get_storage_size() == dataset.nbytes)
     found: list[Any] = []
     dataset.id.chunk_iter(found.append)
     largest = max((chunk.size for chunk in found), default=0)
     if largest > _chunk_bytes(dataset) + _MAX_GAIN_BYTES:  # what it unpacks to has no limit
         raise DataError(f"{path} is damaged: a chunk of {largest} bytes; copy it again")
     sides: list[tuple[int, int]] = list(zip(dataset.shape, dataset.chunks, strict=True))
-    inside = {chunk.chunk_offset for chunk in found if _is_inside(chunk.chunk_offset, sides)}
+    inside = {
+        chunk.chunk_offset
+        for chunk in found
+        if chunk.byte_offset is not None and _is_inside(chunk.chunk_offset, sides)
+    }
     return len(inside) == math.prod(-(-side // step) for side, step in sides)
 
 

@@ -94,6 +94,13 @@ def gap(file):
     rows[:3] = ROWS[:3]
 
 
+def lose(content):
+    """Return HDF5 whose data have a size, but no place."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        place = file["images"].id.get_offset()
+    return content.replace(place.to_bytes(8, "little"), b"\xff" * 8)
+
+
 def foreign_filter(file):
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk((1, 2, 6, 5))
@@ -163,6 +170,10 @@ NPY = {
     "letters": (npy(np.full((2, 6, 5), "a")), "dtype <U1, which"),
     "dates": (npy(PIXELS.astype("M8[s]")), "dtype datetime64[s], which"),
     "fields": (npy(np.zeros((2, 6, 5), "f4,f4")), "which float32 cannot hold"),
+    "signalling NaN": (
+        npy(PIXELS)[:-4] + b"\x01\0\xa0\x7f",
+        "holds 1 pixels that are NaN, infinite",
+    ),
     "NaN": (with_value(np.nan), "holds 1 pixels that are NaN, infinite or beyond float32; mend"),
     "infinity": (with_value(np.inf), "holds 1 pixels that are NaN, infinite"),
     "minus infinity": (with_value(-np.inf), "holds 1 pixels that are NaN, infinite"),
@@ -235,6 +246,10 @@ HDF5 = {
     "billion rows at once": (
         hdf5(lambda file: file.create_dataset("images", (10**9, 2, 6, 5), "f4")),
         "images promises 1000000000 rows, but only 0 bytes",
+    ),
+    "no place": (
+        lose(hdf5(lambda file: file.create_dataset("images", data=ROWS))),
+        "images promises 4 rows, but only 0 bytes of them are there",
     ),
     "a chunk never written": (hdf5(gap), "some of the 4 rows of images were never written"),
     "missing filter": (hdf5(foreign_filter), "is packed by the HDF5 filter 32001"),
