@@ -8,6 +8,7 @@ from generation_run import FAULT, NUM_FEATURES, make_generation_run
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.errors import DataError
+from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.statistics.image_metrics import blur
 from lenshpc.tasks.diffusion.judge import powers, read_images, score_images
 from lenshpc.tasks.diffusion.memorisation import measure_memorisation
@@ -94,6 +95,7 @@ def test_images_that_are_not_finite_are_refused(tmp_path):
     paths, plan, *_ = run
     array = zarr.open_array(paths.member(plan.members[0].name).arrays, path="sample", mode="r+")
     array[0, 0, 0, 0] = np.nan
+    mark_done(paths, plan, plan.members[0], hash_outputs(paths.member(plan.members[0].name)), {})
     with pytest.raises(DataError, match="has an array 'sample' that is not finite everywhere"):
         score_images(*run)
 
@@ -107,9 +109,11 @@ def test_images_that_are_not_finite_are_refused(tmp_path):
 )
 def test_images_whose_rows_are_not_the_members_are_refused(tmp_path, at, column, fault):
     run = make_generation_run(tmp_path, folds=1)
-    path = run[0].member(run[1].members[0].name).predictions
-    frame = pd.read_parquet(path)
+    paths, plan, *_ = run
+    files = paths.member(plan.members[0].name)
+    frame = pd.read_parquet(files.predictions)
     frame.loc[[0, 1], column] = frame.loc[at, column].to_numpy()
-    frame.to_parquet(path, index=False)
+    frame.to_parquet(files.predictions, index=False)
+    mark_done(paths, plan, plan.members[0], hash_outputs(files), {})
     with pytest.raises(DataError, match=fault):
         score_images(*run)

@@ -8,6 +8,7 @@ import zarr
 from pairs_run import FAULT, NOISE, PairsRun, images_of, make_pairs_run
 
 from lenshpc.errors import DataError
+from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.tasks.super_resolution.images import MAX_BLOCK_ROWS, RunImages, open_images
 from lenshpc.tasks.super_resolution.judge import score_images
 
@@ -149,6 +150,7 @@ def test_images_of_other_rows_name_the_member_and_the_remedy(run):
     frame = pd.read_parquet(files.predictions)
     frame.loc[3, "id"] = "LR/other.npy"
     frame.to_parquet(files.predictions)
+    mark_done(run.paths, run.plan, run.plan.members[1], hash_outputs(files), {})
     with pytest.raises(
         DataError, match=r"another id or split than the manifest; rerun it with: rm .*done.json"
     ):
@@ -158,5 +160,8 @@ def test_images_of_other_rows_name_the_member_and_the_remedy(run):
 def test_member_without_images_is_named(run):
     files = run.paths.member(run.plan.members[0].name)
     (files.arrays / "sr" / "zarr.json").unlink()
+    with pytest.raises(DataError, match=r"sr/zarr\.json cannot be read: No such file"):
+        opened(run)
+    mark_done(run.paths, run.plan, run.plan.members[0], hash_outputs(files), {})
     with pytest.raises(DataError, match="has no array 'sr' that can be read"):
         opened(run)

@@ -306,10 +306,12 @@ def test_names_are_escaped(tmp_path):
 
 
 def test_second_report_replaces_the_first(run):
-    run.paths.report.mkdir()
-    (run.paths.report / "stale.txt").write_text("of an earlier report")
+    stale = run.paths.report / "figures" / "stale.svg"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("of an earlier report")
+    (run.paths.report / "report.json").write_text('{"shows": ["figures/stale.svg"]}')
     write(run)
-    assert not (run.paths.report / "stale.txt").exists()
+    assert not stale.exists()
     assert not list(run.paths.root.glob(".report*"))
 
 
