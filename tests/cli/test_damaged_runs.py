@@ -33,7 +33,7 @@ JOB = JobRecord(job_id="1", scheduler="local", site="local", members=(0,), submi
 @pytest.fixture
 def two(run):
     """Return a run that was sent to this machine's queue, beside a whole one."""
-    whole = run.paths.root.with_name("whole-00000000")
+    whole = run.paths.root.with_name("whole")
     shutil.copytree(run.paths.root, whole)
     run.paths.slurm.mkdir()
     run.paths.site.write_text(Site(name="local", scheduler="local").model_dump_json())
@@ -48,7 +48,7 @@ def listed(two):
     code, out, err = called("list", "--json")
     assert code == 0, err
     lines = {line["run"]: line for line in json.loads(out)}
-    whole = lines.pop("whole-00000000")
+    whole = lines.pop("whole")
     assert (whole["states"], whole["fault"]) == ({"DONE": 6}, "")
     (line,) = lines.values()
     return line

@@ -25,7 +25,7 @@ def sent(tmp_path, spots, monkeypatch):
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", f"{sacct.parent}:/usr/bin:/bin")
     run, plan = planned(tmp_path, spots, recipe())
-    run.slurm.mkdir()
+    run.slurm.mkdir(exist_ok=True)
     job = jobs.JobRecord(
         job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
     )

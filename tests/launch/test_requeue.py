@@ -114,7 +114,7 @@ def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(
 
     asked = recipe(resources={"max_requeues": {"crash": 1}})
     run, _ = planned(tmp_path, spots, asked)
-    run.slurm.mkdir()
+    run.slurm.mkdir(exist_ok=True)
     Attempts(run.attempts("7_1"), 0).append("saved", place=(2, 0))
     assert main(str(run.root), "7_1", "0", "137", "scontrol") == 0
     Attempts(run.attempts("7_1"), 1).append("saved", place=(3, 0))
@@ -141,7 +141,7 @@ def test_node_at_fault_is_noted_and_avoided_by_the_job_that_comes_back(
     from ranks import planned, recipe
 
     run, _ = planned(tmp_path, spots, recipe())
-    run.slurm.mkdir()
+    run.slurm.mkdir(exist_ok=True)
     site = Site(name="big", scheduler="slurm", sbatch={"exclude": "gpu1"})
     run.site.write_text(site.model_dump_json())
     monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu7")

@@ -179,7 +179,7 @@ def test_no_job_no_cost(plan):
 def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no sacct, also where SLURM is installed
     run, plan = planned(tmp_path, spots, recipe(resources={"gpus_per_node": 2, "time_min": 60}))
-    run.slurm.mkdir()
+    run.slurm.mkdir(exist_ok=True)
     job = jobs.JobRecord(
         job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
     )
