@@ -21,6 +21,13 @@ def files_below(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*") if path.is_file())
 
 
+def flip(path: Path) -> None:
+    """Flip one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 @contextmanager
 def damaged(files: Sequence[Path], seed: int) -> Iterator[Path]:
     """Flip a bit of one of the files, cut it short or delete it; yield it, and put it back."""

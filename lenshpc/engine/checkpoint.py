@@ -199,7 +199,7 @@ class Checkpoints:
                 break
             damaged.append(fault)
         else:
-            name = None
+            name, self.best_sha256 = None, ""  # those of a damaged one belong to nothing
         if distributed.rank() == 0:
             for fault in damaged:
                 log.warning("%s is damaged; training goes on from %s", fault, name or "epoch 0")

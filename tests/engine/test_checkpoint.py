@@ -4,20 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from damage import files_below
+from damage import files_below, flip
 from small_training import START, SmallTraining
 
-from lenshpc.engine.checkpoint import MemberProgress
+from lenshpc.engine.checkpoint import MemberProgress, PartialEpoch
 from lenshpc.errors import ConfigError, DataError
 
 BEST = "best-0002.safetensors"
-
-
-def flip(path: Path) -> None:
-    """Flip one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def test_two_checkpoints_and_the_best_weights_of_either_are_kept(tmp_path: Path) -> None:
@@ -78,8 +71,12 @@ def test_training_begins_anew_where_every_checkpoint_is_damaged(
     assert second.load() == START
     assert second.digest() == fresh
     assert caplog.messages == [f"{path} is damaged; training goes on from epoch 0"] * 2
-    assert second.epoch(START, is_best=True).place == (1, 0)
-    assert SmallTraining(tmp_path, seed=2).load().place == (1, 0)
+    # Stopped before there are best weights, it names none.
+    second.save(START.model_copy(update={"begun": PartialEpoch(steps=1, lr=0.1)}))
+    third = SmallTraining(tmp_path, seed=2)
+    assert third.load().place == (0, 1)
+    assert third.epoch(START, is_best=True).place == (1, 0)
+    assert SmallTraining(tmp_path, seed=3).load().place == (1, 0)
 
 
 def test_checkpoints_are_sorted_by_number(tmp_path: Path) -> None:

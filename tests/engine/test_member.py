@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from damage import flip
 from ranks import planned, recipe
 
 from lenshpc.engine.member import run_member
@@ -15,13 +16,6 @@ from lenshpc.run.completion import is_done, missing_members
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.store import Store
-
-
-def flip(path: Path) -> None:
-    """Flip one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def stop_after_a_step(run: RunPaths) -> None:

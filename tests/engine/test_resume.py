@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from damage import flip
 from ranks import finish, kill_in_epoch, planned, recipe, start
 
 from lenshpc.files import sha256
@@ -51,6 +52,30 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
         "progress.json",
         "state.json",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["zero/*_optim_states.pt", "rank-0001.pt"])
+def test_killed_member_whose_newest_checkpoint_was_damaged_ends_with_the_same_weights(
+    spots: Store, tmp_path: Path, pattern: str
+) -> None:
+    zero2 = {"train__strategy": "deepspeed", "train__zero_stage": 2}
+    asked = recipe(train__epochs=3, resources__gpus_per_node=2, **zero2)
+    undisturbed, plan = planned(tmp_path / "undisturbed", spots, asked)
+    disturbed, _ = planned(tmp_path / "disturbed", spots, asked)
+    name = plan.members[1].name
+    finish(start([undisturbed], 1, 2))
+    kill_in_epoch(start([disturbed], 1, 2), disturbed, name, 2)
+    newest = disturbed.member(name).checkpoint / "epoch-0002"
+    path = max(newest.glob(pattern))
+    flip(path)
+    ranks = start([disturbed], 1, 2)
+    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+    told = f"{path} is damaged; training goes on from epoch-0001"
+    assert [output.count(told) for output in outputs] == [1, 0]
+    weights = [sha256(run.member(name).weights) for run in (undisturbed, disturbed)]
+    assert weights[0] == weights[1]
 
 
 def _losses(metrics: Path) -> list[tuple[float, float]]:

@@ -10,11 +10,9 @@ import pandas as pd
 import pytest
 from damage import FULL, QUICK, SEEDS, damaged, files_below
 from hypothesis import given
-from ranks import planned, recipe
+from ranks import finish, planned, recipe, start
 
 from lenshpc.engine.load import read_weights
-from lenshpc.engine.member import run_member
-from lenshpc.engine.signals import Signals
 from lenshpc.errors import LensHpcError
 from lenshpc.registry import find_task, load
 from lenshpc.run.paths import RunPaths
@@ -70,7 +68,7 @@ def finished(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> Finished
     folder = tmp_path_factory.mktemp("finished")
     run, plan = planned(folder, spots, recipe(folds=2, train__epochs=1))
     for member in plan.members:
-        run_member(run, member.index, Signals())
+        finish(start([run], member.index))
     shutil.rmtree(run.slurm, ignore_errors=True)  # logs
     results = read(run)
     return Finished(run, files_below(run.root), digest(results), judge(results))
