@@ -367,10 +367,12 @@ def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     content = read_whole(paths.splits)
     try:
         splits = pd.read_parquet(io.BytesIO(content))
+        # Here too: a text that is no UTF-8 is found when it is first looked at.
+        found = splits_hash(splits)
     except Exception as error:  # whatever pyarrow raises for wrong bytes
         raise DataError(f"{paths.splits} is damaged ({one_line(error)[:80]})") from error
     # Rows in another fold would leak from validation into training, and no other check would see
     # it.
-    if splits_hash(splits) != plan.splits_hash:
+    if found != plan.splits_hash:
         raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
     return splits

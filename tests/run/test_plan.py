@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from ranks import recipe
 
@@ -379,4 +381,11 @@ def test_file_of_a_run_that_may_not_be_read_is_not_called_damaged(saved, name):
 @pytest.mark.parametrize("length", [0, 4, 100, -1])
 def test_manifest_that_was_cut_short_is_damaged(saved, length):
     saved.splits.write_bytes(saved.splits.read_bytes()[:length])
+    assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
+
+
+def test_manifest_with_a_text_that_is_none_is_damaged(saved):
+    table = pq.read_table(saved.splits)
+    wrong = pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(1, "id", wrong), saved.splits)
     assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
