@@ -21,7 +21,8 @@ def format_incomplete(
 ) -> str:
     """Word the complaint: the first member in full, the others by number, and the command."""
     (first, lack), *others = missing.items()
-    reason = f" ({reasons[first.index]})" if first.index in reasons else ""
+    told = reasons.get(first.index, lack)
+    reason = f" ({told})" if told != lack else ""
     rest, them = "", "it"
     if others:
         numbers = compact([member.index for member, _ in others])
