@@ -11,6 +11,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that takes its place when the block succeeds."""
-    _put_back(path)
+    put_back(path)
     fresh, old = unique_name(path, "tmp"), unique_name(path, "old")
     fresh.mkdir()
     try:
@@ -61,10 +62,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-        _put_back(path)
+        put_back(path)
 
 
-def _put_back(path: Path) -> None:
+def put_back(path: Path) -> None:
     """Mend what a call of `replacing_folder` left that was killed between its renames or after."""
     for old in path.parent.glob(f".{path.name.lstrip('.')}.*.old"):
         if path.exists():
@@ -212,10 +213,28 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """Return a file opened for reading; DataError where it is a pipe, a device or a folder.
+
+    Those might never end, or never begin.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"{path} is damaged: it is no file; restore it")
+    return os.fdopen(descriptor, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a regular file."""
+    with open_regular(path) as stream:
+        return stream.read()
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in the file at `path`; ValueError where it holds none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path).decode())
     except RecursionError as error:
         raise ValueError("brackets lie too deep in each other") from error
 
@@ -224,7 +243,9 @@ def parse_json(path: Path) -> Any:
     """Return the JSON value in a file; DataError where its bytes are none, OSError as it comes."""
     try:
         return read_json(path)
-    except (ValueError, RecursionError) as error:
+    except DataError:
+        raise
+    except ValueError as error:
         raise DataError(f"{path} is damaged: it is no JSON ({one_line(error)[:80]})") from error
 
 
@@ -255,7 +276,7 @@ def hash_value(value: dict[str, Any]) -> str:
 def read_whole(path: Path) -> bytes:
     """Return a file's bytes; DataError where the system does not hand them out."""
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except OSError as error:
         raise read_error(path, error) from error
 
@@ -270,5 +291,5 @@ def read_checked(path: Path, digest: str) -> bytes:
 
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

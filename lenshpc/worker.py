@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lenshpc.files import put_back
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
 from lenshpc.registry import find_task, load
@@ -70,6 +71,8 @@ def write_report(
 
     plan = load_plan(run)
     kind = find_task(plan.recipe.task)
+    # Before it is compared with a new one: a kill may have left the earlier report aside.
+    put_back((out or run).report)
     results = gather(
         run,
         plan,
@@ -120,7 +123,7 @@ def draw_share(
 
     run = RunPaths(Path(root))
     plan = load_plan(run)
-    samples = open_samples(run, plan.members[index], seed)
+    samples = open_samples(run, plan, plan.members[index], seed)
     mine = samples.missing(element, array_size)
     if not mine:
         return

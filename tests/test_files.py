@@ -10,8 +10,16 @@ import sys
 
 import pytest
 
-from lenshpc.errors import IncompleteError
-from lenshpc.files import lock, remove_drafts, replacing_folder, unique_name
+from lenshpc.errors import DataError, IncompleteError
+from lenshpc.files import (
+    lock,
+    parse_json,
+    read_whole,
+    remove_drafts,
+    replacing_folder,
+    sha256,
+    unique_name,
+)
 
 
 def test_names_of_two_calls_differ_and_are_known_as_drafts(tmp_path):
@@ -143,3 +151,15 @@ def test_lock_file_that_says_nothing_is_refused(text, no_flock, tmp_path):
     (tmp_path / "lock.held").write_text(text)
     with pytest.raises(IncompleteError, match=r"lock.held \(if that"), lock(tmp_path / "lock"):
         pytest.fail("two hold the lock")
+
+
+@pytest.mark.parametrize("read", [parse_json, read_whole, sha256])
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_is_no_file_is_refused_and_keeps_nobody_waiting(read, what, tmp_path):
+    path = tmp_path / "done.json"
+    if what == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"done\.json is damaged: it is no file; restore it"):
+        read(path)

@@ -15,7 +15,12 @@ from lenshpc.errors import LensHpcError, one_line
 FAULT_CODE = 70  # EX_SOFTWARE of sysexits.h
 STOPPED_CODE = 130  # 128 and the number of SIGINT, as shells have it
 # What the machine lacks, though nothing was wrong with what was asked.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+FULL = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    }
+)
 GOES_ON = "the same command goes on where it stopped"
 SENDS = "jobs that were sent go on, and the same command sends what is left"
 AFTER_STOP = {

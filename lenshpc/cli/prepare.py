@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--chunk-rows",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 4096),
     default=32,
     show_default=True,
     help="Images that are decoded together.",
 )
 @click.option(
     "--shard-rows",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     help="Images in one file.  [default: 64 MiB, at most 2048]",
 )
 @click.option(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lenshpc.engine import distributed
-from lenshpc.files import write_text
+from lenshpc.files import read_bytes, write_text
 
 
 class Superseded(Exception):  # noqa: N818 (not an error: the other one does the work)
@@ -46,6 +46,6 @@ class Lease:
     def check(self) -> None:
         """Raise Superseded where a later attempt has taken the member over."""
         # Read anew each time, never kept: what it asks is whether somebody wrote it since.
-        owner = self.owner.read_text(encoding="utf-8")
+        owner = read_bytes(self.owner).decode()
         if owner != self.attempt:
             raise Superseded(f"attempt {owner} has taken over from {self.attempt}")

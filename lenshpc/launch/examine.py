@@ -200,7 +200,9 @@ def _send(
     own = ["--job-name=lenshpc-doctor", f"--output={log}", "--ntasks-per-node=1"]
     own += [f"--nodes={len(nodes)}", f"--nodelist={','.join(nodes)}"]
     options = [f"#SBATCH {option}" for option in (*own, *size, *_options(site))]
-    write_text(script, "\n".join(["#!/bin/bash", *options, *site.setup, *lines, ""]))
+    # Else `python -m` would import from the folder of the command, which may be everybody's.
+    safe = "export PYTHONSAFEPATH=1"
+    write_text(script, "\n".join(["#!/bin/bash", *options, *site.setup, safe, *lines, ""]))
     began = time.time()
     return Step(job_id=slurm.sbatch(script), nodes=nodes, log=log, began=began)
 

@@ -123,7 +123,10 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
 
     It and its members run the copy of the code.
     """
-    waiting = Queue(states=dict.fromkeys(members, "PENDING"))
+    before = read_queue(run)
+    # With what earlier queues have done: `logs` and `status` find those members' jobs here.
+    states = before.states | dict.fromkeys(members, "PENDING")
+    waiting = Queue(states=states, jobs=before.jobs)
     # Before the process starts: it reads its members from here.
     write_json(queue_path(run), waiting.model_dump(mode="json"))
     with log_path(run).open("ab") as log:
@@ -195,7 +198,8 @@ def _cancel_mark(run: RunPaths, member: int) -> Path:
 def run_queue(run: RunPaths, calls: Any) -> None:
     """Run the waiting members over the slots, then the aggregation; SIGTERM stops all."""
     plan, site = load_plan(run), read_site(run)
-    queue = LocalQueue(run, plan, site, calls, dict(read_queue(run).states))
+    waiting = read_queue(run)
+    queue = LocalQueue(run, plan, site, calls, dict(waiting.states), dict(waiting.jobs))
     # Before `drain` writes the process id, at which `start_queue` returns and others may signal.
     signal.signal(signal.SIGTERM, queue.stop)
     # submitit cancels by SIGINT, which a shell's background jobs ignore, and their children too

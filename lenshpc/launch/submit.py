@@ -31,10 +31,17 @@ from lenshpc.launch.sites import Site, check_fits, read_site
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
-from lenshpc.run.completion import missing_members, reference
+from lenshpc.run.completion import check_folders, missing_members, reference
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Plan, check_plugins, load_plan, origin_of, save_plan
+from lenshpc.run.plan import (
+    Plan,
+    check_plugins,
+    load_plan,
+    open_planned_store,
+    origin_of,
+    save_plan,
+)
 from lenshpc.run.planning import PlannedRun
 
 
@@ -188,6 +195,9 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
         # With hashes: a member whose files were altered is made again.
         missing = {member.index for member in missing_members(run, plan, verify=True)}
         todo = tuple(sorted(missing - active))
+        if todo:
+            check_folders(run, plan, todo)
+            open_planned_store(plan)  # here, not after hours in a queue
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())
         awaited = find_awaited_jobs(plan)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lenshpc.errors import DataError, IncompleteError, LensHpcError
+from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.prep.dataset import Dataset, ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
@@ -75,7 +75,7 @@ def convert(
         refuse_existing(target)
         if isinstance(error, LensHpcError):
             raise
-        raise DataError(
+        raise IncompleteError(
             f"cannot write {target}: {error}; mend it and repeat the command, "
             "which goes on where it stopped"
         ) from error

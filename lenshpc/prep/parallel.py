@@ -45,6 +45,9 @@ def share(
 def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
     # Not fork: zarr keeps threads, which a forked process would lack. Not spawn: each process
     # would import for a second what the server of forkserver has imported once.
+    # The server is `python -c`, which would import from the folder that the command runs in, and
+    # that may be everybody's.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", type(work).__module__])
     running: dict[Any, Any] = {}
@@ -52,7 +55,7 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
         for items in shares:
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_serve, args=(work, items, sender), daemon=True)
-            process.start()
+            _start(process)
             # In the parent: with its own end open, it would never see the pipe end when the process
             # dies.
             sender.close()  # so that the end of the process is the end of the pipe
@@ -67,6 +70,14 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
             # writes over.
             process.terminate()
             process.join()
+
+
+def _start(process: Any) -> None:
+    try:
+        process.start()
+    except EOFError as error:  # the server of forkserver has ended
+        told = "no further process can be started here; repeat the command with --workers 1"
+        raise LensHpcError(told) from error
 
 
 def _hear(receiver: Any, process: Any, count: Count) -> bool:

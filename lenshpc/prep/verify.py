@@ -54,16 +54,15 @@ def _sources(store: Store, root: Path) -> list[ScannedImage]:
     if strangers:
         raise DataError(
             f"{strangers[0]} is only in one of {store.path} and {root}, as are "
-            f"{len(strangers) - 1} more; prepare it again"
+            f"{len(strangers) - 1} more; prepare under another name"
         )
     for row in store.rows.to_dict("records"):
         source = found[row["id"]]
         kept = (row["label"], row["split"], row["group"])
         given = (source.label, source.split, source.group)
         if kept != given:
-            raise DataError(
-                f"{row['id']} is {kept} in {store.path}, {given} in {root}; prepare it again"
-            )
+            told = f"{row['id']} is {kept} in {store.path}, {given} in {root}"
+            raise DataError(f"{told}; prepare under another name")
     return [found[identifier] for identifier in store.rows["id"]]
 
 
@@ -145,13 +144,17 @@ class _Verification:
         found = self._reader.read(source)
         # The file first: where that is another one, its pixels would differ too, and say less.
         if found.sha256.hex() != row["sha256"]:
-            raise DataError(f"{source.file} is not the file that was prepared; prepare it again")
+            raise DataError(
+                f"{source.file} is not the file that was prepared; prepare under another name"
+            )
         same = _bits(found.pixels) == _bits(image) and (
             found.target is None or _bits(found.target) == _bits(target)
         )
         values = list(found.values.values()), [row[name] for name in found.values]
         if not same or not np.array_equal(*values, equal_nan=True):
-            raise DataError(f"{source.id} in {self.path} differs from its source; prepare it again")
+            raise DataError(
+                f"{source.id} in {self.path} differs from its source; prepare under another name"
+            )
 
     @cached_property
     def _store(self) -> Store:

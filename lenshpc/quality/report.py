@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from lenshpc.quality.findings import find, tabulate
 from lenshpc.quality.neighbours import TURNS, Copies, find_copies, turn_images
 from lenshpc.quality.statistics import WINDOW_DEG, class_rows, position_angles
 from lenshpc.quality.survey import BIN_PX, ImageStatistics, survey
-from lenshpc.report.figures import INK, PALETTE, SIZE_INCH, STYLE, render_svg
+from lenshpc.report.figures import INK, PALETTE, SIZE_INCH, render_svg, style
 from lenshpc.report.html import make_environment
 from lenshpc.report.pictures import Stretch, colours, encode_png
 from lenshpc.report.summary import without_nan
@@ -79,7 +78,7 @@ def draw_figures(store: Store, surveyed: ImageStatistics, copies: Copies) -> dic
         },
     }
     result = {}
-    with matplotlib.rc_context(STYLE):
+    with style():
         for name, draw in drawings.items():
             figure = Figure(figsize=SIZE_INCH, layout="constrained")
             draw(figure.add_subplot())

@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
@@ -53,6 +54,15 @@ STYLE: dict[Any, Any] = {
 Look = dict[str, Any]
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the house's style, whatever a `matplotlibrc` of the current folder says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def draw_figure(
     name: str,
     caption: str,
@@ -63,7 +73,7 @@ def draw_figure(
     # It becomes a file's name, and ids in the page.
     name = re.sub(r"[^\w-]", "_", name)
     # Figures of their own and no pyplot: that keeps global state, and looks for a display.
-    with matplotlib.rc_context(STYLE):
+    with style():
         canvas = Canvas(figsize=size_inch, layout="constrained")
         draw(canvas.add_subplot())
         svg = render_svg(canvas, name)

@@ -39,10 +39,11 @@ def check_fuller(report: Report, results: RunResults) -> None:
 
 def _refuse(results: RunResults, lost: Sequence[str]) -> None:
     if lost:
-        path = results.place.report
+        path, store = results.place.report, results.plan.store
+        why = "" if store.exists() else f", as there is no store at {store}"
         raise IncompleteError(
-            f"the report in {path} has {len(lost)} things that a new one would lack, such as "
-            f"{printable(lost[0])}; put back what they came from, or give it up with: "
+            f"the report in {path} shows more than a new one would, such as "
+            f"{printable(lost[0])}{why}; put back what that came from, or give it up with: "
             f"lenshpc aggregate {reference(results.run)} --replace"
         )
 

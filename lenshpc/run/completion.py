@@ -1,7 +1,7 @@
 """What makes a member complete: its mark, the files that the mark lists, and the way to mend it."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from lenshpc.errors import DataError, printable, read_error
 from lenshpc.files import read_checked, read_sealed, sha256, write_sealed
 from lenshpc.run.paths import RUNS, MemberPaths, RunPaths
 from lenshpc.run.plan import Member, Plan
+
+STRANGER = "has results of"  # what a member lacks whose folder holds another's
 
 
 def mark_done(
@@ -68,12 +70,28 @@ def read_done(
         return {}, f"has a {paths.done.name} that is damaged or was edited"
 
 
+def check_folders(run: RunPaths, plan: Plan, members: Iterable[int]) -> None:
+    """Refuse to train members anew into folders that hold whole results of others of the run."""
+    for index in members:
+        member = plan.members[index]
+        try:
+            done = read_sealed(run.member(member.name).done)
+        except (OSError, DataError):
+            continue
+        lack = _describe_stranger(run.member(member.name), plan, member, done)
+        if done.get("index") != index:
+            raise DataError(
+                f"{describe(run, member)} {lack}; put the folders in members/ back under their "
+                "names, or move them away, then repeat the command"
+            )
+
+
 def _describe_stranger(paths: MemberPaths, plan: Plan, member: Member, done: dict[str, Any]) -> str:
     """Return whose results a member's folder holds, as the rest of a sentence about it."""
     other = Member.model_validate({key: done[key] for key in Member.model_fields})
     if other.name != member.name:
         title = f"member {other.index} ({printable(_title(other))})"
-        return f"has results of {title} in its folder members/{paths.root.name}"
+        return f"{STRANGER} {title} in its folder members/{paths.root.name}"
     fingerprints = f"{done['fingerprint'][:8]}, not {plan.member_fingerprint(member)[:8]}"
     return f"was trained for another Plan ({fingerprints})"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from lenshpc.errors import IncompleteError
-from lenshpc.run.completion import describe, missing_members, resume_command
+from lenshpc.run.completion import STRANGER, describe, missing_members, resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
@@ -28,7 +28,10 @@ def format_incomplete(
         numbers = compact([member.index for member, _ in others])
         noun = "member is" if len(others) == 1 else "members are"
         rest, them = f", and {len(others)} more {noun} not done ({numbers})", "them"
-    return f"{describe(run, first)} {lack}{reason}{rest}; rerun {them} with: {resume_command(run)}"
+    told = f"{describe(run, first)} {lack}{reason}{rest}"
+    if STRANGER in lack:
+        return f"{told}; put the folders in members/ back under their names"
+    return f"{told}; rerun {them} with: {resume_command(run)}"
 
 
 def compact(numbers: Sequence[int]) -> str:

@@ -155,8 +155,10 @@ def find_runs(folder: Path) -> list[RunPaths]:
     """Return the runs in a folder by name, with those that may not be looked into."""
     try:
         names = sorted(path.name for path in folder.iterdir() if _may_be_run(path))
-    except FileNotFoundError:
-        return []
+    except FileNotFoundError as error:
+        if folder == RUNS:  # no run was submitted here yet
+            return []
+        raise ConfigError(f"no folder {folder}; --runs names the folder of runs") from error
     except OSError as error:
         raise read_error(folder, error) from error
     return [RunPaths((folder / name).resolve()) for name in names]

@@ -298,6 +298,11 @@ def open_planned_store(plan: Plan) -> Store:
     """Return the store that a Plan was made for, or refuse one that holds others by now."""
     from lenshpc.store import open_store
 
+    if not Path(plan.store).exists():
+        raise DataError(
+            f"no store at {plan.store}, where the run was planned; if it was moved, repeat the "
+            "submit command with its new place as --data: the run stays the same"
+        )
     store = open_store(plan.store)
     if store.content_hash == plan.store_hash:
         return store
@@ -328,7 +333,13 @@ def load_plan(paths: RunPaths) -> Plan:
     except OSError as error:
         raise read_error(paths.plan, error) from error
     _check_layout(paths, value)
-    content = unseal(paths.plan, value)
+    try:
+        content = unseal(paths.plan, value)
+    except DataError as error:
+        raise DataError(
+            f"{error}; repeat the submit command, which writes it again, or with --set what is to "
+            "be changed"
+        ) from error
     absent = missing_plugins(content["plugins"])
     if absent:
         raise ConfigError(

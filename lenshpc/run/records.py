@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from lenshpc.errors import DataError, one_line, read_error
+from lenshpc.files import read_bytes
 from lenshpc.run.paths import RunPaths
 
 Kind = TypeVar("Kind")
@@ -61,10 +62,7 @@ def read_provenance(run: RunPaths) -> dict[str, Any]:
 def _read(path: Path) -> bytes:
     """Return a file's bytes; FileNotFoundError alone is left as it is."""
     try:
-        # Looked at before it is opened, since a pipe would never end.
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is damaged: it is no file; restore it")
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -5,6 +5,8 @@ one file, written whole by one call. Its SHA-256 lies in the array's folder `sha
 passes over: a shard that does not have it is drawn again.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line, read_error
+from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line, printable, read_error
 from lenshpc.files import (
     flush,
     flush_tree,
+    read_bytes,
     read_checked,
-    read_whole,
     replacing_folder,
     sha256,
     write_text,
@@ -53,12 +55,17 @@ class Samples:
 
     def _is_whole(self, shard: int) -> bool:
         try:
-            digest = sha256(self._file(shard)).encode()
-            return digest == _mark(self.path, str(shard)).read_bytes()
+            return self._seal(shard).encode() == read_bytes(_mark(self.path, str(shard)))
         except FileNotFoundError:
             return False
         except OSError as error:
             raise read_error(error.filename or self.path, error) from error
+
+    def _seal(self, shard: int) -> str:
+        """Return a hash of a shard's bytes, of its number and of whose samples it belongs to."""
+        whose = json.dumps(dict(self.array.attrs), sort_keys=True)
+        told = f"{whose} {shard} {sha256(self._file(shard))}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def _file(self, shard: int) -> Path:
         return self.path / f"c/{shard}/0/0/0"
@@ -71,7 +78,7 @@ class Samples:
         self.array[rows.start : rows.stop] = images
         flush_tree(self.path / f"c/{shard}")
         flush(self.path / "c")
-        write_text(_mark(self.path, str(shard)), sha256(self._file(shard)))
+        write_text(_mark(self.path, str(shard)), self._seal(shard))
 
 
 def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: int) -> Samples:
@@ -92,15 +99,11 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
                 dtype=np.float32,
                 # Else zarr leaves out a shard of zeros, and `missing` would draw it for ever.
                 config={"write_empty_chunks": True},
-                attributes={
-                    "member": member.name,
-                    "seed": seed,
-                    "fingerprint": plan.member_fingerprint(member),
-                },
+                attributes=_attributes(plan, member, seed),
             )
             _mark(draft, HEAD).parent.mkdir()
             write_text(_mark(draft, HEAD), sha256(draft / HEAD))
-    samples = open_samples(run, member, seed)
+    samples = open_samples(run, plan, member, seed)
     if samples.num != num:
         raise ConfigError(
             f"{path} is for {samples.num:,} samples, not {num:,}; ask for as many, take another "
@@ -109,19 +112,28 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
     return samples
 
 
-def open_samples(run: RunPaths, member: Member, seed: int) -> Samples:
-    """Return samples that were begun."""
+def _attributes(plan: Plan, member: Member, seed: int) -> dict[str, Any]:
+    fingerprint = plan.member_fingerprint(member)
+    return {"member": member.name, "seed": seed, "fingerprint": fingerprint}
+
+
+def open_samples(run: RunPaths, plan: Plan, member: Member, seed: int) -> Samples:
+    """Return samples that were begun; DataError where they are another member's, or damaged."""
     import zarr
 
     path = _path(run, member, seed)
-    read_checked(path / HEAD, read_whole(_mark(path, HEAD)).decode(errors="replace"))
+    remedy = "move it away, or draw with another --seed"
     try:
-        return Samples(path=path, array=zarr.open_array(path, mode="r+", zarr_format=3))
+        read_checked(path / HEAD, read_bytes(_mark(path, HEAD)).decode(errors="replace"))
+        array = zarr.open_array(path, mode="r+", zarr_format=3)
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{path} holds no samples that can be read ({one_line(error)}); "
-            "draw them with another --seed"
-        ) from error
+        told = f"{path} holds no samples that can be read ({one_line(error)}); {remedy}"
+        raise DataError(told) from error
+    found = dict(array.attrs)
+    if found != _attributes(plan, member, seed):
+        whose = f"{found.get('member')} with seed {found.get('seed')}"
+        raise DataError(f"{path} holds samples of {printable(whose)}; put it back, or {remedy}")
+    return Samples(path=path, array=array)
 
 
 def check_drawn(samples: Samples) -> None:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from lenshpc import __version__
 from lenshpc.errors import DataError, IncompleteError
-from lenshpc.files import flush, lock, replacing, sha256, unique_name, write_text
+from lenshpc.files import flush, lock, read_bytes, replacing, sha256, unique_name, write_text
 from lenshpc.store.identity import pixel_hashes, seal
 from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
@@ -102,6 +102,7 @@ class Draft:
         part: dict[str, Any] = {name: np.concatenate(values) for name, values in found.items()}
         part["shard_sha256"] = np.array([list(writer.sha256) for writer in writers.values()])
         part["shard_bytes"] = np.array([writer.num_bytes for writer in writers.values()])
+        part["chunk_crc32c"] = np.stack([writer.checksums for writer in writers.values()])
         # Last, when all of the shard's files are flushed and in place: the stack has closed the
         # writers. Killed before, the shard is written again, to equal files.
         write_part(self._part(shard), part)
@@ -159,7 +160,7 @@ class Draft:
                 f"{len(shards) - len(parts)} of {len(shards)} shards of {self.path} are not "
                 "converted; go on with the same lenshpc prepare command"
             )
-        by_shard = ("shard_sha256", "shard_bytes")
+        by_shard = ("shard_sha256", "shard_bytes", "chunk_crc32c")
         return {
             name: np.stack([part[name] for part in parts], axis=1)
             if name in by_shard
@@ -265,7 +266,7 @@ def open_draft(folder: Path) -> Draft:
 def _read_draft(folder: Path) -> Draft | None:
     """Return the draft in a folder; None where there is none whose words are as written."""
     try:
-        document = json.loads((folder / "order.json").read_bytes())
+        document = json.loads(read_bytes(folder / "order.json"))
         order = document["attributes"]
         if order["seal"] != seal(document) or order["rows"] != sha256(folder / "rows.parquet"):
             return None

@@ -19,7 +19,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 # Of the bytes on the disk, so they differ between stores of one content: codec, chunks.
 _OF_THE_DISK = ("files", "content_hash", "seal", "complete")
-_OF_SHARDS = ("shard_sha256", "shard_bytes")
+_OF_SHARDS = ("shard_sha256", "shard_bytes", "chunk_crc32c")
 
 
 def pixel_hashes(pixels: Columns) -> NDArray[np.uint8]:

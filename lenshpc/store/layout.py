@@ -4,8 +4,8 @@ A store is a zarr v3 group of arrays with one row an image (N rows, C channels, 
 shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `label`, `split`, `id`,
 `group`, one float column for each of `columns`; `sha256` (N,32) and `size` of the source file;
 `moments` (N,C,2) of the images; `pixel_sha256` (N,32) of each row's decoded pixels; `shard_sha256`
-(A,S,32) and `shard_bytes` (A,S) of the pixels' files. Rows of a split are contiguous, in the order
-of `SPLITS`.
+(A,S,32) and `shard_bytes` (A,S) of the pixels' files, `chunk_crc32c` (A,S,K) of the chunks in them.
+Rows of a split are contiguous, in the order of `SPLITS`.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lenshpc.files import replacing
+from lenshpc.files import read_bytes, replacing
 
 Part = Mapping[str, Any]  # arrays by name
 
@@ -24,7 +24,7 @@ def write_part(path: Path, part: Part) -> None:
 def read_part(path: Path) -> Part | None:
     """Return the arrays of one shard; None if the file is absent or not what was written."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
     digest, content = content[:32], content[32:]

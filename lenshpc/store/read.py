@@ -19,7 +19,7 @@ from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
 from lenshpc.errors import DataError, read_error
-from lenshpc.files import sha256
+from lenshpc.files import read_bytes, sha256
 from lenshpc.store.chunks import Chunks
 from lenshpc.store.identity import seal
 from lenshpc.store.layout import (
@@ -61,6 +61,7 @@ class Store:
     moments: Floats
     pixel_sha256: NDArray[np.uint8]
     shard_sha256: NDArray[np.uint8]
+    chunk_crc32c: NDArray[np.uint32]
     attributes: Mapping[str, Any]
 
     @property
@@ -95,10 +96,10 @@ class Store:
     def chunks(self) -> dict[str, Chunks]:
         """Return the images and, in a store of pairs, the targets, for reading chunk by chunk."""
         arrays = {"images": self.images, "targets": self.targets}
+        held = {name: array for name, array in arrays.items() if array is not None}
         return {
-            name: Chunks(self.path, name, array)
-            for name, array in arrays.items()
-            if array is not None
+            name: Chunks(self.path, name, array, checksums)
+            for (name, array), checksums in zip(held.items(), self.chunk_crc32c, strict=True)
         }
 
     def read(self, rows: Rows) -> NDArray[np.float32]:
@@ -189,7 +190,7 @@ def _read_array(path: Path, name: str, files: Mapping[str, str]) -> NDArray[Any]
 
 def _read_file(path: Path, file: str, digest: str) -> bytes:
     try:
-        content = (path / file).read_bytes()
+        content = read_bytes(path / file)
     except OSError as error:
         raise file_error(path, file, error) from error
     if hashlib.sha256(content).hexdigest() != digest:
@@ -219,6 +220,7 @@ def _store(path: Path, attributes: dict[str, Any], columns: Mapping[str, NDArray
         moments=columns["moments"],
         pixel_sha256=columns["pixel_sha256"],
         shard_sha256=columns["shard_sha256"],
+        chunk_crc32c=columns["chunk_crc32c"],
         attributes=attributes,
     )
 
@@ -227,7 +229,7 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     """Return the attributes of the store at `path`, whole by its seal."""
     file = path / "zarr.json"
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(read_bytes(file))
     except (FileNotFoundError, NotADirectoryError) as error:
         if not path.exists():
             raise file_error(path, file.name, FileNotFoundError()) from error

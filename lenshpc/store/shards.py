@@ -29,6 +29,7 @@ class ShardWriter:
         self._blosc = None if codec == "none" else Blosc(codec, COMPRESSION_LEVEL, Blosc.BITSHUFFLE)
         # Little-endian by name: the file must be the same from every machine.
         self._index = np.full((num_chunks, 2), _ABSENT, "<u8")
+        self._checksums = np.zeros(num_chunks, np.uint32)
         self._num_chunks = 0
         self._digest = hashlib.sha256()
         self.num_bytes = 0
@@ -38,11 +39,16 @@ class ShardWriter:
         """Return the SHA-256 of what was written."""
         return self._digest.digest()
 
+    @property
+    def checksums(self) -> NDArray[np.uint32]:
+        """Return the CRC-32C of each chunk as it was written; 0 of those without rows."""
+        return self._checksums
+
     def append(self, rows: NDArray[np.generic]) -> None:
         """Write one chunk, all its rows (n,C,H,W)."""
         content = self._blosc.encode(rows) if self._blosc else rows.tobytes()
         start = self.num_bytes
-        self._write(content)
+        self._checksums[self._num_chunks] = self._write(content)
         self._index[self._num_chunks] = start, self.num_bytes - start
         self._num_chunks += 1
 
@@ -50,12 +56,13 @@ class ShardWriter:
         """Write the index."""
         self._write(self._index.tobytes())
 
-    def _write(self, content: bytes) -> None:
-        checked = content, google_crc32c.value(content).to_bytes(4, "little")
-        for part in checked:
+    def _write(self, content: bytes) -> int:
+        checksum: int = google_crc32c.value(content)
+        for part in (content, checksum.to_bytes(4, "little")):
             self._stream.write(part)
             self._digest.update(part)
             self.num_bytes += len(part)
+        return checksum
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def _columns(
         "pixel_sha256": found["pixel_sha256"].astype(np.uint8),
         "shard_sha256": found["shard_sha256"].astype(np.uint8),
         "shard_bytes": found["shard_bytes"].astype(np.int64),
+        "chunk_crc32c": found["chunk_crc32c"].astype(np.uint32),
     }
 
 

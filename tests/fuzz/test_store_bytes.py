@@ -83,7 +83,7 @@ def store(tmp_path_factory):
     write_rows(path, SPEC, ROWS, images, targets, random.random((NUM_ROWS, 1)))
     verify(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    assert len(files) == 1 + 4 + 2 + 2 * 11, "root, shards, their arrays, the columns"
+    assert len(files) == 1 + 4 + 2 + 2 * 12, "root, shards, their arrays, the columns"
     return path, files, read_all(path)
 
 

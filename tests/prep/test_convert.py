@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from source_sets import TINY, fill, tiny, write_yaml
 
-from lenshpc.errors import DataError
+from lenshpc.errors import DataError, IncompleteError
 from lenshpc.prep.convert import Options, convert
 from lenshpc.prep.dataset import load_dataset
 from lenshpc.store import channel_statistics, open_store
@@ -120,7 +120,7 @@ def failing_at(number, failure):
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left")])
 def test_conversion_interrupted_in_its_first_shard_leaves_nothing(failure, tmp_path):
     fill(tmp_path / "source", num_images=20)
-    with pytest.raises((DataError, KeyboardInterrupt, MemoryError)):
+    with pytest.raises((IncompleteError, KeyboardInterrupt, MemoryError)):
         convert(tiny(), tmp_path / "source", tmp_path / "store", progress=failing_at(20, failure))
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     with pytest.raises(DataError, match="no store at"):
@@ -133,7 +133,7 @@ def test_interrupted_conversion_goes_on_and_ends_in_equal_bytes(workers, failure
     fill(tmp_path / "source", num_images=40)
     options = Options(shard_rows=32)
     arguments = (tiny(), tmp_path / "source", tmp_path / "store", options)
-    with pytest.raises((DataError, KeyboardInterrupt, MemoryError)):
+    with pytest.raises((IncompleteError, KeyboardInterrupt, MemoryError)):
         convert(*arguments, progress=failing_at(100, failure))
     assert sorted(path.name for path in tmp_path.iterdir())[1:] == ["source"]
     totals = set()

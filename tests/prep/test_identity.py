@@ -238,3 +238,23 @@ def test_file_that_is_not_the_stores_is_named_by_verify(path):
     open_store(path)
     with pytest.raises(DataError, match=r"^label/c/7 is no file of the store .*; move them"):
         verify(path)
+
+
+def test_shard_of_another_store_is_named_when_it_is_read(tmp_path):
+    options = Options(codec="none")  # so that their files are equally long
+    for identifier, image in fill(tmp_path / "source").items():
+        other = tmp_path / "other" / identifier
+        other.parent.mkdir(parents=True, exist_ok=True)
+        np.save(other, 2 * image)
+    stores = [
+        convert(tiny(), tmp_path / name, tmp_path / f"{name}.store", options)
+        for name in ("source", "other")
+    ]
+    name = "images/c/0/0/0/0"
+    (stores[0].path / name).write_bytes((stores[1].path / name).read_bytes())
+    told = rf"{name}: .* fail their checksum; prepare it again under another name"
+    # Also of a store that was opened before: a whole chunk is not enough, it must be this store's.
+    for store in (stores[0], open_store(stores[0].path)):
+        with pytest.raises(DataError, match=told):
+            store.read(slice(0, 1))
+    assert open_store(stores[1].path).read(slice(0, 1)).shape == (1, 2, 6, 5)

@@ -103,3 +103,22 @@ def test_processes_of_a_killed_parent_end(tmp_path):
     while any(is_alive(pid) for pid in workers):
         assert time.monotonic() < deadline, "processes outlive their parent"
         time.sleep(0.05)
+
+
+def test_nothing_is_imported_from_the_folder_of_the_command(tmp_path):
+    # The server of the processes, and what tracks their resources, are `python -c`.
+    (tmp_path / "multiprocessing.py").write_text(
+        f"import os; os.mkdir({str(tmp_path / 'ran')!r}); raise SystemExit(3)"
+    )
+    script = "from lenshpc.prep.parallel import share; from test_parallel import Touch; "
+    script += f"from pathlib import Path; share(Touch(Path({str(tmp_path)!r})), ['a', 'b'], "
+    script += "workers=2, num_rows=2, progress=None)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("PYTHONSAFEPATH", None)
+    command = [sys.executable, "-P", "-c", script]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"a", "b"} <= {path.name for path in tmp_path.iterdir()}
+    assert not (tmp_path / "ran").exists()

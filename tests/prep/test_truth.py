@@ -53,7 +53,7 @@ def test_verification_finds_numbers_that_were_changed(source, tmp_path):
     convert(DATASET, source, tmp_path / "store")
     table = pd.read_csv(source / "truth.csv")
     table.assign(gamma1=0.5).to_csv(source / "truth.csv", index=False)
-    with pytest.raises(DataError, match="differs from its source; prepare it again"):
+    with pytest.raises(DataError, match="differs from its source; prepare under another name"):
         verify(tmp_path / "store", against=source)
 
 

@@ -59,15 +59,15 @@ def test_flipped_bit_in_a_shard_is_named(folders):
 CHANGES = {
     "another pixel": (
         lambda source: np.save(source / "train/no/3.npy", np.zeros((2, 6, 5), np.float32)),
-        "train/no/3.npy is not the file that was prepared; prepare it again",
+        "train/no/3.npy is not the file that was prepared; prepare under another name",
     ),
     "a file less": (
         lambda source: (source / "train/no/3.npy").unlink(),
-        "train/no/3.npy is only in one of .* as are 0 more; prepare it again",
+        "train/no/3.npy is only in one of .* as are 0 more; prepare under another name",
     ),
     "a file more": (
         lambda source: np.save(source / "val/no/x.npy", np.zeros((2, 6, 5), np.float32)),
-        "val/no/x.npy is only in one of .* as are 0 more; prepare it again",
+        "val/no/x.npy is only in one of .* as are 0 more; prepare under another name",
     ),
 }
 
@@ -97,5 +97,5 @@ def test_wrong_pixel_in_a_store_is_found_by_comparing_bits(folders, monkeypatch)
     monkeypatch.setattr(SourceReader, "read", read_wrongly)
     convert(tiny(), source, source.parent / "wrong", OPTIONS)
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"7.npy in .*wrong differs from its source; prepare it"):
+    with pytest.raises(DataError, match=r"7.npy in .*wrong differs from its source; prepare under"):
         verify(source.parent / "wrong", against=source)

@@ -3,10 +3,12 @@
 import shutil
 from dataclasses import replace
 
+import matplotlib
 import pytest
 from synthetic_run import make_run
 
 from lenshpc.errors import IncompleteError
+from lenshpc.report.figures import draw_figure
 from lenshpc.report.write import check_fuller, compose, write
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.results import gather
@@ -48,8 +50,8 @@ def test_report_with_fewer_members_replaces_none_without_a_word(run):
     with pytest.raises(IncompleteError) as caught:
         write_report(run.paths, allow_partial=True)
     assert str(caught.value) == (
-        f"the report in {run.paths.report} has 1 things that a new one would lack, such as "
-        "member 1; put back what they came from, or give it up with: "
+        f"the report in {run.paths.report} shows more than a new one would, such as "
+        "member 1; put back what that came from, or give it up with: "
         f"lenshpc aggregate {run.paths.name} --replace"
     )
     assert contents(run) == before
@@ -60,7 +62,8 @@ def test_report_without_the_stores_figures_replaces_none_that_has_them(run):
     results = gather(run.paths, run.plan, {}, allow_partial=False)
     store.rename(store.with_name("away"))
     try:
-        with pytest.raises(IncompleteError, match=r"would lack, such as figures/number_0\.svg;"):
+        told = rf"such as figures/number_0\.svg, as there is no store at {store};"
+        with pytest.raises(IncompleteError, match=told):
             check_fuller(compose(results), results)
     finally:
         store.with_name("away").rename(store)
@@ -86,3 +89,23 @@ def test_damaged_report_is_made_anew(run, reported, content):
     (run.paths.report / "report.json").write_text(content)
     write(reported[1], run.paths.report)
     assert contents(run) == before
+
+
+def test_report_that_a_kill_left_aside_is_put_back_before_it_is_compared(run):
+    run.paths.member(run.plan.members[1].name).done.unlink()
+    before = contents(run)
+    # As after the first of the two renames by which a report is replaced.
+    run.paths.report.rename(run.paths.root / ".report.host.123.abcd1234.old")
+    with pytest.raises(IncompleteError, match="shows more than a new one would, such as member 1"):
+        write_report(run.paths, allow_partial=True)
+    assert contents(run) == before
+
+
+def test_figures_are_drawn_in_one_style_whatever_a_matplotlibrc_says(monkeypatch):
+    def draw(axes):
+        axes.plot([0, 1], [0, 1])
+
+    before = draw_figure("line", "", draw).svg
+    monkeypatch.setitem(matplotlib.rcParams, "axes.xmargin", 0.4)
+    monkeypatch.setitem(matplotlib.rcParams, "xtick.labelsize", 25)
+    assert draw_figure("line", "", draw).svg == before

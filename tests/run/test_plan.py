@@ -355,8 +355,10 @@ def test_plan_of_other_bytes_is_damaged(saved, text):
 @pytest.mark.parametrize("change", [{"layout": 3.0}, {"store": "/elsewhere"}, {"members": []}])
 def test_edited_plan_is_refused(saved, change):
     write_json(saved.plan, read_json(saved.plan) | change)
-    told = f"{saved.plan} is damaged or was edited: it does not have the hash that it names"
-    assert damage_of(saved.plan) == told
+    assert damage_of(saved.plan) == (
+        f"{saved.plan} is damaged or was edited: it does not have the hash that it names; repeat "
+        "the submit command, which writes it again, or with --set what is to be changed"
+    )
 
 
 def test_plan_of_another_run_is_refused_unless_the_folder_was_renamed(saved, spots, tmp_path):

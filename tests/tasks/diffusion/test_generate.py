@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from lenshpc.cli.main import main
 from lenshpc.engine.load import load_task
+from lenshpc.errors import DataError
 from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.run.samples import SHARD_ROWS, open_samples
 from lenshpc.tasks.diffusion.generate import FRAMES_A_LEG, NUM_STOPS, open_generator
@@ -61,7 +63,7 @@ def test_samples_do_not_depend_on_the_number_of_jobs(run):
     num = SHARD_ROWS + 40
     assert sample(run, "--num", str(num), "--seed", "1").exit_code == 0
     paths, plan = run
-    alone = open_samples(paths, plan.members[0], 1)
+    alone = open_samples(paths, plan, plan.members[0], 1)
     assert alone.missing() == []
     whole = alone.array[:]
     assert np.isfinite(whole).all()
@@ -76,13 +78,13 @@ def test_samples_do_not_depend_on_the_number_of_jobs(run):
     assert alone.missing() == [1], "the shard is the other job's"
     draw_share(str(paths.root), 1, 2, 0, 1)
     assert [path.read_bytes() for path in shard.rglob("*") if path.is_file()] == before
-    assert np.array_equal(open_samples(paths, plan.members[0], 1).array[:], whole)
+    assert np.array_equal(open_samples(paths, plan, plan.members[0], 1).array[:], whole)
 
 
 @pytest.mark.parametrize("name", ["c/0/0/0/0", "sha256/0"])
 def test_damaged_samples_are_drawn_again(run, name):
     assert sample(run, "--num", "3", "--seed", "4").exit_code == 0
-    samples = open_samples(run[0], run[1].members[0], 4)
+    samples = open_samples(run[0], run[1], run[1].members[0], 4)
     before = files_below(samples.path)
     written = [path.read_bytes() for path in before]
     with damaged([samples.path / name], seed=1):
@@ -144,3 +146,22 @@ def test_slerp_of_a_right_angle_is_the_circle():
 def test_slerp_of_one_direction_is_the_straight_line():
     one = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(slerp(one, 2 * one, 0.5), 1.5 * one)
+
+
+def test_samples_of_another_seed_or_shard_are_not_taken_for_these(run):
+    for seed in ("8", "9"):
+        assert sample(run, "--num", str(SHARD_ROWS + 40), "--seed", seed).exit_code == 0
+    paths, plan = run
+    samples = open_samples(paths, plan, plan.members[0], 8)
+    # A whole shard with its mark, but of the other seed: it counts as not drawn.
+    other = open_samples(paths, plan, plan.members[0], 9)
+    for name in ("c/1/0/0/0", "sha256/1"):
+        shutil.copy(other.path / name, samples.path / name)
+    assert samples.missing() == [1]
+    aside = samples.path.rename(samples.path.with_name("aside"))
+    other.path.rename(samples.path)
+    told = rf"holds samples of {plan.members[0].name} with seed 9; put it back, or move it away"
+    with pytest.raises(DataError, match=told):
+        open_samples(paths, plan, plan.members[0], 8)
+    samples.path.rename(other.path)
+    aside.rename(samples.path)
