@@ -67,8 +67,8 @@ def finished(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> Finished
     """Train a run of two members."""
     folder = tmp_path_factory.mktemp("finished")
     run, plan = planned(folder, spots, recipe(folds=2, train__epochs=1))
-    for member in plan.members:
-        finish(start([run], member.index))
+    for training in [start([run], member.index) for member in plan.members]:  # side by side
+        finish(training)
     shutil.rmtree(run.slurm, ignore_errors=True)  # logs
     results = read(run)
     return Finished(run, files_below(run.root), digest(results), judge(results))
