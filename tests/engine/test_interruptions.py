@@ -23,8 +23,8 @@ Ranks = list[subprocess.Popen[str]]
 
 def events_of(run: RunPaths) -> list[list[Event]]:
     """Return the events of each job, in the order of their beginnings."""
-    jobs = [read_events(path) for path in run.slurm.glob("*_attempts.jsonl")]
-    return sorted(jobs, key=lambda events: events[0].time)
+    jobs = (read_events(path) for path in run.slurm.glob("*_attempts.jsonl"))
+    return sorted(filter(None, jobs), key=lambda events: events[0].time)
 
 
 def stop_when(

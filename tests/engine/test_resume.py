@@ -1,8 +1,10 @@
 """A member that is killed goes on as if nothing had happened."""
 
 import json
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from damage import flip
@@ -52,6 +54,31 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
         "progress.json",
         "state.json",
     ]
+
+
+@pytest.mark.slow
+def test_member_killed_at_22_random_moments_ends_with_the_same_weights(
+    spots: Store, tmp_path: Path
+) -> None:
+    asked = recipe(train__epochs=30)
+    undisturbed, plan = planned(tmp_path / "undisturbed", spots, asked)
+    name = plan.members[1].name
+    finish(start([undisturbed], 1))
+    expected = sha256(undisturbed.member(name).weights)
+    moments = np.random.default_rng(0)
+    for trial in range(2):
+        disturbed, _ = planned(tmp_path / f"disturbed{trial}", spots, asked)
+        for attempt in range(11):
+            (rank,) = start([disturbed], 1)
+            while len(list(disturbed.slurm.glob("*_attempts.jsonl"))) <= attempt:  # it has begun
+                assert rank.poll() is None, rank.communicate()[0]
+                time.sleep(0.002)
+            time.sleep(moments.uniform(0, 0.5))
+            rank.kill()
+            rank.communicate()
+            assert not disturbed.member(name).done.exists(), "killed too late"
+        finish(start([disturbed], 1))
+        assert sha256(disturbed.member(name).weights) == expected
 
 
 @pytest.mark.slow
