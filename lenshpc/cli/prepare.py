@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 @click.argument("dataset", shell_complete=datasets)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--seed", default=0, show_default=True, help="Fixes the order of the rows.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Fixes the order of the rows.",
+)
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
 @click.option(
     "--site",
     shell_complete=sites,
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--array-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 100_000),
     help="Jobs in the array, each of --workers processes.",
 )
 @click.option(

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Draw images with a run's generative model.")
 @click.argument("run", shell_complete=runs)
-@click.option("--num", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--num", type=click.IntRange(1, 10**9), default=1000, show_default=True)
 @click.option("--member", type=click.IntRange(min=0), default=0, help="Its index.  [default: 0]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option(
     "--site",
     shell_complete=sites,
     help="Draw as a job array of this SLURM site: a name, or your .yaml.",
 )
-@click.option("--array-size", type=click.IntRange(min=1), help="Jobs in the array, a GPU each.")
+@click.option(
+    "--array-size", type=click.IntRange(1, 100_000), help="Jobs in the array, a GPU each."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn or sent as JSON.")
 def sample(
     run: str,

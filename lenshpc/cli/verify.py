@@ -16,7 +16,7 @@ from lenshpc.cli.show import echo
     "--against", type=click.Path(path_type=Path), help="The source folder; compare every pixel."
 )
 @click.option("--allow-pickle", is_flag=True, help="As in lenshpc prepare.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: all cores]")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
 def verify(store: Path, against: Path | None, allow_pickle: bool, workers: int | None) -> None:
     """Check every hash of STORE; with --against, prove its pixels equal the source's, bit for bit.
 
