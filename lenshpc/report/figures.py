@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
-from lenshpc.errors import printable, printable_lines
+from lenshpc.errors import printable_lines
 from lenshpc.report.content import Figure
 from lenshpc.report.format import format_metric
 from lenshpc.run.results import Training, val_metrics
@@ -98,10 +98,14 @@ def _make_printable(figure: Canvas) -> None:
     for axis in (one for axes in figure.axes for one in (axes.xaxis, axes.yaxis)):
         labels = [label.get_text() for label in axis.get_ticklabels()]
         # Drawn anew from the axis, so not to be set as other texts are.
-        if labels != list(map(printable, labels)):
-            axis.set_ticks(axis.get_ticklocs(), list(map(printable, labels)))
+        if labels != [_keep_lines(label) for label in labels]:
+            axis.set_ticks(axis.get_ticklocs(), [_keep_lines(label) for label in labels])
     for text in figure.findobj(Text):
-        text.set_text(printable_lines(text.get_text(), kept="\n"))
+        text.set_text(_keep_lines(text.get_text()))
+
+
+def _keep_lines(text: str) -> str:
+    return printable_lines(text, kept="\n")
 
 
 def look_of(at: int) -> Look:

@@ -109,3 +109,14 @@ def test_figures_are_drawn_in_one_style_whatever_a_matplotlibrc_says(monkeypatch
     monkeypatch.setitem(matplotlib.rcParams, "axes.xmargin", 0.4)
     monkeypatch.setitem(matplotlib.rcParams, "xtick.labelsize", 25)
     assert draw_figure("line", "", draw).svg == before
+
+
+def test_label_of_two_lines_stays_one_of_two_lines_and_what_has_no_sign_is_written_out():
+    def draw(axes):
+        axes.set_yticks([0, 1], ["seven\nnumbers", "a\x1bb"])
+
+    def lines(labels):
+        return draw_figure("bars", "", lambda axes: axes.set_yticks([0, 1], labels)).svg
+
+    assert draw_figure("bars", "", draw).svg == lines(["seven\nnumbers", r"a\x1bb"])
+    assert lines(["seven\nnumbers", "b"]) != lines([r"seven\nnumbers", "b"])
