@@ -2,14 +2,15 @@
 
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
 from lenshpc.errors import LensHpcError
 
+SAFE_PATH = "PYTHONSAFEPATH"
 Count = Callable[[int], None]  # called with the number of rows done since it was called last
 Progress = Callable[[int, int], None]  # called with the number of rows done and of all
 Work = Callable[[Any, Count], None]
@@ -45,9 +46,6 @@ def share(
 def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
     # Not fork: zarr keeps threads, which a forked process would lack. Not spawn: each process
     # would import for a second what the server of forkserver has imported once.
-    # The server is `python -c`, which would import from the folder that the command runs in, and
-    # that may be everybody's.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
     context = get_context("forkserver")
     context.set_forkserver_preload(["__main__", type(work).__module__])
     running: dict[Any, Any] = {}
@@ -74,10 +72,28 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
 
 def _start(process: Any) -> None:
     try:
-        process.start()
+        with _without_current_folder():
+            process.start()
     except EOFError as error:  # the server of forkserver has ended
         told = "no further process can be started here; repeat the command with --workers 1"
         raise LensHpcError(told) from error
+
+
+@contextmanager
+def _without_current_folder() -> Iterator[None]:
+    """Have what is started import nothing from the folder that the command runs in.
+
+    The server of forkserver is `python -c`, which would, and the folder may be everybody's.
+    """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        # Back as it was: processes that a caller starts are its own affair.
+        os.environ.pop(SAFE_PATH)
+        if before is not None:
+            os.environ[SAFE_PATH] = before
 
 
 def _hear(receiver: Any, process: Any, count: Count) -> bool:

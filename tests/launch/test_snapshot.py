@@ -135,7 +135,9 @@ print(plugins_of("toy", find_task("toy").settings(), ()))
 
 def printed(program, path, *arguments, options=()):
     """Return what a program prints that has a folder on its search path."""
-    environment = {**os.environ, "PYTHONPATH": str(path)}
+    # From that folder and not from the current one, which is a checkout; and leaving it as it is.
+    own = {"PYTHONPATH": str(path), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, **own}
     command = [sys.executable, *options, "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
