@@ -1,10 +1,11 @@
+import re
 import shutil
 
 import pytest
 from synthetic_run import finish
 
 from lenshpc.errors import DataError, IncompleteError
-from lenshpc.run.completion import is_done, missing_members
+from lenshpc.run.completion import check_folders, is_done, missing_members
 from lenshpc.run.gate import check_complete, compact
 
 
@@ -89,6 +90,18 @@ def test_exchanged_and_copied_folders_are_named(run):
         1: title.format(4, "resnet34 fold 1", names[1]),
         4: title.format(1, "resnet18 fold 1", names[4]),
     }
+    # Never advised, nor done: it would train over whole results.
+    assert complaint(run).endswith("; put the folders in members/ back under their names")
+    for index in lacks:
+        with pytest.raises(DataError, match=re.escape(f"{lacks[index]}; put the folders in")):
+            check_folders(run.paths, run.plan, [index])
+    check_folders(run.paths, run.plan, [2, 3, 5])
+
+
+def test_member_without_whole_results_may_be_trained_again(run):
+    files(run, 0).done.unlink()
+    files(run, 1).done.write_text("{}")
+    check_folders(run.paths, run.plan, [0, 1])
 
 
 @pytest.mark.parametrize("name", ["done.json", "predictions.parquet"])

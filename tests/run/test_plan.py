@@ -14,7 +14,15 @@ from lenshpc import __version__
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, write_json
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Plan, expand, load_plan, load_splits, save_plan, scored_rows
+from lenshpc.run.plan import (
+    Plan,
+    expand,
+    load_plan,
+    load_splits,
+    open_planned_store,
+    save_plan,
+    scored_rows,
+)
 
 
 def altered(store, **columns):
@@ -391,3 +399,14 @@ def test_manifest_with_a_text_that_is_none_is_damaged(saved):
     wrong = pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string())
     pq.write_table(table.set_column(1, "id", wrong), saved.splits)
     assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
+
+
+def test_store_that_was_moved_is_named_with_the_way_on(saved):
+    plan = load_plan(saved)
+    away = plan.model_copy(update={"store": plan.store.with_name("away")})
+    with pytest.raises(DataError) as caught:
+        open_planned_store(away)
+    assert str(caught.value) == (
+        f"no store at {away.store}, where the run was planned; if it was moved, repeat the submit "
+        "command with its new place as --data: the run stays the same"
+    )
