@@ -232,20 +232,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in the file at `path`; ValueError where it holds none."""
-    try:
-        return json.loads(read_bytes(path).decode())
-    except RecursionError as error:
-        raise ValueError("brackets lie too deep in each other") from error
-
-
-def parse_json(path: Path) -> Any:
     """Return the JSON value in a file; DataError where its bytes are none, OSError as it comes."""
+    content = read_bytes(path)
     try:
-        return read_json(path)
-    except DataError:
-        raise
-    except ValueError as error:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: it is no JSON ({one_line(error)[:80]})") from error
 
 
@@ -256,7 +247,7 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 def read_sealed(path: Path) -> dict[str, Any]:
     """Return what `write_sealed` wrote; DataError where it was altered, OSError as it comes."""
-    return unseal(path, parse_json(path))
+    return unseal(path, read_json(path))
 
 
 def unseal(path: Path, value: Any) -> dict[str, Any]:

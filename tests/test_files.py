@@ -13,7 +13,7 @@ import pytest
 from lenshpc.errors import DataError, IncompleteError
 from lenshpc.files import (
     lock,
-    parse_json,
+    read_json,
     read_whole,
     remove_drafts,
     replacing_folder,
@@ -153,7 +153,7 @@ def test_lock_file_that_says_nothing_is_refused(text, no_flock, tmp_path):
         pytest.fail("two hold the lock")
 
 
-@pytest.mark.parametrize("read", [parse_json, read_whole, sha256])
+@pytest.mark.parametrize("read", [read_json, read_whole, sha256])
 @pytest.mark.parametrize("what", ["pipe", "device"])
 def test_what_is_no_file_is_refused_and_keeps_nobody_waiting(read, what, tmp_path):
     path = tmp_path / "done.json"

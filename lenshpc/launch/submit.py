@@ -128,7 +128,7 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
         require_own(run)
     try:
         _write(planned, site)
-        return _send(run, planned.plan, site, calls)
+        return _send(run, planned.plan, site, calls, store_is_open=True)
     except (LensHpcError, OSError, KeyboardInterrupt) as error:
         if not (run.root in new and _is_unsent(run)):
             raise
@@ -177,10 +177,12 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     site = read_site(run)
     plan = load_plan(run)
     check_plugins(plan)
-    return _send(run, plan, site, calls)
+    return _send(run, plan, site, calls, store_is_open=False)
 
 
-def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
+def _send(
+    run: RunPaths, plan: Plan, site: Site, calls: Calls, *, store_is_open: bool
+) -> Submission:
     code = snapshot.read(run.code)
     provenance.append(run, sys.argv, code)
     # Held from the look at the states to the last sbatch: two commands would see the same members
@@ -193,10 +195,11 @@ def _send(run: RunPaths, plan: Plan, site: Site, calls: Calls) -> Submission:
             exclusion.note(run, line.job, line.failure)
         active = {line.index for line in status.members if line.state not in ENDED}
         # With hashes: a member whose files were altered is made again.
-        missing = {member.index for member in missing_members(run, plan, verify=True)}
-        todo = tuple(sorted(missing - active))
-        if todo:
-            check_folders(run, plan, todo)
+        lacks = missing_members(run, plan, verify=True)
+        lacks = {member: lack for member, lack in lacks.items() if member.index not in active}
+        check_folders(run, lacks)
+        todo = tuple(sorted(member.index for member in lacks))
+        if todo and not store_is_open:
             open_planned_store(plan)  # here, not after hours in a queue
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
             return Submission(members=())

@@ -1,7 +1,7 @@
 """What makes a member complete: its mark, the files that the mark lists, and the way to mend it."""
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,16 +70,10 @@ def read_done(
         return {}, f"has a {paths.done.name} that is damaged or was edited"
 
 
-def check_folders(run: RunPaths, plan: Plan, members: Iterable[int]) -> None:
+def check_folders(run: RunPaths, lacks: Mapping[Member, str]) -> None:
     """Refuse to train members anew into folders that hold whole results of others of the run."""
-    for index in members:
-        member = plan.members[index]
-        try:
-            done = read_sealed(run.member(member.name).done)
-        except (OSError, DataError):
-            continue
-        lack = _describe_stranger(run.member(member.name), plan, member, done)
-        if done.get("index") != index:
+    for member, lack in lacks.items():
+        if lack.startswith(STRANGER):
             raise DataError(
                 f"{describe(run, member)} {lack}; put the folders in members/ back under their "
                 "names, or move them away, then repeat the command"

@@ -29,7 +29,7 @@ def format_incomplete(
         noun = "member is" if len(others) == 1 else "members are"
         rest, them = f", and {len(others)} more {noun} not done ({numbers})", "them"
     told = f"{describe(run, first)} {lack}{reason}{rest}"
-    if STRANGER in lack:
+    if lack.startswith(STRANGER):
         return f"{told}; put the folders in members/ back under their names"
     return f"{told}; rerun {them} with: {resume_command(run)}"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
-from lenshpc.files import hash_value, parse_json, read_whole, replacing, unseal, write_sealed
+from lenshpc.files import hash_value, read_json, read_whole, replacing, unseal, write_sealed
 from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
 from lenshpc.run.paths import RunPaths
@@ -329,7 +329,7 @@ def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
 def load_plan(paths: RunPaths) -> Plan:
     """Return the Plan of a run directory; refuse one of another layout, or that was edited."""
     try:
-        value = parse_json(paths.plan)
+        value = read_json(paths.plan)
     except OSError as error:
         raise read_error(paths.plan, error) from error
     _check_layout(paths, value)

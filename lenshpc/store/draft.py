@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from lenshpc import __version__
 from lenshpc.errors import DataError, IncompleteError
-from lenshpc.files import flush, lock, read_bytes, replacing, sha256, unique_name, write_text
-from lenshpc.store.identity import pixel_hashes, seal
+from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
+from lenshpc.store.identity import pixel_hashes
 from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
 from lenshpc.store.shards import ShardWriter, writing
@@ -266,11 +266,10 @@ def open_draft(folder: Path) -> Draft:
 def _read_draft(folder: Path) -> Draft | None:
     """Return the draft in a folder; None where there is none whose words are as written."""
     try:
-        document = json.loads(read_bytes(folder / "order.json"))
-        order = document["attributes"]
-        if order["seal"] != seal(document) or order["rows"] != sha256(folder / "rows.parquet"):
+        order = read_sealed(folder / "order.json")
+        if order["rows"] != sha256(folder / "rows.parquet"):
             return None
-    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+    except (FileNotFoundError, DataError, LookupError):
         return None
     spec = dict(order["spec"])
     pixels = {key: _pixels(spec.pop(key)) for key in ("image", "target")}
@@ -313,7 +312,5 @@ def _create(folder: Path, spec: StoreSpec, rows: pd.DataFrame, order: Mapping[st
     with replacing(path) as temporary:
         table = pa.Table.from_pandas(rows, preserve_index=False)
         pq.write_table(table, temporary, row_group_size=size)
-    attributes = {**order, "num_rows": len(rows), "rows": sha256(path)}
-    sealed = {**attributes, "seal": seal({"attributes": attributes})}
     # Last: a draft without it is begun anew.
-    write_text(folder / "order.json", json.dumps({"attributes": sealed}, indent=1))
+    write_sealed(folder / "order.json", {**order, "num_rows": len(rows), "rows": sha256(path)})

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lenshpc.files import hash_value
 from lenshpc.store.layout import SPLITS, UNLABELLED, channel_statistics
 
 Columns = Mapping[str, NDArray[Any]]
@@ -52,18 +53,14 @@ def content_hash(attributes: Mapping[str, Any], columns: Columns) -> str:
 def seal(document: Mapping[str, Any]) -> str:
     """Return the hash of a JSON document with `attributes`, all but the seal among them."""
     attributes = {key: value for key, value in document["attributes"].items() if key != "seal"}
-    return hashlib.sha256(_canonical({**document, "attributes": attributes})).hexdigest()
-
-
-def _canonical(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True).encode()
+    return hash_value({**document, "attributes": attributes})
 
 
 def _hash(header: Mapping[str, Any], columns: Columns) -> str:
     """Return the hash of some values and columns; no two lists of them give one text of bytes."""
     digest = hashlib.sha256()
     names = sorted(columns)
-    head = memoryview(_canonical({"header": header, "columns": names}))
+    head = memoryview(json.dumps({"header": header, "columns": names}, sort_keys=True).encode())
     for buffer in [head, *(part for name in names for part in _buffers(columns[name]))]:
         digest.update(len(buffer).to_bytes(8, "little"))
         digest.update(buffer)

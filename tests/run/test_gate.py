@@ -92,16 +92,17 @@ def test_exchanged_and_copied_folders_are_named(run):
     }
     # Never advised, nor done: it would train over whole results.
     assert complaint(run).endswith("; put the folders in members/ back under their names")
-    for index in lacks:
-        with pytest.raises(DataError, match=re.escape(f"{lacks[index]}; put the folders in")):
-            check_folders(run.paths, run.plan, [index])
-    check_folders(run.paths, run.plan, [2, 3, 5])
+    for index, lack in lacks.items():
+        with pytest.raises(DataError, match=re.escape(f"{lack}; put the folders in")):
+            check_folders(run.paths, {run.plan.members[index]: lack})
 
 
 def test_member_without_whole_results_may_be_trained_again(run):
     files(run, 0).done.unlink()
     files(run, 1).done.write_text("{}")
-    check_folders(run.paths, run.plan, [0, 1])
+    lacks = missing_members(run.paths, run.plan)
+    assert [member.index for member in lacks] == [0, 1]
+    check_folders(run.paths, lacks)
 
 
 @pytest.mark.parametrize("name", ["done.json", "predictions.parquet"])
