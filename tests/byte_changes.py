@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tried
 
 MEMORY_BYTES, SECONDS = 2**30, 600
 # Most places are near the beginning, where headers are.
@@ -74,16 +75,9 @@ def limiting(num_bytes=MEMORY_BYTES):
 
 def try_changes(sound, num_tries, attempt):
     """Call `attempt` with so many changed versions of a content."""
-    sample = settings(
-        max_examples=num_tries,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
     versions = EDITS.map(lambda edits: reduce(lambda left, edit: change(left, *edit), edits, sound))
     with limiting():
-        sample(given(versions)(attempt))()
+        tried(num_tries)(given(versions)(attempt))()
 
 
 def assert_refused(path, error):

@@ -1,20 +1,18 @@
 """Command lines of any words: they end with 0, 1 or 2, and leave nothing where they are refused."""
 
 import os
-import resource
 import shutil
 from itertools import chain
 
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tries import try_in_bounds
 
 from lenshpc.cli.main import main
 
 QUICK, WHOLE = 60, 3000
-ROOM_KIB = 1 << 20
 PLACES = [
     *(
         "",
@@ -127,13 +125,5 @@ def make_check(place, pristine):
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)])
 def test_any_command_line_ends_in_order(number, place, pristine_run):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lines = command_lines.filter(lambda line: not goes_to_work(line))
-    settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )(given(lines)(make_check(place, pristine_run)))()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ROOM_KIB
+    try_in_bounds(number, lines, make_check(place, pristine_run))

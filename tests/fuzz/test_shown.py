@@ -10,10 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from synthetic_run import make_run
+from tries import tried
 
 import lenshpc.cli
 from lenshpc.cli.main import main
@@ -47,16 +48,6 @@ SHOWN = r"<script>alert(1)</script>|\x1b[31m[red]`x`\u202e![i](http://evil.examp
 SIGNLESS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # categories of Unicode
 PIECES = ["\r\n", "    ", "# ", "- ", "1. ", "---", "&lt;", "]]>", "\t", "\x85", "\u2028"]
 TRIES = [50, pytest.param(10_000, marks=pytest.mark.slow)]
-
-
-def tried(number):
-    return settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 WORDS = st.one_of(

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tried
 
 from lenshpc.launch.doctor import findings, profile
 from lenshpc.launch.facts import (
@@ -74,17 +75,6 @@ REASONS = st.sampled_from(["", "Priority", "Nodes are DOWN | ask the site", "lau
 
 def is_noise(line):
     return "70000000" not in line
-
-
-def tried(number):
-    """Return a decorator that tries a test that often, with the same texts each time."""
-    return settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 def texts(record):

@@ -5,8 +5,9 @@ import pickle
 import numpy as np
 import pytest
 from byte_changes import assert_refused, limiting, try_changes
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from tries import tried
 
 from lenshpc.errors import DataError
 from lenshpc.prep.unpickle import unwrap
@@ -123,13 +124,7 @@ STEPS = st.sampled_from(
 
 @pytest.mark.parametrize("num_tries", TRIES)
 def test_steps_in_any_order_give_arrays_and_numbers_or_are_refused(num_tries):
-    @settings(
-        max_examples=num_tries,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @tried(num_tries)
     @given(st.lists(STEPS, max_size=60))
     def sample(steps):
         attempt(b"\x80\x04" + b"".join(steps) + b".")

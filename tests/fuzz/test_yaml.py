@@ -1,12 +1,11 @@
 """Recipes, site profiles, dataset files and --set of any content: a value, or one line."""
 
 import json
-import resource
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tries import try_in_bounds
 
 from lenshpc.config import Frozen, find_shipped, override, parse_assignment
 from lenshpc.errors import LensHpcError, one_line
@@ -17,7 +16,6 @@ from lenshpc.run.recipe import Recipe, load_recipe
 
 QUICK, WHOLE = 150, 10_000
 MAX_LINE = 4000  # characters of what is told; that names all known keys, or a user's own words
-ROOM_KIB = 1 << 20  # what the memory of the process may grow by
 LOADERS = {"jobs": load_recipe, "slurm": load_site, "data_prep": load_dataset}
 SHIPPED = [(folder, path) for folder in LOADERS for path in find_shipped(folder).values()]
 NASTY = [
@@ -159,28 +157,15 @@ def check_assignments(choice):
         check_value(value)
 
 
-def fuzz(number, strategy, check):
-    """Try `check` on as many values of a strategy, the same ones each time."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    settings(
-        max_examples=number,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )(given(strategy)(check))()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < ROOM_KIB
-
-
 @pytest.mark.parametrize("number", [QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)])
 def test_changed_file_is_a_value_or_one_line(number, tmp_path):
-    fuzz(number, mutations, lambda choice: check_file(tmp_path, choice))
+    try_in_bounds(number, mutations, lambda choice: check_file(tmp_path, choice))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)])
 def test_settings_on_the_command_line_are_a_value_or_one_line(number):
-    fuzz(number, assignments, check_assignments)
+    try_in_bounds(number, assignments, check_assignments)
 
 
 @pytest.mark.parametrize("number", [QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)])
@@ -194,4 +179,4 @@ def test_bytes_that_are_no_yaml_are_one_line(number, tmp_path):
             except LensHpcError as error:
                 check_told(error)
 
-    fuzz(number, st.binary(max_size=200) | st.text(max_size=100).map(str.encode), check)
+    try_in_bounds(number, st.binary(max_size=200) | st.text(max_size=100).map(str.encode), check)
