@@ -73,7 +73,7 @@ def test_missing_file_and_unknown_name_are_refused():
     assert complaint(locate, "jobs", "absent.yaml") == "no such file: absent.yaml"
     assert complaint(locate, "slurm", "locl") == (
         "unknown site 'locl'; did you mean local? "
-        "known: example, local, rehearsal; or give the path of a .yaml"
+        "known: local, rehearsal; or give the path of a .yaml"
     )
 
 
@@ -160,7 +160,7 @@ def test_shipped_files_are_found():
             "super_resolution_rcan",
             "super_resolution_srresnet",
         ],
-        "slurm": ["example", "local", "rehearsal"],
+        "slurm": ["local", "rehearsal"],
         "data_prep": [
             "diffusion",
             "foundation",

@@ -11,7 +11,7 @@ import click
 
 from lenshpc.cli.completing import datasets, sites
 from lenshpc.cli.progress import progress_bar
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
     from lenshpc.store import Draft
@@ -94,6 +94,7 @@ def prepare(
     tell = partial(echo, err=True)
     if site is not None and array_size:
         cluster = load_cluster(site)
+        say_withheld(cluster)
         draft = draft_store(loaded, source, store, layout, tell=tell)
         sent = send_conversion(
             draft, cluster, array_size=array_size, workers=workers or 1, calls=PREPARE_CALLS

@@ -3,6 +3,7 @@
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.show import say_withheld
 
 
 @click.command(short_help="Send again the members that are not done.")
@@ -22,12 +23,15 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
         raise click.UsageError("give either --wait or --json")
     from lenshpc.cli.status import warn_of_changes
     from lenshpc.cli.submit import report
+    from lenshpc.launch.sites import read_site
     from lenshpc.launch.submit import resume as send
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
     from lenshpc.worker import CALLS
 
     paths = find_run(run)
+    if paths.site.is_file():
+        say_withheld(read_site(paths))
     plan = load_plan(paths)
     warn_of_changes(paths)
     report(paths, plan, send(paths, CALLS), as_json=as_json)

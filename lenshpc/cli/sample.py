@@ -9,7 +9,7 @@ import click
 
 from lenshpc.cli.completing import runs, sites
 from lenshpc.cli.progress import progress_bar
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
     from lenshpc.run.paths import RunPaths
@@ -60,6 +60,7 @@ def sample(
     paths, plan, one = _require_finished(run, member)
     samples = start_samples(paths, plan, one, num=num, seed=seed)
     if cluster and array_size:
+        say_withheld(cluster)
         sent = send_samples(
             paths, plan, one, samples, cluster, seed=seed, array_size=array_size, draw=draw_share
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,8 @@ from lenshpc.errors import one_line, printable_lines
 
 if TYPE_CHECKING:  # it costs 0.1 s, which `lenshpc --help` need not pay
     from rich.text import Text
+
+    from lenshpc.launch.sites import Site
 
 
 def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
@@ -22,3 +25,17 @@ def cell(text: object, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(one_line(text), style=style)
+
+
+def say_withheld(site: Site) -> None:
+    """Say which variables of SLURM are set here and reach no job, but those that the site took."""
+    from lenshpc.launch.sites import VARIABLES
+    from lenshpc.launch.slurm import withheld_variables
+
+    if site.scheduler != "slurm":
+        return
+    taken = {name for key, name in VARIABLES.items() if getattr(site, key) == os.environ.get(name)}
+    names = [name for name in withheld_variables() if name not in taken]
+    if names:
+        some = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        echo(f"note: not handed on to jobs, which get what the profile says: {some}", err=True)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
-    from lenshpc.launch.sites import Site
     from lenshpc.launch.submit import Submission
     from lenshpc.run.paths import RunPaths
     from lenshpc.run.plan import Plan
@@ -102,15 +101,18 @@ def submit(
     from lenshpc.store import open_store
 
     changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
-    asked = load_recipe(choose_recipe(task, recipe), changes)
-    place = load_site(site)
-    chain = plan_chain(asked, open_store(store), runs)
+    source, place = choose_recipe(task, recipe), load_site(site)
+    asked = load_recipe(source, [*place.defaults, *changes])
+    chain = plan_chain(asked, open_store(store), runs, place.defaults)
     for one in chain:
         for warning in one.plan.recipe.warnings:
             echo(f"warning: {warning}", err=True)
         check_fits(place, one.plan.recipe)
+    say_withheld(place)
     if dry_run:
-        echo("\n\n".join(preview(one.paths, one.plan, place) for one in chain))
+        from lenshpc.cli.preview import preview_chain
+
+        echo(preview_chain(chain, place, site, [source, *asked.then], dict(changes)))
         return
     from lenshpc.worker import CALLS
 
@@ -145,31 +147,6 @@ def list_changes(options: dict[str, Any]) -> list[tuple[str, Any]]:
     given = {key: options[name] for name, key in keys.items() if options[name] is not None}
     lists = {key: given[key].split(",") for key in ("models", "seeds") if key in given}
     return list((given | lists).items())
-
-
-def preview(run: RunPaths, plan: Plan, site: Site) -> str:
-    """Return what `--dry-run` prints: the array's map, the exact scripts, the cost at most."""
-    from lenshpc.launch.submit import requests
-
-    size = plan.recipe.resources
-    lines = [
-        f"run          {run.root}",
-        f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
-        f"site         {site.name} ({site.scheduler})",
-        f"a member     {size.nodes} node(s) x {size.gpus_per_node} GPU(s), {plan.recipe.strategy}, "
-        f"at most {size.time_min} min",
-        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most",
-        "",
-        "element  member",
-        *(f"{member.index:>7}  {member.name}" for member in plan.members),
-    ]
-    if site.scheduler == "slurm":
-        parts, aggregate = requests(plan, site, run)
-        for number, part in enumerate(parts, 1):
-            which = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
-            lines += ["", f"--- sbatch: the members{which}", part.script()]
-        lines += ["", "--- sbatch: the report", aggregate.script()]
-    return "\n".join(lines)
 
 
 def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> None:

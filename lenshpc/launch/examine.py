@@ -15,6 +15,7 @@ from typing import Any
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import slurm
+from lenshpc.launch.asking import ask_place
 from lenshpc.launch.facts import (
     Facts,
     NodeReport,
@@ -208,12 +209,10 @@ def _send(
 
 
 def _options(site: Site) -> list[str]:
-    keys = ("partition", "account", "qos")  # no constraint: the node is named
-    given = {key: getattr(site, key) for key in keys} | dict(site.options)
     return [
         f"--{key}" if value is True else f"--{key}={value}"
-        for key, value in given.items()
-        if value is not None and key != "exclude"
+        for key, value in ask_place(site).items()
+        if key not in {"constraint", "exclude", "exclusive"}  # the node is named
     ]
 
 

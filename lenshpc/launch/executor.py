@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc.launch import slurm
+from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place
 from lenshpc.launch.sites import Site
 from lenshpc.run.plan import Plan
 
@@ -35,31 +36,58 @@ if [ $rc != 0 ] && {ask} {root} "$job" "${{SLURM_RESTART_COUNT:-0}}" $rc "$with"
 fi
 exit $rc"""
 
+# Without this a line of the site's that fails, or ends the script, leaves a job that did nothing
+# and ended well. SIGTERM is no fault of a line.
+GUARD = """\
+check() {
+  [ "$1" = 0 ] || { echo "lenshpc: setup failed (exit code $1): $2"; trap - EXIT; exit 1; }
+}
+trap 'echo "lenshpc: setup ended the script before srun"; exit 1' EXIT
+trap 'trap - EXIT; exit 143' TERM"""
+
 AGGREGATE_TIME_MIN = 60
 AGGREGATE_MEM_GB = 4
 CONVERT_TIME_MIN = 240
 CONVERT_MEM_GB = 2  # a process
+ONE_TASK = {"nodes": 1, "ntasks-per-node": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobRequest:
-    """What one sbatch call asks for: `parameters` are submitit's names of sbatch options."""
+    """What one sbatch call asks for.
+
+    `options` are sbatch's, `step` those of its srun, `parameters` what submitit has names for.
+    """
 
     folder: Path
     python: str
     num_elements: int
+    time_min: int
+    options: dict[str, Any]
+    step: tuple[str, ...]
     parameters: dict[str, Any]
 
     def script(self) -> str:
         """Return the exact text that sbatch gets."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        folder = shlex.quote(str(self.folder))
-        command = f"{self.python} -u -m submitit.core._submit {folder}"
         # `JobRecord.elements` and `call_element` rest on this: a lone job has no index.
         count = self.num_elements if self.num_elements > 1 else None  # one element is a plain job
+        # SLURM puts ids in place of %A; what the path itself has of it stands twice.
+        job = str(self.folder).replace("%", "%%") + ("/%A_%a" if count else "/%j")
+        srun = ["srun", "--unbuffered", f"--output={job}_%t_log.out", "--export=ALL", *self.step]
+        called = f"{self.python} -u -m submitit.core._submit {shlex.quote(str(self.folder))}"
         text: str = _make_sbatch_string(
-            command=command, folder=self.folder, map_count=count, **self.parameters
+            command=f"{shlex.join(srun)} {called}",
+            use_srun=False,
+            folder=self.folder,
+            map_count=count,
+            time=self.time_min,
+            # not submitit's default, which is refused where keys are enforced
+            wckey=None,  # type: ignore[arg-type]
+            stderr_to_stdout=True,
+            additional_parameters={**self.options, "output": f"{job}_0_log.out"},
+            **self.parameters,
         )
         return text
 
@@ -78,43 +106,55 @@ class Sending:
 def member_request(
     plan: Plan, site: Site, folder: Path, num_elements: int, after: str | None = None
 ) -> JobRequest:
-    """Return the request of an array of members: one srun task a GPU."""
+    """Return the request of an array of members: one srun task a process, a GPU each."""
     size = plan.recipe.resources
-    cpus = site.cpus_per_gpu or size.cpus_per_gpu
-    mem_gb = (site.mem_gb_per_gpu or size.mem_gb_per_gpu) * size.gpus_per_node
-    common = _common(plan.run_name, site, mem_gb, size.time_min)
-    parameters = common | {
+    processes, cpus = size.processes_per_node, size.cpus_per_gpu
+    options = {
+        **ask_place(site),
+        **ask_gpus(site, size.gpus_per_node),
+        **ask_memory(
+            site,
+            size.mem_gb_per_gpu * processes,
+            cpus=cpus * processes,
+            gpus=size.gpus_per_node,
+        ),
         "nodes": size.nodes,
-        "ntasks_per_node": size.gpus_per_node,
-        "gpus_per_node": size.gpus_per_node,
-        "cpus_per_task": cpus,
-        "array_parallelism": site.max_parallel,
-        # a dead rank ends the step; srun of SLURM 22.05-23.02 does not inherit --cpus-per-task
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *site.step_args],
-        "signal_delay_s": size.signal_delay_s,
+        "ntasks-per-node": processes,
         # SLURM requeues after a lost node by itself; that the member may be run again, and from any
         # point, is what the order of writes is for.
-        "additional_parameters": {**common["additional_parameters"], "requeue": True},
-        "teardown": _teardown(site, folder.parent),
+        "requeue": True,
     }
-    return _request(site, folder, num_elements, parameters | _after(after))
+    return _request(
+        plan.run_name,
+        site,
+        folder,
+        time_min=size.time_min,
+        cpus=cpus,
+        options=options | _after(after),
+        num_elements=num_elements,
+        step=("--kill-on-bad-exit=1",),  # a dead rank ends the step
+        signal_delay_s=size.signal_delay_s,
+        teardown=_teardown(site, folder.parent),
+    )
 
 
 def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -> JobRequest:
     """Return the request of the aggregation: one process, no GPU, after all members have ended."""
-    parameters = _common(
-        f"{plan.run_name}-report", site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN
-    ) | _one_task(site, cpus=1)
-    return _request(site, folder, 1, parameters | _after(after))
+    return _cpu_request(f"{plan.run_name}-report", site, folder, after=after)
 
 
 def conversion_request(
     name: str, site: Site, folder: Path, array_size: int, cpus: int
 ) -> JobRequest:
     """Return the request of an array that converts images: an element a node, no GPU."""
-    parameters = _common(name, site, CONVERT_MEM_GB * cpus, CONVERT_TIME_MIN)
-    parallel = {"array_parallelism": site.max_parallel}
-    return _request(site, folder, array_size, parameters | _one_task(site, cpus) | parallel)
+    return _cpu_request(
+        name, site, folder, array_size, cpus=cpus, mem_gb=CONVERT_MEM_GB, time_min=CONVERT_TIME_MIN
+    )
+
+
+def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
+    """Return the request of the job that joins what an array has converted."""
+    return _cpu_request(f"{name}-join", site, folder, after=after)
 
 
 def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> JobRequest:
@@ -122,29 +162,105 @@ def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> J
     size = plan.recipe.resources
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = site.mem_gb_per_gpu or size.mem_gb_per_gpu
-    parameters = _common(f"{plan.run_name}-sample", site, mem_gb, size.time_min)
-    more = {"gpus_per_node": 1, "array_parallelism": site.max_parallel}
-    return _request(site, folder, array_size, parameters | _one_task(site, cpus) | more)
+    return _request(
+        f"{plan.run_name}-sample",
+        site,
+        folder,
+        time_min=site.time_min or size.time_min,
+        cpus=cpus,
+        options=ask_place(site)
+        | ask_gpus(site, 1)
+        | ask_memory(site, mem_gb, cpus=cpus, gpus=1)
+        | ONE_TASK,
+        num_elements=array_size,
+    )
 
 
-def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
-    """Return the request of the job that joins what an array has converted."""
-    parameters = _common(f"{name}-join", site, AGGREGATE_MEM_GB, AGGREGATE_TIME_MIN)
-    return _request(site, folder, 1, parameters | _one_task(site, cpus=1) | _after(after))
-
-
-def _one_task(site: Site, cpus: int) -> dict[str, Any]:
-    return {
-        "nodes": 1,
-        "ntasks_per_node": 1,
-        "cpus_per_task": cpus,
-        "srun_args": [f"--cpus-per-task={cpus}", *site.step_args],
+def _cpu_request(
+    name: str,
+    site: Site,
+    folder: Path,
+    num_elements: int = 1,
+    *,
+    cpus: int = 1,
+    mem_gb: float = AGGREGATE_MEM_GB,
+    time_min: int = AGGREGATE_TIME_MIN,
+    after: str | None = None,
+) -> JobRequest:
+    """Return the request of jobs that need no GPU, where the site wants them; memory a process."""
+    block, place = site.cpu_jobs, site.without_gpu()
+    options = {
+        **ask_place(place),
+        **ask_gpus(place, block.gpus),
+        **ask_memory(place, (block.mem_gb or mem_gb) * cpus, cpus=cpus, gpus=block.gpus),
+        **ONE_TASK,
     }
+    return _request(
+        name,
+        place,
+        folder,
+        time_min=block.time_min or time_min,
+        cpus=cpus,
+        options=options | _after(after),
+        num_elements=num_elements,
+    )
+
+
+def _request(
+    name: str,
+    site: Site,
+    folder: Path,
+    *,
+    time_min: int,
+    cpus: int,
+    options: Options,
+    num_elements: int,
+    step: tuple[str, ...] = (),
+    **parameters: Any,
+) -> JobRequest:
+    return JobRequest(
+        folder=folder,
+        python=_python(site),
+        num_elements=num_elements,
+        time_min=time_min,
+        options={
+            **options,
+            "comment": f"lenshpc {name}",
+            "cpus-per-task": cpus,
+        },
+        # srun of SLURM 22.05-23.02 does not inherit --cpus-per-task
+        step=(*step, f"--cpus-per-task={cpus}", *site.step_args),
+        parameters={
+            "job_name": name,
+            "setup": _setup(site, folder),
+            "array_parallelism": site.max_parallel,
+            **parameters,
+        },
+    )
+
+
+def _setup(site: Site, folder: Path) -> list[str]:
+    """Return the lines before srun; the site's own are checked one by one."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in site.exports.items()]
+    own = itertools.chain.from_iterable(
+        # an export ends well whatever is in it
+        [line] if line.startswith("export ") else [line, f"check $? {shlex.quote(line)}"]
+        for line in site.setup
+    )
+    return [
+        # First: it is what tells a job that began from one never sent.
+        LINK.format(folder=shlex.quote(str(folder))),
+        *([f"umask {site.umask}"] if site.umask else []),
+        *exports,
+        *GUARD.splitlines(),
+        *own,
+        "trap - EXIT TERM",
+    ]
 
 
 def _teardown(site: Site, root: Path) -> list[str]:
     one = ["--overlap", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--cpus-per-task=1"]
-    srun = shlex.join(["srun", *one, *site.step_args])
+    srun = shlex.join(["srun", "--export=ALL", *one, *site.step_args])
     ask = f"{srun} {_python(site)} -m lenshpc.launch.requeue"
     return REQUEUE.format(ask=ask, root=shlex.quote(str(root))).splitlines()
 
@@ -153,39 +269,9 @@ def _python(site: Site) -> str:
     return site.interpreter or shlex.quote(sys.executable)
 
 
-def _after(job_ids: str | None) -> dict[str, Any]:
+def _after(job_ids: str | None) -> Options:
     # not afterok: that never fires once an element has failed, even if it succeeds later
     return {"dependency": f"afterany:{job_ids}"} if job_ids else {}
-
-
-def _common(name: str, site: Site, mem_gb: float, time_min: int) -> dict[str, Any]:
-    return {
-        "job_name": name,
-        "time": time_min,
-        "partition": site.partition,
-        "account": site.account,
-        "qos": site.qos,
-        "constraint": site.constraint,
-        "wckey": None,  # submitit's default key is refused where keys are enforced
-        "stderr_to_stdout": True,
-        "comment": f"lenshpc {name}",
-        "additional_parameters": {"mem": f"{round(mem_gb * 1024)}M", **site.options},
-    }
-
-
-def _request(site: Site, folder: Path, num_elements: int, parameters: dict[str, Any]) -> JobRequest:
-    # The link first: it is what tells a job that began from one never sent, and a site's own lines
-    # may fail.
-    setup = [LINK.format(folder=shlex.quote(str(folder))), *site.setup]
-    given = {key: value for key, value in parameters.items() if value is not None}
-    return JobRequest(
-        folder=folder,
-        python=_python(site),
-        num_elements=num_elements,
-        # wckey again, since the filter drops None: submitit must be told None, or it sets a key of
-        # its own.
-        parameters={**given, "setup": setup, "wckey": None},
-    )
 
 
 def submit_array(
@@ -224,7 +310,7 @@ def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) 
     # A module-level function, a path and numbers: a pickle of anything more would break when the
     # code changes.
     submission = DelayedSubmission(call, *arguments)
-    submission.set_timeout(request.parameters["time"], max_num_timeout=3)
+    submission.set_timeout(request.time_min, max_num_timeout=3)
     submission.dump(pickled)
     # Named after the token until sbatch has given an id: SLURM shows this name, and `settle` looks
     # for it.

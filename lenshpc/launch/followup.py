@@ -23,9 +23,10 @@ scontrol update JobId={job} ExcNodeList={avoid}
 FOLLOW = """\
 exec 9>>{slurm}/lock
 command -v flock >/dev/null && flock 9
-for name in $(env | sed -n 's/^\\(SLURM_[A-Z0-9_]*\\)=.*/\\1/p'); do
-  [ $name = SLURM_CONF ] || unset $name
+for name in $(env | sed -n 's/^\\(\\(SLURM\\|SBATCH\\|SRUN\\)_[A-Z0-9_]*\\)=.*/\\1/p'); do
+  case $name in SLURM_CONF|SLURM_CONF_SERVER|SLURM_CLUSTERS) ;; *) unset $name ;; esac
 done
+unset CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL
 """
 # the id is the last line of its form, as in `parse_job_id`: a site's own words come before it
 SEND = """\

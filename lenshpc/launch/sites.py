@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from lenshpc.errors import ConfigError
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.records import read_record
-from lenshpc.run.sections import Memory
+from lenshpc.run.sections import Memory, Minutes
 
 
 def _single_line(text: str) -> str:
@@ -21,16 +22,54 @@ def _single_line(text: str) -> str:
     return text
 
 
-RESERVED = {"account", "array", "comment", "constraint", "cpus-per-task", "dependency", "error"}
-RESERVED |= {"gpus-per-node", "job-name", "nodes", "ntasks", "ntasks-per-node", "open-mode"}
-RESERVED |= {"no-requeue", "output", "partition", "qos", "requeue", "reservation", "signal"}
-RESERVED |= {"time", "wckey", "wrap"}
+def _not_schedulers(name: str) -> str:
+    if name.startswith(("SLURM_", "SBATCH_", "SRUN_")):
+        raise ValueError(f"{name} is SLURM's; use a key of the profile, or sbatch and srun_args")
+    return name
+
+
+# What lenshpc sets from the recipe or a key of the profile, and what keeps sbatch from sending.
+RESERVED = {"account", "array", "clusters", "comment", "constraint", "cpus-per-gpu"}
+RESERVED |= {"cpus-per-task", "dependency", "error", "exclusive", "gpus", "gpus-per-node"}
+RESERVED |= {"gpus-per-socket", "gpus-per-task", "gres", "help", "input", "job-name", "mem"}
+RESERVED |= {"mem-per-cpu", "mem-per-gpu", "nodes", "no-requeue", "ntasks", "ntasks-per-gpu"}
+RESERVED |= {"ntasks-per-node", "open-mode", "output", "parsable", "partition", "qos", "requeue"}
+RESERVED |= {"reservation", "signal", "test-only", "time", "usage", "version", "wait", "wckey"}
+RESERVED |= {"wrap"}
 # These values reach #SBATCH lines and the shell of a batch script unquoted: no space, quote, `$`,
 # `;`, backtick or new line may be added here. `Value` may have brackets, as in node[1-3].
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=\[\]-]+$", max_length=200)]
+# Quoted wherever it stands: `[rack1|rack2]`, `(a100|h100)&ib`.
+Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=()\[\]-]+$", max_length=200)]
 # One line, and no comment: `#SBATCH` in it would be an option that no check has seen.
 Line = Annotated[str, AfterValidator(_single_line)]
+Variable = Annotated[
+    str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_schedulers)
+]
+Mount = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_.+/-]*(:/[A-Za-z0-9_.+/-]*(:r[ow])?)?$")]
+# keys that sbatch's own variables fill where the profile has none
+VARIABLES = {
+    key: f"SBATCH_{key.upper()}"
+    for key in ("partition", "account", "qos", "constraint", "reservation", "wckey")
+}
+DEFAULTS = ("cpus_per_gpu", "mem_gb_per_gpu", "time_min")  # of `resources`, that a profile may set
+
+
+class CpuJobs(Frozen):
+    """Where jobs go that need no GPU: the report, a conversion, the joining of its shards.
+
+    What is absent is the profile's. Where another partition is named, qos, constraint and
+    reservation are not taken over, since they belong to the first.
+    """
+
+    partition: Word | None = None
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Constraint | None = None
+    mem_gb: Memory | None = Field(default=None, description="of a process")
+    time_min: Minutes | None = None
+    gpus: Literal[0, 1] = Field(default=0, description="1 where the site takes no job without")
 
 
 class Site(Frozen):
@@ -41,21 +80,43 @@ class Site(Frozen):
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
-    constraint: Word | None = None
+    constraint: Constraint | None = None
     reservation: Word | None = None
+    wckey: Word | None = Field(default=None, description="workload key")
     max_nodes: Count | None = Field(default=None, description="nodes that a member may ask")
     gpus_per_node: Count | None = Field(default=None, description="GPUs that a node has")
     cpus_per_gpu: Count | None = Field(default=None, description="instead of the recipe's")
     mem_gb_per_gpu: Memory | None = Field(default=None, description="instead of the recipe's")
+    time_min: Minutes | None = Field(default=None, description="instead of the recipe's")
     max_parallel: Count = Field(default=256, description="members that run at the same time")
     max_array_size: Count | None = Field(
         default=None, description="elements of one array; asked of the cluster if absent"
     )
-    setup: tuple[Line, ...] = Field(default=(), description="shell lines before srun")
+    gpu_request: Literal["gpus-per-node", "gres", "none"] = Field(
+        default="gpus-per-node", description="none: GPUs come with the node, unasked"
+    )
+    gpu_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=64)] | None = Field(
+        default=None, description="of the GPU or MIG slice, as in a100:4"
+    )
+    mem_request: Literal["mem", "mem-per-cpu", "mem-per-gpu", "none"] = "mem"
+    exclusive: bool = Field(default=False, description="members get whole nodes")
+    cpu_jobs: CpuJobs = CpuJobs()
+    env: dict[Variable, StrictInt | Line] = Field(default={}, description="exported before setup")
+    interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=64)] | None = Field(
+        default=None, description="the network over which members on several nodes talk"
+    )
+    setup: tuple[Line, ...] = Field(
+        default=(), description="shell commands before srun; one that fails ends the job"
+    )
+    umask: Annotated[str, Field(pattern=r"^0?[0-7][2367][2367]$")] | None = Field(
+        default=None, description="of what a run's commands and jobs write"
+    )
     python: Word | None = Field(default=None, description="the interpreter on the nodes")
     container: Word | None = Field(
         default=None, description="an Apptainer image (.sif), or an image for srun's pyxis"
     )
+    container_gpu: Literal["nv", "rocm", "none"] = "nv"
+    bind: tuple[Mount, ...] = Field(default=(), description="what the container sees: A or A:B")
     srun_args: tuple[Word, ...] = ()
     sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
@@ -69,19 +130,49 @@ class Site(Frozen):
         """Return the command that starts Python on the nodes, if the profile says one."""
         if self.container is None or not self.container.endswith(".sif"):
             return self.python
-        return f"apptainer exec --nv {self.container} {self.python or 'python3'}"
+        gpu = () if self.container_gpu == "none" else (f"--{self.container_gpu}",)
+        binds = (f"--bind={mount}" for mount in self.bind)
+        words = ("apptainer", "exec", *gpu, *binds, self.container, self.python or "python3")
+        return " ".join(words)
 
     @property
     def step_args(self) -> tuple[str, ...]:
         """Return the further options of every srun."""
         if self.container is None or self.container.endswith(".sif"):
             return self.srun_args
-        return (f"--container-image={self.container}", *self.srun_args)
+        mounts = ",".join(one if ":" in one else f"{one}:{one}" for one in self.bind)
+        more = (f"--container-mounts={mounts}",) if mounts else ()
+        return (f"--container-image={self.container}", *more, *self.srun_args)
 
     @property
-    def options(self) -> dict[str, str | int]:
-        """Return the further options of sbatch."""
-        return {**({"reservation": self.reservation} if self.reservation else {}), **self.sbatch}
+    def exports(self) -> dict[str, str]:
+        """Return the variables that members get."""
+        given = {name: str(value) for name, value in self.env.items()}
+        if self.interface is None:
+            return given
+        # NCCL takes a name for the beginning of one, unless = stands before it
+        return {
+            "GLOO_SOCKET_IFNAME": self.interface,
+            "NCCL_SOCKET_IFNAME": f"={self.interface}",
+            **given,
+        }
+
+    @property
+    def defaults(self) -> list[tuple[str, Any]]:
+        """Return the recipe's keys that the profile sets, before those of the command line."""
+        given = ((key, getattr(self, key)) for key in DEFAULTS)
+        return [(f"resources.{key}", value) for key, value in given if value is not None]
+
+    def without_gpu(self) -> "Site":
+        """Return the site as a job is sent there that needs no GPU."""
+        block = self.cpu_jobs
+        own = block.model_dump(include={"partition", "account", "qos", "constraint"})
+        given = {key: value for key, value in own.items() if value is not None}
+        if block.partition is not None:
+            given = dict.fromkeys(("qos", "constraint", "reservation")) | given
+        if block.mem_gb is not None and self.mem_request == "none":
+            given["mem_request"] = "mem"  # a node is shared there
+        return self.model_copy(update={**given, "exclusive": False})
 
     @field_validator("sbatch")
     @classmethod
@@ -98,9 +189,26 @@ class Site(Frozen):
 
 
 def load_site(name: str) -> Site:
-    """Return a shipped site profile, or the one at a path."""
+    """Return a shipped site profile, or the one at a path.
+
+    sbatch's own variables, such as SBATCH_ACCOUNT, fill what it leaves open.
+    """
     path = locate("slurm", name)
-    return validate(Site, {"name": path.stem, **read_yaml(path)}, f"site {name}")
+    keys = read_yaml(path)
+    return validate(Site, {"name": path.stem, **keys, **read_variables(keys)}, f"site {name}")
+
+
+def profile_keys(name: str) -> dict[str, Any]:
+    """Return what stands in a profile itself."""
+    return read_yaml(locate("slurm", name))
+
+
+def read_variables(keys: Mapping[str, Any]) -> dict[str, str]:
+    """Return what sbatch's own variables say of the keys that a profile leaves open."""
+    if keys.get("scheduler") != "slurm":
+        return {}
+    told = {key: os.environ.get(name) for key, name in VARIABLES.items() if key not in keys}
+    return {key: value for key, value in told.items() if value}
 
 
 def read_site(run: RunPaths) -> Site:

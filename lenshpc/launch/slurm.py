@@ -45,6 +45,14 @@ BUSY = re.compile(
     re.IGNORECASE,
 )
 ENDED_JOB = re.compile("Invalid job id specified|already completing or completed")
+# What an outer job says of itself, and what would override a script's options or a query's; not
+# what names the cluster. An inner job would take the outer one's memory and ranks for its own.
+NOT_HANDED_ON = re.compile(
+    "(?!SLURM_(CONF|CONF_SERVER|CLUSTERS)$)(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL"
+    "|SCONTROL|SINFO|SPRIO|PMI|PMIX|PMI2|OMPI|PRTE)_"
+    "|(CUDA|HIP|ROCR)_VISIBLE_DEVICES$|GPU_DEVICE_ORDINAL$|ZE_AFFINITY_MASK$"
+)
+OVERRIDING = re.compile("SLURM_|SBATCH_|SRUN_")
 QUERY_TIMEOUT_S = 60
 QUERY_RETRIES_S = (0.5, 2.0)  # squeue itself tries for some seconds before it gives up
 ORDER_RETRIES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -332,11 +340,15 @@ def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for SLURM's commands.
+    """Return the environment for SLURM's commands, and so for the jobs that they send.
 
-    Without the variables of a job that we may be in, which its jobs would inherit; with array
-    ranges in full, which are cut off after 64 characters otherwise.
+    Array ranges are told in full, which are cut off after 64 characters otherwise.
     """
-    own = ("SLURM_ARRAY_", "SLURM_JOB")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    kept = {name: value for name, value in os.environ.items() if not NOT_HANDED_ON.match(name)}
     return {**kept, "SLURM_BITSTR_LEN": "0"}
+
+
+def withheld_variables() -> tuple[str, ...]:
+    """Return the variables that SLURM would heed, and does not get, for people to know."""
+    told = (name for name in os.environ if NOT_HANDED_ON.match(name))
+    return tuple(sorted(name for name in told if OVERRIDING.match(name)))

@@ -31,7 +31,12 @@ from lenshpc.launch.sites import Site, check_fits, read_site
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
-from lenshpc.run.completion import check_folders, missing_members, reference
+from lenshpc.run.completion import (
+    check_folders,
+    missing_members,
+    reference,
+    resume_command,
+)
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import (
@@ -242,9 +247,15 @@ class SlurmSender:
         """Send the members and, in place of one that waits, the report after all of them."""
         parts = shares(todo, self.site)
         job_ids: list[str] = []
-        for part in parts:
+        for place, part in enumerate(parts):
             request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
-            job_ids.append(self._send(request, part.members))
+            try:
+                job_ids.append(self._send(request, part.members))
+            except LaunchError as error:
+                if not job_ids:
+                    raise
+                # without a report: it would count against the limit too, and find members missing
+                raise self._describe_stop(error, parts[:place], job_ids) from error
         # Only when the members are sent: killed before, the old report still waits for something.
         # In its place there is one that waits for all.
         if status.report_is_due:
@@ -253,6 +264,16 @@ class SlurmSender:
         report = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
         return Submission(
             members=todo, job_ids=tuple(job_ids), report_job_id=self._send(report, ())
+        )
+
+    def _describe_stop(
+        self, error: LaunchError, sent: Sequence[Share], job_ids: Sequence[str]
+    ) -> LaunchError:
+        """Return what to say where only the first arrays were taken, as by a limit of jobs."""
+        number = sum(len(part.members) for part in sent)
+        return LaunchError(
+            f"{number} members were sent as {', '.join(job_ids)}, the others and the report were "
+            f"not: {error}; when those have ended, send the rest with: {resume_command(self.run)}"
         )
 
     def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:

@@ -42,10 +42,16 @@ class PlannedRun:
     files: Mapping[str, bytes]
 
 
-def plan_chain(recipe: Recipe, store: Store, runs: Path = RUNS) -> list[PlannedRun]:
-    """Return the run of a recipe, then those of its `then`, which start from its weights."""
+def plan_chain(
+    recipe: Recipe, store: Store, runs: Path = RUNS, changes: Iterable[tuple[str, Any]] = ()
+) -> list[PlannedRun]:
+    """Return the run of a recipe, then those of its `then`, which start from its weights.
+
+    `changes` are made to the later recipes, as a site's defaults.
+    """
     head = plan_run(recipe, store, runs)
     start = [
+        *changes,
         ("init_from", str(head.paths.root)),
         ("init_fingerprint", head.plan.fingerprint()),
     ]

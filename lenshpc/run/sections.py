@@ -9,6 +9,7 @@ from lenshpc.run.augmentations import D4, Augmentation
 
 # Less is 0M to sbatch, which stands for all memory of a node.
 Memory = Annotated[float, Field(ge=0.0005, le=1e6, description="GB")]
+Minutes = Annotated[int, Field(ge=1, le=527_040)]  # a year
 Times = Annotated[int, Field(ge=0, le=10**6)]
 
 
@@ -109,7 +110,7 @@ class Resources(Frozen):
     gpus_per_node: Annotated[int, Field(ge=1, le=1000)] = 1
     cpus_per_gpu: Count = 4
     mem_gb_per_gpu: Memory = 16.0
-    time_min: Annotated[int, Field(ge=1, le=527_040)] = 240  # a year
+    time_min: Minutes = 240
     max_requeues: Requeues = Requeues()
 
     @property
@@ -119,6 +120,11 @@ class Resources(Frozen):
         return min(90, 15 * self.time_min)
 
     @property
+    def processes_per_node(self) -> int:
+        """Return the number of processes on a node, one a GPU."""
+        return self.gpus_per_node
+
+    @property
     def world_size(self) -> int:
-        """Return the number of processes, one a GPU."""
-        return self.nodes * self.gpus_per_node
+        """Return the number of processes."""
+        return self.nodes * self.processes_per_node

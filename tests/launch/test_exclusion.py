@@ -26,9 +26,9 @@ def test_nodes_are_noted_once_and_added_to_those_of_the_profile(paths):
     for node in ("gpu9", "gpu3", "gpu9"):
         exclusion.note(paths, "7_1", failed(node))
     assert paths.excluded.read_text().count("job") == 2
-    assert exclusion.before(SITE, paths).options == {"nice": 5, "exclude": "gpu1,gpu2,gpu3,gpu9"}
+    assert exclusion.before(SITE, paths).sbatch == {"nice": 5, "exclude": "gpu1,gpu2,gpu3,gpu9"}
     bare = Site(name="big", scheduler="slurm")
-    assert exclusion.before(bare, paths).options == {"exclude": "gpu3,gpu9"}
+    assert exclusion.before(bare, paths).sbatch == {"exclude": "gpu3,gpu9"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The exact text that sbatch gets."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +26,11 @@ SITE = Site(
     qos="long",
     max_parallel=2,
     max_array_size=1001,
-    setup=("module load cuda/12.4", "source /env/bin/activate"),
-    sbatch={"mail-type": "FAIL", "exclusive": True},
+    setup=("module load cuda/12.4", "source /env/bin/activate", "export LATE=1"),
+    sbatch={"mail-type": "FAIL", "hold": True},
+    env={"NCCL_DEBUG": "INFO", "WORDS": "it's two"},
+    interface="ib0",
+    umask="0027",
     python="/env/bin/python",
 )
 HEAD = """\
@@ -37,12 +41,28 @@ HEAD = """\
 """
 JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 LINK = f'ln -sfn "$1" {FOLDER}/"{JOB}_submitted.pkl"'
+GUARD = """\
+check() {
+  [ "$1" = 0 ] || { echo "lenshpc: setup failed (exit code $1): $2"; trap - EXIT; exit 1; }
+}
+trap 'echo "lenshpc: setup ended the script before srun"; exit 1' EXIT
+trap 'trap - EXIT; exit 143' TERM"""
 SETUP = f"""\
 
 # setup
 {LINK}
+umask 0027
+export GLOO_SOCKET_IFNAME=ib0
+export NCCL_SOCKET_IFNAME==ib0
+export NCCL_DEBUG=INFO
+export WORDS='it'"'"'s two'
+{GUARD}
 module load cuda/12.4
+check $? 'module load cuda/12.4'
 source /env/bin/activate
+check $? 'source /env/bin/activate'
+export LATE=1
+trap - EXIT TERM
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -68,8 +88,8 @@ def options(run, output):
     return f"""\
 #SBATCH --comment='lenshpc {run}'
 #SBATCH --cpus-per-task=6
-#SBATCH --exclusive
 #SBATCH --gpus-per-node=4
+#SBATCH --hold
 #SBATCH --job-name={run}
 #SBATCH --mail-type=FAIL
 #SBATCH --mem=65536M
@@ -91,9 +111,9 @@ TEARDOWN = """
 rc=$?
 job=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
 with=$(command -v scontrol || echo sbatch)
-if [ $rc != 0 ] && srun --overlap --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpus-per-task=1 \
-/env/bin/python -m lenshpc.launch.requeue /scratch/runs/spots "$job" "${SLURM_RESTART_COUNT:-0}" \
-$rc "$with"; then
+if [ $rc != 0 ] && srun --export=ALL --overlap --nodes=1 --ntasks=1 --ntasks-per-node=1 \
+--cpus-per-task=1 /env/bin/python -m lenshpc.launch.requeue /scratch/runs/spots "$job" \
+"${SLURM_RESTART_COUNT:-0}" $rc "$with"; then
   trap "" TERM
   sh /scratch/runs/spots/slurm/"$job"_next.sh
 fi
@@ -102,7 +122,7 @@ exit $rc"""
 
 def srun(output, arguments):
     return (
-        f"srun --unbuffered --output {FOLDER}/{output}_%t_log.out {arguments} "
+        f"srun --unbuffered --output={FOLDER}/{output}_%t_log.out --export=ALL {arguments} "
         f"/env/bin/python -u -m submitit.core._submit {FOLDER}\n"
     )
 
@@ -133,7 +153,7 @@ def test_aggregation_is_one_task_after_any_end(case):
 #SBATCH --comment='lenshpc {case.run}-report'
 #SBATCH --cpus-per-task=1
 #SBATCH --dependency=afterany:12:13
-#SBATCH --exclusive
+#SBATCH --hold
 #SBATCH --job-name={case.run}-report
 #SBATCH --mail-type=FAIL
 #SBATCH --mem=4096M
@@ -162,19 +182,11 @@ def test_bare_site_names_no_partition_account_or_key(case):
         assert word not in script
 
 
-def test_site_overrules_what_a_gpu_brings(case):
-    site = Site(name="big", scheduler="slurm", cpus_per_gpu=3, mem_gb_per_gpu=1.9)
-    lines = member_request(case.plan, site, FOLDER, 3).script().splitlines()
-    assert "#SBATCH --cpus-per-task=3" in lines
-    assert "#SBATCH --mem=7782M" in lines  # 4 x 1.9 GiB
-    assert sum(line.count("--kill-on-bad-exit=1 --cpus-per-task=3") for line in lines) == 1
-
-
 def conversion_options(name, output, cpus, mem_mb, minutes, more=""):
     return f"""\
 #SBATCH --comment='lenshpc {name}'
 #SBATCH --cpus-per-task={cpus}
-{more}#SBATCH --exclusive
+{more}#SBATCH --hold
 #SBATCH --job-name={name}
 #SBATCH --mail-type=FAIL
 #SBATCH --mem={mem_mb}M
@@ -216,3 +228,45 @@ def test_joining_waits_for_any_end_of_the_conversion():
         + SETUP
         + srun("%j", "--cpus-per-task=1")
     )
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "told"),
+    [
+        ([], 0, "reached\n"),
+        (["export X=$(false)", "true  # as it should be"], 0, "reached\n"),
+        (["exit 0"], 1, "lenshpc: setup ended the script before srun\n"),
+        (["exit 3"], 1, "lenshpc: setup ended the script before srun\n"),
+        (["kill -TERM $$", "sleep 9"], 143, ""),
+        (
+            ["echo a", "source /nowhere/activate 2>/dev/null", "echo b"],
+            1,
+            "a\nlenshpc: setup failed (exit code 1): source /nowhere/activate 2>/dev/null\n",
+        ),
+        (
+            ["sh -c 'exit 7'"],
+            1,
+            "lenshpc: setup failed (exit code 7): sh -c 'exit 7'\n",
+        ),
+    ],
+)
+def test_line_of_setup_that_fails_or_ends_the_script_fails_the_job(
+    case, tmp_path, lines, code, told
+):
+    site = Site(name="s", scheduler="slurm", setup=tuple(lines))
+    setup = member_request(case.plan, site, tmp_path, 1).parameters["setup"]
+    script = "\n".join([*setup, "echo reached"])
+    command = ["bash", "-c", script, "x", "p"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, told)
+
+
+@pytest.mark.parametrize(("num", "name"), [(1, "%j"), (3, "%A_%a")])
+def test_percent_in_a_path_stands_twice_where_slurm_reads_it(case, num, name):
+    folder = Path("/data/100%j %t/slurm")
+    lines = member_request(case.plan, SITE, folder, num).script().splitlines()
+    written = f"/data/100%%j %%t/slurm/{name}"
+    assert f"#SBATCH --output='{written}_0_log.out'" in lines
+    (command,) = (line for line in lines if line.startswith("srun"))
+    assert command.startswith(f"srun --unbuffered '--output={written}_%t_log.out' --export=ALL ")
+    assert command.endswith("-m submitit.core._submit '/data/100%j %t/slurm'")

@@ -1,10 +1,15 @@
 """Nothing reaches a batch script but what a profile may say."""
 
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 from ranks import recipe
 
+from lenshpc.cli.main import main
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
+from lenshpc.launch.asking import ask_gpus, ask_memory, ask_place
 from lenshpc.launch.sites import Site, check_fits, load_site
 
 
@@ -74,7 +79,7 @@ def test_sbatch_value_with_more_than_a_word_is_refused(tmp_path, value):
 
 def test_sbatch_value_may_be_a_host_list():
     site = {"name": "s", "scheduler": "slurm", "sbatch": {"exclude": "node[2-3,7],gpu1"}}
-    assert validate(Site, site, "s").options == {"exclude": "node[2-3,7],gpu1"}
+    assert validate(Site, site, "s").sbatch == {"exclude": "node[2-3,7],gpu1"}
 
 
 def test_scheduler_must_be_known(tmp_path):
@@ -121,13 +126,28 @@ def test_recipe_fits_a_site_without_limits():
 
 def test_option_without_a_value_is_true_and_never_false():
     site = {"name": "s", "scheduler": "slurm"}
-    options = validate(Site, {**site, "sbatch": {"exclusive": True, "nice": 5}}, "s").sbatch
-    assert options == {"exclusive": True, "nice": 5}
-    with pytest.raises(ConfigError, match="exclusive"):
-        validate(Site, {**site, "sbatch": {"exclusive": False}}, "s")
+    options = validate(Site, {**site, "sbatch": {"hold": True, "nice": 5}}, "s").sbatch
+    assert options == {"hold": True, "nice": 5}
+    with pytest.raises(ConfigError, match="hold"):
+        validate(Site, {**site, "sbatch": {"hold": False}}, "s")
 
 
-@pytest.mark.parametrize("option", ["requeue", "no-requeue", "array", "dependency"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(
+            "requeue",
+            "no-requeue",
+            "array",
+            "dependency",
+            "exclusive",
+            "gres",
+            "mem",
+            "mem-per-cpu",
+        ),
+        *("wait", "test-only", "parsable", "help", "gpus", "ntasks-per-gpu", "clusters"),
+    ],
+)
 def test_option_that_lenshpc_sets_is_refused(option):
     site = {"name": "s", "scheduler": "slurm", "sbatch": {option: True}}
     with pytest.raises(ConfigError, match=f"'{option}' is set by lenshpc"):
@@ -145,9 +165,24 @@ def test_option_that_lenshpc_sets_is_refused(option):
             ("-v",),
         ),
         (
+            {"container": "/a/lens.sif", "container_gpu": "rocm", "bind": ["/a", "/b:/c:ro"]},
+            "apptainer exec --rocm --bind=/a --bind=/b:/c:ro /a/lens.sif python3",
+            (),
+        ),
+        (
+            {"container": "/a/lens.sif", "container_gpu": "none"},
+            "apptainer exec /a/lens.sif python3",
+            (),
+        ),
+        (
             {"container": "/shared/lens.sqsh", "srun_args": ["-v"], "python": "python3"},
             "python3",
             ("--container-image=/shared/lens.sqsh", "-v"),
+        ),
+        (
+            {"container": "nvcr.io/lens:1", "bind": ["/a", "/b:/c:ro"]},
+            None,
+            ("--container-image=nvcr.io/lens:1", "--container-mounts=/a:/a,/b:/c:ro"),
         ),
     ],
 )
@@ -156,10 +191,149 @@ def test_container_is_apptainers_or_pyxis(keys, interpreter, step_args):
     assert (site.interpreter, site.step_args) == (interpreter, step_args)
 
 
-def test_reservation_is_an_option_of_sbatch():
-    site = {"name": "s", "scheduler": "slurm", "sbatch": {"nice": 5}}
-    assert validate(Site, site, "s").options == {"nice": 5}
-    assert validate(Site, {**site, "reservation": "school"}, "s").options == {
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [
+        ({}, {"gpus-per-node": "2", "mem": "3072M"}),
+        ({"gpu_type": "2080ti"}, {"gpus-per-node": "2080ti:2", "mem": "3072M"}),
+        ({"gpu_request": "gres"}, {"gres": "gpu:2", "mem": "3072M"}),
+        (
+            {"gpu_request": "gres", "gpu_type": "1g.5gb", "mem_request": "mem-per-cpu"},
+            {"gres": "gpu:1g.5gb:2", "mem-per-cpu": "439M"},  # 3072 of 7, none too little
+        ),
+        ({"mem_request": "mem-per-gpu"}, {"gpus-per-node": "2", "mem-per-gpu": "1536M"}),
+        ({"gpu_request": "none", "mem_request": "none"}, {}),
+    ],
+)
+def test_gpus_and_memory_are_asked_as_the_site_wants(keys, options):
+    site = validate(Site, {"name": "s", "scheduler": "slurm", **keys}, "s")
+    assert {**ask_gpus(site, 2), **ask_memory(site, 3.0, cpus=7, gpus=2)} == options
+
+
+@pytest.mark.parametrize(("request_", "asked"), [("mem-per-gpu", "mem"), ("mem", "mem")])
+def test_job_without_gpus_asks_for_none_and_for_the_memory_of_a_node(request_, asked):
+    site = Site(name="s", scheduler="slurm", mem_request=request_)
+    assert ask_gpus(site, 0) == {}
+    assert ask_memory(site, 4.0, cpus=1, gpus=0) == {asked: "4096M"}
+
+
+@pytest.mark.parametrize("mem_gb", [0.0005, 1e-9])
+@pytest.mark.parametrize("way", ["mem", "mem-per-cpu", "mem-per-gpu"])
+def test_memory_is_never_0_which_is_all_of_a_node(mem_gb, way):
+    site = Site(name="s", scheduler="slurm", mem_request=way)
+    assert ask_memory(site, mem_gb, cpus=64, gpus=8) == {way: "1M"}
+
+
+def test_place_has_all_that_says_where_and_the_profiles_options():
+    keys = {
+        "partition": "gpu",
+        "account": "a",
+        "qos": "q",
+        "constraint": "(a100|h100)&ib",
         "reservation": "school",
+        "wckey": "w",
+        "exclusive": True,
+        "sbatch": {"nice": 5},
+    }
+    site = validate(Site, {"name": "s", "scheduler": "slurm", **keys}, "s")
+    assert ask_place(site) == {
+        "partition": "gpu",
+        "account": "a",
+        "qos": "q",
+        "constraint": "(a100|h100)&ib",
+        "reservation": "school",
+        "wckey": "w",
+        "exclusive": True,
         "nice": 5,
     }
+
+
+PLACE = {"partition": "gpu", "account": "a", "qos": "q", "constraint": "c", "reservation": "r"}
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ({}, PLACE),
+        ({"qos": "short"}, {**PLACE, "qos": "short"}),
+        ({"partition": "cpu"}, {"partition": "cpu", "account": "a"}),
+        (
+            {"partition": "cpu", "account": "b", "constraint": "d"},
+            {"partition": "cpu", "account": "b", "constraint": "d"},
+        ),
+    ],
+)
+def test_another_partition_for_jobs_without_gpus_takes_over_the_account_alone(block, place):
+    keys = {"name": "s", "scheduler": "slurm", **PLACE, "exclusive": True, "cpu_jobs": block}
+    assert ask_place(validate(Site, keys, "s").without_gpu()) == place
+
+
+def test_memory_of_jobs_without_gpus_is_asked_for_where_members_have_a_whole_node():
+    keys = {"scheduler": "slurm", "mem_request": "none", "cpu_jobs": {"mem_gb": 8}}
+    assert validate(Site, {"name": "s", **keys}, "s").without_gpu().mem_request == "mem"
+
+
+@pytest.mark.parametrize("constraint", ["[rack1|rack2]", "(a100|h100)&ib", "ib*2", "a&b,c"])
+def test_constraint_may_have_all_of_slurms_syntax(constraint):
+    site = {"name": "s", "scheduler": "slurm", "constraint": constraint}
+    assert validate(Site, site, "s").constraint == constraint
+
+
+@pytest.mark.parametrize("name", ["SLURM_MEM_PER_CPU", "SBATCH_QOS", "SRUN_X", "A B", "1A", "A-B"])
+def test_variable_that_is_slurms_or_no_name_is_refused(tmp_path, name):
+    assert complaint(tmp_path, f"env: {{'{name}': x}}\n").startswith("env.")
+
+
+@pytest.mark.parametrize("mask", ["0022", "022", "0077", "0027", "0777"])
+def test_umask_that_keeps_others_from_writing_is_taken(mask):
+    assert validate(Site, {"name": "s", "scheduler": "slurm", "umask": mask}, "s").umask == mask
+
+
+@pytest.mark.parametrize("mask", ["0002", "0020", "0", "0000", "0007", "8022", "00022", "x"])
+def test_umask_that_lets_others_write_is_refused(tmp_path, mask):
+    assert complaint(tmp_path, f"umask: '{mask}'\n").startswith("umask: String should match")
+
+
+def test_sbatchs_own_variables_fill_what_a_profile_leaves_open(tmp_path, monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    monkeypatch.setenv("SBATCH_PARTITION", "other")
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    path = tmp_path / "mine.yaml"
+    path.write_text("scheduler: slurm\npartition: gpu\n")
+    assert load_site(str(path)).model_dump(exclude_unset=True) == {
+        "name": "mine",
+        "scheduler": "slurm",
+        "partition": "gpu",
+        "account": "mine",
+    }
+    path.write_text("scheduler: local\n")
+    assert load_site(str(path)).account is None
+
+
+def test_defaults_are_changes_to_a_recipe():
+    site = Site(name="s", scheduler="slurm", cpus_per_gpu=3, time_min=7)
+    assert site.defaults == [("resources.cpus_per_gpu", 3), ("resources.time_min", 7)]
+
+
+def test_profile_wins_over_the_recipe_and_the_command_line_over_both(spots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("here.yaml").write_text("scheduler: slurm\nmem_gb_per_gpu: 3\ntime_min: 30\n")
+    Path("mine.yaml").write_text(
+        "task: multiclass\nmodels: [resnet18]\nfolds: 1\n"
+        "resources: {mem_gb_per_gpu: 2, time_min: 20, cpus_per_gpu: 5}\n"
+    )
+    command = [
+        *("submit", "--recipe", "mine.yaml", "--data", str(spots.path), "--site", "here.yaml"),
+        *("--set", "resources.mem_gb_per_gpu=4", "--dry-run"),
+    ]
+    shown = CliRunner().invoke(main, command, catch_exceptions=False).stdout
+    head, members, _ = shown.split("\n--- sbatch: ")
+    assert [line.split(maxsplit=2) for line in head.splitlines()[7:12]] == [
+        ["nodes", "1", "default"],
+        ["gpus_per_node", "1", "default"],
+        ["cpus_per_gpu", "5", "recipe"],
+        ["mem_gb_per_gpu", "4.0", "command line"],
+        ["time_min", "30", "site here"],
+    ]
+    lines = ["#SBATCH --cpus-per-task=5", "#SBATCH --mem=4096M", "#SBATCH --time=30"]
+    assert [line for line in members.splitlines() if line in lines] == lines

@@ -1,0 +1,113 @@
+"""What `lenshpc submit --dry-run` prints: members, what is asked for and why, the exact scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lenshpc.config import locate, read_yaml
+from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_variables
+from lenshpc.launch.submit import requests
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Plan
+from lenshpc.run.planning import PlannedRun
+
+SIZES = ("nodes", "gpus_per_node", *DEFAULTS)
+WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
+
+Source = tuple[str, str, str]  # key, value, where it comes from
+
+
+def preview_chain(
+    chain: Sequence[PlannedRun],
+    site: Site,
+    profile: str,
+    recipes: Sequence[str],
+    given: Mapping[str, Any],
+) -> str:
+    """Return what a dry run prints of the runs that a command would send.
+
+    `profile` and `recipes` are named as on the command line, whose keys `given` are the first's.
+    """
+    return "\n\n".join(
+        preview(
+            one.paths,
+            one.plan,
+            site,
+            trace(one.plan, site, profile, name, given if one is chain[0] else {}),
+        )
+        for one, name in zip(chain, recipes, strict=True)
+    )
+
+
+def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) -> str:
+    """Return the array's map, what is asked for, the exact scripts, the cost at most."""
+    size = plan.recipe.resources
+    lines = [
+        f"run          {run.root}",
+        f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
+        f"site         {site.name} ({site.scheduler})",
+        f"a member     {size.nodes} node(s) x {size.gpus_per_node} GPU(s), {plan.recipe.strategy}, "
+        f"at most {size.time_min} min",
+        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most",
+        "",
+        *_columns([("asked for", "value", "from"), *sources]),
+        "",
+        "element  member",
+        *(f"{member.index:>7}  {member.name}" for member in plan.members),
+    ]
+    if site.scheduler == "slurm":
+        parts, aggregate = requests(plan, site, run)
+        for number, part in enumerate(parts, 1):
+            which = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
+            lines += ["", f"--- sbatch: the members{which}", part.script()]
+        lines += ["", "--- sbatch: the report", aggregate.script()]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[Source]) -> list[str]:
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"{key:<{first}}  {value:<{second}}  {source}" for key, value, source in rows]
+
+
+def trace(
+    plan: Plan, site: Site, profile: str, recipe: str, given: Mapping[str, Any]
+) -> list[Source]:
+    """Return where each value that a job is sent with comes from."""
+    own = dict.fromkeys(profile_keys(profile), f"site {site.name}")
+    own |= {key: VARIABLES[key] for key in read_variables(profile_keys(profile))}
+    written = read_yaml(locate("jobs", recipe)).get("resources") or {}
+    sizes = [
+        (
+            key,
+            str(getattr(plan.recipe.resources, key)),
+            _source(key, own if key in DEFAULTS else {}, written, given),
+        )
+        for key in SIZES
+    ]
+    if site.scheduler != "slurm":
+        return sizes[:2]
+    places = [
+        (key, _format_value(getattr(site, key)), own[key])
+        for key in (*VARIABLES, *WAYS)
+        if key in own
+    ]
+    block = site.cpu_jobs.model_dump(exclude_unset=True)
+    return [
+        *sizes,
+        *places,
+        *((f"cpu_jobs.{k}", str(v), own["cpu_jobs"]) for k, v in block.items()),
+    ]
+
+
+def _source(
+    key: str, own: Mapping[str, str], written: Mapping[str, Any], given: Mapping[str, Any]
+) -> str:
+    """Return who said a size: the command line wins over the profile, that over the recipe."""
+    if f"resources.{key}" in given or "resources" in given:
+        return "command line"
+    return own.get(key) or ("recipe" if key in written else "default")
+
+
+def _format_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

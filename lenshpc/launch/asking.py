@@ -1,0 +1,44 @@
+"""How a site is asked: the options of sbatch for a job's place, its GPUs and its memory."""
+
+import math
+from typing import Any
+
+from lenshpc.launch.sites import Site
+
+Options = dict[str, Any]  # of sbatch without dashes; True is an option without a value
+
+MB = 1024  # in a GB, as SLURM counts
+
+
+def ask_place(site: Site) -> Options:
+    """Return where a job goes, and the profile's further options."""
+    keys = ("partition", "account", "qos", "constraint", "reservation", "wckey")
+    given = {key: getattr(site, key) for key in keys}
+    own = {key: value for key, value in given.items() if value is not None}
+    return {**own, **({"exclusive": True} if site.exclusive else {}), **site.sbatch}
+
+
+def ask_gpus(site: Site, count: int) -> Options:
+    """Return how `count` GPUs of a node are asked for, none where they come unasked."""
+    if not count or site.gpu_request == "none":
+        return {}
+    typed = f"{site.gpu_type}:{count}" if site.gpu_type else str(count)
+    return {"gres": f"gpu:{typed}"} if site.gpu_request == "gres" else {"gpus-per-node": typed}
+
+
+def ask_memory(site: Site, mem_gb: float, *, cpus: int, gpus: int) -> Options:
+    """Return how the memory of a node is asked for, where a job has so many CPUs and GPUs on it.
+
+    Memory a GPU is memory a node for a job without GPUs.
+    """
+    if site.mem_request == "none":
+        return {}
+    shares = {"mem-per-cpu": cpus, "mem-per-gpu": gpus}.get(site.mem_request, 0)
+    if not shares:
+        return {"mem": f"{_whole(mem_gb * MB)}M"}
+    return {site.mem_request: f"{_whole(mem_gb * MB / shares)}M"}
+
+
+def _whole(megabytes: float) -> int:
+    # Never 0, which stands for all memory of a node; up, but not for what a float leaves over.
+    return max(1, math.ceil(round(megabytes, 3)))
