@@ -247,7 +247,7 @@ class SlurmSender:
         """Send the members and, in place of one that waits, the report after all of them."""
         parts = shares(todo, self.site)
         job_ids: list[str] = []
-        for place, part in enumerate(parts):
+        for part in parts:
             request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
             try:
                 job_ids.append(self._send(request, part.members))
@@ -255,7 +255,7 @@ class SlurmSender:
                 if not job_ids:
                     raise
                 # without a report: it would count against the limit too, and find members missing
-                raise self._describe_stop(error, parts[:place], job_ids) from error
+                raise self._describe_stop(error, parts, job_ids) from error
         # Only when the members are sent: killed before, the old report still waits for something.
         # In its place there is one that waits for all.
         if status.report_is_due:
@@ -267,13 +267,15 @@ class SlurmSender:
         )
 
     def _describe_stop(
-        self, error: LaunchError, sent: Sequence[Share], job_ids: Sequence[str]
+        self, error: LaunchError, parts: Sequence[Share], job_ids: Sequence[str]
     ) -> LaunchError:
         """Return what to say where only the first arrays were taken, as by a limit of jobs."""
-        number = sum(len(part.members) for part in sent)
+        numbers = [len(part.members) for part in parts]
+        number, total = sum(numbers[: len(job_ids)]), sum(numbers)
         return LaunchError(
-            f"{number} members were sent as {', '.join(job_ids)}, the others and the report were "
-            f"not: {error}; when those have ended, send the rest with: {resume_command(self.run)}"
+            f"{number} of {total} members were sent as job {', '.join(job_ids)}, the others and "
+            f"the report were not: {error}; when those have ended, send the rest with: "
+            f"{resume_command(self.run)}"
         )
 
     def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:

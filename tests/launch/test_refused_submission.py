@@ -1,6 +1,7 @@
 """A submission of which nothing was sent leaves everything as it was found."""
 
 import os
+import re
 
 import pytest
 
@@ -72,10 +73,16 @@ def test_refusal_leaves_other_runs_as_they_are(planned, slurm, tmp_path):
 
 
 def test_refusal_after_a_part_was_sent_keeps_the_run(planned, slurm, tmp_path):
-    slurm(f"[ -e {tmp_path}/sent ] && exit 1; touch {tmp_path}/sent; echo 8")
+    refusal = "echo Job violates accounting/QOS policy >&2; exit 1"
+    slurm(f"[ -e {tmp_path}/sent ] && {{ {refusal}; }}; touch {tmp_path}/sent; echo 8")
     with pytest.raises(LaunchError) as caught:
         submit(planned, SITE, CALLS)
-    assert SCRIPTS not in str(caught.value)
+    run = planned.paths
+    assert re.sub("lenshpc-[0-9a-f]{32}", "TOKEN", str(caught.value)) == (
+        "1 of 2 members were sent as job 8, the others and the report were not: sbatch failed: Job "
+        f"violates accounting/QOS policy; look at {run.slurm}/TOKEN.sh; when those have ended, "
+        f"send the rest with: lenshpc resume {run.root}"
+    )
     assert [job.job_id for job in records(planned.paths)] == ["8"]
     assert planned.paths.plan.is_file()
 
