@@ -12,7 +12,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.run.planning import PlannedRun
 
-SIZES = ("nodes", "gpus_per_node", *DEFAULTS)
+SIZES = ("nodes", "gpus_per_node", "tasks_per_node", *DEFAULTS)
 WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
 
 Source = tuple[str, str, str]  # key, value, where it comes from
@@ -47,9 +47,11 @@ def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) ->
         f"run          {run.root}",
         f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
         f"site         {site.name} ({site.scheduler})",
-        f"a member     {size.nodes} node(s) x {size.gpus_per_node} GPU(s), {plan.recipe.strategy}, "
+        f"a member     {size.nodes} node(s) x {size.on_a_node}, {plan.recipe.strategy}, "
         f"at most {size.time_min} min",
-        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most",
+        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most"
+        if size.gpus_per_node
+        else f"core-hours   {plan.core_hours_ceiling:.1f} at most",
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",
@@ -84,6 +86,7 @@ def trace(
             _source(key, own if key in DEFAULTS else {}, written, given),
         )
         for key in SIZES
+        if getattr(plan.recipe.resources, key) is not None
     ]
     if site.scheduler != "slurm":
         return sizes[:2]

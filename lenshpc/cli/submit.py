@@ -50,7 +50,7 @@ class TaskOption(click.Option):
 @click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
 @click.option("--init-from", metavar="RUN", help="Start from the weights of this pre-training.")
 @click.option("--nodes", type=int, help="Nodes for one member.")
-@click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them.")
+@click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
 @click.option(
     "--site",

@@ -314,5 +314,5 @@ def _restore_rank_state(path: Path, strategy: Strategy, loss_sum: Tensor) -> Non
         # In place: the module, DDP and DeepSpeed hold these very tensors.
         buffer.copy_(state["buffers"][name])
     loss_sum.copy_(state["loss_sum"])
-    if "cuda" in state:
+    if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])

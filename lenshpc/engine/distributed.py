@@ -43,15 +43,14 @@ class Process:
     def device(self) -> torch.device:
         """Return this rank's GPU, or the CPU where there is none.
 
-        SLURM shows a task either all GPUs of its node or just its own. Raises LaunchError where
-        the node has some, and CUDA does not see them.
+        SLURM shows a task either all GPUs of its node or just its own, as it is bound. Raises
+        LaunchError where the node has some, and CUDA does not see them.
         """
         if not torch.cuda.is_available():
             if torch.version.cuda:
                 refuse_dead_gpus(Path("/dev").glob("nvidia[0-9]*"), os.environ)
             return torch.device("cpu")
-        visible = torch.cuda.device_count()
-        return torch.device("cuda", self.local_rank if visible > 1 else 0)
+        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
 
 
 def refuse_dead_gpus(devices: Iterable[Path], environment: Mapping[str, str]) -> None:
@@ -109,7 +108,7 @@ def start(process: Process, expected: int, folder: Path) -> None:
     if process.world_size != expected:
         raise ConfigError(
             f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
-            "ask for one task a GPU"
+            "ask for one task a GPU, or resources.tasks_per_node of them on CPUs"
         )
     if process.on_one_node:
         # Both listen at ports of their own; what other hosts cannot reach need not be defended. A

@@ -5,6 +5,7 @@ Completing a member again goes on from where it stopped, and does nothing when i
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import torch
 
 from lenshpc.data.batches import Preparation
 from lenshpc.data.fold import FoldData, open_fold
-from lenshpc.engine import distributed, strategy
+from lenshpc.engine import devices, distributed, strategy
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease
@@ -63,6 +64,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     """
     plan = load_plan(run)
     process = distributed.from_environment()
+    devices.restrict(os.environ, process.local_rank, plan.recipe.resources)
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("submitit").propagate = False  # it writes to the log by itself
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)

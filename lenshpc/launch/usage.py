@@ -255,11 +255,10 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     saved = {job_id: find_saves(some) for job_id, some in events.items()}
     attempts = account(plan, jobs, allocations, saved, done)
     gpus = any(one.num_gpus for one in allocations)
-    cores = 1 if gpus else plan.recipe.resources.cpus_per_gpu
     return Usage(
         unit="GPU" if gpus else "core",
         source=source,
-        estimate_hours=plan.gpu_hours_ceiling * cores,
+        estimate_hours=plan.gpu_hours_ceiling if gpus else plan.core_hours_ceiling,
         attempts=attempts,
     )
 
@@ -273,7 +272,7 @@ def _collect_attempts(
     run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]
 ) -> list[Allocation]:
     resources = plan.recipe.resources
-    gpus = 0 if _is_on_cpu(run, plan) else resources.world_size
+    gpus = 0 if _is_on_cpu(run, plan) else resources.nodes * resources.gpus_per_node
     cpus = resources.world_size * resources.cpus_per_gpu
     return [
         one for job_id, some in events.items() for one in rebuild_attempts(job_id, some, gpus, cpus)

@@ -127,9 +127,15 @@ class Plan(Frozen):
 
     @property
     def gpu_hours_ceiling(self) -> float:
-        """Return the GPU-hours spent if every member used its whole time limit."""
+        """Return the GPU-hours spent if every member used its whole time limit; 0 on CPUs."""
         size = self.recipe.resources
-        return len(self.members) * size.world_size * size.time_min / 60
+        return len(self.members) * size.nodes * size.gpus_per_node * size.time_min / 60
+
+    @property
+    def core_hours_ceiling(self) -> float:
+        """Return the hours of processor cores spent if every member used its time limit."""
+        size = self.recipe.resources
+        return len(self.members) * size.world_size * size.cpus_per_gpu * size.time_min / 60
 
     def ensembles(self, missing: Collection[Member] = ()) -> dict[str, tuple[Member, ...]]:
         """Return model name → its members that are not missing, in the recipe's order."""
@@ -175,7 +181,9 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
 
 def _shares_of(recipe: Recipe) -> dict[str, int]:
     """Return what decides the shares of a batch, and so the sums over them."""
-    return {"nodes": recipe.resources.nodes, "gpus_per_node": recipe.resources.gpus_per_node}
+    # Processes under the name that they had when each had a GPU, as fingerprints are to stay: what
+    # computes a share, one GPU or another or a CPU, is not hashed.
+    return {"nodes": recipe.resources.nodes, "gpus_per_node": recipe.resources.processes_per_node}
 
 
 def _plugins(variants: Iterable[Recipe]) -> dict[str, str]:
@@ -215,7 +223,7 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
     shape, dtype = recipe.data.in_memory(store.image_shape, store.dtype.name)
     num_bytes = store.num_rows * math.prod(shape) * np.dtype(dtype).itemsize
     size = recipe.resources
-    fits = num_bytes <= size.mem_gb_per_gpu * size.gpus_per_node * 1e9 / 2
+    fits = num_bytes <= size.mem_gb_per_gpu * size.processes_per_node * 1e9 / 2
     data = recipe.data.model_copy(update={"loading": "resident" if fits else "stream"})
     return recipe.model_copy(update={"data": data})
 

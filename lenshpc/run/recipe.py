@@ -117,14 +117,15 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _fits_the_processes(self) -> Self:
         world, batch = self.resources.world_size, self.train.batch_size
+        what = "GPUs" if self.resources.gpus_per_node else "processes"
         if batch % world:
             raise ValueError(
-                f"train.batch_size {batch} cannot be shared by {world} GPUs; "
+                f"train.batch_size {batch} cannot be shared by {world} {what}; "
                 f"use --set train.batch_size={world * max(1, round(batch / world))}"
             )
         if self.train.strategy == "single" and world > 1:
             raise ValueError(
-                f"train.strategy single uses 1 GPU, but {world} are asked for; use ddp"
+                f"train.strategy single is one process, but {world} {what} are asked for; use ddp"
             )
         if self.train.scheduler == "plateau" and self.train.warmup_epochs:
             raise ValueError("train.scheduler plateau has no warm-up; use cosine or constant")

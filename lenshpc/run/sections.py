@@ -1,8 +1,8 @@
 """The sections of a recipe that all tasks share: images, training, resources."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lenshpc.config import Count, Frozen, NonNegative, Positive, Side
 from lenshpc.run.augmentations import D4, Augmentation
@@ -73,7 +73,7 @@ class Train(Frozen):
     """How a member is trained."""
 
     epochs: Count = 15
-    batch_size: Count = Field(default=32, description="images a step, over all GPUs together")
+    batch_size: Count = Field(default=32, description="images a step, over all processes")
     lr: Positive = 1e-4
     weight_decay: NonNegative = 1e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -107,11 +107,25 @@ class Resources(Frozen):
     """What one member asks of the cluster."""
 
     nodes: Annotated[int, Field(ge=1, le=100_000)] = 1
-    gpus_per_node: Annotated[int, Field(ge=1, le=1000)] = 1
-    cpus_per_gpu: Count = 4
-    mem_gb_per_gpu: Memory = 16.0
+    gpus_per_node: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=1, description="GPUs, with a process each; 0: the member runs on CPUs"
+    )
+    tasks_per_node: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="processes of a member on CPUs; 1 if absent"
+    )
+    cpus_per_gpu: Count = Field(default=4, description="cores of a process, with or without a GPU")
+    mem_gb_per_gpu: Memory = Field(default=16.0, description="GB of a process, likewise")
     time_min: Minutes = 240
     max_requeues: Requeues = Requeues()
+
+    @model_validator(mode="after")
+    def _has_one_number_of_processes(self) -> Self:
+        if self.tasks_per_node is not None and self.gpus_per_node:
+            raise ValueError(
+                f"tasks_per_node {self.tasks_per_node} is for members on CPUs, and gpus_per_node "
+                f"{self.gpus_per_node} gives each GPU its process; drop it, or use gpus_per_node 0"
+            )
+        return self
 
     @property
     def signal_delay_s(self) -> int:
@@ -120,11 +134,17 @@ class Resources(Frozen):
         return min(90, 15 * self.time_min)
 
     @property
-    def processes_per_node(self) -> int:
-        """Return the number of processes on a node, one a GPU."""
-        return self.gpus_per_node
-
-    @property
     def world_size(self) -> int:
         """Return the number of processes."""
         return self.nodes * self.processes_per_node
+
+    @property
+    def processes_per_node(self) -> int:
+        """Return the number of processes on a node: one a GPU, or `tasks_per_node` on CPUs."""
+        return self.gpus_per_node or self.tasks_per_node or 1
+
+    @property
+    def on_a_node(self) -> str:
+        """Return what a member has on a node, for people: `4 GPU(s)`, `4 process(es) on CPUs`."""
+        kind = "GPU(s)" if self.gpus_per_node else "process(es) on CPUs"
+        return f"{self.processes_per_node} {kind}"

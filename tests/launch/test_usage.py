@@ -176,9 +176,18 @@ def test_no_job_no_cost(plan):
     assert usage.by("member") == {}
 
 
-def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "unit", "estimate", "cores"),
+    [
+        ({"gpus_per_node": 2}, "GPU", 6.0, 1),
+        ({"gpus_per_node": 0, "tasks_per_node": 2, "cpus_per_gpu": 3}, "core", 18.0, 3),
+    ],
+)
+def test_run_without_accounting_is_read_from_its_own_files(
+    tmp_path, spots, monkeypatch, size, unit, estimate, cores
+):
     monkeypatch.setenv("PATH", "")  # no sacct, also where SLURM is installed
-    run, plan = planned(tmp_path, spots, recipe(resources={"gpus_per_node": 2, "time_min": 60}))
+    run, plan = planned(tmp_path, spots, recipe(resources={**size, "time_min": 60}))
     run.slurm.mkdir(exist_ok=True)
     job = jobs.JobRecord(
         job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
@@ -187,8 +196,8 @@ def test_run_without_accounting_is_read_from_its_own_files(tmp_path, spots, monk
     lines = [event.model_dump_json() + "\n" for event in EVENTS]
     run.attempts("12_1").write_text("".join(lines))
     usage = run_usage(run, plan)
-    assert (usage.unit, usage.source, usage.estimate_hours) == ("GPU", "heartbeats", 6.0)
+    assert (usage.unit, usage.source, usage.estimate_hours) == (unit, "heartbeats", estimate)
     assert table(usage.attempts) == [
-        (1, 1, "12_1", "REQUEUED", "", 1.0, 0.5, 0.5),
-        (1, 2, "12_1", "SAVED", "", 0.5, 0.5, 0.0),
+        (1, 1, "12_1", "REQUEUED", "", 1.0 * cores, 0.5 * cores, 0.5 * cores),
+        (1, 2, "12_1", "SAVED", "", 0.5 * cores, 0.5 * cores, 0.0),
     ]

@@ -15,6 +15,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, write_json
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import (
+    Member,
     Plan,
     expand,
     load_plan,
@@ -23,6 +24,7 @@ from lenshpc.run.plan import (
     save_plan,
     scored_rows,
 )
+from lenshpc.run.recipe import Recipe
 
 
 def altered(store, **columns):
@@ -48,7 +50,13 @@ def test_members_go_through_models_then_folds_then_seeds(spots):
 def test_gpu_hours_are_those_of_all_members_at_their_limit(spots):
     size = {"nodes": 2, "gpus_per_node": 4, "time_min": 90}
     plan, _ = expand(recipe(folds=3, resources=size), spots)
-    assert plan.gpu_hours_ceiling == 3 * 8 * 1.5
+    assert (plan.gpu_hours_ceiling, plan.core_hours_ceiling) == (3 * 8 * 1.5, 4 * 3 * 8 * 1.5)
+
+
+def test_members_on_cpus_take_hours_of_cores_alone(spots):
+    size = {"nodes": 2, "gpus_per_node": 0, "tasks_per_node": 4, "cpus_per_gpu": 3, "time_min": 90}
+    plan, _ = expand(recipe(folds=3, resources=size), spots)
+    assert (plan.gpu_hours_ceiling, plan.core_hours_ceiling) == (0, 3 * 8 * 3 * 1.5)
 
 
 def test_manifest_has_each_training_row_in_one_fold_and_no_test_row(spots):
@@ -125,6 +133,44 @@ def print_of(store, **changes):
 def test_fingerprint_does_not_depend_on_where_the_store_lies(spots):
     moved = replace(spots, path=Path("/elsewhere/spots"))
     assert print_of(moved) == print_of(spots)
+
+
+@pytest.mark.parametrize(
+    ("resources", "run", "member"),
+    [
+        (
+            {},
+            "5770dd4ef95c6761c8a46d81b6b15edaa92740a7d68ab42cbd7da824b34ddbad",
+            "ae10992a54a9991d13779ef252a6642dc853ae9904e10644f1bdb32593857287",
+        ),
+        (
+            {"nodes": 2, "gpus_per_node": 4, "cpus_per_gpu": 2},
+            "09d98a76227558a6d36437aab3b9e6e08a6d1aac2fc6c9d85a98a36c3f320c21",
+            "1c5334ca9681c2514638f5901105b5637560fc5651e696359bfc2b225090c9d7",
+        ),
+    ],
+)
+def test_fingerprint_is_the_one_of_before_there_were_members_on_cpus(resources, run, member):
+    asked = {"name": "n", "task": "multiclass", "models": ["resnet18"], "folds": 1}
+    plan = Plan(
+        recipe=Recipe(**asked, resources=resources),
+        store="/s",
+        store_hash="1",
+        dataset="d",
+        classes=("a", "b"),
+        image_shape=(1, 8, 8),
+        splits_hash="2",
+        code_version="3",
+        members=(Member(index=0, model="resnet18", fold=0, seed=0),),
+    )
+    assert (plan.fingerprint(), plan.member_fingerprint(plan.members[0])) == (run, member)
+
+
+def test_fingerprint_has_the_processes_whatever_they_compute_on(spots):
+    on_cpus = {"gpus_per_node": 0, "tasks_per_node": 4}
+    assert print_of(spots, resources=on_cpus) == print_of(spots, resources={"gpus_per_node": 4})
+    assert print_of(spots, resources=on_cpus) != print_of(spots, resources={"gpus_per_node": 0})
+    assert print_of(spots, resources={"gpus_per_node": 0}) == print_of(spots)
 
 
 def test_fingerprint_is_that_of_an_equal_plan(spots):

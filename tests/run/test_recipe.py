@@ -38,9 +38,52 @@ def test_gpus_of_all_nodes_share_the_batch():
     )
 
 
-def test_single_on_two_gpus_is_refused():
-    assert complaint(train__strategy="single", resources__gpus_per_node=2) == (
-        "recipe: train.strategy single uses 1 GPU, but 2 are asked for; use ddp"
+@pytest.mark.parametrize(
+    ("size", "what"),
+    [
+        ({"gpus_per_node": 2}, "GPUs"),
+        ({"gpus_per_node": 0, "tasks_per_node": 2}, "processes"),
+    ],
+)
+def test_single_on_several_is_refused(size, what):
+    assert complaint(train__strategy="single", resources=size) == (
+        f"recipe: train.strategy single is one process, but 2 {what} are asked for; use ddp"
+    )
+
+
+def test_processes_on_cpus_share_the_batch():
+    size = {"nodes": 3, "gpus_per_node": 0, "tasks_per_node": 2}
+    assert complaint(resources=size) == (
+        "recipe: train.batch_size 16 cannot be shared by 6 processes; use --set train.batch_size=18"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "processes", "world", "told", "strategy"),
+    [
+        ({}, 1, 1, "1 GPU(s)", "single"),
+        ({"nodes": 2, "gpus_per_node": 4}, 4, 8, "4 GPU(s)", "ddp"),
+        ({"gpus_per_node": 0}, 1, 1, "1 process(es) on CPUs", "single"),
+        (
+            {"nodes": 2, "gpus_per_node": 0, "tasks_per_node": 4},
+            *(4, 8, "4 process(es) on CPUs", "ddp"),
+        ),
+    ],
+)
+def test_processes_are_those_of_the_gpus_or_as_many_as_are_asked_for(
+    size, processes, world, told, strategy
+):
+    made = make(resources=size)
+    found = made.resources
+    assert (found.processes_per_node, found.world_size, found.on_a_node, made.strategy) == (
+        *(processes, world, told, strategy),
+    )
+
+
+def test_tasks_beside_gpus_are_refused():
+    assert complaint(resources={"gpus_per_node": 2, "tasks_per_node": 4}) == (
+        "recipe: resources: tasks_per_node 4 is for members on CPUs, and gpus_per_node 2 gives "
+        "each GPU its process; drop it, or use gpus_per_node 0"
     )
 
 

@@ -75,8 +75,9 @@ class Generator:
 
 
 def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:
-    """Return a finished member of a diffusion run, on a GPU if there is one."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return a finished member of a diffusion run, on a GPU if it asked for one and one is here."""
+    on_gpu = plan.recipe.resources.gpus_per_node and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     model = load_model(run.root, member.index).to(device)
     task = cast(Denoising, load_task(plan, run, member))
     return Generator(task, model, device, plan.recipe_of(member).train)
