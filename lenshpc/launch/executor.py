@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -322,19 +322,19 @@ def _submit(request: JobRequest, sending: Sending, call: Call, *arguments: Any) 
 
 
 def start_local(
-    folder: Path, gpus: Sequence[int], num_tasks: int, call: Call, *arguments: Any
+    folder: Path, variables: Mapping[str, str], num_tasks: int, call: Call, *arguments: Any
 ) -> Any:
-    """Start a call as `num_tasks` processes of this machine that see only `gpus`; return the job.
+    """Start a call as `num_tasks` processes of this machine with these variables; return the job.
 
     submitit's local executor has no queue: the caller decides when.
     """
     from submitit.local.local import LocalExecutor
 
-    executor = LocalExecutor(folder)
+    # By the command: submitit's own way of naming GPUs takes numbers alone, no GPU-... or MIG-...
+    given = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    executor = LocalExecutor(folder, python=shlex.join([*given, sys.executable]))
     executor.update_parameters(
         tasks_per_node=num_tasks,
-        gpus_per_node=len(gpus),
-        visible_gpus=tuple(gpus),
         timeout_min=60 * 24 * 365,  # the default is two minutes
         stderr_to_stdout=True,
     )

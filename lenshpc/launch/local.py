@@ -1,7 +1,7 @@
 """This machine's queue: members wait for free slots, then the report is written.
 
 The queue is a process of its own that outlives the shell. A slot is one GPU, or one processor core
-where there is no GPU; a lock file a slot keeps the queues of several runs apart.
+for members on CPUs; a lock file a slot keeps the queues of several runs apart.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ from lenshpc.errors import LaunchError
 from lenshpc.files import write_json
 from lenshpc.launch import executor
 from lenshpc.launch.failures import QUEUE_BEGINS, Failure, classify, read_tails
-from lenshpc.launch.sites import Site, local_gpus, read_site
-from lenshpc.launch.slots import note_holder, take_slots
+from lenshpc.launch.sites import Site, read_site
+from lenshpc.launch.slots import local_slots, note_holder, take_slots, visibility
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.completion import is_done
 from lenshpc.run.ownership import require_own
@@ -292,17 +292,16 @@ class LocalQueue:
         origin = origin_of(self.plan.recipe)
         if origin is not None and read_queue(origin).pid:  # the weights to start from are not there
             return
-        size = self.plan.recipe.resources.gpus_per_node
+        size = self.plan.recipe.resources
+        on_gpus, count = bool(size.gpus_per_node), size.processes_per_node
         for member in self._waiting():
-            slots = take_slots(self.site, size)
+            slots = take_slots(local_slots(self.site.slots, on_gpus=on_gpus), count)
             # All slots of a member or none: two queues that each hold a part of what they need
             # would wait for ever.
             if not slots:
                 return
-            gpus = sorted(slots) if local_gpus() else []
-            job = executor.start_local(
-                self.run.slurm, gpus, size, self.calls.member, str(self.run.root), member
-            )
+            sees, root = visibility(slots), str(self.run.root)
+            job = executor.start_local(self.run.slurm, sees, count, self.calls.member, root, member)
             for lock in slots.values():
                 note_holder(lock, str(job.job_id))
             self.running[member] = (job, list(slots.values()))
@@ -312,7 +311,8 @@ class LocalQueue:
     def _aggregate(self) -> None:
         self.report = "RUNNING"
         self._write()
-        job = executor.start_local(self.run.slurm, [], 1, self.calls.aggregate, str(self.run.root))
+        sees, root = visibility(()), str(self.run.root)
+        job = executor.start_local(self.run.slurm, sees, 1, self.calls.aggregate, root)
         while not job.done() and not self.stopping:
             time.sleep(POLL_S)
         if self.stopping:

@@ -3,13 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictInt, field_validator
 
 from lenshpc.config import Count, Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
+from lenshpc.launch.slots import local_slots
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.records import read_record
@@ -219,9 +219,11 @@ def read_site(run: RunPaths) -> Site:
 def check_fits(site: Site, recipe: Recipe) -> None:
     """Refuse a recipe that asks for more than the site has."""
     size = recipe.resources
+    on_gpus = bool(size.gpus_per_node)
+    what = "GPUs a node" if on_gpus else "processes a node"
     limits = {
         "nodes": (size.nodes, 1 if site.scheduler == "local" else site.max_nodes),
-        "GPUs a node": (size.gpus_per_node, site.gpus_per_node or _local_slots(site)),
+        what: (size.processes_per_node, _most_processes(site, on_gpus=on_gpus)),
     }
     for what, (asked, limit) in limits.items():
         if limit is not None and asked > limit:
@@ -231,21 +233,9 @@ def check_fits(site: Site, recipe: Recipe) -> None:
             )
 
 
-def _local_slots(site: Site) -> int | None:
-    return len(local_slots(site)) if site.scheduler == "local" else None
-
-
-def local_slots(site: Site) -> list[int]:
-    """Return the numbers of this machine's GPUs, or of its processor cores where it has none."""
-    gpus = local_gpus()
-    slots = gpus or list(range(len(os.sched_getaffinity(0))))
-    return slots[: site.slots] if gpus or site.slots is None else list(range(site.slots))
-
-
-def local_gpus() -> list[int]:
-    """Return the numbers of the NVIDIA GPUs that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*"))
-    if visible is None:
-        return found
-    return [int(text) for text in visible.split(",") if text.strip().isdigit()]
+def _most_processes(site: Site, *, on_gpus: bool) -> int | None:
+    """Return how many processes of a member fit on a node, None where that is not known."""
+    limit = site.gpus_per_node if on_gpus else None
+    if limit is None and site.scheduler == "local":
+        return len(local_slots(site.slots, on_gpus=on_gpus))
+    return limit

@@ -4,22 +4,90 @@ import fcntl
 import os
 import stat
 import tempfile
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
+from urllib.parse import quote_from_bytes
 
-from lenshpc.errors import LaunchError
-from lenshpc.launch.sites import Site, local_slots
+from lenshpc.errors import LaunchError, printable
+
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+KFD = Path("/sys/class/kfd/kfd/topology/nodes")  # where AMD's driver tells of its GPUs
 
 
-def take_slots(site: Site, count: int) -> dict[int, IO[bytes]]:
-    """Return `count` locked slots, or none; a lock ends with its process or when it is closed.
+class Slot(NamedTuple):
+    """A GPU by the name that CUDA_VISIBLE_DEVICES has for it, or a core, which is one of many."""
+
+    kind: str  # gpu, core
+    name: str
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        return printable(f"{self.kind} {self.name}")
+
+    @property
+    def file(self) -> str:
+        """Return a name for its file: of one part, whatever the environment calls a GPU."""
+        return f"{self.kind}-{quote_from_bytes(os.fsencode(self.name), safe='')}"
+
+
+def local_slots(limit: int | None, *, on_gpus: bool) -> list[Slot]:
+    """Return this machine's slots: its GPUs, or cores for members that ask for none.
+
+    Cores too where there is no GPU; `limit` is the site's `slots`, and cores may be fewer than it.
+    """
+    gpus = local_gpus() if on_gpus else []
+    if gpus:
+        return [Slot("gpu", name) for name in gpus[:limit]]
+    cores = len(os.sched_getaffinity(0)) if limit is None else limit
+    return [Slot("core", str(number)) for number in range(cores)]
+
+
+def local_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as the environment or by number."""
+    nvidia = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    amd = sum(int(path.read_text()) != 0 for path in KFD.glob("*/gpu_id"))
+    return visible_gpus(os.environ, nvidia, amd)
+
+
+def visible_gpus(environment: Mapping[str, str], nvidia: int, amd: int) -> list[str]:
+    """Return the GPUs that an environment shows, of a machine that has so many of each maker.
+
+    They stay as they are written: numbers, GPU-<uuid>, MIG-<uuid>.
+    """
+    is_rocm = amd > 0 and nvidia == 0
+    for variable in ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES") if is_rocm else VARIABLES[:1]:
+        if variable in environment:
+            return _entries(environment[variable])
+    if is_rocm and "ROCR_VISIBLE_DEVICES" in environment:
+        # HIP counts among those, so a member's number is a place in that list.
+        amd = len(_entries(environment["ROCR_VISIBLE_DEVICES"]))
+    return [str(number) for number in range(nvidia or amd)]
+
+
+def _entries(visible: str) -> list[str]:
+    """Return what a variable shows: as for CUDA, the first that is no GPU ends the list."""
+    given = (entry.strip() for entry in visible.split(","))
+    shown = takewhile(lambda entry: entry not in {"", "NoDevFiles"} and entry[0] != "-", given)
+    return list(dict.fromkeys(shown))
+
+
+def visibility(slots: Iterable[Slot]) -> dict[str, str]:
+    """Return the variables by which a process sees the GPUs among these slots and no other."""
+    shown = ",".join(slot.name for slot in slots if slot.kind == "gpu") or "-1"
+    return dict.fromkeys(VARIABLES, shown)
+
+
+def take_slots(slots: Iterable[Slot], count: int) -> dict[Slot, IO[bytes]]:
+    """Return `count` of the slots, locked, or none; a lock ends with its process or when closed.
 
     Raises LaunchError where the folder of the slots is not ours alone.
     """
-    taken: dict[int, IO[bytes]] = {}
+    taken: dict[Slot, IO[bytes]] = {}
     folder = _open_folder()
     try:
-        for slot in local_slots(site):
+        for slot in slots:
             lock = _try_lock(folder, slot)
             if lock is not None:
                 taken[slot] = lock
@@ -63,13 +131,13 @@ def _refusal(path: Path, fault: str) -> LaunchError:
     return LaunchError(f"{path} {fault}; set TMPDIR to a folder of your own, then resume")
 
 
-def _try_lock(folder: int, slot: int) -> IO[bytes] | None:
+def _try_lock(folder: int, slot: Slot) -> IO[bytes] | None:
     # In the folder that was looked at, whatever its path leads to by now, and never through a link.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
-        lock = os.fdopen(os.open(str(slot), flags, 0o600, dir_fd=folder), "ab+")
+        lock = os.fdopen(os.open(slot.file, flags, 0o600, dir_fd=folder), "ab+")
     except OSError as error:
-        raise LaunchError(f"the file of slot {slot} cannot be opened: {error.strerror}") from error
+        raise LaunchError(f"the file of {slot} cannot be opened: {error.strerror}") from error
     # flock and no pid file alone: the kernel frees the slot of a queue that is killed.
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,17 +12,15 @@ from pathlib import Path
 import pytest
 from commands import finished, start
 
-from lenshpc.launch.sites import Site
-from lenshpc.launch.slots import take_slots
+from lenshpc.launch.slots import Slot, take_slots
 from lenshpc.run.attempts import read_events
 
-SITE = Site(name="here", scheduler="local", slots=3)
+CORES = [Slot("core", str(number)) for number in range(3)]
 OTHER = """
 import sys
-from lenshpc.launch.slots import take_slots
-from lenshpc.launch.sites import Site
-slots = take_slots(Site(name="here", scheduler="local", slots=3), int(sys.argv[1]))
-print(sorted(slots), flush=True)
+from lenshpc.launch.slots import Slot, take_slots
+slots = take_slots([Slot("core", str(number)) for number in range(3)], int(sys.argv[1]))
+print(*slots, sep=", ", flush=True)
 sys.stdin.read()
 """
 
@@ -37,14 +35,14 @@ def own_slots(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("own_slots")
 def test_slots_are_given_once_until_they_are_closed():
-    first, second = take_slots(SITE, 2), take_slots(SITE, 1)
-    assert (sorted(first), sorted(second)) == ([0, 1], [2])
-    assert take_slots(SITE, 1) == {}
-    first[0].close()
-    assert take_slots(SITE, 2) == {}  # one is not enough, and is not kept
-    again = take_slots(SITE, 1)
-    assert sorted(again) == [0]
-    for lock in (first[1], *second.values(), *again.values()):
+    first, second = take_slots(CORES, 2), take_slots(CORES, 1)
+    assert (list(first), list(second)) == (CORES[:2], CORES[2:])
+    assert take_slots(CORES, 1) == {}
+    first[CORES[0]].close()
+    assert take_slots(CORES, 2) == {}  # one is not enough, and is not kept
+    again = take_slots(CORES, 1)
+    assert list(again) == CORES[:1]
+    for lock in (first[CORES[1]], *second.values(), *again.values()):
         lock.close()
 
 
@@ -54,14 +52,14 @@ def test_slots_of_another_process_are_taken_until_it_ends():
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
-        assert other.stdout.readline() == "[0, 1]\n"
-        assert take_slots(SITE, 2) == {}
-        mine = take_slots(SITE, 1)
-        assert sorted(mine) == [2]
+        assert other.stdout.readline() == "core 0, core 1\n"
+        assert take_slots(CORES, 2) == {}
+        mine = take_slots(CORES, 1)
+        assert list(mine) == CORES[2:]
         other.kill()
         other.wait()
-    freed = take_slots(SITE, 2)
-    assert sorted(freed) == [0, 1]
+    freed = take_slots(CORES, 2)
+    assert list(freed) == CORES[:2]
     for lock in (*mine.values(), *freed.values()):
         lock.close()
 

@@ -110,6 +110,11 @@ def test_scheduler_must_be_known(tmp_path):
             {"gpus_per_node": 4},
             "a member asks for 4 GPUs a node, site here has 2",
         ),
+        (
+            {"scheduler": "local", "slots": 2, "gpus_per_node": 8},
+            {"gpus_per_node": 0, "tasks_per_node": 4},
+            "a member asks for 4 processes a node, site here has 2",
+        ),
     ],
 )
 def test_recipe_that_asks_for_more_than_the_site_has_is_refused(site, size, told, monkeypatch):
@@ -122,6 +127,11 @@ def test_recipe_that_asks_for_more_than_the_site_has_is_refused(site, size, told
 def test_recipe_fits_a_site_without_limits():
     size = {"nodes": 16, "gpus_per_node": 1}
     check_fits(Site(name="here", scheduler="slurm"), recipe(resources=size))
+
+
+def test_processes_on_cpus_are_not_held_against_the_gpus_of_a_node():
+    size = {"gpus_per_node": 0, "tasks_per_node": 16}
+    check_fits(Site(name="here", scheduler="slurm", gpus_per_node=4), recipe(resources=size))
 
 
 def test_option_without_a_value_is_true_and_never_false():

@@ -1,24 +1,38 @@
 """The folder of the slots is ours alone, and what goes wrong with the queue is seen."""
 
+import importlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from commands import finished
+from hypothesis import given
+from hypothesis.strategies import text
+from ranks import planned, recipe
 
 from lenshpc.errors import LaunchError
 from lenshpc.files import write_json
+from lenshpc.launch import executor
 from lenshpc.launch.cancel import cancel
 from lenshpc.launch.jobs import JobRecord, record
-from lenshpc.launch.local import log_path, queue_path, read_queue, stop_queue
+from lenshpc.launch.local import LocalQueue, log_path, queue_path, read_queue, stop_queue
 from lenshpc.launch.sites import Site
-from lenshpc.launch.slots import note_holder, take_slots
+from lenshpc.launch.slots import (
+    Slot,
+    local_slots,
+    note_holder,
+    take_slots,
+    visibility,
+    visible_gpus,
+)
 from lenshpc.launch.states import run_status
 
-SITE = Site(name="here", scheduler="local", slots=1)
+SLOTS = [Slot("core", "0")]
 
 
 @pytest.fixture
@@ -31,14 +45,17 @@ def place(tmp_path, monkeypatch):
 
 def refusal():
     with pytest.raises(LaunchError) as caught:
-        take_slots(SITE, 1)
+        take_slots(SLOTS, 1)
     return str(caught.value)
 
 
 def test_folder_of_slots_is_private(place):
-    locks = take_slots(SITE, 1)
-    assert (place.stat().st_mode & 0o777, (place / "0").stat().st_mode & 0o777) == (0o700, 0o600)
-    locks[0].close()
+    locks = take_slots(SLOTS, 1)
+    assert (place.stat().st_mode & 0o777, (place / "core-0").stat().st_mode & 0o777) == (
+        0o700,
+        0o600,
+    )
+    locks[SLOTS[0]].close()
 
 
 def test_link_in_place_of_the_folder_is_refused_and_nothing_is_made_behind_it(place, tmp_path):
@@ -58,8 +75,8 @@ def test_file_in_place_of_the_folder_is_refused(place):
 
 def test_link_in_place_of_a_slot_is_refused_and_nothing_is_made_behind_it(place, tmp_path):
     place.mkdir(mode=0o700)
-    (place / "0").symlink_to(tmp_path / "made")
-    assert refusal() == "the file of slot 0 cannot be opened: Too many levels of symbolic links"
+    (place / "core-0").symlink_to(tmp_path / "made")
+    assert refusal() == "the file of core 0 cannot be opened: Too many levels of symbolic links"
     assert not (tmp_path / "made").exists()
 
 
@@ -82,15 +99,137 @@ def test_member_that_outlives_its_queue_keeps_its_slot():
     command = [sys.executable, "-c", code, "submitit.local._local"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as member:
         member.stdout.readline()
-        lock = take_slots(SITE, 1)[0]
+        lock = take_slots(SLOTS, 1)[SLOTS[0]]
         note_holder(lock, str(member.pid))
         lock.close()  # as the kernel does for a queue that is killed
-        assert take_slots(SITE, 1) == {}
+        assert take_slots(SLOTS, 1) == {}
         member.stdin.close()
         member.wait()
-    again = take_slots(SITE, 1)
-    assert list(again) == [0]
-    again[0].close()
+    again = take_slots(SLOTS, 1)
+    assert list(again) == SLOTS
+    again[SLOTS[0]].close()
+
+
+@pytest.mark.parametrize(
+    ("shown", "gpus"),
+    [
+        (None, ["0", "1"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1", ["1"]),
+        (" 3, 10 ,2", ["3", "10", "2"]),
+        ("0,-1,1", ["0"]),
+        ("0,,1", ["0"]),
+        ("0,0,1", ["0", "1"]),
+        ("GPU-8932f937", ["GPU-8932f937"]),
+        ("MIG-22aa,MIG-GPU-8932/1/0,GPU-17", ["MIG-22aa", "MIG-GPU-8932/1/0", "GPU-17"]),
+    ],
+)
+def test_gpus_are_those_that_are_shown_as_they_are_written(shown, gpus):
+    environment = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
+    assert visible_gpus(environment | {"HIP_VISIBLE_DEVICES": "7"}, 2, 0) == gpus
+    assert visible_gpus({} if shown is None else {"HIP_VISIBLE_DEVICES": shown}, 0, 2) == gpus
+
+
+@pytest.mark.parametrize(
+    ("environment", "nvidia", "amd", "gpus"),
+    [
+        ({"HIP_VISIBLE_DEVICES": "3", "CUDA_VISIBLE_DEVICES": "1"}, 0, 4, ["3"]),
+        ({"CUDA_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "2,3"}, 0, 4, ["1"]),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-a1,GPU-b2"}, 0, 4, ["0", "1"]),
+        ({}, 0, 4, ["0", "1", "2", "3"]),
+        ({"ROCR_VISIBLE_DEVICES": "2"}, 2, 4, ["0", "1"]),
+        ({}, 0, 0, []),
+    ],
+)
+def test_gpus_of_amd_go_by_the_variables_of_rocm(environment, nvidia, amd, gpus):
+    assert visible_gpus(environment, nvidia, amd) == gpus
+
+
+def test_slots_are_gpus_or_cores_by_what_a_member_asks_for(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b,MIG-a,5")
+    gpus = [Slot("gpu", "GPU-b"), Slot("gpu", "MIG-a"), Slot("gpu", "5")]
+    cores = [Slot("core", str(at)) for at in range(4)]
+    assert local_slots(None, on_gpus=True) == gpus
+    assert local_slots(2, on_gpus=True) == gpus[:2]
+    assert local_slots(4, on_gpus=False) == cores
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local_slots(4, on_gpus=True) == cores
+    num = len(os.sched_getaffinity(0))
+    assert local_slots(None, on_gpus=False) == [Slot("core", str(at)) for at in range(num)]
+
+
+def test_gpu_and_core_of_one_number_are_two_slots(place):
+    both = take_slots([Slot("gpu", "0"), Slot("core", "0")], 2)
+    assert sorted(path.name for path in place.iterdir()) == ["core-0", "gpu-0"]
+    for lock in both.values():
+        lock.close()
+
+
+@given(name=text(min_size=1, max_size=60).filter(lambda name: "\0" not in name))
+def test_file_of_a_slot_is_a_name_of_its_own(name):
+    file = Slot("gpu", name).file
+    assert re.fullmatch("gpu-[A-Za-z0-9_.~%-]+", file)
+    assert os.fsdecode(unquote_to_bytes(file.removeprefix("gpu-"))) == name
+
+
+@pytest.mark.parametrize(
+    ("slots", "shown"),
+    [
+        (
+            [Slot("gpu", "10"), Slot("gpu", "MIG-GPU-8932/1/0"), Slot("gpu", "2")],
+            "10,MIG-GPU-8932/1/0,2",
+        ),
+        ([Slot("core", "0"), Slot("core", "1")], "-1"),
+        ([], "-1"),
+    ],
+)
+def test_processes_see_their_slots_gpus_alone(tmp_path, slots, shown):
+    line = 'echo "$CUDA_VISIBLE_DEVICES $HIP_VISIBLE_DEVICES" >$SUBMITIT_LOCAL_LOCALID'
+    call = ["sh", "-c", f"cd {tmp_path} && {line}"]
+    executor.start_local(
+        tmp_path / "jobs", visibility(slots), 2, subprocess.check_call, call
+    ).wait()
+    assert [(tmp_path / rank).read_text() for rank in "01"] == [f"{shown} {shown}\n"] * 2
+
+
+CALLS = """
+import os
+from pathlib import Path
+
+
+def member(root, index):
+    Path(root, f"seen-{index}").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+
+
+def aggregate(root):
+    Path(root, "seen").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "seen", "files"),
+    [
+        ({"gpus_per_node": 1}, {"GPU-8932", "MIG-22/1/0"}, ["gpu-GPU-8932", "gpu-MIG-22%2F1%2F0"]),
+        ({"gpus_per_node": 2}, {"GPU-8932,MIG-22/1/0"}, ["gpu-GPU-8932", "gpu-MIG-22%2F1%2F0"]),
+        ({"gpus_per_node": 0, "tasks_per_node": 2}, {"-1"}, ["core-0", "core-1"]),
+    ],
+)
+def test_members_of_a_queue_get_gpus_or_cores(
+    place, tmp_path, spots, monkeypatch, size, seen, files
+):
+    (tmp_path / "told.py").write_text(CALLS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932,MIG-22/1/0")
+    run, plan = planned(tmp_path, spots, recipe(folds=2, resources=size))
+    site = Site(name="here", scheduler="local", slots=2)
+    calls = importlib.import_module("told")
+    LocalQueue(run, plan, site, calls, dict.fromkeys(range(2), "PENDING")).drain()
+    assert {(run.root / f"seen-{member}").read_text() for member in range(2)} == seen
+    assert (run.root / "seen").read_text() == "-1"
+    assert sorted(path.name for path in place.iterdir()) == files
 
 
 @pytest.fixture
