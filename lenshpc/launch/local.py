@@ -134,7 +134,7 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
         log.flush()
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],
-            env=code.environment(os.environ),
+            env={**code.environment(os.environ), **read_site(run).exports},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
