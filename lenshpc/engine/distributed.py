@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from lenshpc.engine import rendezvous
-from lenshpc.errors import ConfigError, LaunchError
+from lenshpc.errors import ConfigError, LaunchError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,19 +48,28 @@ class Process:
         """
         if not torch.cuda.is_available():
             if torch.version.cuda:
-                refuse_dead_gpus(Path("/dev").glob("nvidia[0-9]*"), os.environ)
+                refuse_dead_gpus(Path("/dev").glob("nvidia[0-9]*"), os.environ, ask_cuda())
             return torch.device("cpu")
         return torch.device("cuda", self.local_rank % torch.cuda.device_count())
 
 
-def refuse_dead_gpus(devices: Iterable[Path], environment: Mapping[str, str]) -> None:
+def ask_cuda() -> str:
+    """Return why CUDA cannot be used, in its own words; nothing where it can."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (AssertionError, RuntimeError) as error:
+        return one_line(error)
+    return ""
+
+
+def refuse_dead_gpus(devices: Iterable[Path], environment: Mapping[str, str], reason: str) -> None:
     """Raise LaunchError if this process may use one of the devices: it would train on the CPU."""
     found = ", ".join(sorted(path.name for path in devices))
     if found and environment.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1", "NoDevFiles"}:
         node = environment.get("SLURMD_NODENAME") or hostname()
         raise LaunchError(
-            f"No CUDA GPUs are available on node {node}, which has {found}: a GPU or its driver "
-            "is broken; tell the site the node's name, or set CUDA_VISIBLE_DEVICES= for the CPU"
+            f"No CUDA GPUs are available on node {node}, which has {found}. CUDA says: {reason}; "
+            "tell the site the node's name, or set CUDA_VISIBLE_DEVICES= for the CPU"
         )
 
 

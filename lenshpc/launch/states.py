@@ -211,7 +211,7 @@ def _classify(
     if word == "COMPLETED":  # its files were lost since
         return "FAILED", "", None
     logs = read_tails(executor.log_paths(sources.run.slurm, job))
-    failure = classify(word, known.exit_code, logs, known.nodes)
+    failure = classify(word, known.exit_code, logs, known.nodes, sources.run.slurm)
     how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
     told = f": {failure.line}" if failure.line else ""
     return "FAILED", f"job {job} {how}{told}", failure

