@@ -31,6 +31,35 @@ def test_nodes_are_noted_once_and_added_to_those_of_the_profile(paths):
     assert exclusion.before(bare, paths).sbatch == {"exclude": "gpu3,gpu9"}
 
 
+def test_cause_that_several_nodes_have_excludes_none_of_them(paths):
+    unseen = "lenshpc.errors.DataError: node {} does not see /stores/lenses, which was there"
+    exclusion.note(paths, "7_1", failed("gpu[1-9]", unseen.format("gpu3")))
+    assert exclusion.nodes(paths) == ("gpu3",)
+    exclusion.note(paths, "7_2", failed("gpu5", "RuntimeError: No CUDA GPUs are available"))
+    assert exclusion.nodes(paths) == ("gpu3", "gpu5")
+    exclusion.note(paths, "7_3", failed("gpu[1-9]", unseen.format("gpu4")))
+    assert exclusion.nodes(paths) == ("gpu5",)
+    exclusion.note(paths, "7_4", failed("gpu[1-9]", unseen.format("gpu3")))
+    assert paths.excluded.read_text().count("gpu3") == 1
+    exclusion.note(paths, "7_5", failed("gpu3"))
+    assert exclusion.nodes(paths) == ("gpu3", "gpu5")
+
+
+def test_nodes_whose_gpus_are_broken_are_avoided_however_many_they_are(paths):
+    for number in range(3):
+        exclusion.note(paths, f"7_{number}", failed(f"gpu{number}"))
+    assert exclusion.nodes(paths) == ("gpu0", "gpu1", "gpu2")
+
+
+def test_driver_that_is_too_old_on_all_nodes_excludes_none(paths):
+    line = "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)."
+    for number in range(2):
+        failure = failed(f"gpu{number}", line)
+        exclusion.note(paths, f"7_{number}", failure)
+        assert (failure.name, failure.action) == ("DRIVER TOO OLD", "stop")
+    assert exclusion.nodes(paths) == ()
+
+
 @pytest.mark.parametrize(
     "failure", [None, failed("gpu[1-2]"), failed("gpu1", "ValueError: x"), failed("-x"), failed("")]
 )
