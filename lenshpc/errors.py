@@ -9,6 +9,7 @@ LensHpcError
 A message says what was found, what was expected and what to do next.
 """
 
+import os
 import re
 from os import PathLike
 
@@ -59,6 +60,21 @@ class IncompleteError(LensHpcError, RuntimeError):
     """A run lacks results that its Plan says must exist."""
 
     exit_code = 1
+
+
+def absence_error(path: str | PathLike[str], elsewhere: str) -> DataError:
+    """Return the error of a store that is not there; it says `elsewhere` but in our jobs.
+
+    A job was sent while it was there, so it is the job's node that does not see it.
+    """
+    # Both: a notebook on a node is in a job, too, but in none of ours.
+    node = os.environ.get("SLURMD_NODENAME")
+    if node and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+        return DataError(
+            f"node {node} does not see {path}, which was there when the job was sent; tell the "
+            "site the node's name, or if no node sees it, move it to where all of them do"
+        )
+    return DataError(elsewhere)
 
 
 def read_error(path: str | PathLike[str], error: OSError) -> DataError:

@@ -57,11 +57,11 @@ def decide(
         return RequeueDecision(requeue=False, cause="crash", reason=reason)
     attempt = [event for event in events if event.restart == restart]
     failed = [event.reason for event in attempt if event.what == "failed"]
-    # An error of ours would come again, whatever the budgets say.
-    if failed:
+    failure = classify("", f"{exit_code}:0", logs)
+    # An error of ours would come again, whatever the budgets say, but one that is a node's.
+    if failed and failure.action != "exclude node":
         return RequeueDecision(requeue=False, cause="error", reason=failed[-1])
     cause, budget = _cause(attempt, exit_code), budgets.model_dump()
-    failure = classify("", f"{exit_code}:0", logs)
     if cause == "crash" and failure.action == "stop":
         reason = f"{failure.name}: {failure.line or failure.meaning}; {failure.advice}"
         return RequeueDecision(requeue=False, cause="error", reason=reason)

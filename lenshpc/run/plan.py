@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
-from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
+from lenshpc.errors import (
+    ConfigError,
+    DataError,
+    absence_error,
+    one_line,
+    printable,
+    read_error,
+)
 from lenshpc.files import hash_value, read_json, read_whole, replacing, unseal, write_sealed
 from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
@@ -307,9 +314,10 @@ def open_planned_store(plan: Plan) -> Store:
     from lenshpc.store import open_store
 
     if not Path(plan.store).exists():
-        raise DataError(
+        raise absence_error(
+            plan.store,
             f"no store at {plan.store}, where the run was planned; if it was moved, repeat the "
-            "submit command with its new place as --data: the run stays the same"
+            "submit command with its new place as --data: the run stays the same",
         )
     store = open_store(plan.store)
     if store.content_hash == plan.store_hash:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenshpc import __version__
-from lenshpc.errors import DataError, IncompleteError
+from lenshpc.errors import DataError, IncompleteError, absence_error
 from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
 from lenshpc.store.identity import pixel_hashes
 from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
@@ -255,12 +255,13 @@ def begin(path: Path, spec: StoreSpec, rows: pd.DataFrame, settings: Mapping[str
 def open_draft(folder: Path) -> Draft:
     """Return the draft in a folder."""
     draft = _read_draft(folder)
-    if draft is None:
-        raise DataError(
-            f"{folder} is no draft of a store, or its order.json or rows.parquet is damaged; "
-            "repeat the lenshpc prepare command that began it"
-        )
-    return draft
+    if draft is not None:
+        return draft
+    told = (
+        f"{folder} is no draft of a store, or its order.json or rows.parquet is damaged; "
+        "repeat the lenshpc prepare command that began it"
+    )
+    raise DataError(told) if folder.exists() else absence_error(folder, told)
 
 
 def _read_draft(folder: Path) -> Draft | None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from lenshpc.errors import ConfigError, DataError, one_line, read_error
+from lenshpc.errors import ConfigError, DataError, absence_error, one_line, read_error
 
 Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
@@ -156,7 +156,7 @@ def file_error(path: Path, file: str, reason: Exception | str) -> DataError:
     if isinstance(reason, FileNotFoundError):
         if not path.exists():
             make = f"lenshpc prepare DATASET SOURCE {path}"
-            return DataError(f"no store at {path}; make it with: {make}")
+            return absence_error(path, f"no store at {path}; make it with: {make}")
         return damage_error(path, f"{file} is missing")
     if isinstance(reason, OSError):
         return read_error(path / file, reason)

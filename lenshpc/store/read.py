@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
-from lenshpc.errors import DataError, read_error
+from lenshpc.errors import DataError, absence_error, read_error
 from lenshpc.files import read_bytes, sha256
 from lenshpc.store.chunks import Chunks
 from lenshpc.store.identity import seal
@@ -233,8 +233,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError) as error:
         if not path.exists():
             raise file_error(path, file.name, FileNotFoundError()) from error
-        raise DataError(
-            f"{path} is no store: zarr.json is missing; make one with: lenshpc prepare"
+        raise absence_error(
+            path, f"{path} is no store: zarr.json is missing; make one with: lenshpc prepare"
         ) from error
     except (ValueError, RecursionError) as error:
         raise damage_error(path, f"zarr.json: {error}") from error

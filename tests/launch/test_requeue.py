@@ -52,7 +52,7 @@ def test_failure_that_would_come_again_is_not_repeated() -> None:
     log = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
     decision = decide(attempt(0, (0, 0)), restart=0, exit_code=1, budgets=BUDGETS, logs=[log])
     assert not decision.requeue
-    assert decision.reason.startswith(f"GPU OUT OF MEMORY: {log}; lower train.batch_size")
+    assert decision.reason.startswith(f"GPU OUT OF MEMORY: {log}; submit with a smaller ")
 
 
 def test_attempt_that_a_later_one_has_replaced_is_not_sent_again() -> None:
@@ -105,6 +105,16 @@ def test_error_that_would_come_again_is_not_repeated() -> None:
     assert decided(events, exit_code=1) == RequeueDecision(
         requeue=False, cause="error", reason="no store at /data"
     )
+
+
+def test_error_that_is_the_nodes_is_tried_on_another_one() -> None:
+    told = "node gpu3 does not see /data, which was there when the job was sent"
+    events = [*attempt(0, (0, 0)), event("failed", cause="error", reason=told)]
+    log = f"lenshpc.errors.DataError: {told}"
+    assert decide(events, restart=0, exit_code=1, budgets=BUDGETS, logs=[log]).requeue
+    again = [*events, requeued(0, "crash"), event("failed", 1, cause="error", reason=told)]
+    decision = decide(again, restart=1, exit_code=1, budgets=BUDGETS, logs=[log])
+    assert decision.reason == "crash, and no progress since the restart at epoch 0 step 0"
 
 
 def test_decision_is_recorded_told_and_read_with_the_budgets_of_the_plan(

@@ -13,6 +13,7 @@ from ranks import recipe
 from lenshpc import __version__
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import read_json, write_json
+from lenshpc.launch.failures import classify
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import (
     Member,
@@ -445,6 +446,24 @@ def test_manifest_with_a_text_that_is_none_is_damaged(saved):
     wrong = pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string())
     pq.write_table(table.set_column(1, "id", wrong), saved.splits)
     assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
+
+
+def test_job_that_finds_no_store_says_that_its_node_does_not_see_it(saved, monkeypatch, tmp_path):
+    plan = load_plan(saved)
+    monkeypatch.setenv("SLURMD_NODENAME", "gpu7")
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    for hidden in (False, True):
+        away = plan.model_copy(update={"store": tmp_path / "hidden"})
+        if hidden:  # there is the folder that another file system is mounted on elsewhere
+            away.store.mkdir()
+        with pytest.raises(DataError) as caught:
+            open_planned_store(away)
+        assert str(caught.value) == (
+            f"node gpu7 does not see {away.store}, which was there when the job was sent; tell the "
+            "site the node's name, or if no node sees it, move it to where all of them do"
+        )
+        failure = classify("", "1:0", [f"lenshpc.errors.DataError: {caught.value}"], "gpu[1-9]")
+        assert (failure.name, failure.node) == ("NO SHARED FILES", "gpu7")
 
 
 def test_store_that_was_moved_is_named_with_the_way_on(saved):
