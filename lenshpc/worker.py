@@ -63,7 +63,7 @@ def write_report(
     IncompleteError where one stands that shows more, unless it is to be replaced.
     """
     from lenshpc.launch.history import past_failures
-    from lenshpc.launch.states import reasons
+    from lenshpc.launch.states import standings
     from lenshpc.launch.usage import summary
     from lenshpc.report.write import check_fuller, check_members, compose, write
     from lenshpc.run.plan import load_plan
@@ -76,7 +76,7 @@ def write_report(
     results = gather(
         run,
         plan,
-        reasons(run, plan),
+        standings(run, plan),
         allow_partial=allow_partial,
         out=out,
         usage=summary(run, plan),

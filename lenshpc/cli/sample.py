@@ -79,8 +79,10 @@ def sample(
 def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     """Return a run's member, or refuse one that cannot draw."""
     from lenshpc.errors import ConfigError, IncompleteError
+    from lenshpc.launch.states import standings
     from lenshpc.registry import find_task
-    from lenshpc.run.completion import describe, find_lack, resume_command
+    from lenshpc.run.completion import find_lack
+    from lenshpc.run.gate import format_incomplete
     from lenshpc.run.ownership import require_own
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
@@ -98,7 +100,6 @@ def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     member = plan.members[index]
     lack = find_lack(paths, plan, member)
     if lack:
-        raise IncompleteError(
-            f"{describe(paths, member)} {lack}; finish it with: {resume_command(paths)}"
-        )
+        told = format_incomplete(paths, {member: lack}, standings(paths, plan))
+        raise IncompleteError(told)
     return paths, plan, member

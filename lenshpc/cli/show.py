@@ -10,6 +10,7 @@ import click
 from lenshpc.errors import one_line, printable_lines
 
 if TYPE_CHECKING:  # it costs 0.1 s, which `lenshpc --help` need not pay
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
     from lenshpc.launch.sites import Site
@@ -18,6 +19,16 @@ if TYPE_CHECKING:  # it costs 0.1 s, which `lenshpc --help` need not pay
 def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print a text, with escapes for all that would act on a terminal but lines and tabs."""
     click.echo(printable_lines(text), err=err, nl=nl)
+
+
+def draw(console: Console, shown: RenderableType) -> None:
+    """Print lines that are as long as they shall be, whatever the console believes of its width."""
+    console.print(shown, crop=False)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 member`, `2 members`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def cell(text: object, style: str = "") -> Text:

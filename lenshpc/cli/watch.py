@@ -3,16 +3,15 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from lenshpc.cli.show import cell, echo
-from lenshpc.errors import printable_lines
+from lenshpc.cli.show import draw, echo
+from lenshpc.cli.table import Heading, Line, draw_lines, draw_table, find_width
+from lenshpc.errors import one_line
 from lenshpc.launch.failures import Failure
 from lenshpc.launch.local import read_queue, stop_queue
 from lenshpc.launch.states import MemberStatus, RunStatus, run_status
@@ -22,16 +21,26 @@ from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
-Cells = tuple[str | Text, ...]
 MOST_LINES = 100  # of members in one state
+MOST_REASONS = 3  # that a line for many members tells
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
-HEADINGS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends", "reason")
-COLOURS = {"DONE": "green", "FAILED": "red", "RUNNING": "cyan"}
+COLUMNS = (
+    Heading(word="member"),
+    Heading(word="state"),
+    Heading(word="epoch", rank=1),
+    Heading(word="best", rank=2),
+    Heading(word="GPU-h", rank=3),
+    Heading(word="job", rank=4),
+    Heading(word="node", rank=6),
+    Heading(word="ends", rank=5),
+)
+COLOURS = {"DONE": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan"}
 
 
 def show(status: RunStatus) -> None:
     """Print the table, and what went wrong."""
-    Console().print(render(status))
+    console = Console()
+    draw(console, render(status, find_width(console)))
 
 
 def watch_all(runs: Sequence[tuple[RunPaths, Plan]]) -> None:
@@ -52,16 +61,9 @@ def watch(run: RunPaths, plan: Plan) -> None:
     """
     local = bool(read_queue(run).pid) and find_owner(run) is None
     console = Console(stderr=True)
+    follow = _follow_on_terminal if console.is_terminal else _follow_in_lines
     try:
-        with Live(console=console, refresh_per_second=4) as live:
-            status = run_status(run, plan)
-            while not status.has_ended:
-                live.update(render(status))
-                time.sleep(LOCAL_POLL_S if local else SLURM_POLL_S)
-                status = run_status(run, plan)
-            live.update(render(status))
-        if not console.is_terminal:  # rich ends the last line on terminals only
-            console.line()
+        status = follow(console, _poll(run, plan, LOCAL_POLL_S if local else SLURM_POLL_S))
     except KeyboardInterrupt:
         _handle_interrupt(run, local=local)
     if status.report != "DONE":
@@ -69,6 +71,46 @@ def watch(run: RunPaths, plan: Plan) -> None:
         echo(f"mend it with: {resume_command(run)}", err=True)
         sys.exit(1)
     echo(f"report: {run.report / 'report.html'}")
+
+
+def _poll(run: RunPaths, plan: Plan, every_s: float) -> Iterator[RunStatus]:
+    """Yield where a run stands until nothing waits or runs; at last that it has ended."""
+    while not (status := run_status(run, plan)).has_ended:
+        yield status
+        time.sleep(every_s)
+    yield status
+
+
+def _follow_on_terminal(console: Console, told: Iterator[RunStatus]) -> RunStatus:
+    """Redraw the table; return the last status."""
+    with Live(console=console, refresh_per_second=4) as live:
+        for status in told:
+            live.update(render(status, console.width))
+    return status
+
+
+def _follow_in_lines(console: Console, told: Iterator[RunStatus]) -> RunStatus:
+    """Print a line when something changes, and the table at last; return the last status."""
+    before = ""
+    for status in told:
+        line = summarise(status)
+        if line != before:
+            echo(f"{datetime.now().astimezone():%H:%M:%S} {line}", err=True)
+        before = line
+    draw(console, render(status, None))
+    return status
+
+
+def summarise(status: RunStatus) -> str:
+    """Return how many members are in which state, and the report's, in a line."""
+    counts = count_states(Counter(line.state for line in status.members))
+    silence = f"; {status.silence}" if status.silence else ""
+    return f"{counts}; report {status.report}{silence}"
+
+
+def count_states(counts: Mapping[str, int]) -> str:
+    """Say how many members are in which state: `3 DONE 2 FAILED`."""
+    return " ".join(f"{number} {state}" for state, number in counts.items())
 
 
 def _handle_interrupt(run: RunPaths, *, local: bool) -> None:
@@ -80,89 +122,83 @@ def _handle_interrupt(run: RunPaths, *, local: bool) -> None:
     sys.exit(130)
 
 
-def render(status: RunStatus) -> Group:
-    """Return the table, and below it each kind of failure with its advice."""
+def render(status: RunStatus, width: int | None) -> Group:
+    """Return the table, and below it each kind of failure with its advice.
+
+    `width` is the terminal's; None is a pipe's.
+    """
     kinds: dict[str, dict[int, Failure]] = {}
     for line in status.members:
         if line.failure:
             kinds.setdefault(line.failure.name, {})[line.index] = line.failure
-    return Group(table(status), *map(_describe_failures, kinds.values()))
+    report = Line(
+        words=("report", status.report, "", "", "", status.report_job, "", ""),
+        note=status.report_reason,
+        styles=("", COLOURS.get(status.report, "")),
+    )
+    rows = [*_rows(status), report]
+    silence = [draw_lines(f"not known: {status.silence}", width)] if status.silence else []
+    return Group(
+        draw_lines(one_line(status.run), width, style="bold"),
+        draw_table(COLUMNS, rows, width),
+        *silence,
+        *(_describe_failures(failures, width) for failures in kinds.values()),
+    )
 
 
-def _describe_failures(failures: dict[int, Failure]) -> Text:
+def _describe_failures(failures: dict[int, Failure], width: int | None) -> Group:
     """Return which members failed so, what it means, what to do, and the end of a log."""
     first = next(iter(failures.values()))
     who = f"{'member' if len(failures) == 1 else 'members'} {compact(list(failures))}"
     nodes = {one.node for one in failures.values()} - {""}
     blamed = f" on {', '.join(sorted(nodes))}" if nodes and first.action == "exclude node" else ""
-    lines = [
-        Text(),
-        Text.assemble(cell(first.name, "red"), cell(f"{blamed}, {who}: {first.meaning}")),
-        Text("  do: ").append_text(cell(first.advice)),
-        *(Text(f"  | {printable_lines(line)}", style="dim") for line in first.tail),
-    ]
-    return Text("\n").join(lines)
-
-
-def table(status: RunStatus) -> Table:
-    """Return the status as a table."""
-    grid = Table(title=cell(status.run), title_justify="left", box=None, pad_edge=False)
-    rows = _rows(status.members)
-    longest = max(len(row[0]) for row in rows)
-    grid.add_column("member", min_width=longest)
-    for heading in HEADINGS[1:]:
-        grid.add_column(heading, overflow="fold" if heading == "reason" else "ellipsis")
-    for row in rows:
-        grid.add_row(*map(_cell, row))
-    last: Cells = (
-        "report",
-        _state(status.report),
+    told = one_line(f"{first.name}{blamed}, {who}: {first.meaning}")
+    return Group(
         "",
-        "",
-        "",
-        status.report_job,
-        "",
-        "",
-        status.silence,
+        draw_lines(told, width, style=COLOURS.get(first.name, "red")),
+        draw_lines(f"do: {one_line(first.advice)}", width, indent="  "),
+        *(draw_lines(line, width, indent="  | ", style="dim") for line in first.tail),
     )
-    grid.add_row(*map(_cell, last))
-    return grid
 
 
-def _rows(members: Sequence[MemberStatus]) -> list[Cells]:
+def _rows(status: RunStatus) -> list[Line]:
     """Return a row a member, but one for all members of a state that has very many."""
-    num_lines = Counter(line.state for line in members)
+    num_lines = Counter(line.state for line in status.members)
     crowds = [state for state, number in num_lines.items() if number > MOST_LINES]
-    rows = [_cells(line) for line in members if line.state not in crowds]
-    return rows + [_crowd([line for line in members if line.state == state]) for state in crowds]
+    alone = [_row(line, status.silence) for line in status.members if line.state not in crowds]
+    return alone + [
+        _crowd([line for line in status.members if line.state == state], status.silence)
+        for state in crowds
+    ]
 
 
-def _crowd(members: Sequence[MemberStatus]) -> Cells:
+def _crowd(members: Sequence[MemberStatus], silence: str) -> Line:
     """Return what a row can say of many members in one state."""
-    spent = f"{sum(line.gpu_hours for line in members):.2f}"
+    state, spent = members[0].state, f"{sum(line.gpu_hours for line in members):.2f}"
     ends = _local_time(max(line.estimated_end for line in members))
-    reasons = {line.reason for line in members}
-    reason = reasons.pop() if len(reasons) == 1 else ""
-    state = _state(members[0].state)
-    return f"{len(members)} members", state, "", "", spent, "", "", ends, reason
+    reasons = Counter(line.reason for line in members if line.reason not in {"", silence})
+    told = [
+        reason if number == len(members) else f"{number}: {reason}"
+        for reason, number in reasons.most_common()
+    ]
+    return Line(
+        words=(f"{len(members)} members", state, "", "", spent, "", "", ends),
+        note="; ".join(told) if len(told) <= MOST_REASONS else "",
+        styles=("", COLOURS.get(state, "")),
+    )
 
 
-def _cells(line: MemberStatus) -> Cells:
+def _row(line: MemberStatus, silence: str) -> Line:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
-    state, epoch = _state(line.state), f"{line.epoch}/{line.epochs}"
-    spent = f"{line.gpu_hours:.2f}"
+    epoch, spent = f"{line.epoch}/{line.epochs}", f"{line.gpu_hours:.2f}"
     ends = _local_time(line.estimated_end)
-    return line.name, state, epoch, best, spent, line.job, line.node, ends, line.reason
+    return Line(
+        words=(line.name, line.state, epoch, best, spent, line.job, line.node, ends),
+        note="" if line.reason == silence else line.reason,
+        styles=("", COLOURS.get(line.state, "")),
+    )
 
 
 def _local_time(text: str) -> str:
     """Return a moment as people here say it: `Tue 14:05`."""
     return datetime.fromisoformat(text).astimezone().strftime("%a %H:%M") if text else ""
-
-
-def _state(state: str) -> Text:
-    return cell(state, COLOURS.get(state, ""))
-
-
-def _cell(text: str | Text) -> Text:
-    return text if isinstance(text, Text) else cell(text)

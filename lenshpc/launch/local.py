@@ -237,8 +237,7 @@ class LocalQueue:
                 self._cancel_marked()
                 self._start_next()
                 time.sleep(POLL_S)
-            if not self.stopping:
-                self._aggregate()
+            self._aggregate()
             word = "CANCELLED"
         finally:
             # Also after an error: members must not run on without a queue that holds their slots.
@@ -309,6 +308,9 @@ class LocalQueue:
             self._note(member, "RUNNING")
 
     def _aggregate(self) -> None:
+        if self.stopping:
+            self.report = "CANCELLED"
+            return
         self.report = "RUNNING"
         self._write()
         sees, root = visibility(()), str(self.run.root)

@@ -6,17 +6,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lenshpc.launch import executor
-from lenshpc.launch.failures import Failure, classify, read_tails
+from lenshpc.launch.failures import Failure, classify, find_failure, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.local import Queue, describe_absence, read_failure, read_queue
 from lenshpc.launch.marks import Marks, read_marks
 from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.slurm import JobState, Known, query
+from lenshpc.launch.waiting import explain, explain_local
+from lenshpc.run.gate import Standing, Step
 from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
-ENDED = frozenset({"DONE", "FAILED", "NOT SUBMITTED"})
+ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "NOT SUBMITTED"})
+UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
 SECONDS_AN_HOUR = 3600
 
 
@@ -24,10 +27,10 @@ SECONDS_AN_HOUR = 3600
 class MemberStatus:
     """One line of `lenshpc status`.
 
-    `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), UNKNOWN (the scheduler does
-    not answer) or SLURM's own word for a job that waits or runs; `reason` says how a failed job
-    ended or why another one waits, `failure` what that was and what follows; `estimated_end` is
-    ISO 8601 in UTC, of one that trains; `fault` what is wrong with its own files.
+    `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), CANCELLED (somebody ended
+    it), UNKNOWN (the scheduler does not answer) or SLURM's own word for a job that waits or runs;
+    `reason` says how a job ended or why it waits, `failure` what that was and what follows;
+    `estimated_end` is ISO 8601 in UTC, of one that trains; `fault` what is wrong with its files.
     """
 
     index: int
@@ -44,15 +47,26 @@ class MemberStatus:
     estimated_end: str = ""
     fault: str = ""
 
+    @property
+    def step(self) -> Step:
+        """Return what follows where it is not done."""
+        if self.state == "UNKNOWN":
+            return "ask"
+        return "resume" if self.state in ENDED else "wait"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunStatus:
-    """What `lenshpc status` shows; `silence` says why the scheduler did not answer, if so."""
+    """What `lenshpc status` shows.
+
+    `report_reason` says why the report's job waits, `silence` why the scheduler did not answer.
+    """
 
     run: str
     members: tuple[MemberStatus, ...]
     report: str
     report_job: str = ""
+    report_reason: str = ""
     silence: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -110,11 +124,13 @@ def run_status(run: RunPaths, plan: Plan) -> RunStatus:
     )
     members = tuple(_member_status(sources, member) for member in plan.members)
     report_job, report = _report(sources, jobs)
+    waiting = known.jobs.get(report_job)
     return RunStatus(
         run=run.name,
         members=members,
         report=report,
         report_job=report_job,
+        report_reason=explain(waiting.reason) if waiting and report == "PENDING" else "",
         silence=known.silence,
     )
 
@@ -125,9 +141,13 @@ def _describe_owner(run: RunPaths) -> str:
     return f"the jobs of {owner} are not all shown to others" if owner else ""
 
 
-def reasons(run: RunPaths, plan: Plan) -> dict[int, str]:
-    """Return member index → how its latest job ended, for those that are not done."""
-    return {line.index: line.reason for line in run_status(run, plan).members if line.reason}
+def standings(run: RunPaths, plan: Plan) -> dict[int, Standing]:
+    """Return member index → where it stands, for those that are not done."""
+    return {
+        line.index: Standing(state=line.state, reason=line.reason, step=line.step)
+        for line in run_status(run, plan).members
+        if line.state != "DONE"
+    }
 
 
 def _sum_seconds(jobs: list[JobRecord], known: Known) -> dict[int, int]:
@@ -157,7 +177,8 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         epochs=epochs,
         best_metric=marks.best_metric,
         gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
-        node=known.nodes if known and known.nodes else marks.node,
+        # Not where it ran before: a job that waits is nowhere.
+        node=known.nodes if known and (known.nodes or known.is_active) else marks.node,
         reason=reason or marks.fault,
         failure=failure,
         estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
@@ -184,7 +205,7 @@ def _scheduler_word(sources: Sources, index: int) -> tuple[str, str]:
         known = sources.known.jobs.get(job_id)
         return job_id, known.state if known else "UNKNOWN"
     queue = sources.queue
-    return queue.jobs.get(index, ""), queue.states.get(index, "CANCELLED")
+    return queue.jobs.get(index, ""), queue.states.get(index, "LOST")
 
 
 def _classify(
@@ -207,18 +228,30 @@ def _classify(
         return "FAILED", f"the local queue ended before it: {why}", failure
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
     if known.is_active:
-        return word, known.reason, None
+        return word, _explain_wait(sources, job) if word == "PENDING" else "", None
     if word == "COMPLETED":  # its files were lost since
         return "FAILED", "", None
     logs = read_tails(executor.log_paths(sources.run.slurm, job))
     failure = classify(word, known.exit_code, logs, known.nodes, sources.run.slurm)
+    # A log that tells of an error was written before somebody cancelled what was left of the job;
+    # lost connections and signals are what the cancelling itself leaves in one.
+    if word == "CANCELLED" and (failure.action != "stop" or failure.name in UNTOLD):
+        reason = f"job {job} was cancelled" if job else "it was cancelled while it waited"
+        return "CANCELLED", reason, find_failure("CANCELLED")
+    name = f"job {job}" if job else "its job"
     how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
     told = f": {failure.line}" if failure.line else ""
-    return "FAILED", f"job {job} {how}{told}", failure
+    return "FAILED", f"{name} {how}{told}", failure
+
+
+def _explain_wait(sources: Sources, job: str) -> str:
+    """Return why a member waits: not what an earlier attempt of one that runs has waited for."""
+    known = sources.known.jobs.get(job)
+    return explain(known.reason) if known else explain_local(sources.plan)
 
 
 def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:
-    """Return the latest aggregation's job, and DONE or what the scheduler says of it."""
+    """Return the latest aggregation's job, and DONE, FAILED or what the scheduler says of it."""
     aggregations = [job for job in jobs if not job.members]
     job_id, word = "", sources.queue.report
     if aggregations and aggregations[-1].scheduler == "slurm":
@@ -229,5 +262,6 @@ def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:
         word = "UNKNOWN" if sources.queue.is_elsewhere else "PENDING"
     if word in {"", "COMPLETED", "UNKNOWN"}:
         is_there = (sources.run.report / "report.html").is_file()
-        return job_id, "DONE" if is_there else word or "NOT SUBMITTED"
-    return job_id, word
+        ended = "FAILED" if word == "COMPLETED" else word or "NOT SUBMITTED"
+        return job_id, "DONE" if is_there else ended
+    return job_id, "FAILED" if word == "LOST" else word

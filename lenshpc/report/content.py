@@ -139,11 +139,17 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The one number that stands for a run, in words."""
+    """The one number that stands for a run, in words; `measure` is what it is in one or two."""
 
     label: str
+    measure: str
     value: str
     range: str = ""
+
+    @property
+    def in_short(self) -> str:
+        """Return it for a line of a list: `AUC 0.987`."""
+        return f"{self.measure} {self.value}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,8 @@ def write(report: Report, path: Path) -> Path:
             for name, picture in gallery.pictures_by_file():
                 (folder / "figures" / name).write_bytes(picture.png)
         report.predictions.to_parquet(folder / "predictions.parquet", index=False)
-        write_json(folder / "report.json", {**report.content, "shows": _list_shown(report)})
+        told = {"in_short": report.headline.in_short, "shows": _list_shown(report)}
+        write_json(folder / "report.json", {**report.content, **told})
         write_text(folder / "report.md", render_markdown(report))
         write_text(folder / "report.html", render_html(report))
         _keep_others(path, folder)

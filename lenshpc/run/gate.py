@@ -1,37 +1,91 @@
 """The completeness gate: no report of a run that lacks a member, and a word on which and why."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from lenshpc.errors import IncompleteError
-from lenshpc.run.completion import STRANGER, describe, missing_members, resume_command
+from lenshpc.run.completion import (
+    STRANGER,
+    describe,
+    missing_members,
+    reference,
+    resume_command,
+)
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
+Step = Literal["resume", "wait", "ask"]
 
-def check_complete(run: RunPaths, plan: Plan, reasons: Mapping[int, str]) -> None:
-    """Raise `IncompleteError` unless every member is done; `reasons` has what SLURM knows."""
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a member that is not done stands: its state, why, and what follows from that.
+
+    `resume` what has ended, `wait` for what waits or runs, `ask` again where nobody can tell.
+    """
+
+    state: str
+    reason: str
+    step: Step
+
+
+def check_complete(run: RunPaths, plan: Plan, standings: Mapping[int, Standing]) -> None:
+    """Raise `IncompleteError` unless every member is done; `standings` is what SLURM knows."""
     missing = missing_members(run, plan)
     if missing:
-        raise IncompleteError(format_incomplete(run, missing, reasons))
+        raise IncompleteError(format_incomplete(run, missing, standings))
 
 
 def format_incomplete(
-    run: RunPaths, missing: Mapping[Member, str], reasons: Mapping[int, str]
+    run: RunPaths, missing: Mapping[Member, str], standings: Mapping[int, Standing]
 ) -> str:
     """Word the complaint: the first member in full, the others by number, and the command."""
     (first, lack), *others = missing.items()
-    told = reasons.get(first.index, lack)
-    reason = f" ({told})" if told != lack else ""
-    rest, them = "", "it"
+    rest = ""
     if others:
         numbers = compact([member.index for member, _ in others])
         noun = "member is" if len(others) == 1 else "members are"
-        rest, them = f", and {len(others)} more {noun} not done ({numbers})", "them"
-    told = f"{describe(run, first)} {lack}{reason}{rest}"
+        rest = f", and {len(others)} more {noun} not done ({numbers})"
+    told = f"{describe(run, first)} {describe_lack(lack, standings.get(first.index))}{rest}"
     if lack.startswith(STRANGER):
         return f"{told}; put the folders in members/ back under their names"
-    return f"{told}; rerun {them} with: {resume_command(run)}"
+    return f"{told}; {_advise(run, [member.index for member in missing], standings)}"
+
+
+def describe_lack(lack: str, standing: Standing | None) -> str:
+    """Return what a member lacks and why, as the rest of a sentence about it."""
+    if standing is None:
+        return lack
+    reason = f" ({standing.reason})" if standing.reason not in {"", lack} else ""
+    if standing.step == "wait":
+        return f"is {standing.state}{reason}"
+    unknown = f" and is {standing.state}" if standing.step == "ask" else ""
+    return f"{lack}{unknown}{reason}"
+
+
+def _advise(run: RunPaths, missing: Sequence[int], standings: Mapping[int, Standing]) -> str:
+    """Return what mends a run that lacks members, by where they stand."""
+    steps = {index: standings[index].step for index in missing if index in standings}
+    if "ask" in steps.values():
+        return f"try again, or look with: lenshpc status {reference(run)}"
+    # First of all to wait: a queue of this machine takes no members while it is at work.
+    waiting = [index for index in missing if steps.get(index) == "wait"]
+    ended = [index for index in missing if steps.get(index) != "wait"]
+    orders = (
+        ("wait for", waiting, f"lenshpc status {reference(run)} --watch"),
+        ("rerun", ended, resume_command(run)),
+    )
+    told = (f"{verb} {_refer(some, missing)} with: {how}" for verb, some, how in orders if some)
+    return "; then ".join(told)
+
+
+def _refer(some: Sequence[int], missing: Sequence[int]) -> str:
+    """Return how a sentence refers to some of the members that it has named."""
+    if len(some) == len(missing):
+        return "it" if len(some) == 1 else "them"
+    return f"{'member' if len(some) == 1 else 'members'} {compact(some)}"
 
 
 def compact(numbers: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lenshpc.errors import IncompleteError
 from lenshpc.run.completion import missing_members, read_facts, read_output
-from lenshpc.run.gate import check_complete, format_incomplete
+from lenshpc.run.gate import Standing, check_complete, describe_lack, format_incomplete
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 from lenshpc.run.predictions import read_predictions
@@ -90,10 +90,15 @@ class RunResults:
 
 
 def gather(
-    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool, **extras: Any
+    run: RunPaths,
+    plan: Plan,
+    standings: Mapping[int, Standing],
+    *,
+    allow_partial: bool,
+    **extras: Any,
 ) -> RunResults:
     """Return what is known of a run; `IncompleteError` if it lacks members, or has none at all."""
-    missing = _find_missing(run, plan, reasons, allow_partial=allow_partial)
+    missing = _find_missing(run, plan, standings, allow_partial=allow_partial)
     present = [member for member in plan.members if member not in missing]
     return RunResults(
         run=run,
@@ -101,7 +106,7 @@ def gather(
         splits=load_splits(run, plan),
         trainings=tuple(read_training(run, one) for one in present),
         lacks={
-            member: f"{lack} ({reasons[member.index]})" if member.index in reasons else lack
+            member: describe_lack(lack, standings.get(member.index))
             for member, lack in missing.items()
         },
         **extras,
@@ -109,14 +114,14 @@ def gather(
 
 
 def _find_missing(
-    run: RunPaths, plan: Plan, reasons: Mapping[int, str], *, allow_partial: bool
+    run: RunPaths, plan: Plan, standings: Mapping[int, Standing], *, allow_partial: bool
 ) -> dict[Member, str]:
     if not allow_partial:
-        check_complete(run, plan, reasons)
+        check_complete(run, plan, standings)
         return {}
     missing = missing_members(run, plan)
     if len(missing) == len(plan.members):
-        raise IncompleteError(format_incomplete(run, missing, reasons))
+        raise IncompleteError(format_incomplete(run, missing, standings))
     return missing
 
 

@@ -1,42 +1,215 @@
-"""The table of `lenshpc status`: a line a member, unless very many are in one state."""
+"""What `lenshpc status` shows, on terminals of two widths and in a pipe, as whole texts."""
 
+import re
+from dataclasses import replace
+
+import pytest
 from rich.console import Console
 
-from lenshpc.cli.watch import table
+from lenshpc.cli.watch import render
+from lenshpc.launch.failures import find_failure
 from lenshpc.launch.states import MemberStatus, RunStatus
 
+PRIORITY = "jobs of higher priority go first (Priority)"
 
-def lines(*members: MemberStatus) -> list[list[str]]:
-    """Return the words of each line of the table."""
-    console = Console(width=200)
+
+def drawn(width, *members, run="lens-9f2c51ab", **facts):
+    """Return the lines of a run's status; the console is narrower than any of them."""
+    status = RunStatus(run=run, members=members, **{"report": "PENDING", **facts})
+    console = Console(width=width or 20, no_color=True)
     with console.capture() as captured:
-        console.print(table(RunStatus(run="r", members=members, report="PENDING", report_job="9")))
-    return [line.split() for line in captured.get().splitlines()[2:]]
+        console.print(render(status, width), crop=False)
+    return captured.get().splitlines()
 
 
-def member(index: int, state: str, **facts: object) -> MemberStatus:
-    return MemberStatus(
-        index=index, name=f"m{index}", state=state, job=f"8_{index}", epochs=5, **facts
-    )
+def member(index, state, model="resnet18", **facts):
+    facts = {"job": f"8123456_{index}", "epochs": 50, **facts}
+    name = f"{index:03d}-{model}-fold{index}-seed0"
+    return MemberStatus(index=index, name=name, state=state, **facts)
 
 
-def test_table_has_a_line_for_each_member_and_the_report() -> None:
-    done = member(0, "DONE", epoch=5, best_metric=0.5, gpu_hours=2.0, node="gpu1")
-    assert lines(done, member(1, "FAILED", reason="no [store]")) == [
-        ["m0", "DONE", "5/5", "0.5000", "2.00", "8_0", "gpu1"],
-        ["m1", "FAILED", "0/5", "0.00", "8_1", "no", "[store]"],
-        ["report", "PENDING", "9"],
+FAILURE = replace(
+    find_failure("OUT OF MEMORY"),
+    line="slurmstepd: error: Detected 1 oom_kill event in StepId=8123456.0.",
+    tail=(
+        "epoch 3/50: train loss 0.4",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=8123456.0. Some of the step tasks "
+        "have been OOM Killed.",
+    ),
+)
+FAILED = member(
+    1,
+    "FAILED",
+    epoch=3,
+    best_metric=0.875,
+    gpu_hours=1.25,
+    node="gpu[01-02]",
+    reason=f"job 8123456_1 ended OUT_OF_MEMORY: {FAILURE.line}",
+    failure=FAILURE,
+)
+RUNNING = member(
+    0,
+    "RUNNING",
+    epoch=12,
+    best_metric=0.9312,
+    gpu_hours=4.5,
+    node="gpu03",
+    estimated_end="2026-01-02T03:04:05+00:00",
+)
+SOME = (
+    RUNNING,
+    FAILED,
+    member(2, "PENDING", reason=PRIORITY),
+    member(3, "PENDING", reason=PRIORITY),
+)
+
+
+@pytest.fixture(autouse=True)
+def _greenwich(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+
+
+def test_status_on_a_terminal_of_80_columns():
+    assert drawn(80, *SOME, report_job="8123457", report_reason="waits") == [
+        "lens-9f2c51ab",
+        "member                    state    epoch  best    GPU-h  job        ends",
+        "000-resnet18-fold0-seed0  RUNNING  12/50  0.9312  4.50   8123456_0  Fri 03:04",
+        "001-resnet18-fold1-seed0  FAILED   3/50   0.8750  1.25   8123456_1",
+        "    job 8123456_1 ended OUT_OF_MEMORY: slurmstepd: error: Detected 1 oom_kill",
+        "    event in StepId=8123456.0.",
+        "002-resnet18-fold2-seed0  PENDING  0/50           0.00   8123456_2",
+        "003-resnet18-fold3-seed0  PENDING  0/50           0.00   8123456_3",
+        "    jobs of higher priority go first (Priority)",
+        "report                    PENDING                        8123457",
+        "    waits",
+        "",
+        "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
+        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        "  | epoch 3/50: train loss 0.4",
+        "  | slurmstepd: error: Detected 1 oom_kill event in StepId=8123456.0. Some of",
+        "  | the step tasks have been OOM Killed.",
     ]
 
 
-def test_table_tells_a_crowd_in_one_line() -> None:
-    done = [member(at, "DONE", gpu_hours=0.5) for at in range(100)]
-    waiting = [member(at, "PENDING", reason="(Priority)") for at in range(100, 201)]
-    told = lines(*done, *waiting)
-    assert len(told) == 102
-    assert told[-2:] == [
-        ["101", "members", "PENDING", "0.00", "(Priority)"],
-        ["report", "PENDING", "9"],
+def test_status_on_a_terminal_of_200_columns():
+    assert drawn(200, *SOME, report_job="8123457") == [
+        "lens-9f2c51ab",
+        "member                    state    epoch  best    GPU-h  job        node        ends",
+        "000-resnet18-fold0-seed0  RUNNING  12/50  0.9312  4.50   8123456_0  gpu03       Fri 03:04",
+        "001-resnet18-fold1-seed0  FAILED   3/50   0.8750  1.25   8123456_1  gpu[01-02]",
+        f"    {FAILED.reason}",
+        "002-resnet18-fold2-seed0  PENDING  0/50           0.00   8123456_2",
+        "003-resnet18-fold3-seed0  PENDING  0/50           0.00   8123456_3",
+        "    jobs of higher priority go first (Priority)",
+        "report                    PENDING                        8123457",
+        "",
+        "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
+        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        "  | epoch 3/50: train loss 0.4",
+        f"  | {FAILURE.tail[1]}",
     ]
-    more = lines(*done, member(201, "DONE", gpu_hours=0.25), *waiting)
-    assert more[0] == ["101", "members", "DONE", "50.25"]
+
+
+def test_status_in_a_pipe_is_a_line_a_row_whose_columns_are_always_there():
+    told = drawn(None, *SOME)
+    assert [line.split("  ")[0] for line in told[:6]] == [
+        "lens-9f2c51ab",
+        "member",
+        *(f"00{at}-resnet18-fold{at}-seed0" for at in range(4)),
+    ]
+    assert [re.split("  +", line)[1:] for line in told[1:7]] == [
+        ["state", "epoch", "best", "GPU-h", "job", "node", "ends", "note"],
+        ["RUNNING", "12/50", "0.9312", "4.50", "8123456_0", "gpu03", "Fri 03:04", "-"],
+        ["FAILED", "3/50", "0.8750", "1.25", "8123456_1", "gpu[01-02]", "-", FAILED.reason],
+        ["PENDING", "0/50", "-", "0.00", "8123456_2", "-", "-", PRIORITY],
+        ["PENDING", "0/50", "-", "0.00", "8123456_3", "-", "-", PRIORITY],
+        ["PENDING", "-", "-", "-", "-", "-", "-", "-"],
+    ]
+    places = {told[at].index(word) for at, word in ((1, "state"), (2, "RUN"), (6, "PEND"))}
+    assert places == {26}, "columns stand in line"
+    assert told[7:] == [
+        "",
+        "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
+        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        "  | epoch 3/50: train loss 0.4",
+        f"  | {FAILURE.tail[1]}",
+    ]
+
+
+def test_many_members_in_one_state_are_a_line_with_their_few_reasons():
+    waiting = [member(at, "PENDING", reason=PRIORITY) for at in range(1, 301)]
+    assert drawn(80, RUNNING, *waiting) == [
+        "lens-9f2c51ab",
+        "member                    state    epoch  best    GPU-h  job        ends",
+        "000-resnet18-fold0-seed0  RUNNING  12/50  0.9312  4.50   8123456_0  Fri 03:04",
+        "300 members               PENDING                 0.00",
+        f"    {PRIORITY}",
+        "report                    PENDING",
+    ]
+    two = [replace(waiting[0], reason="waits for free nodes (Resources)"), *waiting[1:]]
+    assert drawn(80, *two)[2:4] == [
+        "300 members  PENDING  0.00",
+        f"    299: {PRIORITY}; 1: waits for free nodes",
+    ]
+    failed = [member(at, "FAILED", gpu_hours=0.5, reason=f"job {at} ended") for at in range(300)]
+    assert drawn(80, *failed, report="FAILED")[2:] == [
+        "300 members  FAILED  150.00",
+        "report       FAILED",
+    ]
+    assert len(drawn(80, *waiting[:100])) == 104
+    assert len(drawn(80, *waiting[:101])) == 5
+
+
+def test_long_names_are_never_folded():
+    name = f"{'a_very_long_name_of_a_run' * 2}-{'9f2c51ab'}!"
+    assert len(name) == 60
+    long = member(7, "RUNNING", "vit_large_patch14_reg4_dinov2.lvd142m", epoch=12, gpu_hours=0.5)
+    longer = member(7, "NOT SUBMITTED", "convnext_tiny.in12k_ft_in1k_384+without_augmentation" * 2)
+    assert drawn(80, long, run=name) == [
+        name,
+        "member                                                 state    epoch  GPU-h",
+        "007-vit_large_patch14_reg4_dinov2.lvd142m-fold7-seed0  RUNNING  12/50  0.50",
+        "report                                                 PENDING",
+    ]
+    shown = drawn(80, longer, run=name)[2]
+    assert len(shown) == 80
+    assert shown.startswith("007-convnext_tiny.in12k_ft_in1k_")
+    assert shown.endswith("without_augmentation-fold7-seed0  NOT SUBMITTED")
+    assert drawn(None, longer)[2].startswith(f"{longer.name}  NOT SUBMITTED  0/50")
+    folder = f"/{'deep/' * 30}plan.json"
+    told = drawn(80, member(1, "FAILED", reason=f"job 1 ended: {folder} is gone"))
+    assert told[3:6] == ["    job 1 ended:", f"    {folder}", "    is gone"]
+
+
+def test_scheduler_that_is_silent_is_told_once():
+    silence = "squeue failed: Unable to contact slurm controller"
+    members = [member(at, "UNKNOWN", reason=silence) for at in range(2)]
+    assert drawn(80, *members, report="UNKNOWN", silence=silence)[2:] == [
+        "000-resnet18-fold0-seed0  UNKNOWN  0/50   0.00   8123456_0",
+        "001-resnet18-fold1-seed0  UNKNOWN  0/50   0.00   8123456_1",
+        "report                    UNKNOWN",
+        f"not known: {silence}",
+    ]
+
+
+def test_kind_of_failure_is_told_once_for_all_its_members():
+    failure = replace(find_failure("GPU FAULT"), node="gpu1", tail=("ECC",))
+    members = [
+        member(0, "FAILED", reason="no [store]", failure=failure),
+        member(2, "FAILED", failure=replace(failure, node="gpu2", tail=("other",))),
+        member(3, "CANCELLED", failure=find_failure("CANCELLED")),
+    ]
+    assert drawn(80, *members)[3:] == [
+        "    no [store]",
+        "002-resnet18-fold2-seed0  FAILED     0/50   0.00   8123456_2",
+        "003-resnet18-fold3-seed0  CANCELLED  0/50   0.00   8123456_3",
+        "report                    PENDING",
+        "",
+        "GPU FAULT on gpu1, gpu2, members 0, 2: a node's GPU or driver is broken, or",
+        "somebody else's process holds it",
+        "  do: tell the site the node's name",
+        "  | ECC",
+        "",
+        "CANCELLED, member 3: somebody cancelled it",
+        "  do: resume when it shall go on",
+    ]

@@ -110,7 +110,7 @@ def test_local_run_comes_to_a_report_and_is_mended_by_what_it_lacks(place):
 
     code, _, err = finished(place, "resume", run.name, "--wait")
     assert code == 0, err
-    assert "1 members sent" in err
+    assert "1 member sent" in err
     assert stamps(first) == before
     assert (second / "predictions.parquet").is_file()
     assert (run / "report" / "report.html").is_file()
@@ -192,8 +192,8 @@ def test_cancel_ends_one_member_then_all(place):
 
     wait_until(lambda: states()[1] == "RUNNING")
     assert finished(place, "cancel", run.name, "--member", "1")[0] == 0
-    assert states()[1] == "FAILED"
+    assert states()[1] == "CANCELLED"
     assert states()[0] in {"PENDING", "RUNNING"}
     assert finished(place, "cancel", run.name)[0] == 0
     wait_until(lambda: not processes_of(run), seconds=15)
-    assert states() == ["FAILED", "FAILED"]
+    assert states() == ["CANCELLED", "CANCELLED"]

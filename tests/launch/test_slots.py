@@ -269,6 +269,38 @@ def test_queue_that_is_gone_without_a_word_was_killed(sent):
     assert line.reason == "the local queue ended before it: it was killed"
 
 
+def test_members_that_were_cancelled_here_are_no_failures(sent):
+    states = ["COMPLETED", "CANCELLED", "CANCELLED", "FAILED", "COMPLETED"]
+    write_queue(
+        sent, pid=0, states={str(at): word for at, word in enumerate(states)}, jobs={"1": "71"}
+    )
+    lines = run_status(sent.paths, sent.plan).members
+    assert [(line.state, line.reason) for line in lines[:5]] == [
+        ("DONE", ""),
+        ("CANCELLED", "job 71 was cancelled"),
+        ("CANCELLED", "it was cancelled while it waited"),
+        ("FAILED", "its job ended FAILED"),
+        ("FAILED", ""),
+    ]
+    assert (lines[5].state, lines[5].failure.name) == ("FAILED", "KILLED"), "nobody cancelled it"
+
+
+def test_members_that_wait_here_say_for_what(sent, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = [sys.executable, "-c", "input()", str(sent.paths.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as queue:
+        write_queue(sent, pid=queue.pid, host=socket.gethostname())
+        waiting = run_status(sent.paths, sent.plan).members[1]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        other = run_status(sent.paths, sent.plan).members[1]
+        queue.communicate(b"\n")
+    assert (waiting.state, waiting.reason) == (
+        "PENDING",
+        "waits for a free core of this machine",
+    )
+    assert other.reason == "waits for a free GPU of this machine"
+
+
 def test_queue_of_another_host_is_unknown_and_nothing_is_cancelled(sent):
     write_queue(sent, host="elsewhere", pid=os.getpid())
     status = run_status(sent.paths, sent.plan)

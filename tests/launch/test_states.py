@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from lenshpc.cli.main import main
 from lenshpc.launch import slurm
 from lenshpc.launch.jobs import JobRecord, record
-from lenshpc.launch.states import run_status
+from lenshpc.launch.states import run_status, standings
 from lenshpc.run.completion import mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member
@@ -75,7 +75,7 @@ def test_accounting_and_queue_are_joined(sent, tools):
     assert told(sent) == (
         [
             ("DONE", "gpu1", 2.0, ""),
-            ("PENDING", "", 1.0, "BeginTime"),
+            ("PENDING", "", 1.0, "came back, and begins after SLURM's wait (BeginTime)"),
             ("FAILED", "gpu2", 0.0167, "job 8_2 ended OUT_OF_MEMORY"),
             ("RUNNING", "gpu3", own_h, ""),
             ("FAILED", "", own_h, "job 8_4 ended unseen by the scheduler"),
@@ -103,6 +103,92 @@ def test_failure_is_named_with_its_advice_and_the_end_of_its_log(sent, tools):
         "job 8_4 ended unseen by the scheduler: "
         "RuntimeError: CUDA error: uncorrectable ECC error encountered"
     )
+
+
+KILL_LINE = "slurmstepd: error: *** JOB 8 ON gpu1 CANCELLED AT 2026-01-02T03:04:05 ***"
+
+
+def test_cancelled_members_are_no_failures(sent, tools):
+    tools(
+        sacct="8_0|COMPLETED|0:0|gpu1|7200\n"
+        "8_1|CANCELLED by 1000|0:15|gpu1|3600\n"
+        "8_2|CANCELLED by 1000|0:0|None assigned|0\n"
+        "8_3|CANCELLED by 1000|0:9|gpu[1-2]|60\n"
+        "8_4|CANCELLED by 1000|0:15|gpu1|60\n"
+        "9|CANCELLED by 1000|0:0|None assigned|0",
+        squeue="exit 0",
+    )
+    logs = {
+        1: KILL_LINE,
+        3: f"DistNetworkError: Connection reset by peer\n{KILL_LINE}",
+        4: f"ValueError: bad\n{KILL_LINE}",
+    }
+    for index, text in logs.items():
+        (sent.paths.slurm / f"8_{index}_0_log.out").write_text(text)
+    status = run_status(sent.paths, sent.plan)
+    lines = [(line.state, line.reason) for line in status.members]
+    assert lines == [
+        ("DONE", ""),
+        *(("CANCELLED", f"job 8_{index} was cancelled") for index in (1, 2, 3)),
+        ("FAILED", "job 8_4 ended CANCELLED: ValueError: bad"),
+        ("NOT SUBMITTED", ""),
+    ]
+    assert {line.failure.name for line in status.members[1:4]} == {"CANCELLED"}
+    assert [line["state"] for line in status.as_json()["members"]].count("CANCELLED") == 3
+    assert (status.report, status.has_ended) == ("CANCELLED", True)
+    steps = {index: one.step for index, one in standings(sent.paths, sent.plan).items()}
+    assert steps == dict.fromkeys(range(1, 6), "resume")
+
+
+def test_job_that_runs_again_shows_no_reason_of_the_time_it_waited(sent, tools):
+    tools(sacct="exit 0", squeue="8_1|RUNNING|gpu3|BeginTime\n8_2|COMPLETING|gpu3|Resources")
+    assert told(sent)[0][1:3] == [
+        (state, "gpu3", round(4 / 3600, 4), "") for state in ("RUNNING", "COMPLETING")
+    ]
+
+
+def test_state_that_is_not_known_here_waits_and_nothing_is_sent_again(sent, tools):
+    tools(sacct="exit 0", squeue="8_1|PONDERING||Thoughts")
+    assert told(sent)[0][1][0] == "PONDERING"
+    assert standings(sent.paths, sent.plan)[1].step == "wait"
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "jobs of higher priority go first (Priority)"),
+        ("Resources", "waits for free nodes (Resources)"),
+        (
+            "(JobArrayTaskLimit)",
+            "max_parallel of the site profile: as many members run already (JobArrayTaskLimit)",
+        ),
+        (
+            "QOSMaxJobsPerUserLimit",
+            "a limit of the QOS on your jobs is reached (QOSMaxJobsPerUserLimit)",
+        ),
+        (
+            "AssocGrpGRES",
+            "a limit of your account on all its jobs is reached (AssocGrpGRES)",
+        ),
+        (
+            "DependencyNeverSatisfied",
+            "what it waits for failed, so it waits for ever; cancel, resume "
+            "(DependencyNeverSatisfied)",
+        ),
+        ("Dependency", "waits for other jobs to end (Dependency)"),
+        (
+            "ReqNodeNotAvail, UnavailableNodes:gpu[1-3]",
+            "a node that it needs is down, drained or reserved "
+            "(ReqNodeNotAvail, UnavailableNodes:gpu[1-3])",
+        ),
+        ("Cleaning", "Cleaning"),
+        ("None", ""),
+    ],
+)
+def test_reason_of_a_job_that_waits_is_told_in_words(sent, tools, reason, words):
+    tools(sacct="exit 1", squeue=f"8_1|PENDING||{reason}\n9|PENDING||{reason}")
+    status = run_status(sent.paths, sent.plan)
+    assert (status.members[1].reason, status.report_reason) == (words, words)
 
 
 def test_queue_answers_alone_without_accounting(sent, tools):

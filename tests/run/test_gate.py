@@ -6,16 +6,16 @@ from synthetic_run import finish
 
 from lenshpc.errors import DataError, IncompleteError
 from lenshpc.run.completion import check_folders, is_done, missing_members
-from lenshpc.run.gate import check_complete, compact
+from lenshpc.run.gate import Standing, check_complete, compact
 
 
 def files(run, index):
     return run.paths.member(run.plan.members[index].name)
 
 
-def complaint(run, reasons=None):
+def complaint(run, standings=None):
     with pytest.raises(IncompleteError) as caught:
-        check_complete(run.paths, run.plan, reasons or {})
+        check_complete(run.paths, run.plan, standings or {})
     return str(caught.value)
 
 
@@ -28,7 +28,8 @@ def test_complete_run_passes(run):
 def test_missing_member_is_named_with_reason_and_command(run):
     files(run, 4).done.unlink()
     name = run.paths.name
-    assert complaint(run, {4: "job 81234_4 ended OUT_OF_MEMORY"}) == (
+    failed = Standing(state="FAILED", reason="job 81234_4 ended OUT_OF_MEMORY", step="resume")
+    assert complaint(run, {4: failed}) == (
         f"member 4 (resnet34 fold 1 seed 0) of run {name} has no predictions "
         f"(job 81234_4 ended OUT_OF_MEMORY); rerun it with: lenshpc resume {name}"
     )
@@ -42,6 +43,51 @@ def test_several_missing_members_are_listed_compactly(run):
         f"member 0 (resnet18 fold 0 seed 0) of run {name} has no predictions, and 3 more members "
         f"are not done (2-3, 5); rerun them with: lenshpc resume {name}"
     )
+
+
+STANDINGS = {
+    0: Standing(state="RUNNING", reason="", step="wait"),
+    1: Standing(state="PENDING", reason="waits for free nodes (Resources)", step="wait"),
+    3: Standing(state="CANCELLED", reason="job 8_3 was cancelled", step="resume"),
+    4: Standing(state="NOT SUBMITTED", reason="", step="resume"),
+    5: Standing(state="UNKNOWN", reason="squeue failed: no answer", step="ask"),
+}
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ((0,), "is RUNNING; wait for it with: lenshpc status {name} --watch"),
+        (
+            (1, 3),
+            "is PENDING (waits for free nodes (Resources)), and 1 more member is not done (3); "
+            "wait for member 1 with: lenshpc status {name} --watch; then "
+            "rerun member 3 with: lenshpc resume {name}",
+        ),
+        (
+            (0, 1),
+            "is RUNNING, and 1 more member is not done (1); "
+            "wait for them with: lenshpc status {name} --watch",
+        ),
+        (
+            (3, 4),
+            "has no predictions (job 8_3 was cancelled), and 1 more member is not done (4); "
+            "rerun them with: lenshpc resume {name}",
+        ),
+        (
+            (5,),
+            "has no predictions and is UNKNOWN (squeue failed: no answer); "
+            "try again, or look with: lenshpc status {name}",
+        ),
+    ],
+)
+def test_advice_follows_from_where_members_stand(run, missing, told):
+    for index in missing:
+        files(run, index).done.unlink()
+    first = run.plan.members[missing[0]]
+    begins = f"member {first.index} ({first.model} fold {first.fold} seed 0) of run "
+    told = told.format(name=run.paths.name)
+    assert complaint(run, STANDINGS) == f"{begins}{run.paths.name} {told}"
 
 
 def test_run_outside_the_runs_folder_is_given_by_path(run, tmp_path, monkeypatch):

@@ -55,8 +55,8 @@ def test_cancelling_and_resuming_leaves_no_orphan_job(cluster, spots: Store, tmp
     wait_for(cluster, tmp_path, run, ["RUNNING", "RUNNING"])
     assert call(tmp_path, "cancel", run, "--member", "1").returncode == 0
     line = status(tmp_path, run)["members"][1]
-    assert line["state"] == "FAILED"
-    assert f"job {first['job']}_1 ended CANCELLED" in line["reason"]
+    assert line["state"] == "CANCELLED"
+    assert line["reason"] == f"job {first['job']}_1 was cancelled"
 
     again = sent(tmp_path, "resume", run)
     assert again["members"] == [1]
@@ -72,7 +72,7 @@ def test_cancelling_and_resuming_leaves_no_orphan_job(cluster, spots: Store, tmp
     assert (done.returncode, cluster.squeue()) == (0, []), done.stderr
     assert "and the report cancelled" in done.stderr
     listed = sent(tmp_path, "list")
-    assert [(each["run"], each["states"]) for each in listed] == [(run, {"FAILED": 2})]
+    assert [(each["run"], each["states"]) for each in listed] == [(run, {"CANCELLED": 2})]
     removed = call(tmp_path, "clean", run, "--all", "--yes")
     assert (removed.returncode, Path(first["run"]).exists()) == (0, False), removed.stderr
 

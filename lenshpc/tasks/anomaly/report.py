@@ -77,6 +77,7 @@ def _headline(line: ResultRow) -> Headline:
     test = line.parts["test"]
     return Headline(
         label=f"Test ROC AUC of {'the ensemble' if line.name == ENSEMBLE else line.name}",
+        measure="AUC",
         value=format_number(test.auc),
         range=f"{LEVEL:.0%} interval {format_number(test.auc_low)} to "
         f"{format_number(test.auc_high)}, {test.num_normal:,} normal and "

@@ -102,6 +102,7 @@ def _headline(scores: GenerationScores) -> Headline:
     head, measure = scores.head, _main(scores.head)
     return Headline(
         label=f"Test {measure.name} of {head.name} over that of real images",
+        measure=measure.name,
         value=f"{measure.over_floor:.2f} ×",
         range=f"{_format_measure(measure, 'generated')} over a floor of "
         f"{_format_measure(measure, 'floor')}; blurred images: "

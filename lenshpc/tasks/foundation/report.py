@@ -64,6 +64,7 @@ def _headline(line: ResultRow) -> Headline:
     low, high = format_number(line.ratio_low, 3), format_number(line.ratio_high, 3)
     return Headline(
         label=f"Test error of {line.model} on hidden patches, beside the better filling's",
+        measure="error",
         value=f"{format_number(line.ratio, 3)} ×",
         range=f"{LEVEL:.0%} interval {low} to {high}, {line.num_rows:,} test images",
     )

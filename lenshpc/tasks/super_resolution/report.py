@@ -121,6 +121,7 @@ def _headline(scores: EnlargementScores) -> Headline:
     covered = format_coverage(head.test.num_covered, head.test.num_rows)
     return Headline(
         label=f"Test PSNR of {whose} above bicubic",
+        measure="PSNR",
         value=f"{head.test.gain_db:+.2f} dB",
         range=f"{LEVEL:.0%} interval {low:+.2f} to {high:+.2f}, {covered} test images",
     )

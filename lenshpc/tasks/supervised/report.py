@@ -174,6 +174,7 @@ def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
     low, high = format_number(head["auc_low"]), format_number(head["auc_high"])
     return Headline(
         label=f"Test ROC AUC{kind} of {whose}",
+        measure="AUC",
         value=format_number(head["auc"]),
         range=f"{LEVEL:.0%} interval {low} to {high}, {covered} test images",
     )

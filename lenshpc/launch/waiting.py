@@ -1,0 +1,48 @@
+"""Why a job waits, in words: SLURM's reasons, and what this machine's queue waits for."""
+
+from lenshpc.launch.local import read_queue
+from lenshpc.launch.sites import local_gpus
+from lenshpc.run.plan import Plan, origin_of
+
+# Beginnings of SLURM's reasons; the first that fits counts, so a longer one stands before its like.
+REASONS = {
+    "Priority": "jobs of higher priority go first",
+    "Resources": "waits for free nodes",
+    "JobArrayTaskLimit": "max_parallel of the site profile: as many members run already",
+    "DependencyNeverSatisfied": "what it waits for failed, so it waits for ever; cancel, resume",
+    "Dependency": "waits for other jobs to end",
+    "BeginTime": "came back, and begins after SLURM's wait",
+    "ReqNodeNotAvail": "a node that it needs is down, drained or reserved",
+    "Reservation": "waits for its reservation to begin",
+    "JobHeldUser": "held; let it go with: scontrol release JOB",
+    "JobHeldAdmin": "held by the site's administrators; ask them",
+    "launch failed requeued held": "did not start and is held; free it: scontrol release JOB",
+    "PartitionTimeLimit": "its time limit is above the partition's; lower resources.time_min",
+    "PartitionNodeLimit": "it asks for more nodes than the partition gives",
+    "PartitionDown": "the partition is down",
+    "PartitionInactive": "the partition is inactive",
+    "QOSMax": "a limit of the QOS on your jobs is reached",
+    "QOSGrp": "a limit of the QOS on all its jobs is reached",
+    "QOS": "a limit of the QOS is reached",
+    "AssocMax": "a limit of your account on your jobs is reached",
+    "Assoc": "a limit of your account on all its jobs is reached",
+    "MaxGRESPerAccount": "your account uses as many GPUs as it may",
+    "Licenses": "waits for a license",
+}
+
+
+def explain(reason: str) -> str:
+    """Return SLURM's reason of a job that waits in words, with its own word after them.
+
+    A reason that is not known here is returned as it is.
+    """
+    words = next((told for word, told in REASONS.items() if reason.startswith(word)), "")
+    return f"{words} ({reason})" if words else reason
+
+
+def explain_local(plan: Plan) -> str:
+    """Return what a member waits for in the queue of this machine."""
+    origin = origin_of(plan.recipe)
+    if origin is not None and read_queue(origin).pid:
+        return f"waits for run {origin.name}, from whose weights it starts"
+    return f"waits for a free {'GPU' if local_gpus() else 'core'} of this machine"
