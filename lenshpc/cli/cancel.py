@@ -3,7 +3,7 @@
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import count, echo
 
 
 @click.command(short_help="Cancel a run's jobs, or one member's.")
@@ -26,7 +26,10 @@ def cancel(run: str, member: int | None) -> None:
 
     paths = find_run(run)
     stopped = stop(paths, load_plan(paths), member)
-    report = " and the report" if stopped.report else ""
-    echo(f"{len(stopped.members)} members{report} cancelled", err=True)
-    if stopped.members or stopped.report:
-        echo(f"go on with: {resume_command(paths)}", err=True)
+    members = [count(len(stopped.members), "member")] * bool(stopped.members)
+    told = " and ".join([*members, *["the report"] * stopped.report])
+    if not told:
+        echo("nothing to cancel: nothing of it waits or runs", err=True)
+        return
+    echo(f"{told} cancelled", err=True)
+    echo(f"go on with: {resume_command(paths)}", err=True)

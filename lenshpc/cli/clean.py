@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import count, echo, size_text
 from lenshpc.errors import LensHpcError
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
+    from lenshpc.launch.runs import Leftover
+    from lenshpc.launch.states import Asked
     from lenshpc.run.paths import RunPaths
 
 
@@ -35,34 +37,49 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
     """
     if whole and run is None:
         raise click.UsageError("--all needs a RUN")
+    from lenshpc.launch.states import ask_for_all
     from lenshpc.run.paths import find_run, find_runs
 
     chosen = find_runs(folder) if run is None else [find_run(run, folder)]
-    num_bytes = sum(_clean(each, whole=whole, yes=yes, skip=run is None) for each in chosen)
-    echo(f"{size_text(num_bytes)} {'removed' if yes else 'to remove, with --yes'}", err=True)
+    asked = ask_for_all(chosen)
+    # Nothing is removed on an answer that may be old; only a silence is not asked for again.
+    silent = asked if asked.known.silence else None
+    alone: dict[str, list[str]] = {}
+    sizes = []
+    for each in chosen:
+        try:
+            sizes.append(_clean(each, silent, whole=whole, yes=yes))
+        except (LensHpcError, OSError) as error:
+            if run is not None:
+                raise
+            alone.setdefault(str(error), []).append(each.name)
+    for told, names in alone.items():
+        echo(f"left alone: {', '.join(names)}: {told}", err=True)
+    done = "removed" if yes else "to remove, with --yes"
+    total = size_text(sum(num_bytes for _, num_bytes in sizes))
+    echo(f"{count(sum(num for num, _ in sizes), 'file')}, {total} {done}", err=True)
 
 
-def _clean(run: RunPaths, *, whole: bool, yes: bool, skip: bool) -> int:
-    """Remove or list what a run can spare; return its bytes. `skip` leaves one that cannot be."""
-    from lenshpc.launch.runs import removable, remove, size_of
+def _clean(run: RunPaths, silent: Asked | None, *, whole: bool, yes: bool) -> tuple[int, int]:
+    """Remove or list what a run can spare; return its files and bytes."""
+    from lenshpc.launch.runs import removable
 
-    try:
-        paths = removable(run, whole=whole)
-    except (LensHpcError, OSError) as error:
-        if not skip:
-            raise
-        echo(f"left alone: {error}", err=True)
-        return 0
-    num_bytes = 0
-    for path in paths:
-        size = size_of(path)
-        num_bytes += size
-        echo(f"{size_text(size):>9}  {path}")
-        if yes:
+    found = removable(run, whole=whole, asked=silent)
+    if found:
+        echo(f"{run.name}:")
+    sizes = [_spend(one, yes=yes) for one in found]
+    return sum(num for num, _ in sizes), sum(num_bytes for _, num_bytes in sizes)
+
+
+def _spend(leftover: Leftover, *, yes: bool) -> tuple[int, int]:
+    """Remove or list files of one kind; return their number and bytes."""
+    from lenshpc.launch.runs import files_of, remove, size_of
+
+    num_files = sum(len(files_of(path)) for path in leftover.paths)
+    num_bytes = sum(map(size_of, leftover.paths))
+    told = f"{count(num_files, 'file')}, {size_text(num_bytes)}"
+    echo(f"  {leftover.folder}: {leftover.kind}, {told}")
+    if yes:
+        for path in leftover.paths:
             remove(path)
-    return num_bytes
-
-
-def size_text(num_bytes: int) -> str:
-    """Say how many bytes, to people."""
-    return f"{num_bytes / 1e6:.1f} MB"
+    return num_files, num_bytes

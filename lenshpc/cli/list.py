@@ -9,47 +9,80 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenshpc.cli.clean import size_text
-from lenshpc.cli.show import cell, echo
+from lenshpc.cli.show import draw, echo, size_text
 from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from lenshpc.launch.runs import RunSummary
 
 
-@click.command("list", short_help="List the runs with their states and sizes.")
+@click.command("list", short_help="List the runs with their states and headlines.")
 @click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the runs for programs.")
 def list_runs(folder: Path, as_json: bool) -> None:
-    """List the runs in a folder: states of members, the report, last submission, and size.
+    """List the runs in a folder, the one that was submitted last at the end.
+
+    A line a run: states of members, the report's headline or where the report stands, data,
+    strategy, GPU-hours, day of the last submission, size, task. On a narrow terminal the last of
+    these give way.
 
     \b
     Example:
       lenshpc list --runs /scratch/runs
     """
+    from rich.console import Console
+
+    from lenshpc.cli.table import find_width
     from lenshpc.launch.runs import summarise
+    from lenshpc.launch.states import ask_for_all
     from lenshpc.run.paths import find_runs
 
-    found = [summarise(run) for run in find_runs(folder)]
+    runs = find_runs(folder)
+    asked = ask_for_all(runs)
+    found = sorted((summarise(run, asked) for run in runs), key=lambda one: one.submitted)
     if as_json:
         echo(json.dumps([asdict(each) for each in found], indent=1))
         return
-    _print_table(found)
-
-
-def _print_table(found: list[RunSummary]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=None, pad_edge=False)
-    for heading in ("run", "members", "report", "submitted", "size"):
-        drawn.add_column(heading, overflow="fold")
-    for each in found:
-        states = ", ".join(f"{count} {state}" for state, count in each.states.items())
-        states = states or "not known, see below"
-        words = (each.run, states, each.report, each.submitted, size_text(each.num_bytes))
-        drawn.add_row(*map(cell, words))
-    Console().print(drawn)
+    console = Console()
+    draw(console, render(found, find_width(console)))
     for each in found:
         if each.fault:
             echo(f"{each.run}: {each.fault}", err=True)
+    for silence in dict.fromkeys(each.silence for each in found if each.silence):
+        echo(f"not known: {silence}", err=True)
+
+
+def render(found: list[RunSummary], width: int | None) -> Group:
+    """Return a line a run; `width` is a terminal's, None is a pipe's."""
+    from lenshpc.cli.table import Heading, Line, draw_table
+
+    headings = (
+        Heading(word="run"),
+        Heading(word="members", rank=1),
+        Heading(word="report", rank=2),
+        Heading(word="data", rank=3),
+        Heading(word="strategy", rank=4),
+        Heading(word="GPU-h", rank=5),
+        Heading(word="submitted", rank=6),
+        Heading(word="size", rank=7),
+        Heading(word="task", rank=8),
+    )
+    return draw_table(headings, [Line(words=_words(each)) for each in found], width)
+
+
+def _words(each: RunSummary) -> tuple[str, ...]:
+    from lenshpc.cli.watch import count_states
+
+    return (
+        each.run,
+        count_states(each.states) or "not known",
+        each.headline if each.report == "DONE" else each.report,
+        each.dataset,
+        each.strategy,
+        f"{each.gpu_hours:.2f}",
+        each.submitted[:10],
+        size_text(each.num_bytes),
+        each.task,
+    )

@@ -15,9 +15,16 @@ from lenshpc.cli.show import echo
     type=click.IntRange(min=0),
     help="Of this member.  [default: the first that failed, else that runs, else that has a job]",
 )
+@click.option(
+    "--rank",
+    type=click.IntRange(min=0),
+    help="Of this process.  [default: the one whose log says how the member failed, else 0]",
+)
 @click.option("-f", "--follow", "follows", is_flag=True, help="Go on until the member has ended.")
-def logs(run: str, member: int | None, follows: bool) -> None:
-    """Show what the newest job of a member of RUN has written: its process of rank 0.
+def logs(run: str, member: int | None, rank: int | None, follows: bool) -> None:
+    """Show what the newest job of a member of RUN has written: one of its processes.
+
+    A member that trains writes a line an epoch.
 
     \b
     Examples:
@@ -32,7 +39,7 @@ def logs(run: str, member: int | None, follows: bool) -> None:
 
     paths = find_run(run)
     plan = load_plan(paths)
-    line, path = find_log(paths, run_status(paths, plan), member)
+    line, path = find_log(paths, run_status(paths, plan), member, rank)
     echo(f"{line.name}, {line.state}: {path}", err=True)
     try:
         if not follows:

@@ -50,3 +50,11 @@ def say_withheld(site: Site) -> None:
     if names:
         some = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         echo(f"note: not handed on to jobs, which get what the profile says: {some}", err=True)
+
+
+def size_text(num_bytes: int) -> str:
+    """Say how many bytes, to people: `512 B`, `41.0 MB`."""
+    size, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while round(size, 1) >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{num_bytes} B" if units[0] == "B" else f"{size:.1f} {units[0]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
-from lenshpc.cli.show import echo, say_withheld
+from lenshpc.cli.show import count, echo, say_withheld
 
 if TYPE_CHECKING:
     from lenshpc.launch.submit import Submission
@@ -161,8 +161,13 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
         echo(json.dumps({"run": str(run.root), **told}))
         return
     done = len(plan.members) - len(sent.members)
-    number = f"{len(sent.members)} members sent as job {jobs}" if jobs else "nothing to send"
-    echo(f"run {run.name}: {number}", err=True)
+    word = "nothing to send"
+    if sent.members:
+        word = f"{count(len(sent.members), 'member')} sent as job {jobs}"
+    elif sent.report_job_id:
+        word = f"the report alone is sent, as job {sent.report_job_id}"
+    echo(f"run {run.name}: {word}", err=True)
     if done:
-        echo(f"{done} members are done or under way", err=True)
+        verb = "is" if done == 1 else "are"
+        echo(f"{count(done, 'member')} {verb} done or under way", err=True)
     echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)

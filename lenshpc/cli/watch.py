@@ -23,6 +23,7 @@ from lenshpc.run.plan import Plan
 
 MOST_LINES = 100  # of members in one state
 MOST_REASONS = 3  # that a line for many members tells
+USUAL = ("DONE", "RUNNING", "PENDING")  # states, in the order in which they are counted up
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 COLUMNS = (
     Heading(word="member"),
@@ -110,7 +111,9 @@ def summarise(status: RunStatus) -> str:
 
 def count_states(counts: Mapping[str, int]) -> str:
     """Say how many members are in which state: `3 DONE 2 FAILED`."""
-    return " ".join(f"{number} {state}" for state, number in counts.items())
+    first = [state for state in USUAL if state in counts]
+    others = [state for state in counts if state not in USUAL]
+    return " ".join(f"{counts[state]} {state}" for state in [*first, *others])
 
 
 def _handle_interrupt(run: RunPaths, *, local: bool) -> None:

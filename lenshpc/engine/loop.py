@@ -5,6 +5,7 @@ predictions, measure, save. All ranks compute the same metrics from the same mer
 take the same decisions. A signal stops all of them after the same step, with a checkpoint there.
 """
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from lenshpc.errors import LensHpcError
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
 
+log = logging.getLogger(__name__)
 Columns = dict[str, npt.NDArray[Any]]
 
 
@@ -72,6 +74,8 @@ class Loop:
         while not self._is_finished(progress):
             progress = self._epoch(progress)
             self._save(progress)
+            # After the save: what the log tells of is on disk. Rank 0 alone logs at this level.
+            log.info(describe_epoch(progress, self.train.epochs, self.monitor[0]))
             # After the save, without one of its own: the checkpoint of this epoch is on disk.
             # Collective, hence not inside any branch that ranks may decide differently.
             self.stop.check()
@@ -188,6 +192,16 @@ def predict_rows(
 
 
 EVALUATION_BATCH = 128
+
+
+def describe_epoch(progress: MemberProgress, epochs: int, monitor: str) -> str:
+    """Return a line on the latest epoch; epochs count from 1, as in `status`."""
+    line = progress.history[-1]
+    best = " (best)" if line["epoch"] == progress.best_epoch else ""
+    return (
+        f"epoch {progress.epochs_done}/{epochs}: train loss {line['train_loss']:.4g}, "
+        f"val {monitor} {line[f'val_{monitor}']:.4g}{best}, {line['seconds']:.1f} s"
+    )
 
 
 def _extend(

@@ -7,6 +7,7 @@ from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch import local, slurm
 from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
+from lenshpc.launch.logs import require_member
 from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.run.ownership import require_own
@@ -29,7 +30,8 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
     """Cancel what waits or runs: all, or one member; wait until it is gone.
 
     The report's job is cancelled too when no member is left for it to wait for. Raises
-    LaunchError if the controller does not answer, or jobs do not end.
+    ConfigError where there is no such member, LaunchError if the controller does not answer, or
+    jobs do not end.
     """
     require_own(run)
     if not run.site.is_file():
@@ -37,6 +39,8 @@ def cancel(run: RunPaths, plan: Plan, member: int | None = None) -> Cancelled:
     # The submission's lock: no job may be sent while what is there is being cancelled.
     with submission_lock(run):
         status = run_status(run, plan)
+        if member is not None:
+            require_member(run, status, member)
         if status.silence:
             raise LaunchError(f"nothing was cancelled: {status.silence}; try again")
         active = {line.index: line.job for line in status.members if line.state not in ENDED}

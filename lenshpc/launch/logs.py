@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lenshpc.errors import ConfigError
 from lenshpc.launch import executor
+from lenshpc.launch.failures import read_tails
 from lenshpc.launch.states import ENDED, MemberStatus, RunStatus, run_status
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
@@ -23,16 +24,41 @@ def most_telling(status: RunStatus) -> MemberStatus:
     return next((line for line in status.members if line.job), status.members[0])
 
 
-def find_log(run: RunPaths, status: RunStatus, member: int | None) -> tuple[MemberStatus, Path]:
-    """Return a member, the most telling one if none is chosen, and its log: that of rank 0."""
-    if member is not None and member >= len(status.members):
-        raise ConfigError(f"run {run.name} has members 0 to {len(status.members) - 1}, no {member}")
+def find_log(
+    run: RunPaths, status: RunStatus, member: int | None, rank: int | None = None
+) -> tuple[MemberStatus, Path]:
+    """Return a member, the most telling one if none is chosen, and the log of one of its ranks.
+
+    That is the rank whose log tells how the member failed, else rank 0, if none is chosen.
+    """
+    if member is not None:
+        require_member(run, status, member)
     line = most_telling(status) if member is None else status.members[member]
     paths = executor.log_paths(run.slurm, line.job) if line.job else []
     if not paths:
         why = f" ({line.reason})" if line.reason else ""
         raise ConfigError(f"member {line.index} has no log yet: it is {line.state}{why}")
-    return line, paths[0]
+    if rank is None:
+        return line, _find_evidence(line, paths)
+    if rank >= len(paths):
+        ranks = "0 alone" if len(paths) == 1 else f"0 to {len(paths) - 1}"
+        raise ConfigError(f"member {line.index} has a log of rank {ranks}, none of {rank}")
+    return line, paths[rank]
+
+
+def require_member(run: RunPaths, status: RunStatus, member: int) -> None:
+    """Raise ConfigError where a run has no such member."""
+    last = len(status.members) - 1
+    if member > last:
+        numbers = f"members 0 to {last}" if last else "member 0 alone"
+        raise ConfigError(f"run {run.name} has {numbers}, no {member}")
+
+
+def _find_evidence(line: MemberStatus, paths: list[Path]) -> Path:
+    """Return the log that holds the line by which a failure was told, else that of rank 0."""
+    told = line.failure.line if line.failure else ""
+    tails = zip(paths, read_tails(paths), strict=True) if told else ()
+    return next((path for path, text in tails if told in text), paths[0])
 
 
 def follow(path: Path, has_ended: Callable[[], bool]) -> Iterator[str]:

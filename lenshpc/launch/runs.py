@@ -3,13 +3,16 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lenshpc.errors import ConfigError, LaunchError, LensHpcError, read_error
+from lenshpc.files import read_json
 from lenshpc.launch.jobs import records
-from lenshpc.launch.states import RunStatus, run_status
+from lenshpc.launch.states import Asked, RunStatus, run_status
+from lenshpc.run.completion import reference
 from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan
@@ -17,20 +20,31 @@ from lenshpc.run.plan import Plan, load_plan
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """One line of `lenshpc list`; `fault` says what of a run cannot be read."""
+    """One line of `lenshpc list`.
+
+    `headline` is the number that stands for the run in its report, `submitted` ISO 8601 in UTC,
+    `fault` what of a run cannot be read, `silence` why its jobs' states are not known.
+    """
 
     run: str
+    dataset: str = ""
+    task: str = ""
+    strategy: str = ""
     states: dict[str, int]
-    report: str
-    submitted: str
+    report: str = ""
+    headline: str = ""
+    gpu_hours: float = 0.0
+    submitted: str = ""
     num_bytes: int
     fault: str = ""
+    silence: str = ""
 
 
-def summarise(run: RunPaths) -> RunSummary:
+def summarise(run: RunPaths, asked: Asked) -> RunSummary:
     """Return what is worth knowing of a run at a glance; one that cannot be read stops no other."""
     try:
-        status = run_status(run, load_plan(run))
+        plan = load_plan(run)
+        status = run_status(run, plan, asked)
         jobs = records(run)
     except LensHpcError as error:
         return _describe_unread(run, error)
@@ -38,19 +52,22 @@ def summarise(run: RunPaths) -> RunSummary:
         return _describe_unread(run, read_error(error.filename or run.root, error))
     return RunSummary(
         run=run.name,
+        dataset=plan.dataset,
+        task=plan.recipe.task,
+        strategy=plan.recipe.strategy,
         states=dict(Counter(line.state for line in status.members)),
         report=status.report,
+        headline=_read_headline(run),
+        gpu_hours=round(sum(line.gpu_hours for line in status.members), 4),
         submitted=jobs[-1].submitted if jobs else "",
         num_bytes=size_of(run.root),
         fault=_describe_faults(status),
+        silence=status.silence,
     )
 
 
 def _describe_unread(run: RunPaths, error: LensHpcError) -> RunSummary:
-    num_bytes, fault = size_of(run.root), str(error)
-    return RunSummary(
-        run=run.name, states={}, report="", submitted="", num_bytes=num_bytes, fault=fault
-    )
+    return RunSummary(run=run.name, states={}, num_bytes=size_of(run.root), fault=str(error))
 
 
 def _describe_faults(status: RunStatus) -> str:
@@ -59,7 +76,25 @@ def _describe_faults(status: RunStatus) -> str:
     return f"{told[0]}; {len(told)} of {len(status.members)} members" if told else ""
 
 
-def removable(run: RunPaths, *, whole: bool) -> list[Path]:
+def _read_headline(run: RunPaths) -> str:
+    """Return the number that stands for a run; nothing where there is no report that tells it."""
+    try:
+        content: Any = read_json(run.report / "report.json")
+        return str(content["in_short"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """Files of one kind in a folder of a run that it no longer needs; `folder` is from the run."""
+
+    folder: str
+    kind: str
+    paths: tuple[Path, ...]
+
+
+def removable(run: RunPaths, *, whole: bool, asked: Asked | None = None) -> list[Leftover]:
     """Return what a run no longer needs: checkpoints, pickles and drafts; or all of it.
 
     Raises ConfigError while anything of it waits or runs and of another user's, LaunchError where
@@ -67,38 +102,47 @@ def removable(run: RunPaths, *, whole: bool) -> list[Path]:
     """
     owner = find_owner(run)
     if owner:
-        raise ConfigError(f"run {run.name} belongs to {owner}, who alone may clean it")
+        raise ConfigError(f"it belongs to {owner}, who alone may clean it")
     plan = load_plan(run)
-    status = run_status(run, plan)
+    status = run_status(run, plan, asked)
     if status.silence:
-        raise LaunchError(f"what run {run.name} needs is not known: {status.silence}; try again")
+        raise LaunchError(f"nothing is known of its jobs: {status.silence}; try again")
     # Jobs that wait still read their pickles, and a member that runs its checkpoints.
     if not status.has_ended:
-        raise ConfigError(f"run {run.name} is under way; first: lenshpc cancel {run.name}")
+        raise ConfigError(f"it is under way; first: lenshpc cancel {reference(run)}")
     if whole:
-        return [run.root]
-    return [*_leftovers(run, plan, status), *_find_unused(run)]
+        return [Leftover(folder=".", kind="all of the run", paths=(run.root,))]
+    return [one for one in _leftovers(run, plan, status) if one.paths]
 
 
-def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Path]:
-    """Yield the checkpoints of done members, and the half-written files of all."""
+def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Leftover]:
+    """Yield the checkpoints of done members, the half-written files of all, and what jobs read."""
     for member, line in zip(plan.members, status.members, strict=True):
         paths = run.member(member.name)
+        folder = str(paths.root.relative_to(run.root))
         if line.state == "DONE" and paths.checkpoint.is_dir():
-            yield paths.checkpoint
-        yield from paths.root.glob(".*.tmp")
-
-
-def _find_unused(run: RunPaths) -> Iterator[Path]:
-    """Yield what submitit and sbatch no longer read, now that no job is left."""
-    for pattern in ("*.pkl", ".submission_file_*", "lenshpc-*.sh"):
-        yield from run.slurm.glob(pattern)
+            yield Leftover(folder=folder, kind="checkpoint", paths=(paths.checkpoint,))
+        drafts = tuple(sorted(paths.root.glob(".*.tmp")))
+        yield Leftover(folder=folder, kind="half-written", paths=drafts)
+    # What submitit and sbatch no longer read, now that no job is left.
+    for kind, pattern in (
+        ("pickles", "*.pkl"),
+        ("submission files", ".submission_file_*"),
+        ("scripts", "lenshpc-*.sh"),
+    ):
+        yield Leftover(folder="slurm", kind=kind, paths=tuple(sorted(run.slurm.glob(pattern))))
 
 
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files below a folder."""
-    files = _files(path) if path.is_dir() and not path.is_symlink() else [path]
-    return sum(map(_size, files))
+    return sum(map(_size, files_of(path)))
+
+
+def files_of(path: Path) -> Sequence[Path]:
+    """Return a file itself, or all files below a folder."""
+    if not path.is_dir() or path.is_symlink():
+        return [path]
+    return [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
 
 
 def remove(path: Path) -> None:
@@ -114,9 +158,3 @@ def _size(path: Path) -> int:
         return path.lstat().st_size
     except OSError:  # gone since: jobs rename and remove files
         return 0
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            yield Path(folder, name)

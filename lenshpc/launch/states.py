@@ -1,10 +1,12 @@
 """Where every member of a run stands: the scheduler's word joined with the run's own marks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lenshpc.errors import LensHpcError
 from lenshpc.launch import executor
 from lenshpc.launch.failures import Failure, classify, find_failure, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
@@ -100,12 +102,32 @@ class Sources:
     unseen: str
 
 
-def run_status(run: RunPaths, plan: Plan) -> RunStatus:
-    """Return the status of a run; one query for all its jobs."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What SLURM has said of the jobs of several runs, in one answer or one silence."""
+
+    job_ids: frozenset[str]
+    known: Known
+
+
+def ask_for_all(runs: Iterable[RunPaths]) -> Asked:
+    """Ask SLURM once for the jobs of several runs."""
+    job_ids: set[str] = set()
+    for run in runs:
+        with suppress(LensHpcError, OSError):  # told where the run itself is looked at
+            job_ids |= {job.job_id for job in records(run) if job.scheduler == "slurm"}
+    return Asked(job_ids=frozenset(job_ids), known=query(job_ids))
+
+
+def run_status(run: RunPaths, plan: Plan, asked: Asked | None = None) -> RunStatus:
+    """Return the status of a run; one query for all its jobs, unless SLURM was `asked` for them."""
     # Before the records are read: it may add the ids of jobs.
     unsettled = reconcile(run)
     jobs, queue = records(run), read_queue(run)
-    known = query(job.job_id for job in jobs if job.scheduler == "slurm")
+    sent = frozenset(job.job_id for job in jobs if job.scheduler == "slurm")
+    # What was asked before a job was sent knows nothing of it, and would call it ended.
+    is_told = asked is not None and sent and sent <= asked.job_ids
+    known = asked.known if asked and is_told else query(sent)
     absence = describe_absence(run, queue) if queue.is_elsewhere else ""
     known = Known(jobs=known.jobs, silence=known.silence or unsettled or absence)
     hidden = plan.members if run.hides_jobs else ()

@@ -87,7 +87,7 @@ def test_damaged_plan_is_named_in_the_runs_line(two):
             code, err = in_one_line(verb, two.paths.name)
             assert (code, str(two.paths.plan) in err) == (2, True)
     assert called("list")[::2] == (0, f"{two.paths.name}: {fault}\n")
-    assert called("clean")[2].startswith(f"left alone: {fault}\n")
+    assert called("clean")[2].startswith(f"left alone: {two.paths.name}: {fault}\n")
 
 
 def test_folder_in_place_of_a_file_is_named(two):

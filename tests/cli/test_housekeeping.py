@@ -2,16 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from test_main import HEAVY, called
 
+from lenshpc.cli.list import render
+from lenshpc.cli.show import size_text
 from lenshpc.files import read_json, read_sealed, write_json, write_sealed
 from lenshpc.launch.local import Queue, queue_path
+from lenshpc.launch.runs import RunSummary
 
 LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
 
@@ -46,7 +51,7 @@ def test_run_that_cannot_be_read_stops_no_other_in_the_list(failed, tmp_path):
     code, out, err = called("list")
     fault = f"{other} was made with lens-rings 1.2, which is not installed here; install it"
     assert (code, err) == (0, f"with-plugin: {fault}\n")
-    assert [line.split()[0] for line in out.splitlines()[1:]] == [failed.paths.name, "with-plugin"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["with-plugin", failed.paths.name]
     assert called("status", "with-plugin")[::2] == (2, f"lenshpc: {fault}\n")
 
 
@@ -75,22 +80,163 @@ def test_logs_of_a_member_without_a_job_say_its_state(failed):
     assert err == "lenshpc: member 1 has no log yet: it is DONE\n"
 
 
-def test_clean_lists_then_removes_what_is_not_needed(failed):
+@pytest.mark.parametrize(
+    ("member", "told"),
+    [
+        (["--member", 6], "has members 0 to 5, no 6"),
+        (["--member", 10**9], "has members 0 to 5, no"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["logs", "cancel"])
+def test_member_that_there_is_not_is_named_with_those_that_there_are(failed, verb, member, told):
+    failed.paths.site.write_text('{"name": "local", "scheduler": "local"}')
+    code, out, err = called(verb, failed.paths.name, *member)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"lenshpc: run {failed.paths.name} {told}")
+
+
+def test_logs_are_of_the_rank_that_tells_how_the_member_failed(failed):
+    logs = [failed.paths.slurm / f"4711_{rank}_log.out" for rank in range(3)]
+    texts = ["Connection closed by peer\n", "ValueError: bad\n", "Connection closed by peer\n"]
+    for log, text in zip(logs, texts, strict=True):
+        log.write_text(text)
+    code, out, err = called("logs", failed.paths.name)
+    assert (code, out, err.split()[-1]) == (0, texts[1], str(logs[1]))
+    assert called("logs", failed.paths.name, "--rank", 0)[:2] == (0, texts[0])
+    assert called("logs", failed.paths.name, "--rank", 3) == (
+        2,
+        "",
+        "lenshpc: member 0 has a log of rank 0 to 2, none of 3\n",
+    )
+
+
+def test_cancel_says_that_there_is_nothing_to_cancel(failed):
+    failed.paths.site.write_text('{"name": "local", "scheduler": "local"}')
+    told = "nothing to cancel: nothing of it waits or runs\n"
+    assert called("cancel", failed.paths.name) == (0, "", told)
+    assert called("cancel", failed.paths.name, "--member", 1) == (0, "", told)
+
+
+def test_clean_lists_a_line_a_kind_then_removes_what_is_not_needed(failed):
     paths = failed.paths
     done, open_one = (paths.member(failed.plan.members[at].name) for at in (1, 0))
     for member in (done, open_one):
         member.checkpoint.mkdir()
-        (member.checkpoint / "weights").write_bytes(bytes(10))
-    (paths.slurm / "4711_submitted.pkl").write_bytes(bytes(5))
-    spare = [done.checkpoint, paths.slurm / "4711_submitted.pkl"]
-    code, out, err = called("clean")
-    assert (code, [line.split()[-1] for line in out.splitlines()]) == (0, [str(p) for p in spare])
-    assert err == "0.0 MB to remove, with --yes\n"
-    assert all(path.exists() for path in spare)
-    assert called("clean", paths.name, "--yes")[0] == 0
-    assert not any(path.exists() for path in spare)
+        (member.checkpoint / "weights").write_bytes(bytes(41_000_000))
+        (member.checkpoint / "state").write_bytes(bytes(10))
+    (done.root / ".model.1.tmp").write_bytes(bytes(999))
+    pickles = [paths.slurm / f"4711_{at}_submitted.pkl" for at in range(100)]
+    for pickle in pickles:
+        pickle.write_bytes(bytes(1020))
+    listing = (
+        f"{paths.name}:\n"
+        f"  members/{done.root.name}: checkpoint, 2 files, 41.0 MB\n"
+        f"  members/{done.root.name}: half-written, 1 file, 999 B\n"
+        "  slurm: pickles, 100 files, 102.0 kB\n"
+    )
+    assert called("clean") == (0, listing, "103 files, 41.1 MB to remove, with --yes\n")
+    assert all(path.exists() for path in [done.checkpoint, *pickles])
+    code, out, err = called("clean", paths.name, "--yes")
+    assert (code, out, err) == (0, listing, "103 files, 41.1 MB removed\n")
+    assert not any(path.exists() for path in [done.checkpoint, *pickles])
     assert open_one.checkpoint.is_dir()  # its training will go on from here
     assert done.predictions.is_file()
+    assert called("clean") == (0, "", "0 files, 0 B to remove, with --yes\n")
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_949, "999.9 kB"),
+        (999_950, "1.0 MB"),
+        (41_000_000, "41.0 MB"),
+        (2_345_000_000, "2.3 GB"),
+        (10**15, "1000.0 TB"),
+    ],
+)
+def test_sizes_are_in_units_that_fit(num_bytes, text):
+    assert size_text(num_bytes) == text
+
+
+def summary(**facts):
+    known = {
+        "run": "lens_finding-9f2c51ab",
+        "dataset": "lens_finding",
+        "task": "lens-finding",
+        "strategy": "ddp",
+        "states": {"DONE": 5},
+        "report": "DONE",
+        "headline": "AUC 0.987",
+        "gpu_hours": 12.25,
+        "submitted": "2026-01-02T03:04:05+00:00",
+        "num_bytes": 41_000_000,
+    }
+    return RunSummary(**(known | facts))
+
+
+def listed(width, *runs):
+    console = Console(width=width or 20, no_color=True)
+    with console.capture() as captured:
+        console.print(render(runs, width), crop=False)
+    return captured.get().splitlines()
+
+
+RUNS = (
+    summary(),
+    summary(run="slc-01234567", states={"DONE": 3, "FAILED": 2}, report="FAILED", headline="old"),
+    summary(run="broken", states={}, dataset="", task="", strategy="", report="", gpu_hours=0.0),
+)
+
+MORE = ("2026-01-02", "41.0 MB")
+
+
+def test_list_on_a_terminal_of_80_columns():
+    assert listed(80, *RUNS) == [
+        "run                    members          report     data          strategy  GPU-h",
+        "lens_finding-9f2c51ab  5 DONE           AUC 0.987  lens_finding  ddp       12.25",
+        "slc-01234567           3 DONE 2 FAILED  FAILED     lens_finding  ddp       12.25",
+        "broken                 not known                                           0.00",
+    ]
+
+
+def test_list_in_a_pipe_has_all_columns():
+    told = [re.split("  +", line) for line in listed(None, *RUNS)]
+    assert told == [
+        ["run", "members", "report", "data", "strategy", "GPU-h", "submitted", "size", "task"],
+        [RUNS[0].run, "5 DONE", "AUC 0.987", "lens_finding", "ddp", "12.25", *MORE, "lens-finding"],
+        [RUNS[1].run, "3 DONE 2 FAILED", "FAILED", *told[1][3:]],
+        ["broken", "not known", "-", "-", "-", "0.00", *MORE, "-"],
+    ]
+
+
+def test_list_tells_data_task_strategy_and_headline(failed):
+    failed.paths.report.mkdir()
+    (failed.paths.report / "report.html").touch()
+    for content, headline in (({"in_short": "AUC 0.987"}, "AUC 0.987"), ({}, ""), ([], "")):
+        write_json(failed.paths.report / "report.json", content)
+        (line,) = json.loads(called("list", "--json")[1])
+        assert (line["headline"], line["report"]) == (headline, "DONE")
+    plan = failed.plan
+    told = (plan.dataset, plan.recipe.task, plan.recipe.strategy)
+    assert (line["dataset"], line["task"], line["strategy"]) == told
+    assert line["submitted"] == "now"
+    members = json.loads(called("status", failed.paths.name, "--json")[1])["members"]
+    assert line["gpu_hours"] == pytest.approx(sum(one["gpu_hours"] for one in members))
+
+
+def test_list_ends_with_the_run_that_was_submitted_last(failed):
+    names = ["c", "a", "b"]
+    for day, name in enumerate(names, start=1):
+        root = failed.paths.root.with_name(name)
+        shutil.copytree(failed.paths.root, root)
+        text = (root / "slurm" / "jobs.jsonl").read_text()
+        (root / "slurm" / "jobs.jsonl").write_text(text.replace("now", f"2026-01-0{day}"))
+    shutil.rmtree(failed.paths.root)
+    assert [line.split()[0] for line in called("list")[1].splitlines()[1:]] == names
+    assert [line["run"] for line in json.loads(called("list", "--json")[1])] == names
 
 
 def test_clean_of_all_needs_a_run_and_yes(failed):

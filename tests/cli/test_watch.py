@@ -1,13 +1,20 @@
 """What `lenshpc status` shows, on terminals of two widths and in a pipe, as whole texts."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from commands import start
 from rich.console import Console
 
 from lenshpc.cli.watch import render
+from lenshpc.files import write_json
 from lenshpc.launch.failures import find_failure
+from lenshpc.launch.jobs import JobRecord, record
+from lenshpc.launch.local import Queue, queue_path
 from lenshpc.launch.states import MemberStatus, RunStatus
 
 PRIORITY = "jobs of higher priority go first (Priority)"
@@ -213,3 +220,54 @@ def test_kind_of_failure_is_told_once_for_all_its_members():
         "CANCELLED, member 3: somebody cancelled it",
         "  do: resume when it shall go on",
     ]
+
+
+# --- following -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(run, monkeypatch):
+    """Return a run of this machine's queue, whose process this test stands in for."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run.paths.slurm.mkdir()
+    facts = {"scheduler": "local", "site": "local", "submitted": "2026-01-02T03:04:05+00:00"}
+    record(run.paths, JobRecord(job_id="77", members=(0, 1), **facts))
+    for member in run.plan.members[:2]:
+        run.paths.member(member.name).done.unlink()
+    return run
+
+
+def test_watch_in_a_pipe_prints_a_line_when_something_changes(begun):
+    paths = begun.paths
+
+    def note(pid, *states, report=""):
+        told = Queue(pid=pid, states=dict(enumerate(states)), report=report)
+        write_json(queue_path(paths), told.model_dump(mode="json"))
+
+    queue = subprocess.Popen(
+        [sys.executable, "-c", "input()", str(paths.root)], stdin=subprocess.PIPE
+    )
+    note(queue.pid, "RUNNING", "PENDING")
+    with start(Path.cwd(), "status", paths.name, "--watch") as watching:
+        told = [watching.stderr.readline()]
+        note(queue.pid, "RUNNING", "RUNNING")
+        told.append(watching.stderr.readline())
+        note(0, "CANCELLED", "CANCELLED", report="CANCELLED")
+        queue.communicate(b"\n")
+        told += watching.communicate(timeout=60)[1].splitlines()
+    lines = [re.sub("^[0-9:]{8} ", "", line.rstrip()) for line in told]
+    assert lines[:4] == [
+        "4 DONE 1 RUNNING 1 PENDING; report PENDING",
+        "4 DONE 2 RUNNING; report PENDING",
+        "4 DONE 2 CANCELLED; report CANCELLED",
+        paths.name,
+    ]
+    assert [line.split()[:2] for line in lines[5:7]] == [
+        [begun.plan.members[0].name, "CANCELLED"],
+        [begun.plan.members[1].name, "CANCELLED"],
+    ]
+    assert lines[-2:] == [
+        f"run {paths.name} has no report; see {paths.slurm}",
+        f"mend it with: lenshpc resume {paths.name}",
+    ]
+    assert watching.returncode == 1

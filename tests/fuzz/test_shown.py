@@ -94,7 +94,7 @@ def report(word):
         title=word,
         reading=word,
         banners=(),
-        headline=Headline(label=word, value=word, range=word),
+        headline=Headline(label=word, measure=word, value=word, range=word),
         overview=table,
         sections=(Section(title=word, blocks=blocks),),
         content={},

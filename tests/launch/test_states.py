@@ -210,7 +210,7 @@ def test_nothing_is_called_failed_while_nobody_answers(sent, tools):
 @pytest.mark.parametrize(
     ("verb", "begins"),
     [
-        ("clean", "what run {name} needs is not known: "),
+        ("clean", "nothing is known of its jobs: "),
         ("cancel", "nothing was cancelled: "),
         ("resume", "nothing was sent: "),
     ],
