@@ -142,14 +142,14 @@ class Headline:
     """The one number that stands for a run, in words; `measure` is what it is in one or two."""
 
     label: str
-    measure: str
     value: str
     range: str = ""
+    measure: str = ""
 
     @property
     def in_short(self) -> str:
         """Return it for a line of a list: `AUC 0.987`."""
-        return f"{self.measure} {self.value}"
+        return f"{self.measure} {self.value}".strip()
 
 
 @dataclass(frozen=True, kw_only=True)

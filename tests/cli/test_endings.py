@@ -6,6 +6,7 @@ import re
 import signal
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -76,6 +77,23 @@ def test_what_the_system_refuses_is_one_line_and_no_fault(error, code, told, sta
 )
 def test_interrupt_says_what_the_same_command_does(verb, told):
     assert ending(KeyboardInterrupt(), verb) == (130, f"lenshpc: stopped; {told}\n")
+
+
+def test_interrupt_while_commands_are_imported_is_one_line():
+    script = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted)\n"
+        "from lenshpc.cli.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=False, text=True
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "lenshpc: stopped before it began\n"
 
 
 @pytest.mark.parametrize("error", [RecursionError("too deep"), KeyError("\x1b[31m"), EOFError()])

@@ -1,5 +1,6 @@
 """A member whose files were damaged ends with the files of one that was left alone."""
 
+import json
 import logging
 import shutil
 import signal
@@ -50,6 +51,25 @@ def undisturbed(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def run(undisturbed: tuple[RunPaths, Plan], tmp_path: Path) -> RunPaths:
     """Return a copy of it to damage."""
     return RunPaths(shutil.copytree(undisturbed[0].root, tmp_path / undisturbed[0].name))
+
+
+def test_training_writes_a_line_an_epoch_to_its_log(
+    run: RunPaths, undisturbed: tuple[RunPaths, Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = run.member(undisturbed[1].members[0].name)
+    shutil.rmtree(paths.root)
+    stop_after_a_step(run)
+    run_member(run, 0, Signals())
+    epochs = [json.loads(line) for line in paths.metrics.read_text().splitlines()]
+    monitor = undisturbed[1].recipe.monitor[0]
+    best = read_json(paths.done)["best_epoch"]
+    told = [one.getMessage() for one in caplog.records if one.name == "lenshpc.engine.loop"]
+    assert told == [
+        f"epoch {number}/2: train loss {epoch['train_loss']:.4g}, "
+        f"val {monitor} {epoch[f'val_{monitor}']:.4g}{' (best)' if best + 1 >= number else ''}, "
+        f"{epoch['seconds']:.1f} s"
+        for number, epoch in enumerate(epochs, start=1)
+    ]
 
 
 def test_damaged_checkpoint_costs_what_came_after_the_one_before(

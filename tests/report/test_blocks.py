@@ -68,7 +68,7 @@ def report():
         title="sr-1234",
         reading="Super-resolution.",
         banners=(),
-        headline=Headline(label="PSNR", measure="PSNR", value="31.2", range="30.9 to 31.5"),
+        headline=Headline(label="PSNR", value="31.2", range="30.9 to 31.5"),
         overview=TABLE,
         sections=(Section(title="All blocks", blocks=blocks),),
         content={"psnr": 31.2},
