@@ -11,7 +11,6 @@ from lenshpc.cli.completing import runs
 from lenshpc.cli.show import echo
 
 if TYPE_CHECKING:
-    from lenshpc.launch.usage import Usage
     from lenshpc.run.paths import RunPaths
 
 
@@ -32,6 +31,7 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
     """
     if follow and (as_json or with_costs):
         raise click.UsageError("--watch goes with neither --json nor --usage")
+    from lenshpc.cli.usage import format_usage
     from lenshpc.cli.watch import show, watch
     from lenshpc.launch.states import run_status
     from lenshpc.launch.usage import run_usage
@@ -51,7 +51,7 @@ def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
         return
     show(told)
     if usage:
-        echo(_costs(usage))
+        echo(format_usage(usage))
 
 
 def warn_of_changes(run: RunPaths) -> None:
@@ -61,20 +61,3 @@ def warn_of_changes(run: RunPaths) -> None:
     changes = describe_changes(run)
     if changes:
         echo(f"warning: {changes}", err=True)
-
-
-def _costs(usage: Usage) -> str:
-    """Return a line a member and one for all: useful hours, and wasted since a checkpoint."""
-    lines = [
-        f"member {member}: {cost.attempts} attempts, {cost.hours:.2f} {usage.unit}-hours, "
-        f"{cost.wasted_hours:.2f} wasted"
-        for member, cost in usage.by("member").items()
-    ]
-    total = usage.total
-    return "\n".join(
-        [
-            *lines,
-            f"all: {total.hours:.2f} {usage.unit}-hours, {total.wasted_hours:.2f} wasted, of at "
-            f"most {usage.estimate_hours:.2f}; from {usage.source}",
-        ]
-    )

@@ -24,6 +24,7 @@ from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop
+from lenshpc.engine.monitor import watch_usage
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
@@ -78,7 +79,8 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
             work.paths.root.mkdir(parents=True, exist_ok=True)
             # `noted` is the outer one: what `taken` turns into Superseded must not be noted as a
             # failure, after which the job would never be requeued.
-            with work.record_attempt(), work.lease.hold():
+            usage = run.usage(process.attempt, process.rank)
+            with watch_usage(usage, process), work.record_attempt(), work.lease.hold():
                 work.complete()
         # All ranks meet here, done or not, so that none takes the group down while rank 0 still
         # writes the mark.
@@ -117,7 +119,7 @@ class MemberWork:
     @contextmanager
     def record_attempt(self) -> Iterator[None]:
         """Record the beginning of this attempt, and its end unless it is sudden."""
-        self._note("started")
+        self._note("started", member=self.member.index)
         try:
             yield
         except Stopped as stopped:

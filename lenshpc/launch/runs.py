@@ -129,6 +129,7 @@ def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Leftove
         ("pickles", "*.pkl"),
         ("submission files", ".submission_file_*"),
         ("scripts", "lenshpc-*.sh"),
+        ("half-written", "usage/.*.tmp"),
     ):
         yield Leftover(folder="slurm", kind=kind, paths=tuple(sorted(run.slurm.glob(pattern))))
 

@@ -5,42 +5,26 @@ was completed by it; what comes after is wasted. Pure functions make it from SLU
 from the members' own records where there is none; `run_usage` reads both.
 """
 
-import re
+import math
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
-from lenshpc.errors import LaunchError
-from lenshpc.launch import slurm
+from lenshpc.launch.accounting import Allocation, ask_accounting
+from lenshpc.launch.efficiency import Use, combine, judge, warn
 from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
 from lenshpc.launch.marks import read_marks
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import is_done
+from lenshpc.run.measured import Measured, read_measured
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
 # not REQUEUED: in sacct that is an attempt that has ended
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED"})
-FIELDS = "JobID,State,Start,ElapsedRaw,AllocTRES,NodeList"
-SACCT = ("sacct", "-X", "-D", "-n", "-P", f"--format={FIELDS}")  # -D: every attempt of a job
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allocation:
-    """One line of `sacct -D`: what a job, or one attempt of a requeued one, was given.
-
-    `start` is in seconds since 1970.
-    """
-
-    job_id: str
-    state: str
-    start: float
-    elapsed_s: float
-    num_gpus: int
-    num_cpus: int
-    nodes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +41,8 @@ class Attempt:
     nodes: str
     hours: float
     useful_hours: float
+    elapsed_s: float
+    use: Use
 
     @property
     def wasted_hours(self) -> float:
@@ -66,12 +52,13 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What some attempts cost together."""
+    """What some attempts cost together, and what they asked for and used; None where none ran."""
 
     attempts: int
     hours: float
     useful_hours: float
     wasted_hours: float
+    use: Use | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +67,14 @@ class Usage:
 
     `unit` is GPU, or core where no attempt had a GPU. `source` is sacct, or heartbeats: then each
     attempt counts until the last sign of life that it gave. `estimate_hours` is the dry run's
-    ceiling. The report's job is not counted.
+    ceiling. `warnings` are of GPUs that idled. The report's job is not counted.
     """
 
     unit: str
     source: str
     estimate_hours: float
     attempts: tuple[Attempt, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def total(self) -> Cost:
@@ -115,48 +103,8 @@ def _cost(attempts: Sequence[Attempt]) -> Cost:
         hours=sum(one.hours for one in attempts),
         useful_hours=sum(one.useful_hours for one in attempts),
         wasted_hours=sum(one.wasted_hours for one in attempts),
+        use=combine([(one.elapsed_s, one.use) for one in attempts]),
     )
-
-
-def parse_allocations(text: str) -> list[Allocation]:
-    """Return the allocations in the lines of FIELDS that have started, oldest first.
-
-    A line that is no such record, as a banner's, is passed over.
-    """
-    found = []
-    for line in text.split("\n"):
-        fields = line.rstrip("\r").split("|", 5)
-        start = _parse_time(fields[2]) if len(fields) == 6 else None
-        word = slurm.STATE.fullmatch(fields[1]) if len(fields) == 6 else None
-        if start is None or word is None or slurm.IDENTITY.fullmatch(fields[0]) is None:
-            continue
-        job_id, _, _, elapsed, tres, nodes = fields
-        found.append(
-            Allocation(
-                job_id=job_id,
-                state=word[1],
-                start=start,
-                elapsed_s=float(slurm.read_number(elapsed)),
-                num_gpus=_count(tres, r"gres/gpu"),
-                num_cpus=_count(tres, r"cpu"),
-                nodes=nodes,
-            )
-        )
-    return sorted(found, key=lambda one: one.start)
-
-
-def _parse_time(text: str) -> float | None:
-    """Return `2026-01-02T03:04:05` in seconds since 1970; None of `Unknown`."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _count(tres: str, name: str) -> int:
-    """Return a count in `cpu=4,gres/gpu=2,gres/gpu:a100=2`."""
-    match = re.search(rf"(?:^|,){name}=([0-9]{{1,9}})\b", tres)
-    return int(match[1]) if match else 0
 
 
 def find_saves(events: Iterable[Event]) -> tuple[float, ...]:
@@ -164,9 +112,11 @@ def find_saves(events: Iterable[Event]) -> tuple[float, ...]:
     begun: set[int] = set()
     times = []
     for event in events:
+        if event.what == "started":
+            begun.discard(event.restart)
         # An attempt's first `saved` is the checkpoint that it begins from, and no progress of its
         # own.
-        if event.what == "saved" and event.restart in begun:
+        elif event.what == "saved" and event.restart in begun:
             times.append(event.time)
         elif event.what == "saved":
             begun.add(event.restart)
@@ -177,20 +127,30 @@ def rebuild_attempts(
     job_id: str, events: Sequence[Event], num_gpus: int, num_cpus: int
 ) -> list[Allocation]:
     """Return the attempts of a job from its own events: each until the last that it told of."""
-    found = []
-    for restart in sorted({event.restart for event in events}):
-        mine = [event for event in events if event.restart == restart]
-        found.append(
-            Allocation(
-                job_id=job_id,
-                state=mine[-1].what.upper(),
-                start=mine[0].time,
-                elapsed_s=mine[-1].time - mine[0].time,
-                num_gpus=num_gpus,
-                num_cpus=num_cpus,
-            )
+    return [
+        Allocation(
+            job_id=job_id,
+            state=mine[-1].what.upper(),
+            start=mine[0].time,
+            elapsed_s=mine[-1].time - mine[0].time,
+            num_gpus=num_gpus,
+            num_cpus=num_cpus,
+            member=mine[0].member,
         )
-    return found
+        for mine in _split_events(events)
+    ]
+
+
+def _split_events(events: Sequence[Event]) -> list[list[Event]]:
+    """Return the events of each attempt, in the order in which they began."""
+    found: dict[tuple[int, int], list[Event]] = {}
+    starts: Counter[int] = Counter()
+    for event in events:
+        # By what began and not by the restart alone: the number of a process of this machine, its
+        # job's name, comes again in time, for any member.
+        starts[event.restart] += event.what == "started"
+        found.setdefault((event.restart, starts[event.restart]), []).append(event)
+    return sorted(found.values(), key=lambda mine: mine[0].time)
 
 
 def account(
@@ -198,28 +158,31 @@ def account(
     jobs: Mapping[str, int],
     allocations: Iterable[Allocation],
     saved: Mapping[str, Sequence[float]],
-    done: Container[int],
+    kept_members: Container[int],
+    measured: Mapping[str, Sequence[Measured]],
 ) -> tuple[Attempt, ...]:
     """Return the attempts of a run, by member and time.
 
-    `jobs` has the member of each job, `saved` the times at which each saved a checkpoint, `done`
-    the members that are complete. Hours count GPUs, or cores where no attempt had a GPU.
+    `jobs` has the member of each job, `saved` the times at which each saved a checkpoint,
+    `kept_members` those that are complete or still run, `measured` what the ranks of each job used.
+    Hours count GPUs, or cores where no attempt had a GPU.
     """
     mine: dict[int, list[Allocation]] = {}
-    for one in allocations:
-        if one.job_id in jobs:
-            mine.setdefault(jobs[one.job_id], []).append(one)
-    gpus = any(one.num_gpus for some in mine.values() for one in some)
+    for one in sorted(allocations, key=lambda one: one.start):
+        member = jobs.get(one.job_id) if one.member is None else one.member
+        if member is not None:
+            mine.setdefault(member, []).append(one)
+    everything = [one for some in mine.values() for one in some]
+    gpus, ranks = any(one.num_gpus for one in everything), match_ranks(everything, measured)
     attempts = []
     for index, some in sorted(mine.items()):
-        member = plan.members[index]
         for number, one in enumerate(some, start=1):
-            kept = number == len(some) and (index in done or one.state in RUNNING)
+            kept = number == len(some) and (index in kept_members or one.state in RUNNING)
             useful_s = one.elapsed_s if kept else _useful_s(one, saved.get(one.job_id, ()))
             hours = (one.num_gpus if gpus else one.num_cpus) / 3600
             attempts.append(
                 Attempt(
-                    **member.model_dump(exclude={"index"}),
+                    **plan.members[index].model_dump(exclude={"index"}),
                     member=index,
                     number=number,
                     job=one.job_id,
@@ -227,9 +190,29 @@ def account(
                     nodes=one.nodes,
                     hours=hours * one.elapsed_s,
                     useful_hours=hours * useful_s,
+                    elapsed_s=one.elapsed_s,
+                    use=judge(one, ranks[one.job_id, one.start], plan.recipe.resources),
                 )
             )
     return tuple(attempts)
+
+
+def match_ranks(
+    attempts: Iterable[Allocation], measured: Mapping[str, Sequence[Measured]]
+) -> dict[tuple[str, float], list[Measured]]:
+    """Return (job, start) of each attempt → what its ranks measured before the next one began."""
+    starts: dict[str, list[float]] = {}
+    for one in attempts:
+        starts.setdefault(one.job_id, []).append(one.start)
+    found: dict[tuple[str, float], list[Measured]] = {}
+    for job, some in starts.items():
+        some.sort()
+        for start, after in zip_longest(some, some[1:], fillvalue=math.inf):
+            ranks = [one for one in measured.get(job, ()) if start <= one.updated < after]
+            # An attempt whose node was given up for lost may go on beside its next one.
+            latest = {one.rank: one for one in sorted(ranks, key=lambda one: one.restart)}
+            found[job, start] = list(latest.values())
+    return found
 
 
 def _useful_s(one: Allocation, saved: Iterable[float]) -> float:
@@ -246,21 +229,26 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
         if job.scheduler == "slurm"
         for member, job_id in job.elements().items()
     }
-    jobs = sent | {job_id: member for member, job_id in read_queue(run).jobs.items()}
-    events = {job_id: read_events(run.attempts(job_id)) for job_id in jobs}
-    allocations = _accounting(sent)
-    source = "sacct" if allocations else "heartbeats"
-    allocations = allocations or _collect_attempts(run, plan, events)
+    queue, measured = read_queue(run), read_measured(run)
+    jobs = sent | {job_id: member for member, job_id in queue.jobs.items()}
+    events = {job: read_events(run.attempts(job)) for job in {*jobs, *run.list_attempted()}}
+    told = ask_accounting(sent)
+    untold = events.keys() - {one.job_id for one in told}
+    rebuilt = _rebuild(run, plan, {job: events[job] for job in untold}, measured)
     done = {member.index for member in plan.members if is_done(run, plan, member)}
-    saved = {job_id: find_saves(some) for job_id, some in events.items()}
-    attempts = account(plan, jobs, allocations, saved, done)
-    gpus = any(one.num_gpus for one in allocations)
-    return Usage(
+    running = {member for member, state in queue.states.items() if state == "RUNNING"}
+    saved = {job: find_saves(some) for job, some in events.items()}
+    attempts = account(plan, jobs, [*told, *rebuilt], saved, done | running, measured)
+    gpus = any(one.num_gpus for one in (*told, *rebuilt))
+    sources = {"sacct": told, "heartbeats": rebuilt or not told}
+    usage = Usage(
         unit="GPU" if gpus else "core",
-        source=source,
+        source=" and ".join(name for name, some in sources.items() if some),
         estimate_hours=plan.gpu_hours_ceiling if gpus else plan.core_hours_ceiling,
         attempts=attempts,
     )
+    uses = {member: cost.use for member, cost in usage.by("member").items()}
+    return replace(usage, warnings=tuple(warn(plan, uses)))
 
 
 def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
@@ -268,25 +256,23 @@ def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
     return {k: v for k, v in run_usage(run, plan).as_json().items() if k != "attempts"}
 
 
-def _collect_attempts(
-    run: RunPaths, plan: Plan, events: Mapping[str, Sequence[Event]]
+def _rebuild(
+    run: RunPaths,
+    plan: Plan,
+    events: Mapping[str, Sequence[Event]],
+    measured: Mapping[str, Sequence[Measured]],
 ) -> list[Allocation]:
+    """Return the attempts of jobs that no accounting knows, each until its last sign of life."""
     resources = plan.recipe.resources
     gpus = 0 if _is_on_cpu(run, plan) else resources.nodes * resources.gpus_per_node
     cpus = resources.world_size * resources.cpus_per_gpu
+    found = [one for job, some in events.items() for one in rebuild_attempts(job, some, gpus, cpus)]
+    ranks = match_ranks(found, measured)
     return [
-        one for job_id, some in events.items() for one in rebuild_attempts(job_id, some, gpus, cpus)
+        replace(one, elapsed_s=max([one.elapsed_s, *(rank.updated - one.start for rank in mine)]))
+        for one in found
+        for mine in [ranks[one.job_id, one.start]]
     ]
-
-
-def _accounting(jobs: Iterable[str]) -> list[Allocation]:
-    wanted = ",".join(sorted({job.partition("_")[0] for job in jobs}))
-    if not wanted:
-        return []
-    try:
-        return parse_allocations(slurm.ask([*SACCT, "-j", wanted]))
-    except LaunchError:  # no accounting here, or it is down
-        return []
 
 
 def _is_on_cpu(run: RunPaths, plan: Plan) -> bool:

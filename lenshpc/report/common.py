@@ -177,6 +177,48 @@ def _usage(usage: Content | None) -> tuple[Block, ...]:
             text=f"From {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
             "expected. Wasted: after the last checkpoint of an attempt that ended early."
         ),
+        *_use(usage),
+    )
+
+
+def _use(usage: Content) -> tuple[Block, ...]:
+    """Return what members asked for beside what they used, and what to do where GPUs idled."""
+    costs = {**usage.get("members", {}), "all": usage["total"]}
+    uses = {name: cost["use"] for name, cost in costs.items() if cost.get("use")}
+    if not uses:
+        return ()
+    cpus, memory = ("CPUs asked", "CPUs used"), ("GB asked", "GB used")
+    titles = ("Member", *cpus, *memory, "GPUs", "GPUs busy", "GPU GB used", "GPU GB")
+    rows = (
+        Row(cells=(name, *_use_cells(use)), look="strong" if name == "all" else "")
+        for name, use in uses.items()
+    )
+    return (
+        Table(
+            title="Asked for and used",
+            columns=tuple(Column(title=title) for title in titles),
+            rows=tuple(rows),
+        ),
+        Prose(
+            text="By all processes of a member together: CPUs and the part of the time in which "
+            "GPUs computed are means, memory is the peak, on the fullest GPU. A dash was not "
+            "measured."
+        ),
+        *(Prose(text=f"Warning: {one}.", soft=False) for one in usage.get("warnings", ())),
+    )
+
+
+def _use_cells(use: Content) -> tuple[str, ...]:
+    busy = use["gpu_busy"]
+    return (
+        str(use["cpus_asked"]),
+        format_number(use["cpus"], 1),
+        f"{use['memory_gb_asked']:.4g}",
+        format_number(use["memory_gb"], 1),
+        str(use["gpus_asked"]),
+        ABSENT if busy is None else f"{100 * busy:.0f} %",
+        format_number(use["gpu_memory_gb"], 1),
+        format_number(use["gpu_memory_total_gb"], 1),
     )
 
 

@@ -21,15 +21,17 @@ Cause = Literal["timeout", "preemption", "crash", "error"]
 class Event(Frozen):
     """One event of an attempt; `restart` is 0 for the first attempt.
 
-    `started`: the first process began. `saved`: there is a checkpoint, `step` steps into `epoch`;
-    the first of an attempt is the one that it goes on from. `stopped`: it was told to, and saved.
-    `failed`: an error that would come again. `requeued`, `ended`: the decision after the attempt,
-    with the failure's name, the line of a log that tells it, the log's end, and the node to blame.
+    `started`: the first process of `member` began. `saved`: there is a checkpoint, `step` steps
+    into `epoch`; the first of an attempt is the one that it goes on from. `stopped`: it was told
+    to, and saved. `failed`: an error that would come again. `requeued`, `ended`: the decision after
+    the attempt, with the failure's name, the line of a log that tells it, the log's end, and the
+    node to blame.
     """
 
     what: What
     restart: NonNegativeInt
     time: float
+    member: NonNegativeInt | None = None
     epoch: NonNegativeInt = 0
     step: NonNegativeInt = 0
     cause: Cause | None = None

@@ -131,6 +131,20 @@ class RunPaths:
         """JSON lines, one an event of a member's job (`123_4`, `123` or a local process)."""
         return self.slurm / f"{job}_attempts.jsonl"
 
+    def list_attempted(self) -> list[str]:
+        """Return the jobs of members that have told of an attempt."""
+        end = "_attempts.jsonl"
+        found = [] if self.hides_jobs else self.slurm.glob(f"*{end}")
+        return sorted(path.name.removesuffix(end) for path in found)
+
+    def usage(self, attempt: str, rank: int) -> Path:
+        """What a rank of an attempt has used, as JSON."""
+        return self.slurm / "usage" / f"{attempt}.{rank}.json"
+
+    def list_measured(self) -> list[Path]:
+        """Return the files of what ranks have used."""
+        return [] if self.hides_jobs else sorted((self.slurm / "usage").glob("*.json"))
+
     @property
     def report(self) -> Path:
         """Folder of the report."""

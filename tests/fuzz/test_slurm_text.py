@@ -1,5 +1,6 @@
 """Whatever SLURM prints becomes values: no error, no hang, and no record is lost in noise."""
 
+import math
 import re
 from pathlib import Path
 
@@ -8,6 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tries import tried
 
+from lenshpc.launch.accounting import (
+    Allocation,
+    parse_allocations,
+    parse_bytes,
+    parse_cpu_time,
+)
 from lenshpc.launch.doctor import findings, profile
 from lenshpc.launch.facts import (
     Facts,
@@ -26,7 +33,6 @@ from lenshpc.launch.slurm import (
     parse_sacct,
     parse_squeue,
 )
-from lenshpc.launch.usage import Allocation, parse_allocations
 
 FIXTURES = Path(__file__).parents[1] / "launch" / "fixtures"
 NODE = (
@@ -35,10 +41,14 @@ NODE = (
     "BootTime=2026-11-21T08:32:04 CfgTRES=cpu=4,mem=8000M,gres/gpu=4 Reason=Not responding [root]"
 )
 PARTITION = "PartitionName=batch Default=YES GraceTime=0 MaxTime=2-12:30:00 PreemptMode=REQUEUE"
-ALLOCATION = "8_1|COMPLETED|2026-01-02T03:04:05|7200|billing=4,cpu=4,gres/gpu=2|gpu1"
+ALLOCATION = (
+    "8_1|COMPLETED|2026-01-02T03:04:05|7200|billing=4,cpu=4,gres/gpu=2|cpu=4,mem=7.5G|1-02:03:04"
+    "||||gpu1"
+)
+STEP = "8_1.0|COMPLETED|2026-01-02T03:04:06|7199|cpu=4,mem=8G||02:03.456|2|320584K|218222K|gpu1"
 SEEDS = [
     *(line for path in FIXTURES.glob("*.txt") for line in path.read_text().splitlines()),
-    *(NODE, PARTITION, ALLOCATION, "slurm_load_jobs error: Invalid job id specified"),
+    *(NODE, PARTITION, ALLOCATION, STEP, "slurm_load_jobs error: Invalid job id specified"),
     *("CLUSTER: big", "* * * Welcome to big, 12|RUNNING soon * * *", "", "|||||", "sacct: notice"),
     *(f"12_[0-{9:0<11}]|PENDING||None", "12_[5-1]|PENDING||None", "12_[1-9:0]|PENDING||None"),
     *("12_[1,,2]|PENDING||None", "-5|RUNNING|gpu1|None", "12+0|RUNNING|gpu1|None"),
@@ -131,22 +141,56 @@ def test_accounting_in_noise_is_found_whole_and_adds_up(tries):
 
 
 @pytest.mark.parametrize("tries", TRIES)
-def test_allocations_in_noise_are_found_whole(tries):
-    record = st.tuples(OWN, WORDS, st.integers(0, 10**6), st.integers(0, 64))
-    line = record.map(
-        lambda one: (f"{one[0]}|{one[1]}|1970-01-02T00:00:00|{one[2]}|gres/gpu={one[3]}|n", one)
-    )
+def test_allocations_in_noise_are_found_whole_with_their_steps(tries):
+    numbers = st.tuples(*[st.integers(0, top) for top in (10**6, 64, 10**6, 10**6)])
+    record = st.tuples(OWN, WORDS, numbers)
+
+    def write(one):
+        job, word, (elapsed_s, num_gpus, cpu_ms, kib) = one
+        minutes, ms = divmod(cpu_ms, 60_000)
+        used = f"{minutes:02}:{ms // 1000:02}.{ms % 1000:03}"
+        begun = f"{word}|1970-01-02T00:00:00|{elapsed_s}|gres/gpu={num_gpus}"
+        # both in one text, since a step stands below its attempt
+        lines = f"{job}|{begun}||{used}||||n\n{job}.0|{begun}||{used}|2|{kib}K|{kib}K|n"
+        return lines, (job, word, elapsed_s, num_gpus, cpu_ms, 2 * 1024 * kib)
 
     @tried(tries)
-    @given(texts(line))
+    @given(texts(record.map(write)))
     def check(drawn):
         lines, end = drawn
         found = [
-            (one.job_id, one.state, one.elapsed_s, one.num_gpus)
+            (one.job_id, one.state, one.elapsed_s, one.num_gpus, one.cpu_s, one.memory_bytes)
             for one in parse_allocations(join(lines, end))
             if one.job_id.startswith("70000000")
         ]
-        assert found == [one for _, one in (one for one in lines if isinstance(one, tuple))]
+        assert found == [
+            (*one[:4], pytest.approx(one[4] / 1000) if one[4] else None, one[5] or None)
+            for _, one in (one for one in lines if isinstance(one, tuple))
+        ]
+
+    check()
+
+
+@pytest.mark.parametrize("tries", TRIES)
+def test_processor_time_and_memory_are_read_as_slurm_writes_them(tries):
+    @tried(tries)
+    @given(st.integers(1, 10**10), st.floats(0.01, 9999), st.sampled_from("KMGTPE"), NOISE)
+    def check(ms, number, unit, noise):
+        # SLURM leaves out days and hours of 0, and writes no fraction where there are hours
+        seconds, fraction = divmod(ms, 1000)
+        days, rest = divmod(seconds, 86_400)
+        hours, minutes, rest = rest // 3600, rest // 60 % 60, rest % 60
+        text = f"{minutes:02}:{rest:02}"
+        if days or hours:
+            text = f"{days}-{hours:02}:{text}" if days else f"{hours:02}:{text}"
+            told = seconds
+        else:
+            text, told = f"{text}.{fraction:03}", ms / 1000
+        assert parse_cpu_time(text) == pytest.approx(told)
+        size = 2 ** (10 * (1 + "KMGTPE".index(unit)))
+        assert parse_bytes(f"{number:.2f}{unit}") == pytest.approx(size * round(number, 2))
+        for one in (parse_cpu_time(noise), parse_bytes(noise)):
+            assert one is None or 0 < one < math.inf
 
     check()
 
@@ -205,7 +249,8 @@ def test_nothing_is_made_of_absurd_numbers():
     assert parse_sacct("12|TIMEOUT|x:y|gpu1|-3") == {
         "12": JobState(job_id="12", state="TIMEOUT", nodes="gpu1")
     }
-    assert parse_allocations("12|TIMEOUT|1970-01-01T00:00:00+00:00|1e9|gres/gpu=-1|n") == [
+    line = "12|TIMEOUT|1970-01-01T00:00:00+00:00|1e9|gres/gpu=-1|mem=-4G,cpu=x|-1:00|||x|n"
+    assert parse_allocations(line) == [
         Allocation(
             job_id="12", state="TIMEOUT", start=0, elapsed_s=0, num_gpus=0, num_cpus=0, nodes="n"
         )

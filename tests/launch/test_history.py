@@ -8,11 +8,11 @@ from lenshpc.launch.history import past_failures
 from lenshpc.run.attempts import Attempts
 
 SACCT = """\
-12_0|NODE_FAIL|2026-11-21T08:00:00|1800|cpu=4|node1
-12_0|REQUEUED|2026-11-21T09:00:00|1800|cpu=4|node2
-12_0|COMPLETED|2026-11-21T10:00:00|3600|cpu=4|node2
-12_1|OUT_OF_MEMORY|2026-11-21T08:00:00|7200|cpu=4|node3
-12_2|RUNNING|2026-11-21T08:00:00|7200|cpu=4|node3
+12_0|NODE_FAIL|2026-11-21T08:00:00|1800|cpu=4||||||node1
+12_0|REQUEUED|2026-11-21T09:00:00|1800|cpu=4||||||node2
+12_0|COMPLETED|2026-11-21T10:00:00|3600|cpu=4||||||node2
+12_1|OUT_OF_MEMORY|2026-11-21T08:00:00|7200|cpu=4||||||node3
+12_2|RUNNING|2026-11-21T08:00:00|7200|cpu=4||||||node3
 """
 
 
@@ -55,6 +55,7 @@ def test_every_failed_attempt_is_told_also_those_that_were_mended(sent):
 
 def test_summary_of_the_usage_is_its_totals(sent):
     summary = usage.summary(*sent)
+    assert summary["total"].pop("use")["cpus_asked"] == 4
     assert summary["total"] == {
         "attempts": 5,
         "hours": 24.0,

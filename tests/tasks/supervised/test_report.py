@@ -17,7 +17,7 @@ from synthetic_run import make_run
 
 from lenshpc.cli.aggregate import aggregate
 from lenshpc.errors import IncompleteError
-from lenshpc.report.content import Table
+from lenshpc.report.content import Prose, Table
 from lenshpc.report.write import compose
 from lenshpc.report.write import write as write_folder
 from lenshpc.run.results import gather
@@ -28,12 +28,34 @@ FIGURES = {
     *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
     *("reliability", "confusion_test", "confusion_oof", "number_0", "history_loss", "history_auc"),
 }
+USE = {
+    "gpus_asked": 2,
+    "cpus_asked": 4,
+    "memory_gb_asked": 16.0,
+    "cpus": 1.1,
+    "memory_gb": 3.0,
+    "gpu_busy": 0.214,
+    "gpu_busy_peak": 1.0,
+    "gpu_memory_gb": 11.2,
+    "gpu_memory_total_gb": 79.6,
+}
 USAGE = {
     "unit": "GPU",
     "source": "sacct",
     "estimate_hours": 24.0,
-    "total": {"attempts": 7, "hours": 3.2, "useful_hours": 2.9, "wasted_hours": 0.3},
+    "total": {"attempts": 7, "hours": 3.2, "useful_hours": 2.9, "wasted_hours": 0.3, "use": USE},
     "models": {"resnet18": {"attempts": 7, "hours": 3.2, "useful_hours": 2.9, "wasted_hours": 0.3}},
+    "members": {
+        "0": {"attempts": 6, "hours": 3.0, "useful_hours": 2.9, "wasted_hours": 0.1, "use": USE},
+        "1": {
+            "attempts": 1,
+            "hours": 0.2,
+            "useful_hours": 0.0,
+            "wasted_hours": 0.2,
+            "use": {**USE, **dict.fromkeys(("cpus", "memory_gb", "gpu_busy", "gpu_memory_gb"))},
+        },
+    },
+    "warnings": ["the GPUs of member 0 computed for 21 % of the time only"],
 }
 FAILURES = [
     {
@@ -152,6 +174,19 @@ def test_report_of_two_classes_and_two_models(reported):
     assert content["failures"] == FAILURES
 
 
+def test_report_says_what_was_asked_for_and_not_used(reported):
+    report = report_of(reported, usage=USAGE)
+    section = next(one for one in report.sections if one.title == "Cost and failures")
+    table = next(one for one in section.blocks if getattr(one, "title", "") == "Asked for and used")
+    assert [row.cells for row in table.rows] == [
+        ("0", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6"),
+        ("1", "4", "–", "16", "–", "2", "–", "–", "79.6"),
+        ("all", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6"),
+    ]
+    words = [block.text for block in section.blocks if isinstance(block, Prose)]
+    assert "Warning: the GPUs of member 0 computed for 21 % of the time only." in words
+
+
 def test_json_keeps_the_keys_that_scripts_read(reported):
     content = strict_json(reported.paths.report / "report.json")
     assert {
@@ -246,7 +281,7 @@ def test_markdown_has_the_tables_and_links_that_exist(reported):
     assert {
         *("On the test rows", "Few false positives, and calibration", "Out-of-fold", "Decisions"),
         *("Combinations of models", "Paired comparisons", "Each class, ensemble, test rows"),
-        *("Usage", "Failed attempts", "Recipe", "Hashes", "Provenance"),
+        *("Usage", "Asked for and used", "Failed attempts", "Recipe", "Hashes", "Provenance"),
     } <= set(titles)
     assert "GPU OUT OF MEMORY" in text
     links = re.findall(r"\]\((.*?)\)", text)
