@@ -93,8 +93,10 @@ def watch_usage(path: Path, process: Process) -> Iterator[None]:
 def _watch(path: Path, process: Process, ended: threading.Event) -> None:
     with suppress(Exception):  # nothing that is measured is worth a member
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        tally, sample_gpu, written = Tally(), open_gpu(find_gpu(process.device)), -WRITE_S
-        has_ended = False
+        sample_gpu: Callable[[], GpuSample] = GpuSample
+        with suppress(Exception):  # no NVML here, or one of another kind: the rest is measured
+            sample_gpu = open_gpu(find_gpu(process.device))
+        tally, written, has_ended = Tally(), -WRITE_S, False
         while not has_ended:
             has_ended = ended.wait(SAMPLE_S)
             tally.add(memory_bytes(), sample_gpu())

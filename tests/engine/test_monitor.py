@@ -167,6 +167,18 @@ def test_driver_that_does_not_answer_holds_nobody_up(
     released.set()
 
 
+def test_process_is_measured_where_the_gpu_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
+    monkeypatch.setattr(monitor, "find_gpu", lambda device: "GPU-1")
+    path = tmp_path / "usage" / "5.0.0.json"
+    with watch_usage(path, Process(job="5")):
+        pass
+    one = read_record(Measured, path)
+    assert (one.cpu_s > 0, one.gpu_busy, one.gpu_memory_bytes) == (True, None, None)
+
+
 def test_file_that_cannot_be_written_ends_nothing(tmp_path: Path, quick: None) -> None:
     (tmp_path / "usage").write_text("no folder")
     run = RunPaths(tmp_path)
