@@ -1,7 +1,7 @@
 """Why a job waits, in words: SLURM's reasons, and what this machine's queue waits for."""
 
 from lenshpc.launch.local import read_queue
-from lenshpc.launch.sites import local_gpus
+from lenshpc.launch.slots import local_slots
 from lenshpc.run.plan import Plan, origin_of
 
 # Beginnings of SLURM's reasons; the first that fits counts, so a longer one stands before its like.
@@ -45,4 +45,6 @@ def explain_local(plan: Plan) -> str:
     origin = origin_of(plan.recipe)
     if origin is not None and read_queue(origin).pid:
         return f"waits for run {origin.name}, from whose weights it starts"
-    return f"waits for a free {'GPU' if local_gpus() else 'core'} of this machine"
+    on_gpus = bool(plan.recipe.resources.gpus_per_node)
+    kind = {"gpu": "GPU", "core": "core"}[local_slots(1, on_gpus=on_gpus)[0].kind]
+    return f"waits for a free {kind} of this machine"
