@@ -37,7 +37,8 @@ def find_log(
     paths = executor.log_paths(run.slurm, line.job) if line.job else []
     if not paths:
         why = f" ({line.reason})" if line.reason else ""
-        raise ConfigError(f"member {line.index} has no log yet: it is {line.state}{why}")
+        yet = "" if line.state in ENDED else " yet"
+        raise ConfigError(f"member {line.index} has no log{yet}: it is {line.state}{why}")
     if rank is None:
         return line, _find_evidence(line, paths)
     if rank >= len(paths):

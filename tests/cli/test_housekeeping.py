@@ -77,7 +77,7 @@ def test_logs_are_those_of_the_member_that_failed(failed):
 def test_logs_of_a_member_without_a_job_say_its_state(failed):
     code, out, err = called("logs", failed.paths.name, "--member", 1)
     assert (code, out) == (2, "")
-    assert err == "lenshpc: member 1 has no log yet: it is DONE\n"
+    assert err == "lenshpc: member 1 has no log: it is DONE\n"
 
 
 @pytest.mark.parametrize(
