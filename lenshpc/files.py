@@ -74,6 +74,18 @@ def put_back(path: Path) -> None:
             old.rename(path)
 
 
+def make_open_folder(path: Path) -> None:
+    """Make a folder, unless it is there, in which the umask alone says who reads what is made."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o777 & ~umask, parents=True)
+        # A default ACL, as folders of projects have it, stands in for the umask: others could write
+        # below. The mode that is given cuts it down for the folder itself.
+        with suppress(OSError):
+            os.removexattr(path, "system.posix_acl_default")
+
+
 def make_private_folder(path: Path) -> None:
     """Make a folder that only this user can read or write.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc.files import put_back
+from lenshpc.launch.modes import writing_in
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
 from lenshpc.registry import find_task, load
@@ -34,8 +35,10 @@ def run_member(root: str, index: int) -> None:
     from lenshpc.engine.lease import Superseded
     from lenshpc.engine.member import run_member as complete
 
+    run = RunPaths(Path(root))
     try:
-        complete(RunPaths(Path(root)), index, signals)
+        with writing_in(run):
+            complete(run, index, signals)
     except Stopped as stopped:
         # Not 0: the batch script asks whether to requeue only where srun has failed.
         raise SystemExit(os.EX_TEMPFAIL) from stopped
@@ -46,7 +49,9 @@ def run_member(root: str, index: int) -> None:
 
 def run_aggregate(root: str) -> None:
     """Write the report of the run at `root`, or fail naming what is missing."""
-    write_report(RunPaths(Path(root)))
+    run = RunPaths(Path(root))
+    with writing_in(run):
+        write_report(run)
 
 
 def write_report(
@@ -128,9 +133,10 @@ def draw_share(
     if not mine:
         return
     generator = load(find_task(plan.recipe.task).generator or "")(plan, run, plan.members[index])
-    for done, shard in enumerate(mine, start=1):
-        samples.write(shard, generator.draw(samples.rows(shard), seed))
-        progress(done, len(mine))
+    with writing_in(run):
+        for done, shard in enumerate(mine, start=1):
+            samples.write(shard, generator.draw(samples.rows(shard), seed))
+            progress(done, len(mine))
 
 
 def join_shards(folder: str) -> None:

@@ -40,6 +40,7 @@ def aggregate(
       lenshpc aggregate lens_finding-9f2c51ab
       lenshpc aggregate /project/runs/lens_finding-9f2c51ab --out theirs
     """
+    from lenshpc.launch.modes import writing_in
     from lenshpc.report.markdown import render_table
     from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.worker import write_report
@@ -52,7 +53,7 @@ def aggregate(
         place.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"--out {out} cannot be made: {error.strerror}") from error
-    with _telling() as say:
+    with writing_in(place), _telling() as say:
         report = write_report(
             paths,
             out=place if out else None,

@@ -51,6 +51,7 @@ def sample(
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")
+    from lenshpc.launch.modes import writing_in
     from lenshpc.launch.prepare import load_cluster
     from lenshpc.launch.sample import send_samples
     from lenshpc.run.samples import check_drawn, start_samples
@@ -58,7 +59,8 @@ def sample(
 
     cluster = load_cluster(site) if site is not None else None
     paths, plan, one = _require_finished(run, member)
-    samples = start_samples(paths, plan, one, num=num, seed=seed)
+    with writing_in(paths):
+        samples = start_samples(paths, plan, one, num=num, seed=seed)
     if cluster and array_size:
         say_withheld(cluster)
         sent = send_samples(

@@ -104,7 +104,9 @@ class Checkpoints:
             # No rank may write before this is done, nor rank 0 publish before all have written:
             # hence the barriers on both sides of `strategy.save`.
             shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
+            # Pickles lie here, and nothing that others would want to read.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft.mkdir()
         distributed.barrier()
         # Every rank, never rank 0 alone: DeepSpeed writes a part a rank, and has barriers inside.
         strategy.save(draft)

@@ -121,6 +121,10 @@ class Site(Frozen):
     sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
     )
+    umask: Annotated[str, Field(pattern=r"^0{0,2}[2367][2367]$")] | None = Field(
+        default=None,
+        description="of what jobs and commands write in a run; the command's if absent",
+    )
     slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="local: members' GPUs at a time"
     )

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
-from tempfile import mkdtemp
 
 from lenshpc.config import KINDS
 from lenshpc.errors import ConfigError
-from lenshpc.files import flush, flush_tree
+from lenshpc.files import flush, flush_tree, unique_name
 from lenshpc.launch.sites import Site
 from lenshpc.registry import OURS, plugin_entries
 
@@ -51,7 +50,9 @@ class Snapshot:
         folder = self.path.parent
         folder.mkdir(parents=True, exist_ok=True)
         # Beside its place, written, flushed, renamed: a job must never import from half a package.
-        draft = Path(mkdtemp(prefix=".draft-", dir=folder))
+        # Not by mkdtemp, whose folders stay closed to all who may read the rest of the run.
+        draft = unique_name(self.path, "tmp")
+        draft.mkdir()
         for name, content in self.files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_bytes(content)

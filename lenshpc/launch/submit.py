@@ -25,6 +25,7 @@ from lenshpc.launch.jobs import (
     records,
 )
 from lenshpc.launch.local import queue_path, start_queue
+from lenshpc.launch.modes import writing
 from lenshpc.launch.origin import check_ended, find_awaited_jobs
 from lenshpc.launch.reconcile import submission_lock
 from lenshpc.launch.sites import Site, check_fits, read_site
@@ -132,8 +133,9 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     if run.root not in new:
         require_own(run)
     try:
-        _write(planned, site)
-        return _send(run, planned.plan, site, calls, store_is_open=True)
+        with writing(site.umask):
+            _write(planned, site)
+            return _send(run, planned.plan, site, calls, store_is_open=True)
     except (LensHpcError, OSError, KeyboardInterrupt) as error:
         if not (run.root in new and _is_unsent(run)):
             raise
@@ -182,7 +184,8 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     site = read_site(run)
     plan = load_plan(run)
     check_plugins(plan)
-    return _send(run, plan, site, calls, store_is_open=False)
+    with writing(site.umask):
+        return _send(run, plan, site, calls, store_is_open=False)
 
 
 def _send(

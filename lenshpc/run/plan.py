@@ -22,7 +22,15 @@ from lenshpc.errors import (
     printable,
     read_error,
 )
-from lenshpc.files import hash_value, read_json, read_whole, replacing, unseal, write_sealed
+from lenshpc.files import (
+    hash_value,
+    make_open_folder,
+    read_json,
+    read_whole,
+    replacing,
+    unseal,
+    write_sealed,
+)
 from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
 from lenshpc.run.paths import RunPaths
@@ -87,7 +95,7 @@ class Plan(Frozen):
         # Defaults are left out of the hash: so a default may be added, but changing one changes
         # what old fingerprints mean. That needs a new version of the package.
         recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
-        recipe["resources"] = _shares_of(self.recipe)
+        recipe["resources"] = self.recipe.resources.shares
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
         return hash_value(value)
 
@@ -106,7 +114,7 @@ class Plan(Frozen):
         if recipe.init_from is None:
             asked.pop("init_fingerprint", None)
         value = {
-            "recipe": asked | {"resources": _shares_of(recipe)},
+            "recipe": asked | {"resources": recipe.resources.shares},
             "store_hash": self.store_hash,
             # The manifest with the fold is the rows on which it trains, validates and is scored.
             "splits_hash": self.splits_hash,
@@ -184,13 +192,6 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         members=members,
     )
     return plan, splits
-
-
-def _shares_of(recipe: Recipe) -> dict[str, int]:
-    """Return what decides the shares of a batch, and so the sums over them."""
-    # Processes under the name that they had when each had a GPU, as fingerprints are to stay: what
-    # computes a share, one GPU or another or a CPU, is not hashed.
-    return {"nodes": recipe.resources.nodes, "gpus_per_node": recipe.resources.processes_per_node}
 
 
 def _plugins(variants: Iterable[Recipe]) -> dict[str, str]:
@@ -334,8 +335,8 @@ def splits_hash(splits: pd.DataFrame) -> str:
 
 
 def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
-    """Write the run directory's Plan and split manifest; the directory is private to the user."""
-    paths.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Write the run directory's Plan and split manifest; the umask says who may read them."""
+    make_open_folder(paths.root)
     # Before the Plan: a folder is a run once it has plan.json, and that promises the manifest.
     with replacing(paths.splits) as temporary:
         splits.to_parquet(temporary, index=False)

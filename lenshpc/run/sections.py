@@ -144,6 +144,13 @@ class Resources(Frozen):
         return self.gpus_per_node or self.tasks_per_node or 1
 
     @property
+    def shares(self) -> dict[str, int]:
+        """Return what decides the shares of a batch, and so the sums over them: it is hashed."""
+        # Processes under the name that they had when each had a GPU, as fingerprints are to stay:
+        # what computes a share, one GPU or another or a CPU, is not hashed.
+        return {"nodes": self.nodes, "gpus_per_node": self.processes_per_node}
+
+    @property
     def on_a_node(self) -> str:
         """Return what a member has on a node, for people: `4 GPU(s)`, `4 process(es) on CPUs`."""
         kind = "GPU(s)" if self.gpus_per_node else "process(es) on CPUs"

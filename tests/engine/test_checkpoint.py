@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from damage import files_below, flip
 from small_training import START, SmallTraining
 
 from lenshpc.engine.checkpoint import MemberProgress, PartialEpoch
 from lenshpc.errors import ConfigError, DataError
+from lenshpc.files import read_sealed, sha256, write_sealed
 
 BEST = "best-0002.safetensors"
 
@@ -23,6 +25,8 @@ def test_two_checkpoints_and_the_best_weights_of_either_are_kept(tmp_path: Path)
         "checkpoint/best-0002.safetensors",
         *(f"checkpoint/epoch-{epoch:04d}/{name}" for epoch in (2, 3) for name in each),
     ]
+    # Pickles lie here; what is read of a run by others lies elsewhere.
+    assert (tmp_path / "checkpoint").stat().st_mode & 0o777 == 0o700
     training.epochs(MemberProgress(**START.model_dump() | {"history": ({},) * 3}), [True])
     assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == [
         "best-0002.safetensors",
@@ -58,6 +62,17 @@ def test_training_goes_on_from_the_checkpoint_before_and_ends_in_the_same_state(
     third = SmallTraining(tmp_path, seed=2)
     assert third.load().place == (3, 0)
     assert third.digest() == expected
+
+
+def test_training_on_gpus_goes_on_where_there_is_none(tmp_path: Path) -> None:
+    SmallTraining(tmp_path).epochs(START, [True])
+    folder = tmp_path / "checkpoint" / "epoch-0001"
+    rank, hashes = folder / "rank-0000.pt", folder / "hashes.json"
+    state = torch.load(rank, weights_only=True)
+    torch.save({**state, "cuda": torch.zeros(16, dtype=torch.uint8)}, rank)
+    files = read_sealed(hashes)["files"]
+    write_sealed(hashes, {"files": {**files, "epoch-0001/rank-0000.pt": sha256(rank)}})
+    assert SmallTraining(tmp_path, seed=1).load().place == (1, 0)
 
 
 def test_training_begins_anew_where_every_checkpoint_is_damaged(
