@@ -81,12 +81,12 @@ def parse_allocations(text: str) -> list[Allocation]:
 
 def _parse_attempt(fields: list[str]) -> Allocation | None:
     job_id, state, begun, elapsed, given, asked, cpu_time, *_, nodes = fields
-    start, word = _parse_time(begun), slurm.STATE.fullmatch(state)
-    if start is None or word is None or slurm.IDENTITY.fullmatch(job_id) is None:
+    start, word = _parse_time(begun), slurm.read_state(state)
+    if start is None or not word or slurm.IDENTITY.fullmatch(job_id) is None:
         return None
     return Allocation(
         job_id=job_id,
-        state=word[1],
+        state=word,
         start=start,
         elapsed_s=float(slurm.read_number(elapsed)),
         num_gpus=_count_gpus(given),

@@ -8,6 +8,7 @@ from typing import Any
 Record = Mapping[str, str]
 
 NAMED = re.compile(r"\s*(NodeName|PartitionName)=\S")
+SETTING = re.compile(r"([A-Za-z]\w*(?:\[[0-9]+\])?) += ?(.*)", re.DOTALL)
 KEY = re.compile(r"(?:^|(?<=\s))([A-Z][\w/]*)=")
 GPUS = re.compile(r"(?:^|,)gpu(?::[A-Za-z][\w.-]*)?:([0-9]{1,4})(?=[,(]|$)")
 UNUSABLE = re.compile(r"DOWN|DRAIN|FAIL|MAINT|NOT_RESPONDING|POWER|INVAL|UNKNOWN|\*")
@@ -47,8 +48,8 @@ class Facts:
 
 def parse_config(text: str) -> dict[str, str]:
     """Return the keys of `scontrol show config`."""
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    pairs = (SETTING.fullmatch(line.rstrip()) for line in text.split("\n"))
+    return {pair[1]: pair[2] for pair in pairs if pair}
 
 
 def parse_records(text: str) -> tuple[dict[str, str], ...]:
@@ -62,7 +63,10 @@ def parse_records(text: str) -> tuple[dict[str, str], ...]:
 
 def _read_pairs(line: str) -> Iterator[tuple[str, str]]:
     """Yield the keys of a line, each with all up to the next one: a reason has blanks in it."""
-    keys = list(KEY.finditer(line))
+    first: dict[str, re.Match[str]] = {}
+    for key in KEY.finditer(line):
+        first.setdefault(key[1], key)  # an admin's reason may tell of `State=IDLE` too
+    keys = list(first.values())
     ends = [*(key.start() for key in keys[1:]), len(line)]
     for key, end in zip(keys, ends, strict=True):
         yield key[1], line[key.end() : end].strip()

@@ -108,8 +108,9 @@ class Site(Frozen):
     setup: tuple[Line, ...] = Field(
         default=(), description="shell commands before srun; one that fails ends the job"
     )
-    umask: Annotated[str, Field(pattern=r"^0?[0-7][2367][2367]$")] | None = Field(
-        default=None, description="of what a run's commands and jobs write"
+    umask: Annotated[str, Field(pattern=r"^0{0,2}[2367][2367]$")] | None = Field(
+        default=None,
+        description="of what jobs and commands write in a run; the command's if absent",
     )
     python: Word | None = Field(default=None, description="the interpreter on the nodes")
     container: Word | None = Field(
@@ -120,10 +121,6 @@ class Site(Frozen):
     srun_args: tuple[Word, ...] = ()
     sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
-    )
-    umask: Annotated[str, Field(pattern=r"^0{0,2}[2367][2367]$")] | None = Field(
-        default=None,
-        description="of what jobs and commands write in a run; the command's if absent",
     )
     slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="local: members' GPUs at a time"

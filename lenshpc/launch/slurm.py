@@ -35,7 +35,7 @@ ENDED = frozenset(
 JOB = r"([0-9]{1,10})"
 IDENTITY = re.compile(rf"{JOB}(?:_(?:([0-9]{{1,7}})|\[([0-9,:-]+)(?:%[0-9]+)?\]))?")
 SPAN = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([1-9][0-9]{0,6}))?)?")
-STATE = re.compile(r"([A-Z][A-Z_]*)(\+?)(?: by [0-9]+)?")
+STATE = re.compile(r"([A-Z][A-Z0-9_]*)(\+?)(?: by [0-9]+\+?)?")
 # --duplicates: a line for each attempt of a requeued job
 SACCT = ("sacct", "-X", "-n", "-P", "-D", "--format=JobID,State,ExitCode,NodeList,ElapsedRaw")
 SQUEUE = ("squeue", "-h", "--states=all", "-o", "%i|%T|%N|%r")
@@ -90,11 +90,12 @@ def parse_sacct(text: str) -> dict[str, JobState]:
     """Return job id → state of the lines `id|state|exit code|nodes|elapsed seconds`.
 
     `CANCELLED by 1000` is CANCELLED. A requeued job has a line an attempt: the last one counts,
-    and the seconds add up. A line that is no such record, as a banner's, is passed over.
+    and the seconds add up. A line that is no such record, as a banner's, is passed over; so is one
+    of a part of a heterogeneous job (`123+0`), of which lenshpc sends none.
     """
     states: dict[str, JobState] = {}
     for job_ids, (word, exit_code, nodes, elapsed) in _read_records(text, 4):
-        for job_id in job_ids:
+        for job_id in _drop_revoked(job_ids, word, states):
             # Lines of a job come oldest first, an attempt each: the last state stands, the seconds
             # add up.
             before = states[job_id].elapsed_s if job_id in states else 0
@@ -110,10 +111,10 @@ def parse_sacct(text: str) -> dict[str, JobState]:
 
 def parse_squeue(text: str) -> dict[str, JobState]:
     """Return job id → state of the lines `id|state|nodes|reason`; others are passed over."""
-    states = {}
+    states: dict[str, JobState] = {}
     for job_ids, (word, nodes, reason) in _read_records(text, 3):
         told = "" if reason in {"None", "(null)"} else reason.strip("()")
-        for job_id in job_ids:
+        for job_id in _drop_revoked(job_ids, word, states):
             states[job_id] = JobState(job_id=job_id, state=word, nodes=_nodes(nodes), reason=told)
     return states
 
@@ -146,13 +147,25 @@ def _read_records(text: str, num: int) -> Iterator[tuple[list[str], list[str]]]:
     # Not `splitlines`, which also cuts at characters that may stand in a reason.
     for line in text.split("\n"):
         identity, *fields = line.rstrip("\r").split("|", num)
-        state = STATE.fullmatch(fields[0]) if len(fields) == num else None
-        if state:
-            yield _elements(identity), [_complete(*state.groups()), *fields[1:]]
+        word = read_state(fields[0]) if len(fields) == num else ""
+        if word:
+            yield _elements(identity), [word, *fields[1:]]
 
 
-def _complete(word: str, plus: str) -> str:
-    """Return a state in full: `OUT_OF_ME+` is what a narrow column leaves."""
+def _drop_revoked(job_ids: list[str], word: str, states: Mapping[str, JobState]) -> list[str]:
+    """Return the jobs of a line, but for those that it revokes and another line tells of.
+
+    A federation sends a job to several clusters and revokes it on all but the one where it runs.
+    """
+    return [one for one in job_ids if word != "REVOKED" or one not in states]
+
+
+def read_state(text: str) -> str:
+    """Return a state in full, as `OUT_OF_ME+` is what a narrow column leaves; "" of other text."""
+    match = STATE.fullmatch(text)
+    if match is None:
+        return ""
+    word, plus = match.groups()
     return next((one for one in sorted(ENDED) if plus and one.startswith(word)), word)
 
 

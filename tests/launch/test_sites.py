@@ -294,12 +294,14 @@ def test_variable_that_is_slurms_or_no_name_is_refused(tmp_path, name):
     assert complaint(tmp_path, f"env: {{'{name}': x}}\n").startswith("env.")
 
 
-@pytest.mark.parametrize("mask", ["0022", "022", "0077", "0027", "0777"])
+@pytest.mark.parametrize("mask", ["0022", "022", "0077", "0027", "77"])
 def test_umask_that_keeps_others_from_writing_is_taken(mask):
     assert validate(Site, {"name": "s", "scheduler": "slurm", "umask": mask}, "s").umask == mask
 
 
-@pytest.mark.parametrize("mask", ["0002", "0020", "0", "0000", "0007", "8022", "00022", "x"])
+@pytest.mark.parametrize(
+    "mask", ["0002", "0020", "0", "0000", "0007", "8022", "00022", "0777", "x"]
+)
 def test_umask_that_lets_others_write_is_refused(tmp_path, mask):
     assert complaint(tmp_path, f"umask: '{mask}'\n").startswith("umask: String should match")
 
