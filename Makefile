@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 DEMO := demo
+ENGINE ?= podman
 QUICK := and not slow
+VERSION = $(shell $(BIN)/python -c 'import lenshpc; print(lenshpc.__version__)')
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE  # what is first imported stays compiled for all that follow
 
-.PHONY: help setup check format test test-slurm test-all demo bench clean
+.PHONY: help setup check format test test-slurm test-all demo image wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +57,13 @@ demo: $(VENV)/installed  ## from simulated images to a report, about five minute
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
 	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \
 	  --set train.batch_size=16 --wait
+
+wheel: setup  ## dist/lenshpc-VERSION-py3-none-any.whl
+	rm -rf build  # what an earlier version left there would be in the wheel
+	$(BIN)/python -m build --wheel
+
+image: wheel  ## a container image of that wheel; ENGINE=docker, IMAGE_ARGS="--build-arg BASE=..."
+	$(ENGINE) build $(IMAGE_ARGS) --build-arg VERSION=$(VERSION) -f slurm/Dockerfile -t lenshpc:$(VERSION) .
 
 .venv-rivals-%/installed: benchmarks/rivals-%.txt
 	$(PYTHON) -m venv .venv-rivals-$*

@@ -240,10 +240,10 @@ def find_jobs(tokens: Sequence[str]) -> dict[str, str]:
     # squeue first, and raising: without the controller's word a job may be taken for lost and sent
     # twice. sacct only adds what squeue has forgotten.
     user = getpass.getuser()
-    lines = ask(["squeue", "-h", "--states=all", "-u", user, "-o", "%F|%o"]).splitlines()
+    lines = ask(["squeue", "-h", "--states=all", "-u", user, "-o", "%F|%o"]).split("\n")
     # SubmitLine stands in the accounting of every site, a job's comment only where it is stored
     since = ["-S", "now-30days", "--format=JobID,SubmitLine"]
-    lines += _accounting(["sacct", "-X", "-n", "-P", "-u", user, *since]).splitlines()
+    lines += _accounting(["sacct", "-X", "-n", "-P", "-u", user, *since]).split("\n")
     found = ((re.match(rf"{JOB}(?:_[^|]*)?\|", line), line) for line in lines)
     return {token: match[1] for match, line in found for token in tokens if match and token in line}
 

@@ -181,6 +181,10 @@ def test_id_that_sbatch_does_not_tell_is_asked_for(sbatch_says):
     assert sbatch_says("Submitted", "notice\n34|/runs/lenshpc-1.sh") == "34"
 
 
+def test_id_is_asked_for_whatever_stands_in_the_path(sbatch_says):
+    assert sbatch_says("", "34|/runs of\u2028two\x1clines/lenshpc-1.sh") == "34"
+
+
 def test_job_that_has_no_id_is_refused_with_what_was_printed(sbatch_says):
     with pytest.raises(LaunchError) as caught:
         sbatch_says("Submitted\x1b[31m")
