@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lenshpc import __version__
+from lenshpc.errors import ConfigError
+from lenshpc.launch.sites import load_site
 
 ROOT = Path(__file__).parents[1]
 DEFINITION = (ROOT / "slurm" / "lenshpc.def").read_text(encoding="utf-8")
@@ -93,6 +96,36 @@ def test_files_that_are_copied_into_an_image_are_there_or_are_the_wheel():
     # Docker sends nothing else to the builder: no environment, no runs, no secrets of a checkout
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert ignored == ["*", "!constraints.txt", "!dist"]
+
+
+def profile(folder, keys):
+    (folder / "my.yaml").write_text(yaml.safe_dump({"scheduler": "slurm", **keys}))
+    return load_site(str(folder / "my.yaml"))
+
+
+def test_profiles_of_the_page_start_python_as_the_page_says(tmp_path):
+    page = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    apptainer, pyxis = (profile(tmp_path, yaml.safe_load(block)) for block in blocks)
+    assert (apptainer.interpreter, apptainer.step_args) == (
+        "apptainer exec --nv --bind=/scratch --bind=/project/data:/data:ro "
+        "/shared/lenshpc.sif python3",
+        (),
+    )
+    assert (pyxis.interpreter, pyxis.step_args) == (
+        "python3",
+        (
+            "--container-image=/shared/lenshpc.sqsh",
+            "--container-mounts=/shared:/shared,/scratch:/scratch",
+        ),
+    )
+
+
+def test_image_of_a_registry_is_named_as_enroot_has_it_and_is_no_comment(tmp_path):
+    image = "docker://me@registry.example.org#lenses/lenshpc:0.2.0"
+    assert profile(tmp_path, {"container": image}).step_args == (f"--container-image={image}",)
+    with pytest.raises(ConfigError):
+        profile(tmp_path, {"container": "#lenshpc"})
 
 
 def run(*command, **options):

@@ -40,6 +40,8 @@ RESERVED |= {"wrap"}
 # `;`, backtick or new line may be added here. `Value` may have brackets, as in node[1-3].
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=-]+$", max_length=200)]
 Value = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=\[\]-]+$", max_length=200)]
+# Unquoted too: `#`, as in `registry.example.org#image`, begins no comment within a word.
+Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_.,:@+=/#-]*$", max_length=200)]
 # Quoted wherever it stands: `[rack1|rack2]`, `(a100|h100)&ib`.
 Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=()\[\]-]+$", max_length=200)]
 # One line, and no comment: `#SBATCH` in it would be an option that no check has seen.
@@ -113,7 +115,7 @@ class Site(Frozen):
         description="of what jobs and commands write in a run; the command's if absent",
     )
     python: Word | None = Field(default=None, description="the interpreter on the nodes")
-    container: Word | None = Field(
+    container: Image | None = Field(
         default=None, description="an Apptainer image (.sif), or an image for srun's pyxis"
     )
     container_gpu: Literal["nv", "rocm", "none"] = "nv"
