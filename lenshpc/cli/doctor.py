@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
-    from lenshpc.launch.doctor import ClusterFinding
     from lenshpc.launch.facts import Facts
+    from lenshpc.launch.finding import ClusterFinding
     from lenshpc.launch.sites import Site
+
+WIDTH = 80
 
 
 @click.command(short_help="Examine a cluster and write its site profile.")
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
 def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> None:
     """Examine the cluster that this machine is a login node of, and write slurm/SITE.yaml.
 
-    Sends a short job to every node of the partition that takes jobs. Run it in a folder that all
-    nodes share. A profile that exists is used, and left as it is.
+    Sends a short job to every node of the partition that is up and takes jobs. Run it in a folder
+    that all nodes share. A profile that exists is used, and left as it is.
 
     \b
     Examples:
@@ -41,6 +44,7 @@ def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> No
     exists = path.is_file()
     keys = {key: value for key, value in given.items() if value is not None}
     place, chosen = _site(path, keys)
+    say_withheld(place)
     facts = _facts(place, preflight=preflight)
     found = findings(facts)
     seen = profile(facts, found, chosen)
@@ -69,12 +73,13 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
     """Return the site to examine, and the keys that the user has chosen for it."""
     from lenshpc.config import read_yaml, validate
     from lenshpc.errors import ConfigError
-    from lenshpc.launch.sites import Site
+    from lenshpc.launch.sites import Site, read_variables
 
     if path.is_file() and keys:
         raise ConfigError(f"{path} exists; set {', '.join(keys)} in it, or name another --site")
     chosen = read_yaml(path) if path.is_file() else {"scheduler": "slurm", **keys}
-    site = validate(Site, {"name": path.stem, **chosen}, f"site {path}")
+    filled = {**chosen, **read_variables(chosen)}
+    site = validate(Site, {"name": path.stem, **filled}, f"site {path}")
     if site.scheduler != "slurm":
         raise ConfigError(f"{path} is no profile of a cluster: its scheduler is {site.scheduler}")
     return site, chosen
@@ -83,9 +88,11 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
 def _facts(site: Site, *, preflight: bool) -> Facts:
     from lenshpc.cli.progress import progress_bar
     from lenshpc.launch.examine import cluster, make_shared_folder, measure, probe_nodes
+    from lenshpc.launch.trials import try_ways, use_ways
 
     with make_shared_folder(Path()) as folder:
-        facts = cluster(site)
+        facts = try_ways(cluster(site), site)
+        site = use_ways(site, facts.asking)
         with progress_bar("examining", unit="nodes") as progress:
             facts = probe_nodes(facts, site, folder, progress)
         if preflight:
@@ -126,13 +133,26 @@ def _speeds(facts: Facts) -> dict[str, Any]:
 def _text(facts: Facts, found: tuple[ClusterFinding, ...]) -> str:
     name, num = facts.partition["PartitionName"], len(facts.reports)
     version = facts.config.get("SLURM_VERSION", "?")
-    lines = [f"SLURM {version}, partition {name}: {num} nodes examined"]
+    lines = [f"SLURM {version}, partition {name}: {num} node{'s' * (num != 1)} examined"]
     for kind, speeds in _speeds(facts).items():
         lines += [
             f"{kind}: {', '.join(f'{node} {speed:.3g}' for node, speed in speeds.items())}"
         ] * bool(speeds)
     for one in found:
-        lines.append(f"{one.level:<8} {one.what}")
-        lines += [f"{'':<8} means: {one.meaning}"] * bool(one.meaning)
-        lines += [f"{'':<8} do: {one.advice}"] * bool(one.advice)
+        lines += _wrap(one.what, f"{one.level:<8} ")
+        lines += _wrap(f"means: {one.meaning}", " " * 11) * bool(one.meaning)
+        lines += _wrap(f"do: {one.advice}", " " * 11) * bool(one.advice)
     return "\n".join(lines if found else [*lines, "nothing unusual"])
+
+
+def _wrap(text: str, begin: str) -> list[str]:
+    """Return the lines of a text, also in a pipe: paths and options stay whole."""
+    after = " " * (len(begin) + (2 if begin.isspace() else 0))
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=begin,
+        subsequent_indent=after,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

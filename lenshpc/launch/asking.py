@@ -42,3 +42,9 @@ def ask_memory(site: Site, mem_gb: float, *, cpus: int, gpus: int) -> Options:
 def _whole(megabytes: float) -> int:
     # Never 0, which stands for all memory of a node; up, but not for what a float leaves over.
     return max(1, math.ceil(round(megabytes, 3)))
+
+
+def format_options(options: Options) -> list[str]:
+    """Return options as sbatch's arguments."""
+    given = options.items()
+    return [f"--{key}" if value is True else f"--{key}={value}" for key, value in given]

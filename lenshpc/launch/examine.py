@@ -1,39 +1,46 @@
 """Gather what is known of a cluster: SLURM's own words, and short jobs on its nodes."""
 
+import fcntl
 import secrets
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from lenshpc.errors import ConfigError, LaunchError
+from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import slurm
-from lenshpc.launch.asking import ask_place
+from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place, format_options
+from lenshpc.launch.constraints import fits
+from lenshpc.launch.executor import AGGREGATE_TIME_MIN
 from lenshpc.launch.facts import (
     Facts,
     NodeReport,
     Record,
-    fits,
+    count_types,
+    is_asleep,
+    keep_type,
     num_gpus,
     parse_config,
+    parse_minutes,
     parse_records,
     usable,
 )
+from lenshpc.launch.limits import ask_accounting
 from lenshpc.launch.sites import Site
 from lenshpc.launch.slurm import read_number
 
 PATIENCE_S = 180.0
 POLL_S = 0.5
 SECONDS = 10.0  # of each measurement of --preflight
-PROBE_TIME_MIN, PROBE_MEM_MB = 3, 400
-SPEED_TIME_MIN, SPEED_MEM_MB = 5, 2000
+PROBE_TIME_MIN, PROBE_MEM_GB = 3, 0.4
+SPEED_TIME_MIN, SPEED_MEM_GB = 5, 2.0
 
 Nodes = tuple[str, ...]
 Progress = Callable[[int, int], None]
@@ -63,18 +70,35 @@ def cluster(site: Site) -> Facts:
     """Return what SLURM says of itself, without a job. Raises LaunchError where it does not."""
     config = parse_config(slurm.ask(["scontrol", "show", "config"]))
     partitions = parse_records(slurm.ask(["scontrol", "-o", "show", "partition"]))
-    nodes = parse_records(slurm.ask(["scontrol", "-o", "show", "node"]))
-    try:
-        slurm.ask(["sacct", "-X", "-n", "-P", "--format=JobID"])
-        error = ""
-    except LaunchError as refused:
-        error = str(refused)
+    every = parse_records(slurm.ask(["scontrol", "-o", "show", "node"]))
+    partition = _partition(partitions, site.partition)
+    fitting = [node for node in every if fits(node, site.constraint)]
+    nodes = keep_type(fitting, site.gpu_type)
+    mine = usable(nodes, partition["PartitionName"])
     return Facts(
         config=config,
-        partition=_partition(partitions, site.partition),
-        nodes=tuple(node for node in nodes if fits(node, site.constraint)),
-        accounting_error=error,
+        partition=partition,
+        nodes=nodes,
+        gpu_types=count_types(usable(fitting, partition["PartitionName"])),
+        cpu_partitions=_cpu_partitions(partitions, every, partition["PartitionName"]),
+        accounting=ask_accounting(site, partition),
+        settled=frozenset(site.model_fields_set),
+        with_gpu=bool(mine) and all(map(num_gpus, mine)),
     )
+
+
+def _cpu_partitions(
+    partitions: Iterable[Record], nodes: Sequence[Record], own: str
+) -> tuple[str, ...]:
+    """Return the other partitions with time for a report, those with the fewest GPUs first."""
+    shares = {}
+    for one in partitions:
+        name, minutes = one["PartitionName"], parse_minutes(one.get("MaxTime", ""))
+        gpus = [num_gpus(node) > 0 for node in usable(nodes, name)]
+        has_time = minutes is None or minutes >= AGGREGATE_TIME_MIN
+        if gpus and has_time and one.get("State", "UP") == "UP" and name != own:
+            shares[name] = sum(gpus) / len(gpus)
+    return tuple(sorted(shares, key=lambda name: shares[name]))
 
 
 def _partition(partitions: Sequence[Record], wanted: str | None) -> Record:
@@ -89,23 +113,43 @@ def _partition(partitions: Sequence[Record], wanted: str | None) -> Record:
 
 
 def probe_nodes(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts:
-    """Return the facts with what a short job on each usable node saw."""
+    """Return the facts with what a short job on each node that is up saw.
+
+    Where none is up, one is switched on.
+    """
     nodes = usable(facts.nodes, facts.partition["PartitionName"])
+    asleep = [node["NodeName"] for node in nodes if is_asleep(node)]
+    awake = [node["NodeName"] for node in nodes if not is_asleep(node)]
+    names = awake or asleep[:1]
     token = secrets.token_hex(8)
     write_text(folder / "token", token)
-    with_gpu = bool(nodes) and all(map(num_gpus, nodes))
     cpus = max(1, min([2, *(read_number(node.get("CPUTot", "")) for node in nodes)]))
     module = f"-m lenshpc.launch.probe {shlex.quote(str(folder))}"
     lines = [
         _srun(site, f"{module} bare", ""),
         _srun(site, f"{module} asked", f"--cpus-per-task={cpus}"),
     ]
-    size = [f"--cpus-per-task={cpus}", f"--mem={PROBE_MEM_MB}M", f"--time={PROBE_TIME_MIN}"]
-    size += _gpus(int(with_gpu))
-    each = [(node["NodeName"],) for node in nodes]
-    steps, ended = _run(site, folder, each, lines, lambda _: size, progress)
-    reports = {step.nodes[0]: _report(step, folder, ended) for step in steps}
-    return replace(facts, token=token, reports=reports, num_cpus=cpus, with_gpu=with_gpu)
+    size = {"cpus-per-task": cpus, "time": PROBE_TIME_MIN}
+    size |= _sizes(site, int(facts.with_gpu), cpus, PROBE_MEM_GB)
+    with _hold_lock(folder / "lock"):
+        each = [(name,) for name in names]
+        steps, ended = _run(site, folder, each, lines, lambda _: size, progress)
+    return replace(
+        facts,
+        token=token,
+        reports={step.nodes[0]: _report(step, folder, ended) for step in steps},
+        unexamined=tuple(name for name in asleep if name not in names),
+        num_cpus=cpus,
+    )
+
+
+@contextmanager
+def _hold_lock(path: Path) -> Iterator[None]:
+    """Hold a lock that the probes ought to see; where there are no locks, they see none."""
+    with path.open("wb") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _report(step: Step, folder: Path, ended: Mapping[str, float]) -> NodeReport:
@@ -131,13 +175,15 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
     pairs: list[Nodes] = list(zip(names, [*names[1:], *names[:1]], strict=True))
     pairs = pairs[: 1 if len(names) == 2 else len(names)] if len(names) > 1 else []
     line = [_srun(site, f"-m lenshpc.engine.preflight {shlex.quote(str(folder))} {SECONDS}", "")]
-    size = [f"--mem={SPEED_MEM_MB}M", f"--time={SPEED_TIME_MIN}"]
 
-    def all_gpus(nodes: Nodes) -> list[str]:
-        return [*size, *_gpus(gpus[nodes[0]])]
+    def size(num_gpus: int) -> Options:
+        return _sizes(site, num_gpus, 1, SPEED_MEM_GB) | {"time": SPEED_TIME_MIN}
 
-    def one_gpu(nodes: Nodes) -> list[str]:
-        return [*size, *_gpus(min(1, *(gpus[name] for name in nodes)))]
+    def all_gpus(nodes: Nodes) -> Options:
+        return size(gpus[nodes[0]])
+
+    def one_gpu(nodes: Nodes) -> Options:
+        return size(min(1, *(gpus[name] for name in nodes)))
 
     alone = _run(site, folder, [(name,) for name in names], line, all_gpus, progress)
     both = _run(site, folder, pairs, line, one_gpu, progress)  # after, so that none disturbs one
@@ -148,8 +194,8 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
     )
 
 
-def _gpus(count: int) -> list[str]:
-    return [f"--gpus-per-node={count}"] if count else []
+def _sizes(site: Site, gpus: int, cpus: int, mem_gb: float) -> Options:
+    return {**ask_gpus(site, gpus), **ask_memory(site, mem_gb, cpus=cpus, gpus=gpus)}
 
 
 def _best(folder: Path, steps: Iterable[Step], ended: Mapping[str, float]) -> dict[str, float]:
@@ -168,7 +214,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _srun(site: Site, arguments: str, options: str) -> str:
     python = site.interpreter or shlex.quote(sys.executable)
-    return " ".join(["srun", "--kill-on-bad-exit=1", options, *site.step_args, python, arguments])
+    step = ["srun", "--export=ALL", "--kill-on-bad-exit=1", options, *site.step_args]
+    return " ".join([*step, python, arguments])
 
 
 def _run(
@@ -176,7 +223,7 @@ def _run(
     folder: Path,
     groups: Iterable[Nodes],
     lines: Sequence[str],
-    size: Callable[[Nodes], list[str]],
+    size: Callable[[Nodes], Options],
     progress: Progress,
 ) -> tuple[list[Step], dict[str, float]]:
     """Run the lines as a job on each group of nodes; return the jobs and when they ended."""
@@ -192,28 +239,28 @@ def _run(
         raise
 
 
-def _send(
-    site: Site, folder: Path, nodes: Nodes, lines: Sequence[str], size: Sequence[str]
-) -> Step:
+def _send(site: Site, folder: Path, nodes: Nodes, lines: Sequence[str], size: Options) -> Step:
     """Submit a job of one task on each of the nodes."""
     name = f"{'+'.join(nodes)}-{secrets.token_hex(8)}"
     script, log = folder / f"{name}.sh", folder / f"{name}.out"
-    own = ["--job-name=lenshpc-doctor", f"--output={log}", "--ntasks-per-node=1"]
-    own += [f"--nodes={len(nodes)}", f"--nodelist={','.join(nodes)}"]
-    options = [f"#SBATCH {option}" for option in (*own, *size, *_options(site))]
+    place = ask_place(site)
+    for key in ("constraint", "exclude", "exclusive"):  # the nodes are named, and one GPU will do
+        place.pop(key, None)
+    own = {
+        "job-name": "lenshpc-doctor",
+        "output": str(log).replace("%", "%%"),  # SLURM puts ids in place of %j
+        "ntasks-per-node": 1,
+        "nodes": len(nodes),
+        "nodelist": ",".join(nodes),
+    }
+    options = [f"#SBATCH {shlex.quote(one)}" for one in format_options(place | size | own)]
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in site.exports.items()]
     # Else `python -m` would import from the folder of the command, which may be everybody's.
     safe = "export PYTHONSAFEPATH=1"
-    write_text(script, "\n".join(["#!/bin/bash", *options, *site.setup, safe, *lines, ""]))
+    text = ["#!/bin/bash", *options, *exports, *site.setup, safe, *lines, ""]
+    write_text(script, "\n".join(text))
     began = time.time()
     return Step(job_id=slurm.sbatch(script), nodes=nodes, log=log, began=began)
-
-
-def _options(site: Site) -> list[str]:
-    return [
-        f"--{key}" if value is True else f"--{key}={value}"
-        for key, value in ask_place(site).items()
-        if key not in {"constraint", "exclude", "exclusive"}  # the node is named
-    ]
 
 
 def _wait(steps: Sequence[Step], progress: Progress) -> dict[str, float]:

@@ -318,8 +318,12 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
 
 
 def _telling_line(text: str) -> str:
-    """Return the line of an error by which it is judged, or the last: some say it four times."""
+    """Return the line of an error by which it is judged, or the last: some say it four times.
+
+    Before one that says nothing come the words of the site's own rules.
+    """
     lines = [one_line(line) for line in text.splitlines() if line.strip()] or [""]
+    lines = [line for line in lines if not line.endswith("Unspecified error")] or lines
     told = (line for line in lines if BUSY.search(line) or ENDED_JOB.search(line))
     return next(told, lines[-1])
 

@@ -15,16 +15,19 @@ from lenshpc.launch.accounting import (
     parse_bytes,
     parse_cpu_time,
 )
+from lenshpc.launch.constraints import fits
 from lenshpc.launch.doctor import findings, profile
 from lenshpc.launch.facts import (
     Facts,
-    fits,
+    count_gpus,
+    is_asleep,
     num_gpus,
     parse_config,
     parse_minutes,
     parse_records,
     usable,
 )
+from lenshpc.launch.limits import ASSOCIATION, QOS, find_limits, parse_table
 from lenshpc.launch.slurm import (
     LARGEST_ARRAY,
     JobState,
@@ -222,6 +225,47 @@ def test_cluster_is_judged_whatever_it_says_of_itself(tries):
         assert (parse_minutes(partition.get("MaxTime", "")) or 0) >= 0
         facts = Facts(config=config, partition={"PartitionName": "batch"} | partition, nodes=nodes)
         assert profile(facts, findings(facts), {})["scheduler"] == "slurm"
+        assert not any(map(is_asleep, nodes[-1:]))
+
+    check()
+
+
+@pytest.mark.parametrize("tries", TRIES)
+def test_gpus_of_any_type_are_counted_among_other_things(tries):
+    """Types are free text, and what a node has besides stands before and after."""
+    kind = st.text("0123456789abcdefg._-+", min_size=1, max_size=12)
+    notes = st.sampled_from(["", "(S:0-1)", "(IDX:0-3)", "(S:0,3)", "(null)"])
+    middle = st.sampled_from(["", "no_consume:"])
+    entry = st.tuples(st.just("") | kind, middle, st.integers(0, 9999), notes)
+    others = st.sampled_from(["shard:gpu:8", "nic:4", "gpumem:80G", "craynetwork:4(S:0)"])
+
+    @tried(tries)
+    @given(st.lists(entry | others, max_size=6))
+    def check(drawn):
+        expected, parts = {}, []
+        for one in drawn:
+            if isinstance(one, str):
+                parts.append(one)
+                continue
+            name, word, count, note = one
+            parts.append(f"gpu:{name}{':' * bool(name)}{word}{count}{note}")
+            expected[name] = expected.get(name, 0) + count
+        assert count_gpus({"Gres": ",".join(parts)}) == expected
+
+    check()
+
+
+@pytest.mark.parametrize("tries", TRIES)
+def test_limits_in_noise_are_found_whole(tries):
+    @tried(tries)
+    @given(st.lists(NOISE.filter(lambda line: line.count("|") != len(ASSOCIATION) - 1), max_size=5))
+    def check(lines):
+        text = "\n".join([*lines, "lenses|ann||4||3|7|01:00:00|long", *lines])
+        rows = parse_table(text, ASSOCIATION)
+        assert [row["User"] for row in rows] == ["ann"]
+        every = parse_table("\n".join(lines), QOS)
+        (limit, *_) = find_limits(rows, every, "lenses", None, {})
+        assert (limit.jobs, limit.submitted, limit.minutes) == (3, 7, 60)
 
     check()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lenshpc.launch import examine, slurm
+from lenshpc.launch.facts import Facts, parse_records
 from lenshpc.launch.sites import Site
 
 SITE = Site(name="big", scheduler="slurm", partition="gpu", sbatch={"exclude": "n9", "nice": 5})
@@ -30,7 +31,7 @@ def tools(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("tools")
 def test_job_that_a_busy_controller_took_is_not_sent_twice(tmp_path):
-    step = examine._send(SITE, tmp_path, ("n1", "n2"), ["true"], ["--mem=400M"])
+    step = examine._send(SITE, tmp_path, ("n1", "n2"), ["true"], {"mem": "400M"})
     assert (step.job_id, step.nodes) == ("77", ("n1", "n2"))
     (script,) = (tmp_path / "sent").read_text().splitlines()
     lines = Path(script).read_text().splitlines()
@@ -39,3 +40,35 @@ def test_job_that_a_busy_controller_took_is_not_sent_twice(tmp_path):
     assert {"--nodelist=n1,n2", "--partition=gpu", "--mem=400M", "--nice=5"} <= options
     assert not [option for option in options if "exclude" in option]
     assert lines[-1] == "true"
+
+
+@pytest.mark.parametrize(
+    ("states", "probed", "left"),
+    [
+        (["IDLE", "IDLE+CLOUD+POWERED_DOWN", "MIXED"], ["n0", "n2"], ("n1",)),
+        (["IDLE+CLOUD+POWERED_DOWN"] * 3, ["n0"], ("n1", "n2")),
+        (["DOWN*", "MIXED+CLOUD+NOT_RESPONDING+POWERING_UP"], ["n1"], ()),
+        (["DOWN*"], [], ()),
+    ],
+)
+def test_nodes_that_are_switched_off_are_left_alone(tmp_path, monkeypatch, states, probed, left):
+    """The sbatch here takes every job, and no job is ever in the queue."""
+    folder, sent = tmp_path / "bin", tmp_path / "sent"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(examine, "POLL_S", 0.0)
+    programs = {"sbatch": f'echo "$2" >> {sent}; wc -l < {sent}', "squeue": "exit 0"}
+    for name, body in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    nodes = parse_records(
+        "\n".join(
+            f"NodeName=n{number} State={state} Partitions=gpu CPUTot=4"
+            for number, state in enumerate(states)
+        )
+    )
+    facts = Facts(config={}, partition={"PartitionName": "gpu"}, nodes=nodes)
+    seen = examine.probe_nodes(facts, SITE, tmp_path, lambda _done, _all: None)
+    scripts = sent.read_text().splitlines() if sent.exists() else []
+    assert [Path(script).name.partition("-")[0] for script in scripts] == probed
+    assert (list(seen.reports), seen.unexamined) == (probed, left)

@@ -203,3 +203,15 @@ def test_error_that_is_said_four_times_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(LaunchError) as caught:
         ask(["squeue"], ())
     assert str(caught.value) == f"squeue failed: {told}"
+
+
+def test_words_of_a_sites_own_rules_are_told_and_not_the_unspecified_error(tmp_path, monkeypatch):
+    words = "sbatch: error: partition gpu is for jobs with GPUs"
+    (tmp_path / "sbatch").write_text(
+        f"#!/bin/sh\necho '{words}\nallocation failure: Unspecified error' >&2; exit 1\n"
+    )
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(LaunchError) as caught:
+        ask(["sbatch"], ())
+    assert str(caught.value) == f"sbatch failed: {words}"
