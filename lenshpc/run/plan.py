@@ -32,18 +32,15 @@ from lenshpc.files import (
     write_sealed,
 )
 from lenshpc.registry import missing_plugins, plugins_of
-from lenshpc.run.checks import check_batches, check_fits, check_groups, check_loading
+from lenshpc.run.checks import check_batches, check_fits, check_loading
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe, network_of
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
-    import numpy as np
-    import numpy.typing as npt
     import pandas as pd
 
     from lenshpc.store import Store
 
-SPLIT_COLUMNS = ["row", "id", "label", "group", "split", "fold"]
 NUM_TRAINING_SCORED = 1000
 LAYOUT_VERSION = 3  # of a run directory: what its recipe, splits and predictions call things
 # What a recipe says of a run as a whole, and of no training alone; `init_fingerprint` says which
@@ -163,6 +160,8 @@ class Plan(Frozen):
 
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
+    from lenshpc.run.splits import split_manifest
+
     # Before the Plan is made, which hashes the word: members must not decide it by the memory of
     # their node.
     recipe = _with_loading(recipe, store)
@@ -234,55 +233,6 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
     fits = num_bytes <= size.mem_gb_per_gpu * size.processes_per_node * 1e9 / 2
     data = recipe.data.model_copy(update={"loading": "resident" if fits else "stream"})
     return recipe.model_copy(update={"data": data})
-
-
-def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
-    """Return one line a row: its split and the fold in which it validates.
-
-    Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
-    own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
-    `test`, and those `excluded` (of the classes that the method must not know), never do;
-    `unlabelled` ones train without a label.
-    """
-    import numpy as np
-
-    from lenshpc.run.splits import assign_folds
-
-    rows = store.rows
-    testing = (rows["split"] == "test").to_numpy()
-    if not testing.any():
-        raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
-    check_groups(rows, testing)
-    splits = np.select(
-        [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
-        # The first that fits: a test row stays one, of whatever class, and is never set aside or
-        # trained on.
-        ["test", "unlabelled", "excluded"],
-        "dev",
-    )
-    # Cut here, once, and stored: members that cut their own would race, and differ with the version
-    # of scikit-learn.
-    folds = np.full(len(rows), -1, dtype=np.int16)
-    own = (splits == "dev") & (rows["split"] == "val").to_numpy()
-    if recipe.folds == 1 and own.any():
-        folds[own] = 0
-    else:
-        dev = rows[splits == "dev"]
-        folds[splits == "dev"] = assign_folds(
-            dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
-        )
-    columns = rows[["id", "label", "group"]].assign(
-        row=np.arange(len(rows)), split=splits, fold=folds
-    )
-    manifest: pd.DataFrame = columns[SPLIT_COLUMNS]
-    return manifest
-
-
-def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
-    """Return which rows are of a class that the method may learn."""
-    import numpy as np
-
-    return np.isin(store.rows["label"], recipe.method.learnt_labels(store.classes))
 
 
 def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:

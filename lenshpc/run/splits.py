@@ -9,11 +9,59 @@ import numpy as np
 import numpy.typing as npt
 
 from lenshpc.errors import ConfigError
+from lenshpc.run.checks import check_groups
 
 if TYPE_CHECKING:  # it costs a second, which `status` need not pay
     import pandas as pd
 
+    from lenshpc.run.recipe import Recipe
+    from lenshpc.store import Store
+
 HOLDOUT_PARTS = 10
+COLUMNS = ["row", "id", "label", "group", "split", "fold"]
+
+
+def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
+    """Return one line a row: its split and the fold in which it validates.
+
+    Several folds are cut from the store's `train` and `val` rows together. One fold is the store's
+    own `val` split where it has one. Of the `dev` rows, those with fold -1 always train. Rows of
+    `test`, and those `excluded` (of the classes that the method must not know), never do;
+    `unlabelled` ones train without a label.
+    """
+    rows = store.rows
+    testing = (rows["split"] == "test").to_numpy()
+    if not testing.any():
+        raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
+    check_groups(rows, testing)
+    splits = np.select(
+        [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
+        # The first that fits: a test row stays one, of whatever class, and is never set aside or
+        # trained on.
+        ["test", "unlabelled", "excluded"],
+        "dev",
+    )
+    # Cut here, once, and stored: members that cut their own would race, and differ with the version
+    # of scikit-learn.
+    folds = np.full(len(rows), -1, dtype=np.int16)
+    own = (splits == "dev") & (rows["split"] == "val").to_numpy()
+    if recipe.folds == 1 and own.any():
+        folds[own] = 0
+    else:
+        dev = rows[splits == "dev"]
+        folds[splits == "dev"] = assign_folds(
+            dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
+        )
+    columns = rows[["id", "label", "group"]].assign(
+        row=np.arange(len(rows)), split=splits, fold=folds
+    )
+    manifest: pd.DataFrame = columns[COLUMNS]
+    return manifest
+
+
+def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
+    """Return which rows are of a class that the method may learn."""
+    return np.isin(store.rows["label"], recipe.method.learnt_labels(store.classes))
 
 
 def assign_folds(
