@@ -15,6 +15,9 @@
 #   cluster.sh ctld-stop | ctld-start                  controller outage
 #   cluster.sh dbd-stop | dbd-start                    accounting outage
 #   cluster.sh shell N CMD...       run CMD on nodeN
+#   cluster.sh hide N PATH          nodeN has an empty folder there, as where a mount is missing
+#   cluster.sh loopback N           nodeN's own name is 127.0.1.1 on it, as Debian installs machines
+#   cluster.sh limit N | limit off  jobs that a user may have in the queue, array elements included
 #
 # The cluster lives in network, pid and mount namespaces of its own ("the world") and each node in
 # further ones inside it; they share the machine's files, so the checkout and /tmp are the "shared
@@ -25,10 +28,10 @@
 #
 # Settings (environment variables):
 LAB=${LENSHPC_LAB_DIR:-/tmp/lenshpc-lab}         # all files; a sandbox's own by default
-NODES=${LENSHPC_LAB_NODES:-4}                    # node1..nodeN
+NODES=${LENSHPC_LAB_NODES:-4}                    # node1..nodeN; one more is off until a job wants it
 CPUS=${LENSHPC_LAB_CPUS:-4}                      # per node; may exceed the hardware, as may memory
 MEM_MB=${LENSHPC_LAB_MEM_MB:-8000}               # per node
-GPUS=${LENSHPC_LAB_GPUS:-4}                      # per node, pretended
+GPUS=${LENSHPC_LAB_GPUS:-4}                      # per node, pretended: a100, from node3 on 2080ti
 SUBNET=${LENSHPC_LAB_SUBNET:-10.213.77}          # .1 the machine, .2 the controller, .1N nodeN
 KILL_WAIT_S=${LENSHPC_LAB_KILL_WAIT_S:-3}        # SIGTERM to SIGKILL           (SLURM's default 30)
 REQUEUE_DELAY_S=${LENSHPC_LAB_REQUEUE_DELAY_S:-7}    # until a requeued job may start        (120)
@@ -100,7 +103,7 @@ fresh_lab() {
   touch "$LAB/.lenshpc-lab"
 }
 write_config() {
-  local i me; me=$(id -un)
+  local i type me; me=$(id -un)
   printf 'NODES=%q SUBNET=%q\n' "$NODES" "$SUBNET" >"$RUN/settings"
   (umask 077; head -c 1024 /dev/urandom >"$LAB/munge/key")
   # Pretended GPUs must be character devices: with regular files CUDA_VISIBLE_DEVICES stays empty.
@@ -108,13 +111,22 @@ write_config() {
     mknod "$LAB/dev/nvidia$i" c 1 3 2>/dev/null || ln -s /dev/null "$LAB/dev/nvidia$i"
   done
   { echo "127.0.0.1 localhost"; echo "$SUBNET.2 $(hostname)"
-    for ((i = 1; i <= NODES; i++)); do echo "$SUBNET.$((10 + i)) node$i"; done; } >"$ETC/hosts"
+    for ((i = 1; i <= NODES + 1; i++)); do echo "$SUBNET.$((10 + i)) node$i"; done; } >"$ETC/hosts"
+  for ((i = 1; i <= NODES + 1; i++)); do
+    sed "s/.* node$i\$/127.0.1.1 node$i/" "$ETC/hosts" >"$ETC/hosts-loopback$i"
+  done
   # No DNS in the world: torch looks addresses up backwards, and an unreachable server made
   # init_process_group take 20 s instead of 0.05 s.
   sed 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf >"$ETC/nsswitch.conf" 2>/dev/null || true
   : >"$ETC/resolv.conf"
   # File= is needed: with Count= alone slurmd reports no GPU and the node is drained as INVAL.
-  for ((i = 0; i < GPUS; i++)); do echo "Name=gpu File=$LAB/dev/nvidia$i"; done >"$ETC/gres.conf"
+  for ((i = 1; i <= NODES + 1; i++)); do
+    type=a100; ((i <= 2)) || type=2080ti
+    ((GPUS == 0)) ||
+      echo "NodeName=node$i Name=gpu Type=$type File=$LAB/dev/nvidia[0-$((GPUS - 1))]" >&3
+    echo "NodeName=node$i NodeAddr=$SUBNET.$((10 + i)) Gres=gpu:$type:$GPUS" \
+      "Feature=$type,rack$((2 - i % 2)) $( ((i <= NODES)) || echo State=CLOUD)"
+  done 3>"$ETC/gres.conf" >"$ETC/nodes.conf"
   # slurmd 22.05 loads a cgroup plugin even if nothing uses it, and finding one by itself is fatal
   # where cgroups are absent, read-only or mixed. The v1 plugin touches nothing until it is used.
   printf '%s\n' CgroupAutomount=no IgnoreSystemd=yes CgroupPlugin=cgroup/v1 >"$ETC/cgroup.conf"
@@ -156,7 +168,8 @@ AccountingStorageHost=$SUBNET.2
 AccountingStoragePort=16819
 # the munge socket towards slurmdbd is taken from here, not from AuthInfo
 AccountingStoragePass=$LAB/munge/socket
-AccountingStorageTRES=gres/gpu
+AccountingStorageTRES=gres/gpu,gres/gpu:a100,gres/gpu:2080ti
+AccountingStorageEnforce=limits
 # quick reactions: by default jobs wait up to 60 s for a look by the scheduler
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2,bf_continue,default_queue_depth=2000
 SlurmdTimeout=$NODE_TIMEOUT_S
@@ -179,13 +192,42 @@ MaxJobCount=50000
 # Ids must not come again after a restart: submitit would take an old job's result pickle for the
 # new one's. 100 ids a second outrun what this cluster can start; the count wraps after a week.
 FirstJobId=$((EPOCHSECONDS % 600000 * 100 + 1))
-NodeName=node[1-$NODES] NodeAddr=$SUBNET.[11-$((10 + NODES))] CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEM_MB Gres=gpu:$GPUS
-PartitionName=DEFAULT  Nodes=ALL DefaultTime=10
+# what no job has asked for is off, and seen as IDLE+CLOUD+POWERED_DOWN
+PrivateData=cloud
+ResumeProgram=$ETC/resume
+SuspendProgram=$ETC/suspend
+ResumeTimeout=30
+SuspendTimeout=5
+JobSubmitPlugins=lua
+NodeName=DEFAULT CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEM_MB
+include $ETC/nodes.conf
+PartitionName=DEFAULT  Nodes=node[1-$NODES] DefaultTime=10
+PartitionName=cpu      PriorityTier=10  PreemptMode=OFF
+PartitionName=gpuonly  PriorityTier=10  PreemptMode=OFF
+PartitionName=elastic  PriorityTier=10  PreemptMode=OFF Nodes=node$((NODES + 1)) SuspendTime=5
 PartitionName=batch    PriorityTier=10  PreemptMode=OFF Default=YES
 PartitionName=low      PriorityTier=1   PreemptMode=REQUEUE
 PartitionName=lowgrace PriorityTier=1   PreemptMode=REQUEUE GraceTime=60
 PartitionName=high     PriorityTier=100 PreemptMode=OFF
 EOF
+  cat >"$ETC/job_submit.lua" <<'EOF'
+-- a site's own rules: no job without GPUs in gpuonly, none with GPUs in cpu
+function slurm_job_submit(job, partitions, uid)
+  local asked = table.concat({job.tres_per_node or "", job.tres_per_job or "", job.tres_per_task or "",
+                              job.tres_per_socket or ""}):find("gpu") ~= nil
+  if (job.partition == "gpuonly" and not asked) or (job.partition == "cpu" and asked) then
+    slurm.log_user("partition %s is for jobs %s GPUs", job.partition, asked and "without" or "with")
+    return slurm.ERROR
+  end
+  return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, uid) return slurm.SUCCESS end
+EOF
+  for i in resume suspend; do
+    echo '#!/bin/sh' >"$ETC/$i"
+    echo "LENSHPC_LAB_DIR='$LAB' exec bash '$SELF' _$i \"\$1\" >>'$LOG/power.out' 2>&1" >>"$ETC/$i"
+  done
+  chmod +x "$ETC/resume" "$ETC/suspend"
   # slurmdbd insists on mode 600
   (umask 077; cat >"$ETC/slurmdbd.conf" <<EOF
 AuthInfo=socket=$LAB/munge/socket
@@ -246,6 +288,7 @@ cmd__node() {  # N; first process of nodeN
   ip link set lo up
   ip addr add "$SUBNET.$((10 + $1))/24" dev eth0
   ip link set eth0 up
+  cut -d' ' -f1,5 /proc/self/mountinfo >"$RUN/node$1.mounts"
   slurmd -N "node$1"
   while :; do sleep 3600; done     # bash as first process also buries orphans
 }
@@ -266,6 +309,24 @@ cmd_replug() { ip link set "node$1" up; }
 cmd_shell() {  # N CMD...
   is_alive "node$1" || die "node$1 is off"
   nsenter --target "$(pid "node$1")" --net --uts --mount --pid --time env -C "$PWD" "${@:2}"
+}
+cmd_hide() { cmd_shell "$1" mount -t tmpfs hidden "$2"; }  # N PATH
+cmd_loopback() { cmd_shell "$1" mount --bind "$ETC/hosts-loopback$1" /etc/hosts; }
+mounts() { cmd_shell "$1" cut -d' ' -f1,5 /proc/self/mountinfo; }  # N: id and place of each
+unmount_new() {  # N: what was mounted on a node since it is on, the latest first
+  local place
+  { mounts "$1" | grep -vxFf "$RUN/node$1.mounts" || true; } | tac |
+    while read -r _ place; do cmd_shell "$1" umount -l "$(printf '%b' "$place")"; done
+}
+hosts() { scontrol show hostnames "$1"; }
+cmd__suspend() {  # NODES; by slurmctld, as the next
+  local node
+  for node in $(hosts "$1"); do ! is_alive "$node" || cmd_crash "${node#node}"; done
+}
+cmd__resume() {
+  local node
+  cmd__suspend "$1"     # it may still be on, if it was wanted and then not
+  for node in $(hosts "$1"); do power_on "${node#node}"; done
 }
 cmd_slurmd-start() { cmd_shell "$1" slurmd -N "node$1"; }  # N
 cmd_slurmd-stop() {
@@ -308,13 +369,21 @@ start_all() {
   start_database
   poll 10 munged munge -n -S "$LAB/munge/socket"
   cmd_dbd-start
-  sacctmgr -n -i add cluster lenshpc >/dev/null  # before slurmctld, which cannot register otherwise
+  # before slurmctld, which cannot register otherwise; limits are those of a user of an account
+  printf '%s\n' "Cluster - lenshpc" "Parent - root" "Account - users" "Parent - users" \
+    "User - $(id -un):DefaultAccount=users" >"$ETC/associations"
+  sacctmgr -n -i load file="$ETC/associations" >/dev/null
   cmd_ctld-start
   for ((i = 1; i <= NODES; i++)); do power_on "$i"; done
   poll 30 "idle nodes" are_nodes_idle
   # slurmctld feeds slurmdbd only from some 5 s after its start, unless a job is waited for
   job=$(sbatch --parsable -J warm-up -D / -o /dev/null --wrap true)
   poll 30 "the first job in sacct" eval "sacct -X -n -j $job -o state | grep COMPLETED"
+}
+cmd_limit() {  # N or off
+  local most=$1; [ "$most" != off ] || most=-1
+  sacctmgr -n -i modify user where name="$(id -un)" set MaxSubmitJobs="$most" >/dev/null
+  if [ "$most" = -1 ]; then rm -f "$RUN/limited"; else touch "$RUN/limited"; fi
 }
 are_nodes_idle() { [ "$(sinfo -h -N -p batch -o %T | grep -cx idle)" = "$NODES" ]; }
 is_at_rest() {
@@ -334,7 +403,11 @@ cmd_reset() {
     if not is_alive "node$i"; then power_on "$i"
     elif [ ! -e "$RUN/.slurmd-node$i" ]; then cmd_slurmd-start "$i"; fi
     cmd_replug "$i"
+    unmount_new "$i"
   done
+  [ ! -e "$RUN/limited" ] || cmd_limit off
+  not is_alive "node$((NODES + 1))" ||
+    scontrol update nodename="node$((NODES + 1))" state=power_down_force
   poll 60 "empty queue and idle nodes" is_at_rest
 }
 cmd__world() {  # [CMD...]; first process of the cluster's namespaces
