@@ -250,35 +250,37 @@ class SlurmSender:
         """Send the members and, in place of one that waits, the report after all of them."""
         parts = shares(todo, self.site)
         job_ids: list[str] = []
-        for part in parts:
-            request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
-            try:
+        try:
+            for part in parts:
+                request = part.request(self.plan, self.site, self.run.slurm, job_ids, self.awaited)
                 job_ids.append(self._send(request, part.members))
-            except LaunchError as error:
-                if not job_ids:
-                    raise
-                # without a report: it would count against the limit too, and find members missing
-                raise self._describe_stop(error, parts, job_ids) from error
+            report = self._send_report(after | set(job_ids), status)
+        except LaunchError as error:
+            if not job_ids:
+                raise
+            # without a report: it would count against the limit too, and find members missing
+            raise self._describe_stop(error, parts, job_ids) from error
+        return Submission(members=todo, job_ids=tuple(job_ids), report_job_id=report)
+
+    def _send_report(self, after: set[str], status: RunStatus) -> str:
         # Only when the members are sent: killed before, the old report still waits for something.
         # In its place there is one that waits for all.
         if status.report_is_due:
             slurm.order(["scancel", status.report_job])
-        waits_for = ":".join(sorted(after | set(job_ids))) or None
-        report = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
-        return Submission(
-            members=todo, job_ids=tuple(job_ids), report_job_id=self._send(report, ())
-        )
+        waits_for = ":".join(sorted(after)) or None
+        request = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
+        return self._send(request, ())
 
     def _describe_stop(
         self, error: LaunchError, parts: Sequence[Share], job_ids: Sequence[str]
     ) -> LaunchError:
-        """Return what to say where only the first arrays were taken, as by a limit of jobs."""
+        """Return what to say where only the first jobs were taken, as by a limit of jobs."""
         numbers = [len(part.members) for part in parts]
         number, total = sum(numbers[: len(job_ids)]), sum(numbers)
+        rest = "the others and the report were" if number < total else "the report was"
         return LaunchError(
-            f"{number} of {total} members were sent as job {', '.join(job_ids)}, the others and "
-            f"the report were not: {error}; when those have ended, send the rest with: "
-            f"{resume_command(self.run)}"
+            f"{number} of {total} members were sent as job {', '.join(job_ids)}, {rest} not: "
+            f"{error}; when those have ended, send the rest with: {resume_command(self.run)}"
         )
 
     def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:

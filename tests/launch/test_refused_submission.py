@@ -87,6 +87,19 @@ def test_refusal_after_a_part_was_sent_keeps_the_run(planned, slurm, tmp_path):
     assert planned.paths.plan.is_file()
 
 
+def test_refusal_of_the_report_alone_says_so(planned, slurm, tmp_path):
+    sent = tmp_path / "sent"
+    refusal = "echo Job violates accounting/QOS policy >&2; exit 1"
+    slurm(f"echo >>{sent}; [ $(wc -l <{sent}) -le 2 ] || {{ {refusal}; }}; wc -l <{sent}")
+    with pytest.raises(LaunchError) as caught:
+        submit(planned, SITE, CALLS)
+    told = str(caught.value)
+    assert told.startswith(
+        "2 of 2 members were sent as job 1, 2, the report was not: sbatch failed"
+    )
+    assert told.endswith(f"send the rest with: lenshpc resume {planned.paths.root}")
+
+
 def test_run_that_was_there_is_kept_whatever_is_refused(planned, slurm, tmp_path):
     slurm("echo 8")
     submit(planned, SITE, CALLS)
