@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shlex
 import signal
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lenshpc.errors import ConfigError
 from lenshpc.launch import slurm
 from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place
 from lenshpc.launch.sites import Site
@@ -68,9 +70,15 @@ class JobRequest:
     parameters: dict[str, Any]
 
     def script(self) -> str:
-        """Return the exact text that sbatch gets."""
+        """Return the exact text that sbatch gets. Raises ConfigError where the folder cannot be."""
         from submitit.slurm.slurm import _make_sbatch_string
 
+        taken = re.search("%[jtaA]", str(self.folder))
+        if taken:  # it puts them in place of these wherever it meets them, without an escape
+            raise ConfigError(
+                f"{self.folder} has {taken[0]} in it, which jobs take for a number of theirs; "
+                "choose a folder without it"
+            )
         # `JobRecord.elements` and `call_element` rest on this: a lone job has no index.
         count = self.num_elements if self.num_elements > 1 else None  # one element is a plain job
         # SLURM puts ids in place of %A; what the path itself has of it stands twice.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ranks import recipe
 
+from lenshpc.errors import ConfigError
 from lenshpc.launch.executor import (
     aggregate_request,
     conversion_request,
@@ -263,10 +264,21 @@ def test_line_of_setup_that_fails_or_ends_the_script_fails_the_job(
 
 @pytest.mark.parametrize(("num", "name"), [(1, "%j"), (3, "%A_%a")])
 def test_percent_in_a_path_stands_twice_where_slurm_reads_it(case, num, name):
-    folder = Path("/data/100%j %t/slurm")
+    folder = Path("/data/50% of %x/slurm")
     lines = member_request(case.plan, SITE, folder, num).script().splitlines()
-    written = f"/data/100%%j %%t/slurm/{name}"
+    written = f"/data/50%% of %%x/slurm/{name}"
     assert f"#SBATCH --output='{written}_0_log.out'" in lines
     (command,) = (line for line in lines if line.startswith("srun"))
     assert command.startswith(f"srun --unbuffered '--output={written}_%t_log.out' --export=ALL ")
-    assert command.endswith("-m submitit.core._submit '/data/100%j %t/slurm'")
+    assert command.endswith("-m submitit.core._submit '/data/50% of %x/slurm'")
+
+
+@pytest.mark.parametrize("number", ["%j", "%t", "%a", "%A"])
+def test_folder_that_jobs_would_read_as_another_is_refused(case, number):
+    folder = Path(f"/scratch/100{number}/slurm")
+    with pytest.raises(ConfigError) as caught:
+        aggregate_request(case.plan, SITE, folder, None).script()
+    assert str(caught.value) == (
+        f"{folder} has {number} in it, which jobs take for a number of theirs; choose a folder "
+        "without it"
+    )
