@@ -370,9 +370,8 @@ start_all() {
   poll 10 munged munge -n -S "$LAB/munge/socket"
   cmd_dbd-start
   # before slurmctld, which cannot register otherwise; limits are those of a user of an account
-  printf '%s\n' "Cluster - lenshpc" "Parent - root" "Account - users" "Parent - users" \
-    "User - $(id -un):DefaultAccount=users" >"$ETC/associations"
-  sacctmgr -n -i load file="$ETC/associations" >/dev/null
+  printf 'add %s\n' "cluster lenshpc" "account users" "user $(id -un) account=users" |
+    sacctmgr -n -i >/dev/null
   cmd_ctld-start
   for ((i = 1; i <= NODES; i++)); do power_on "$i"; done
   poll 30 "idle nodes" are_nodes_idle
