@@ -57,6 +57,11 @@ class Cluster:
             dict(zip(FIELDS, line.split("|"), strict=True)) for line in run(command).splitlines()
         ]
 
+    def describe(self, job: str) -> dict[str, str]:
+        """Return what slurmctld knows of a job or an array element, by its own keys."""
+        words = run(["scontrol", "-o", "show", "job", job]).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
     def squeue(self, *options: str) -> list[tuple[str, str, str]]:
         """Return id, state and reason of each job in the queue, array elements one by one."""
         lines = run(["squeue", "-h", "-r", "-o", "%i|%T|%r", *options]).splitlines()

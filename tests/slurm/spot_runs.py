@@ -40,10 +40,12 @@ class Work:
     def words(self) -> list[str]:
         """Return it as options of `lenshpc submit`."""
         settings = {"batch_size": 4, "lr": 1e-3, "epochs": self.epochs}
+        settings |= {} if self.epochs > 1 else {"warmup_epochs": 0}
         changes = [f"--set=train.{key}={value}" for key, value in settings.items()]
         return ["--folds", str(self.folds), "--nodes", str(self.nodes), *changes]
 
 
+QUICK = Work(epochs=1)
 PAIR = Work(folds=2, epochs=8)
 WIDE = Work(nodes=2, epochs=10)
 
@@ -135,16 +137,24 @@ def attempted(events: Iterable[Event]) -> Iterator[tuple[tuple[int, int], tuple[
         yield places[0], places[-1]
 
 
-def submitted(
+def asked(
     folder: Path, store: Store, work: Work, *words: str, partition: str = "batch", more: str = ""
-) -> Sent:
-    """Submit the work to a partition; `more` are lines of the site profile."""
+) -> list[str]:
+    """Return a submission of the work to a partition; `more` are lines of the site profile."""
     folder.mkdir(exist_ok=True)
     site = folder / f"{partition}.yaml"
     site.write_text(SITE.format(partition=partition, more=more))
-    asked = ["--task", "multiclass", "--data", str(store.path), "--models", "test_resnet"]
-    where = ["--site", f"./{site.name}", "--runs", partition, "--name", "spots", "--json"]
-    done = call(folder, "submit", *asked, *where, *work.words(), *words)
+    what = ["--task", "multiclass", "--data", str(store.path), "--models", "test_resnet"]
+    where = ["--site", f"./{site.name}", "--runs", partition, "--name", "spots"]
+    return ["submit", *what, *where, *work.words(), *words]
+
+
+def submitted(
+    folder: Path, store: Store, work: Work, *words: str, partition: str = "batch", more: str = ""
+) -> Sent:
+    """Send it."""
+    command = asked(folder, store, work, *words, partition=partition, more=more)
+    done = call(folder, *command, "--json")
     assert done.returncode == 0, done.stderr
     return Sent(RunPaths(Path(json.loads(done.stdout)["run"])))
 

@@ -37,9 +37,8 @@ cpu_jobs: {gpus: 1}
 """
 WHOLE_NODES = """
 gpu_request: none
-mem_request: none
 exclusive: true
-constraint: "(a100|h100)&rack2"
+constraint: "(a100|2080ti)&rack2"
 sbatch: {export: NONE}
 """
 
@@ -101,11 +100,11 @@ def test_gpu_for_every_job_where_a_site_takes_none_without(cluster, spots, tmp_p
 def test_whole_nodes_by_feature_with_nothing_exported_and_a_percent_sign_in_the_path(
     cluster, spots, tmp_path
 ):
-    folder = tmp_path / "100%j of %A"
+    folder = tmp_path / "50% of %x"
     member, report = finished(cluster, submitted(folder, spots, QUICK, more=WHOLE_NODES))
     assert picked(member, "NodeList Features OverSubscribe") == [
         "node2",
-        "(a100|h100)&rack2",
+        "(a100|2080ti)&rack2",
         "NO",
     ]
     assert charged(member)["cpu"] == "4"
@@ -130,7 +129,9 @@ def inherit_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         name, _, value = line.partition("=")
         if name and name not in before:
             monkeypatch.setenv(name, value)
-    assert "SLURM_GPUS_PER_TASK" in os.environ
+    assert {"SLURM_NTASKS", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"} <= set(os.environ) - before
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
     monkeypatch.setenv("SLURM_CPU_BIND", "quiet,mask_cpu:0x8")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SBATCH_PARTITION", "nowhere")
@@ -186,7 +187,7 @@ def test_run_sent_from_inside_a_job_behind_a_banner_gets_what_the_dry_run_says(
 
 
 def test_loopback_name_is_named_and_an_interface_in_the_profile_helps(cluster, spots, tmp_path):
-    pair = "sbatch: {nodelist: 'node[1-2]'}\n"
+    pair = "sbatch: {exclude: 'node[3-4]'}\n"
     for node in (1, 2):
         cluster.run("loopback", node)
     sent = submitted(tmp_path, spots, WIDE, more=pair)
@@ -229,7 +230,7 @@ def test_limit_of_submitted_jobs_says_what_was_sent_and_resume_sends_the_rest(
     (run,) = (tmp_path / "batch").iterdir()
     sent = Sent(RunPaths(run))
     job = sent.job(0)
-    first = f"lenshpc: sent: 1 of 2 members, as {job}; not sent: the other members and the report: "
+    first = f"lenshpc: 1 of 2 members were sent as job {job}, the others and the report were not: "
     assert refused.stderr.startswith(first)
     assert "Job violates accounting/QOS policy" in refused.stderr
     assert [line["job"] for line in sent.status()["members"]] == [job, ""]
@@ -237,7 +238,7 @@ def test_limit_of_submitted_jobs_says_what_was_sent_and_resume_sends_the_rest(
 
     second = call(tmp_path, "resume", str(run))
     assert second.returncode == 1
-    last = f"lenshpc: sent: 1 of 1 members, as {sent.job(1)}; not sent: the report: "
+    last = f"lenshpc: 1 of 1 members were sent as job {sent.job(1)}, the report was not: "
     assert second.stderr.startswith(last)
     for told in (refused.stderr, second.stderr):
         assert "when those have ended, send the rest with: lenshpc resume " in told
