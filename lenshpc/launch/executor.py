@@ -166,8 +166,9 @@ def joining_request(name: str, site: Site, folder: Path, after: str) -> JobReque
 
 
 def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> JobRequest:
-    """Return the request of an array that draws images: one GPU an element."""
+    """Return the request of an array that draws images: one GPU an element, if the run had any."""
     size = plan.recipe.resources
+    gpus = min(1, size.gpus_per_node)
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = site.mem_gb_per_gpu or size.mem_gb_per_gpu
     return _request(
@@ -177,8 +178,8 @@ def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> J
         time_min=site.time_min or size.time_min,
         cpus=cpus,
         options=ask_place(site)
-        | ask_gpus(site, 1)
-        | ask_memory(site, mem_gb, cpus=cpus, gpus=1)
+        | ask_gpus(site, gpus)
+        | ask_memory(site, mem_gb, cpus=cpus, gpus=gpus)
         | ONE_TASK,
         num_elements=array_size,
     )
