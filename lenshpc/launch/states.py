@@ -8,7 +8,7 @@ from typing import Any
 
 from lenshpc.errors import LensHpcError
 from lenshpc.launch import executor
-from lenshpc.launch.failures import Failure, classify, find_failure, read_tails
+from lenshpc.launch.failures import NO_LOG, Failure, classify, find_failure, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.local import Queue, describe_absence, read_failure, read_queue
 from lenshpc.launch.marks import Marks, read_marks
@@ -254,7 +254,10 @@ def _classify(
     if word == "COMPLETED":  # its files were lost since
         return "FAILED", "", None
     logs = read_tails(executor.log_paths(sources.run.slurm, job))
-    failure = classify(word, known.exit_code, logs, known.nodes, sources.run.slurm)
+    # What accounting tells by the exit code: the node could not even open a log.
+    is_blind = not logs and known.reason == "JobLaunchFailure"
+    code = NO_LOG if is_blind else known.exit_code
+    failure = classify(word, code, logs, known.nodes, sources.run.slurm)
     # A log that tells of an error was written before somebody cancelled what was left of the job;
     # lost connections and signals are what the cancelling itself leaves in one.
     if word == "CANCELLED" and (failure.action != "stop" or failure.name in UNTOLD):

@@ -191,6 +191,23 @@ def test_reason_of_a_job_that_waits_is_told_in_words(sent, tools, reason, words)
     assert (status.members[1].reason, status.report_reason) == (words, words)
 
 
+@pytest.mark.parametrize(
+    ("accounts", "queue"),
+    [
+        ("8_1|FAILED|0:53|gpu4|0", "8_1|FAILED|gpu4|JobLaunchFailure"),
+        ("8_1|FAILED|0:53|gpu4|0", "exit 0"),
+        ("exit 1", "8_1|FAILED|gpu4|JobLaunchFailure"),
+    ],
+    ids=["both", "accounting alone", "queue alone"],
+)
+def test_job_that_left_no_log_is_told_by_node_and_folder(sent, tools, accounts, queue):
+    tools(sacct=accounts, squeue=queue)
+    line = run_status(sent.paths, sent.plan).members[1]
+    told = f"node gpu4 does not see {sent.paths.slurm}, or may not write there: no log was begun"
+    assert (line.state, line.reason) == ("FAILED", f"job 8_1 ended FAILED: {told}")
+    assert (line.failure.name, line.failure.node) == ("NO SHARED FILES", "gpu4")
+
+
 def test_queue_answers_alone_without_accounting(sent, tools):
     tools(sacct="exit 1", squeue=QUEUE)
     lines, report, _ = told(sent)
