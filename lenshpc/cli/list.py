@@ -60,7 +60,7 @@ def render(found: list[RunSummary], width: int | None) -> Group:
 
     headings = (
         Heading(word="run"),
-        Heading(word="members", rank=1),
+        Heading(word="members"),
         Heading(word="report", rank=2),
         Heading(word="data", rank=3),
         Heading(word="strategy", rank=4),

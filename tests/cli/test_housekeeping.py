@@ -202,6 +202,17 @@ def test_list_on_a_terminal_of_80_columns():
     ]
 
 
+def test_list_tells_all_states_before_anything_else():
+    states = dict.fromkeys(
+        ["DONE", "RUNNING", "PENDING", "CANCELLED", "FAILED", "NOT SUBMITTED"], 1
+    )
+    told = "1 DONE 1 RUNNING 1 PENDING 1 CANCELLED 1 FAILED 1 NOT SUBMITTED"
+    assert listed(80, summary(states=states)) == [
+        f"run{' ' * 14}members",
+        f"lens_fi…f2c51ab  {told}",
+    ]
+
+
 def test_list_in_a_pipe_has_all_columns():
     told = [re.split("  +", line) for line in listed(None, *RUNS)]
     assert told == [
