@@ -20,6 +20,7 @@ from lenshpc.errors import IncompleteError
 from lenshpc.report.content import Prose, Table
 from lenshpc.report.write import compose
 from lenshpc.report.write import write as write_folder
+from lenshpc.run.gate import Standing
 from lenshpc.run.results import gather
 from lenshpc.statistics import scores as judging
 from lenshpc.tasks.supervised.explain import class_maps
@@ -110,8 +111,8 @@ def strict_json(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def write(run, reasons=None, *, allow_partial=False, **extras):
-    results = gather(run.paths, run.plan, reasons or {}, allow_partial=allow_partial, **extras)
+def write(run, standings=None, *, allow_partial=False, **extras):
+    results = gather(run.paths, run.plan, standings or {}, allow_partial=allow_partial, **extras)
     page = write_folder(compose(results), run.paths.report)
     return page, strict_json(run.paths.report / "report.json")
 
@@ -374,7 +375,8 @@ def test_failure_while_writing_leaves_the_old_report(run, monkeypatch):
 
 def test_partial_report_says_so_everywhere(run):
     forget(run, 1)
-    page, content = write(run, {1: "job 7_1 ended TIMEOUT"}, allow_partial=True)
+    failed = Standing(state="FAILED", reason="job 7_1 ended TIMEOUT", step="resume")
+    page, content = write(run, {1: failed}, allow_partial=True)
     lack = "has no predictions (job 7_1 ended TIMEOUT)"
     member = {"index": 1, "model": "resnet18", "fold": 1, "seed": 0, "lack": lack}
     assert content["missing"] == [member]
