@@ -10,7 +10,7 @@ from lenshpc.cli.usage import format_usage
 from lenshpc.launch import jobs
 from lenshpc.launch.accounting import Allocation, parse_allocations
 from lenshpc.launch.efficiency import Use, combine, format_use, judge
-from lenshpc.launch.usage import run_usage
+from lenshpc.launch.usage import Attempt, Usage, run_usage
 from lenshpc.run.attempts import Event
 from lenshpc.run.measured import Measured, read_measured
 from lenshpc.run.sections import Resources
@@ -297,6 +297,42 @@ warning: the GPUs of members 0, 2 computed for 12 to 25 % of the time only; what
         )
     )
     assert found["warnings"] == usage.warnings
+
+
+def test_long_figures_are_cut_between_them_at_80_columns():
+    use = Use(
+        gpus_asked=64,
+        cpus_asked=1024,
+        memory_gb_asked=4096.0,
+        cpus=555.0,
+        memory_gb=1234.0,
+        gpu_busy=0.5,
+        gpu_memory_gb=70.0,
+        gpu_memory_total_gb=79.6,
+    )
+    one = Attempt(
+        member=0,
+        model="resnet18",
+        fold=0,
+        seed=0,
+        number=1,
+        job="123456_0",
+        state="COMPLETED",
+        nodes="n[1-8]",
+        hours=12345.678,
+        useful_hours=10000.0,
+        elapsed_s=3600.0,
+        use=use,
+    )
+    usage = Usage(unit="GPU", source="sacct", estimate_hours=99999.0, attempts=(one,))
+    assert format_usage(usage).splitlines() == [
+        "member 0: 1 attempt, 12345.68 GPU-hours, 2345.68 wasted",
+        "  1024 CPUs asked, 555 used; 4096 GB asked, 1234 used;",
+        "  64 GPUs 50 % busy, 70 of 80 GB",
+        "all: 12345.68 GPU-hours, 2345.68 wasted, of at most 99999.00; from sacct",
+        "  1024 CPUs asked, 555 used; 4096 GB asked, 1234 used;",
+        "  64 GPUs 50 % busy, 70 of 80 GB",
+    ]
 
 
 def test_every_attempt_of_this_machine_counts_also_where_a_process_number_comes_again(sent):
