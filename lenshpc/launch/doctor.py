@@ -93,6 +93,8 @@ def _limits(facts: Facts) -> dict[str, int]:
     limits = facts.accounting.limits
     jobs = [one.jobs for one in limits if one.jobs is not None]
     submitted = [one.submitted for one in limits if one.submitted is not None]
+    queue = read_number(facts.config.get("MaxJobCount", ""))
+    submitted += [queue] if queue else []  # in which the elements of arrays count too
     size = min([cluster_checks.largest_array(facts), *(num - 1 for num in submitted)])
     minutes = [parse_minutes(facts.partition.get("MaxTime", "")), *(one.minutes for one in limits)]
     longest = min((num for num in minutes if num), default=cluster_checks.LONG_MIN)

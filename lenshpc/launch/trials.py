@@ -33,12 +33,12 @@ def try_ways(facts: Facts, site: Site) -> Facts:
     if not refusals:
         return facts  # no node takes jobs
     why, accounts = refusals[0], facts.accounting.accounts
-    is_about = "account" in why.lower() and accounts
-    advice = (
-        f"--account, one of {', '.join(accounts)}" if is_about else "another --partition or --qos"
-    )
+    advice = "give another --partition or --qos"
+    if "account" in why.lower():
+        named = f", one of {', '.join(accounts)}" if accounts else "; you have none, ask the site"
+        advice = f"give --account{named}"
     raise LaunchError(
-        f"sbatch takes no job in partition {facts.partition['PartitionName']}: {why}; give {advice}"
+        f"sbatch takes no job in partition {facts.partition['PartitionName']}: {why}; {advice}"
     )
 
 

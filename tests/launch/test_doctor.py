@@ -421,6 +421,16 @@ def test_profile_says_what_was_found_and_can_be_read(tmp_path):
     assert load_site(str(path)).model_dump(exclude_unset=True) == {"name": "here", **keys}
 
 
+@pytest.mark.parametrize(
+    ("config", "submitted", "size"),
+    [("", 50, 49), ("\nMaxJobCount = 2000", 9999, 1999), ("\nMaxJobCount = 50000", 1, 1)],
+)
+def test_arrays_leave_room_for_the_report_in_the_queue(config, submitted, size):
+    limits = (Limit(of="you", submitted=submitted),)
+    seen = facts(NEW.rstrip("\n") + config, accounting=Accounting(limits=limits))
+    assert profile(seen, (), {})["max_array_size"] == size
+
+
 def test_gpus_that_slurm_does_not_know_come_with_the_node():
     nodes = ({**parse_records(NODES)[0], "Gres": "(null)"},)
     devices = report(gpu_devices=["nvidia0", "nvidia1"])

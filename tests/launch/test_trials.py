@@ -111,19 +111,19 @@ def test_what_the_profile_says_is_kept(refuse):
 
 
 @pytest.mark.parametrize(
-    ("why", "advice"),
+    ("why", "accounts", "advice"),
     [
-        ("Invalid account or account/partition combination", "--account, one of lenses, stars"),
-        ("Invalid feature specification", "another --partition or --qos"),
+        ("Invalid account", ("lenses", "stars"), "give --account, one of lenses, stars"),
+        ("Invalid account", (), "give --account; you have none, ask the site"),
+        ("Invalid feature specification", ("lenses",), "give another --partition or --qos"),
     ],
 )
-def test_refusal_of_all_ways_says_why_and_what_to_give(refuse, why, advice):
+def test_refusal_of_all_ways_says_why_and_what_to_give(refuse, why, accounts, advice):
     refuse("*", why=f"allocation failure: {why}")
-    accounting = Accounting(accounts=("lenses", "stars"))
     with pytest.raises(LaunchError) as refused:
-        try_ways(facts(accounting=accounting), SITE)
+        try_ways(facts(accounting=Accounting(accounts=accounts)), SITE)
     assert str(refused.value) == (
-        f"sbatch takes no job in partition gpu: allocation failure: {why}; give {advice}"
+        f"sbatch takes no job in partition gpu: allocation failure: {why}; {advice}"
     )
 
 
