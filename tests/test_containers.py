@@ -137,14 +137,10 @@ def run(*command, **options):
 
 
 @pytest.fixture
-def buildah(tmp_path):
-    """Return a function that calls buildah, whose images lie in the test's folder."""
-    places = ["--root", tmp_path / "storage", "--runroot", tmp_path / "run"]
-
-    def call(*arguments):
-        return run("buildah", *places, "--storage-driver", "vfs", *map(str, arguments), cwd=ROOT)
-
-    yield call
+def engine(tmp_path):
+    """Return the words that call buildah with images in the test's folder."""
+    places = ["--root", str(tmp_path / "storage"), "--runroot", str(tmp_path / "run")]
+    yield ["buildah", *places, "--storage-driver", "vfs"]
     shutil.rmtree(tmp_path / "storage", ignore_errors=True)  # gigabytes
 
 
@@ -161,32 +157,38 @@ def pip_volumes(folder):
     return [option for volume in sorted(volumes) for option in ("--volume", volume)]
 
 
-def build(buildah, folder):
-    """Build the Dockerfile on a bare Debian with Python, as no registry may be reached."""
+def make_base(engine, folder):
+    """Make an image of a bare Debian with Python, as no registry may be reached."""
     packages = "--include=python3,python3-venv,ca-certificates"
     run("debootstrap", "--variant=minbase", packages, "bookworm", folder / "debian")
-    base = buildah("from", "scratch").strip()
-    buildah("add", "-q", base, folder / "debian", "/")
-    buildah("commit", "-q", base, "localhost/base")
+    base = run(*engine, "from", "scratch").strip()
+    run(*engine, "add", "-q", base, folder / "debian", "/")
+    run(*engine, "commit", "-q", base, "localhost/base")
     shutil.rmtree(folder / "debian")
-    arguments = ["--build-arg", "BASE=localhost/base", "--build-arg", f"VERSION={__version__}"]
+
+
+def make_image(engine, folder):
+    """Make the image as a user does."""
     options = ["--isolation", "chroot", "--layers=false", *pip_volumes(folder)]
-    buildah("build", *options, *arguments, "-f", "slurm/Dockerfile", "-t", "localhost/lenshpc", ".")
+    given = [*options, "--build-arg", "BASE=localhost/base"]
+    tools = f"BIN={Path(sys.executable).parent}"
+    settings = [f"ENGINE={shlex.join(engine)}", f"IMAGE_ARGS={shlex.join(given)}"]
+    run("make", "-o", "setup", tools, *settings, "image", cwd=ROOT)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="debootstrap needs root")
 @pytest.mark.skipif(bool(TOOLS), reason=f"apt-get install {' '.join(TOOLS)}")
-def test_image_is_built_and_a_member_trains_in_it(buildah, tmp_path):
-    run("make", "-o", "setup", f"BIN={Path(sys.executable).parent}", "wheel", cwd=ROOT)
-    build(buildah, tmp_path)
-    told = json.loads(buildah("inspect", "--type", "image", "localhost/lenshpc"))
-    config = told["OCIv1"]["config"]
+def test_image_is_built_and_a_member_trains_in_it(engine, tmp_path):
+    make_base(engine, tmp_path)
+    make_image(engine, tmp_path)
+    image = f"localhost/lenshpc:{__version__}"
+    config = json.loads(run(*engine, "inspect", "--type", "image", image))["OCIv1"]["config"]
     assert config["User"] == "lenshpc"
     assert config["Entrypoint"] == ["lenshpc"]
     assert config["Labels"]["org.opencontainers.image.version"] == __version__
-    container = buildah("from", "--pull-never", "localhost/lenshpc").strip()
-    inside = ["run", "--isolation", "chroot", container, "--"]
-    assert buildah(*inside, "lenshpc", "--version") == f"lenshpc, version {__version__}\n"
-    assert buildah(*inside, "sh", "-c", "command -v cc gcc g++ nvcc make || true") == ""
-    assert buildah(*inside, "sh", "-c", INSIDE) == "3\n"
+    container = run(*engine, "from", "--pull-never", image).strip()
+    inside = [*engine, "run", "--isolation", "chroot", container, "--"]
+    assert run(*inside, "lenshpc", "--version") == f"lenshpc, version {__version__}\n"
+    assert run(*inside, "sh", "-c", "command -v cc gcc g++ nvcc make || true") == ""
+    assert run(*inside, "sh", "-c", INSIDE) == "3\n"
