@@ -326,6 +326,7 @@ cmd__suspend() {  # NODES; by slurmctld, as the next
 cmd__resume() {
   local node
   cmd__suspend "$1"     # it may still be on, if it was wanted and then not
+  sleep 2               # one that was up, in whole seconds, before it was wanted counts as off
   for node in $(hosts "$1"); do power_on "${node#node}"; done
 }
 cmd_slurmd-start() { cmd_shell "$1" slurmd -N "node$1"; }  # N
@@ -370,8 +371,8 @@ start_all() {
   poll 10 munged munge -n -S "$LAB/munge/socket"
   cmd_dbd-start
   # before slurmctld, which cannot register otherwise; limits are those of a user of an account
-  printf 'add %s\n' "cluster lenshpc" "account users" "user $(id -un) account=users" |
-    sacctmgr -n -i >/dev/null
+  printf 'add %s\n' "cluster lenshpc" "user $(id -un) account=root" |
+    sacctmgr -n -i >/dev/null || true   # the user root is there with the cluster
   cmd_ctld-start
   for ((i = 1; i <= NODES; i++)); do power_on "$i"; done
   poll 30 "idle nodes" are_nodes_idle

@@ -14,7 +14,6 @@ from spot_runs import QUICK, Sent, Work, asked, submitted, wait_for
 from test_runs import call
 
 from lenshpc.run.paths import RunPaths
-from lenshpc.store import open_store
 
 BANNER = """#!/bin/sh
 echo '*** Maintenance on 12/01 | all partitions, 12345 nodes ***'
@@ -88,6 +87,7 @@ def test_typed_gpus_by_gres_and_memory_a_cpu_and_the_report_on_cpus(cluster, spo
     assert "gres" not in report["TRES"]
 
 
+@pytest.mark.slow
 def test_gpu_for_every_job_where_a_site_takes_none_without(cluster, spots, tmp_path):
     sent = submitted(tmp_path, spots, QUICK, partition="gpuonly", more=EVERY_JOB_HAS_A_GPU)
     for told in finished(cluster, sent):
@@ -186,6 +186,7 @@ def test_run_sent_from_inside_a_job_behind_a_banner_gets_what_the_dry_run_says(
     assert picked(report, "Partition TimeLimit MinMemoryNode") == ["batch", "01:00:00", "4G"]
 
 
+@pytest.mark.slow
 def test_loopback_name_is_named_and_an_interface_in_the_profile_helps(cluster, spots, tmp_path):
     pair = "sbatch: {exclude: 'node[3-4]'}\n"
     for node in (1, 2):
@@ -199,27 +200,7 @@ def test_loopback_name_is_named_and_an_interface_in_the_profile_helps(cluster, s
     assert trained(cluster, again)["NodeList"] == "node[1-2]"
 
 
-def test_node_without_the_store_is_named_and_avoided(cluster, spots, tmp_path):
-    store = open_store(shutil.copytree(spots.path, tmp_path / "store"))
-    cluster.run("hide", 1, store.path)
-    sent = submitted(tmp_path, store, QUICK)
-    assert trained(cluster, sent)["NodeList"] != "node1"
-    (event,) = (event for event in sent.events(sent.job()) if event.what == "requeued")
-    assert (event.failure, event.node) == ("NO SHARED FILES", "node1")
-    assert str(store.path) in event.line
-
-
-def test_node_without_the_runs_folder_is_named_and_avoided(cluster, spots, tmp_path):
-    (tmp_path / "batch").mkdir()
-    cluster.run("hide", 1, tmp_path / "batch")
-    sent = submitted(tmp_path, spots, QUICK)
-    failure = failed(sent)["failure"]
-    assert (failure["name"], failure["node"]) == ("NO SHARED FILES", "node1")
-    assert str(sent.run.root) in failure["line"]
-    assert sent.resumed() == [0]
-    assert trained(cluster, sent)["NodeList"] != "node1"
-
-
+@pytest.mark.slow
 def test_limit_of_submitted_jobs_says_what_was_sent_and_resume_sends_the_rest(
     cluster, spots, tmp_path
 ):
