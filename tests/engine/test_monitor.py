@@ -68,8 +68,11 @@ def told(process: "subprocess.Popen[str]") -> list:
     return json.loads(printed.splitlines()[-1])
 
 
-def test_ranks_of_a_training_measure_what_the_kernel_counts(tmp_path: Path, spots: Store) -> None:
-    asked = recipe(folds=1, train__epochs=1, resources={"gpus_per_node": 2, "cpus_per_gpu": 1})
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_ranks_of_a_training_measure_what_the_kernel_counts(
+    tmp_path: Path, spots: Store, size: int
+) -> None:
+    asked = recipe(folds=1, train__epochs=1, resources={"gpus_per_node": size, "cpus_per_gpu": 1})
     run, plan = planned(tmp_path, spots, asked)
     job = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
     ranks = [
@@ -77,21 +80,21 @@ def test_ranks_of_a_training_measure_what_the_kernel_counts(tmp_path: Path, spot
             RANK,
             str(run.root),
             **job,
-            SUBMITIT_LOCAL_NTASKS="2",
+            SUBMITIT_LOCAL_NTASKS=str(size),
             SUBMITIT_LOCAL_GLOBALID=str(rank),
             SUBMITIT_LOCAL_LOCALID=str(rank),
         )
-        for rank in range(2)
+        for rank in range(size)
     ]
     counted = [told(rank) for rank in ranks]
     measured = read_measured(run)["7"]
-    assert [one.rank for one in measured] == [0, 1]
+    assert [one.rank for one in measured] == list(range(size))
     for one, (before_s, after_s, peak_bytes) in zip(measured, counted, strict=True):
         assert before_s <= one.cpu_s <= after_s
         assert one.memory_bytes == pytest.approx(peak_bytes, rel=0.05)
         assert (one.gpu_busy, one.gpu_memory_bytes) == (None, None)
     [attempt] = run_usage(run, plan).attempts
-    assert (attempt.job, attempt.use.cpus_asked, attempt.use.gpus_asked) == ("7", 2, 0)
+    assert (attempt.job, attempt.use.cpus_asked, attempt.use.gpus_asked) == ("7", size, 0)
     assert attempt.use.memory_gb == pytest.approx(sum(one[2] for one in counted) / 2**30, rel=0.05)
     seconds = max(one.seconds for one in measured)
     assert attempt.use.cpus == pytest.approx(sum(one.cpu_s for one in measured) / seconds)
