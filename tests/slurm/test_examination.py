@@ -42,7 +42,6 @@ def test_doctor_finds_what_is_true_and_writes_a_profile_once(cluster) -> None:
         "the partition has several types of GPUs": "warning",
         "SLURM hands out GPUs, but the node has no /dev/nvidia*": "warning",
         "torch there is not built for GPUs, or is missing": "warning",
-        "you have several accounts": "note",
         "srun of SLURM 22.05.8 does not inherit --cpus-per-task": "note",
     }
     path = cluster.folder / "slurm" / "here.yaml"
