@@ -31,12 +31,12 @@ unset CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_O
 # the id is the last line of its form, as in `parse_job_id`: a site's own words come before it
 SEND = """\
 id=$(sbatch --parsable {options} {slurm}/{token}.sh {pickle} |
-  sed -n '/^[0-9][0-9]*\\(;.*\\)\\{{0,1\\}}$/h;${{x;p;}}')
+  sed -n '/^[0-9][0-9]*\\(;.*\\)\\{{0,1\\}}[[:space:]]*$/h;${{x;p;}}')
 [ -n "$id" ] || {{
   echo {advice}
   exit
 }}
-id=${{id%%;*}}{element}
+id=${{id%%[;[:space:]]*}}{element}
 printf '\\n%s\\n' {line} | sed "s/JOB_ID/$id/" >>{slurm}/jobs.jsonl
 """
 

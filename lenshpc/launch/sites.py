@@ -170,11 +170,13 @@ class Site(Frozen):
         """Return the site as a job is sent there that needs no GPU."""
         block = self.cpu_jobs
         own = block.model_dump(include={"partition", "account", "qos", "constraint"})
-        given = {key: value for key, value in own.items() if value is not None}
+        given: dict[str, Any] = {key: value for key, value in own.items() if value is not None}
         if block.partition is not None:
             given = dict.fromkeys(("qos", "constraint", "reservation")) | given
         if block.mem_gb is not None and self.mem_request == "none":
             given["mem_request"] = "mem"  # a node is shared there
+        # nodes that are named for members of several nodes are too many for one process
+        given["sbatch"] = {key: self.sbatch[key] for key in self.sbatch if key != "nodelist"}
         return self.model_copy(update={**given, "exclusive": False})
 
     @field_validator("sbatch")

@@ -278,6 +278,11 @@ def test_another_partition_for_jobs_without_gpus_takes_over_the_account_alone(bl
     assert ask_place(validate(Site, keys, "s").without_gpu()) == place
 
 
+def test_nodes_that_are_named_for_members_are_not_the_reports():
+    keys = {"scheduler": "slurm", "sbatch": {"nodelist": "node[1-2]", "exclude": "node3"}}
+    assert validate(Site, {"name": "s", **keys}, "s").without_gpu().sbatch == {"exclude": "node3"}
+
+
 def test_memory_of_jobs_without_gpus_is_asked_for_where_members_have_a_whole_node():
     keys = {"scheduler": "slurm", "mem_request": "none", "cpu_jobs": {"mem_gb": 8}}
     assert validate(Site, {"name": "s", **keys}, "s").without_gpu().mem_request == "mem"
