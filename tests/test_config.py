@@ -128,8 +128,9 @@ def test_mistyped_set_names_the_nearest_key():
     told = complaint(load_recipe, "multiclass", [("resources.node", 2)])
     assert told == (
         "recipe multiclass: unknown key 'resources.node'; did you mean resources.nodes? known: "
-        "resources.nodes, resources.gpus_per_node, resources.cpus_per_gpu, "
-        "resources.mem_gb_per_gpu, resources.time_min, resources.max_requeues"
+        "resources.nodes, resources.gpus_per_node, resources.tasks_per_node, "
+        "resources.cpus_per_gpu, resources.mem_gb_per_gpu, resources.time_min, "
+        "resources.max_requeues"
     )
 
 

@@ -25,11 +25,13 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
     from lenshpc.cli.submit import report
     from lenshpc.launch.sites import read_site
     from lenshpc.launch.submit import resume as send
+    from lenshpc.run.ownership import require_own
     from lenshpc.run.paths import find_run
     from lenshpc.run.plan import load_plan
     from lenshpc.worker import CALLS
 
     paths = find_run(run)
+    require_own(paths)
     if paths.site.is_file():
         say_withheld(read_site(paths))
     plan = load_plan(paths)

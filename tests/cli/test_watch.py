@@ -91,7 +91,8 @@ def test_status_on_a_terminal_of_80_columns():
         "    waits",
         "",
         "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
-        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        "  do: submit with a larger --set resources.mem_gb_per_gpu=N: the run goes on; or",
+        "  with --set data.loading=stream",
         "  | epoch 3/50: train loss 0.4",
         "  | slurmstepd: error: Detected 1 oom_kill event in StepId=8123456.0. Some of",
         "  | the step tasks have been OOM Killed.",
@@ -111,7 +112,7 @@ def test_status_on_a_terminal_of_200_columns():
         "report                    PENDING                        8123457",
         "",
         "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
-        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        f"  do: {FAILURE.advice}",
         "  | epoch 3/50: train loss 0.4",
         f"  | {FAILURE.tail[1]}",
     ]
@@ -137,7 +138,7 @@ def test_status_in_a_pipe_is_a_line_a_row_whose_columns_are_always_there():
     assert told[7:] == [
         "",
         "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
-        "  do: raise resources.mem_gb_per_gpu, or use data.loading=stream",
+        f"  do: {FAILURE.advice}",
         "  | epoch 3/50: train loss 0.4",
         f"  | {FAILURE.tail[1]}",
     ]
@@ -212,8 +213,7 @@ def test_kind_of_failure_is_told_once_for_all_its_members():
         "003-resnet18-fold3-seed0  CANCELLED  0/50   0.00   8123456_3",
         "report                    PENDING",
         "",
-        "GPU FAULT on gpu1, gpu2, members 0, 2: a node's GPU or driver is broken, or",
-        "somebody else's process holds it",
+        "GPU FAULT on gpu1, gpu2, members 0, 2: a GPU, its memory or its link is broken",
         "  do: tell the site the node's name",
         "  | ECC",
         "",
