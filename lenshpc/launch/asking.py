@@ -29,10 +29,11 @@ def ask_gpus(site: Site, count: int) -> Options:
 def ask_memory(site: Site, mem_gb: float, *, cpus: int, gpus: int) -> Options:
     """Return how the memory of a node is asked for, where a job has so many CPUs and GPUs on it.
 
-    Memory a GPU is memory a node for a job without GPUs.
+    Memory a GPU is memory a node for a job without GPUs, and where they come unasked.
     """
     if site.mem_request == "none":
         return {}
+    gpus = 0 if site.gpu_request == "none" else gpus
     shares = {"mem-per-cpu": cpus, "mem-per-gpu": gpus}.get(site.mem_request, 0)
     if not shares:
         return {"mem": f"{_whole(mem_gb * MB)}M"}

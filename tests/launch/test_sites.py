@@ -213,6 +213,8 @@ def test_container_is_apptainers_or_pyxis(keys, interpreter, step_args):
         ),
         ({"mem_request": "mem-per-gpu"}, {"gpus-per-node": "2", "mem-per-gpu": "1536M"}),
         ({"gpu_request": "none", "mem_request": "none"}, {}),
+        # SLURM refuses memory a GPU in a job that asks for no GPU
+        ({"gpu_request": "none", "mem_request": "mem-per-gpu"}, {"mem": "3072M"}),
     ],
 )
 def test_gpus_and_memory_are_asked_as_the_site_wants(keys, options):
