@@ -47,6 +47,8 @@ check() {
 trap 'echo "lenshpc: setup ended the script before srun"; exit 1' EXIT
 trap 'trap - EXIT; exit 143' TERM"""
 
+EXPORT = re.compile("export [^;&|]*")
+
 AGGREGATE_TIME_MIN = 60
 AGGREGATE_MEM_GB = 4
 CONVERT_TIME_MIN = 240
@@ -252,8 +254,8 @@ def _setup(site: Site, folder: Path) -> list[str]:
     """Return the lines before srun; the site's own are checked one by one."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in site.exports.items()]
     own = itertools.chain.from_iterable(
-        # an export ends well whatever is in it
-        [line] if line.startswith("export ") else [line, f"check $? {shlex.quote(line)}"]
+        # an export alone ends well whatever is in it
+        [line] if EXPORT.fullmatch(line) else [line, f"check $? {shlex.quote(line)}"]
         for line in site.setup
     )
     return [
@@ -263,7 +265,9 @@ def _setup(site: Site, folder: Path) -> list[str]:
         *exports,
         *GUARD.splitlines(),
         *own,
-        "trap - EXIT TERM",
+        # A line's own `set -e` or trap would end the script where srun fails, before it asks.
+        "trap - EXIT TERM ERR",
+        "set +e",
     ]
 
 

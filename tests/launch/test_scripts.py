@@ -63,7 +63,8 @@ check $? 'module load cuda/12.4'
 source /env/bin/activate
 check $? 'source /env/bin/activate'
 export LATE=1
-trap - EXIT TERM
+trap - EXIT TERM ERR
+set +e
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -249,6 +250,11 @@ def test_joining_waits_for_any_end_of_the_conversion():
             1,
             "lenshpc: setup failed (exit code 7): sh -c 'exit 7'\n",
         ),
+        (
+            ["export X=1 && false"],
+            1,
+            "lenshpc: setup failed (exit code 1): export X=1 && false\n",
+        ),
     ],
 )
 def test_line_of_setup_that_fails_or_ends_the_script_fails_the_job(
@@ -282,3 +288,15 @@ def test_folder_that_jobs_would_read_as_another_is_refused(case, number):
         f"{folder} has {number} in it, which jobs take for a number of theirs; choose a folder "
         "without it"
     )
+
+
+@pytest.mark.parametrize("line", ["set -e", "set -euo pipefail", "trap 'exit 9' ERR"])
+def test_srun_that_fails_is_asked_about_whatever_a_line_of_setup_has_set(case, tmp_path, line):
+    site = Site(name="s", scheduler="slurm", setup=(line,))
+    setup = member_request(case.plan, site, tmp_path, 1).parameters["setup"]
+    script = "\n".join([*setup, "(exit 7)", "echo asked about $?"])
+    variables = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "5"}
+    done = subprocess.run(
+        ["bash", "-c", script, "x", "p"], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "asked about 7\n", "")
