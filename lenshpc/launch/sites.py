@@ -22,6 +22,13 @@ def _single_line(text: str) -> str:
     return text
 
 
+def _whole_line(text: str) -> str:
+    # the shell would join it with the line that checks it, and a failure be lost
+    if (len(text) - len(text.rstrip("\\"))) % 2:
+        raise ValueError("must be a whole command, which does not go on after a backslash")
+    return text
+
+
 def _not_schedulers(name: str) -> str:
     if name.startswith(("SLURM_", "SBATCH_", "SRUN_")):
         raise ValueError(f"{name} is SLURM's; use a key of the profile, or sbatch and srun_args")
@@ -46,6 +53,7 @@ Image = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_.,:@+=/#-]*$", 
 Constraint = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:@&|*+/=()\[\]-]+$", max_length=200)]
 # One line, and no comment: `#SBATCH` in it would be an option that no check has seen.
 Line = Annotated[str, AfterValidator(_single_line)]
+Command = Annotated[Line, AfterValidator(_whole_line)]
 Variable = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_schedulers)
 ]
@@ -107,7 +115,7 @@ class Site(Frozen):
     interface: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]+$", max_length=64)] | None = Field(
         default=None, description="the network over which members on several nodes talk"
     )
-    setup: tuple[Line, ...] = Field(
+    setup: tuple[Command, ...] = Field(
         default=(), description="shell commands before srun; one that fails ends the job"
     )
     umask: Annotated[str, Field(pattern=r"^0{0,2}[2367][2367]$")] | None = Field(

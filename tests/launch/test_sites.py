@@ -32,6 +32,13 @@ def test_setup_that_could_become_an_option_is_refused(tmp_path, line):
     assert told.startswith("setup.0: must be one line that does not begin with '#'")
 
 
+def test_setup_that_goes_on_after_a_backslash_is_refused(tmp_path):
+    told = complaint(tmp_path, "setup: ['source /env/bin/activate \\']\n")
+    assert told.startswith("setup.0: must be a whole command, which does not go on after a back")
+    site = Site(name="s", scheduler="slurm", setup=("echo two of them: \\\\",), env={"A": "\\"})
+    assert (site.setup, site.env) == (("echo two of them: \\\\",), {"A": "\\"})
+
+
 @pytest.mark.parametrize(
     "key", ["partition", "account", "qos", "constraint", "reservation", "container", "python"]
 )
