@@ -15,6 +15,7 @@ from typing import Any
 from lenshpc.errors import ConfigError
 from lenshpc.launch import slurm
 from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place
+from lenshpc.launch.failures import BEGINS_AGAIN
 from lenshpc.launch.sites import Site
 from lenshpc.run.plan import Plan
 
@@ -25,6 +26,9 @@ LINK = (
     'ln -sfn "$1" {folder}/"${{SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}'
     '${{SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
 )
+
+# The log goes on: what it has of earlier attempts is no evidence of how this one ends.
+AGAIN = f'[ -z "$SLURM_RESTART_COUNT" ] || echo "{BEGINS_AGAIN}"'
 
 # A failed srun asks, in the member's own container, whether its job is sent again, and how. That
 # ends this script: hence the trap.
@@ -261,6 +265,7 @@ def _setup(site: Site, folder: Path) -> list[str]:
     return [
         # First: it is what tells a job that began from one never sent.
         LINK.format(folder=shlex.quote(str(folder))),
+        AGAIN,
         *([f"umask {site.umask}"] if site.umask else []),
         *exports,
         *GUARD.splitlines(),

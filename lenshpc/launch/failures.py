@@ -14,7 +14,8 @@ from lenshpc.launch.rules import NEVER, RULES, UNKNOWN, Action, Rule
 TAIL_BYTES = 16_000
 TAIL_LINES = 10
 QUEUE_BEGINS = "lenshpc: a queue begins"
-STARTED = re.compile(rf"submitit .*Starting with JobEnvironment|^{QUEUE_BEGINS}$")
+BEGINS_AGAIN = "lenshpc: job begins again"  # in rank 0's log, by the script of a job that came back
+STARTED = re.compile(rf"submitit .*Starting with JobEnvironment|^({QUEUE_BEGINS}|{BEGINS_AGAIN})$")
 RANK = re.compile(r"^(\[rank\d+\]: ?)+")
 # Lines of ours that are no evidence; the last one repeats a reason.
 OURS = ("submitit INFO", QUEUE_BEGINS, "lenshpc: job ")
@@ -57,7 +58,7 @@ def classify(
     if exit_code == NO_LOG:
         # what is there was written by attempts before
         logs = [_describe_blindness(nodes, folder)]
-    told = [_lines_since_start(text) for text in logs]
+    told = [_lines_since_start(text) for text in _drop_stale(logs)]
     exits = _exits(exit_code)
     # One pass over all rules for each kind of sign, not one for all: SLURM's verdict on any rule
     # counts before a log's line, and a log before a weak sign.
@@ -88,6 +89,12 @@ def find_failure(name: str) -> Failure:
     """Return the failure of that name, without evidence."""
     rule = next((rule for rule in RULES if rule.name == name), UNKNOWN)
     return _failure(rule, [], "")
+
+
+def _drop_stale(logs: Sequence[str]) -> Sequence[str]:
+    """Return rank 0's log alone where the job came back and no rank began: theirs are older."""
+    _, again, since = logs[0].rpartition(BEGINS_AGAIN) if logs else ("", "", "")
+    return logs[:1] if again and not STARTED.search(since) else logs
 
 
 def _lines_since_start(log: str) -> list[str]:

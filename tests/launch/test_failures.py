@@ -181,6 +181,18 @@ def test_earlier_attempts_in_the_same_log_do_not_count():
     )
 
 
+def test_job_that_came_back_and_did_not_begin_is_not_named_by_what_it_wrote_before():
+    start = "submitit INFO (2026-11-21 08:00:00,000) - Starting with JobEnvironment(job_id=5)"
+    before, again = f"{start}\n{NODE_FAILURE}", "lenshpc: job begins again"
+    setup = "lenshpc: setup failed (exit code 1): module load cuda"
+    logs = [f"{before}\n{again}\n{setup}", f"{start}\n{CUDA_MEMORY}"]
+    assert classify("FAILED", "1:0", logs) == classify("FAILED", "1:0", [setup])
+    # once it has begun, the logs of all its ranks count
+    assert classify("FAILED", "1:0", [f"{before}\n{again}\n{start}", logs[1]]).name == (
+        "GPU OUT OF MEMORY"
+    )
+
+
 @pytest.mark.parametrize(
     ("log", "nodes", "node"),
     [

@@ -42,6 +42,8 @@ HEAD = """\
 """
 JOB = "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 LINK = f'ln -sfn "$1" {FOLDER}/"{JOB}_submitted.pkl"'
+AGAIN_TOLD = "lenshpc: job begins again\n"
+AGAIN = '[ -z "$SLURM_RESTART_COUNT" ] || echo "lenshpc: job begins again"'
 GUARD = """\
 check() {
   [ "$1" = 0 ] || { echo "lenshpc: setup failed (exit code $1): $2"; trap - EXIT; exit 1; }
@@ -52,6 +54,7 @@ SETUP = f"""\
 
 # setup
 {LINK}
+{AGAIN}
 umask 0027
 export GLOO_SOCKET_IFNAME=ib0
 export NCCL_SOCKET_IFNAME==ib0
@@ -300,3 +303,16 @@ def test_srun_that_fails_is_asked_about_whatever_a_line_of_setup_has_set(case, t
         ["bash", "-c", script, "x", "p"], env=variables, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "asked about 7\n", "")
+
+
+@pytest.mark.parametrize(
+    ("restarts", "told"), [({}, ""), ({"SLURM_RESTART_COUNT": "1"}, AGAIN_TOLD)]
+)
+def test_log_of_a_job_that_came_back_has_a_mark_where_it_did(case, tmp_path, restarts, told):
+    setup = member_request(case.plan, SITE, tmp_path, 1).parameters["setup"]
+    variables = {"PATH": "/usr/bin:/bin", "SLURM_JOB_ID": "5", **restarts}
+    script = "\n".join(setup[:2])
+    done = subprocess.run(
+        ["bash", "-c", script, "x", "p"], env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, told)
