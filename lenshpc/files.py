@@ -74,10 +74,16 @@ def put_back(path: Path) -> None:
             old.rename(path)
 
 
+def read_umask() -> int:
+    """Return this process's umask."""
+    umask = os.umask(0o077)  # tells it only by taking another
+    os.umask(umask)
+    return umask
+
+
 def make_open_folder(path: Path) -> None:
     """Make a folder, unless it is there, in which the umask alone says who reads what is made."""
-    umask = os.umask(0o077)
-    os.umask(umask)
+    umask = read_umask()
     with suppress(FileExistsError):
         path.mkdir(mode=0o777 & ~umask, parents=True)
         # A default ACL, as folders of projects have it, stands in for the umask: others could write

@@ -33,6 +33,7 @@ from lenshpc.files import (
     flush_tree,
     read_json,
     read_sealed,
+    read_umask,
     replacing,
     sha256,
     write_json,
@@ -271,6 +272,7 @@ def _save_weights(weights: dict[str, Tensor], path: Path) -> str:
     """Write weights; return their SHA-256, taken before anybody else could alter them."""
     with replacing(path) as temporary:
         save_file(weights, temporary)
+        temporary.chmod(0o666 & ~read_umask())  # 0600 by safetensors, whatever the umask says
         return sha256(temporary)
 
 

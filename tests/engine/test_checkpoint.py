@@ -1,6 +1,7 @@
 """A damaged checkpoint is seen before it is loaded, and the one before is gone on from."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,19 @@ def test_two_checkpoints_and_the_best_weights_of_either_are_kept(tmp_path: Path)
         "epoch-0003",
         "epoch-0004",
     ]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_best_weights_are_for_all_to_read_whom_the_umask_lets(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    training, weights = SmallTraining(tmp_path), tmp_path / "model.safetensors"
+    before = os.umask(umask)
+    try:
+        training.checkpoints.publish_best(training.epochs(START, [True]), weights)
+    finally:
+        os.umask(before)
+    assert weights.stat().st_mode & 0o777 == mode
 
 
 @pytest.mark.parametrize(
