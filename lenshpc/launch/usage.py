@@ -232,19 +232,21 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     queue, measured = read_queue(run), read_measured(run)
     jobs = sent | {job_id: member for member, job_id in queue.jobs.items()}
     events = {job: read_events(run.attempts(job)) for job in {*jobs, *run.list_attempted()}}
-    told = ask_accounting(sent)
+    gpus = _count_gpus(run, plan)
+    # Not each site's accounting counts GPUs, nor does SLURM where they come with the node.
+    told = [replace(one, num_gpus=one.num_gpus or gpus) for one in ask_accounting(sent)]
     untold = events.keys() - {one.job_id for one in told}
-    rebuilt = _rebuild(run, plan, {job: events[job] for job in untold}, measured)
+    rebuilt = _rebuild(plan, {job: events[job] for job in untold}, measured, gpus)
     done = {member.index for member in plan.members if is_done(run, plan, member)}
     running = {member for member, state in queue.states.items() if state == "RUNNING"}
     saved = {job: find_saves(some) for job, some in events.items()}
     attempts = account(plan, jobs, [*told, *rebuilt], saved, done | running, measured)
-    gpus = any(one.num_gpus for one in (*told, *rebuilt))
+    on_gpus = any(one.num_gpus for one in (*told, *rebuilt))
     sources = {"sacct": told, "heartbeats": rebuilt or not told}
     usage = Usage(
-        unit="GPU" if gpus else "core",
+        unit="GPU" if on_gpus else "core",
         source=" and ".join(name for name, some in sources.items() if some),
-        estimate_hours=plan.gpu_hours_ceiling if gpus else plan.core_hours_ceiling,
+        estimate_hours=plan.gpu_hours_ceiling if on_gpus else plan.core_hours_ceiling,
         attempts=attempts,
     )
     uses = {member: cost.use for member, cost in usage.by("member").items()}
@@ -257,14 +259,13 @@ def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
 
 
 def _rebuild(
-    run: RunPaths,
     plan: Plan,
     events: Mapping[str, Sequence[Event]],
     measured: Mapping[str, Sequence[Measured]],
+    gpus: int,
 ) -> list[Allocation]:
     """Return the attempts of jobs that no accounting knows, each until its last sign of life."""
     resources = plan.recipe.resources
-    gpus = 0 if _is_on_cpu(run, plan) else resources.nodes * resources.gpus_per_node
     cpus = resources.world_size * resources.cpus_per_gpu
     found = [one for job, some in events.items() for one in rebuild_attempts(job, some, gpus, cpus)]
     ranks = match_ranks(found, measured)
@@ -275,6 +276,8 @@ def _rebuild(
     ]
 
 
-def _is_on_cpu(run: RunPaths, plan: Plan) -> bool:
-    """Return whether a completed member says that it had no GPU."""
-    return any(marks.device == "cpu" for marks in read_marks(run, plan).values())
+def _count_gpus(run: RunPaths, plan: Plan) -> int:
+    """Return the GPUs of a member; 0 where a completed one says that it had none."""
+    if any(marks.device == "cpu" for marks in read_marks(run, plan).values()):
+        return 0
+    return plan.recipe.resources.nodes * plan.recipe.resources.gpus_per_node

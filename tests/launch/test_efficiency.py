@@ -299,6 +299,23 @@ warning: the GPUs of members 0, 2 computed for 12 to 25 % of the time only; what
     assert found["warnings"] == usage.warnings
 
 
+def test_gpus_that_accounting_does_not_count_are_those_of_the_plan(sent, tmp_path, monkeypatch):
+    run, plan = sent
+    given = "billing=4,cpu=4,mem=16G,node=1"
+    line = f"12_0|COMPLETED|2026-11-29T16:00:00|3600|{given}|{given}|01:00:00||||n1"
+    (tmp_path / "sacct").write_text(f"#!/bin/sh\necho '{line}'\n")
+    (tmp_path / "sacct").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    measure(run, "12_0", 0, updated=at("2026-11-29T16:59:00"), gpu_busy=0.5)
+    assert format_usage(run_usage(run, plan)) == (
+        """\
+member 0: 1 attempt, 1.00 GPU-hours, 1.00 wasted
+  4 CPUs asked, 1.0 used; 16 GB asked, 2.0 used; GPU 50 % busy
+all: 1.00 GPU-hours, 1.00 wasted, of at most 3.00; from sacct
+  4 CPUs asked, 1.0 used; 16 GB asked, 2.0 used; GPU 50 % busy"""
+    )
+
+
 def test_long_figures_are_cut_between_them_at_80_columns():
     use = Use(
         gpus_asked=64,
