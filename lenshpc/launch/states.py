@@ -22,6 +22,7 @@ from lenshpc.run.plan import Member, Plan
 
 ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "NOT SUBMITTED"})
 UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
+WITHOUT_RESULTS = "its job ended well, and its results are not there"
 SECONDS_AN_HOUR = 3600
 
 
@@ -201,7 +202,7 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
         # Not where it ran before: a job that waits is nowhere.
         node=known.nodes if known and (known.nodes or known.is_active) else marks.node,
-        reason=reason or marks.fault,
+        reason=reason or marks.fault or (WITHOUT_RESULTS if state == "FAILED" else ""),
         failure=failure,
         estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
         fault=marks.fault,
@@ -251,7 +252,7 @@ def _classify(
     known = sources.known.jobs.get(job, JobState(job_id=job, state=word))
     if known.is_active:
         return word, _explain_wait(sources, job) if word == "PENDING" else "", None
-    if word == "COMPLETED":  # its files were lost since
+    if word == "COMPLETED":  # its files were lost since, or a line of setup has run something else
         return "FAILED", "", None
     logs = read_tails(executor.log_paths(sources.run.slurm, job))
     # What accounting tells by the exit code: the node could not even open a log.

@@ -86,6 +86,15 @@ def test_accounting_and_queue_are_joined(sent, tools):
     )
 
 
+def test_job_that_ended_well_without_results_says_so(sent, tools):
+    tools(sacct="8_1|COMPLETED|0:0|gpu1|7200", squeue="exit 0")
+    line = run_status(sent.paths, sent.plan).members[1]
+    assert (line.state, line.reason) == (
+        "FAILED",
+        "its job ended well, and its results are not there",
+    )
+
+
 def test_failure_is_named_with_its_advice_and_the_end_of_its_log(sent, tools):
     tools(sacct=ACCOUNTS, squeue=QUEUE)
     log = sent.paths.slurm / "8_4_0_log.out"
