@@ -55,7 +55,11 @@ class MemberStatus:
         """Return what follows where it is not done."""
         if self.state == "UNKNOWN":
             return "ask"
-        return "resume" if self.state in ENDED else "wait"
+        if self.state not in ENDED:
+            return "wait"
+        # A cancelled member has a failure too, after which there is nothing to mend.
+        is_broken = self.failure and self.failure.action == "stop" and self.state == "FAILED"
+        return "mend" if is_broken else "resume"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,15 @@ from lenshpc.run.completion import (
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
-Step = Literal["resume", "wait", "ask"]
+Step = Literal["resume", "mend", "wait", "ask"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Where a member that is not done stands: its state, why, and what follows from that.
 
-    `resume` what has ended, `wait` for what waits or runs, `ask` again where nobody can tell.
+    `resume` what has ended, `mend` first what would fail so again, `wait` for what waits or runs,
+    `ask` again where nobody can tell.
     """
 
     state: str
@@ -72,9 +73,11 @@ def _advise(run: RunPaths, missing: Sequence[int], standings: Mapping[int, Stand
         return f"try again, or look with: lenshpc status {reference(run)}"
     # First of all to wait: a queue of this machine takes no members while it is at work.
     waiting = [index for index in missing if steps.get(index) == "wait"]
-    ended = [index for index in missing if steps.get(index) != "wait"]
+    broken = [index for index in missing if steps.get(index) == "mend"]
+    ended = [index for index in missing if index not in {*waiting, *broken}]
     orders = (
         ("wait for", waiting, f"lenshpc status {reference(run)} --watch"),
+        ("see what mends", broken, f"lenshpc status {reference(run)}"),
         ("rerun", ended, resume_command(run)),
     )
     told = (f"{verb} {_refer(some, missing)} with: {how}" for verb, some, how in orders if some)

@@ -50,6 +50,7 @@ STANDINGS = {
     1: Standing(state="PENDING", reason="waits for free nodes (Resources)", step="wait"),
     3: Standing(state="CANCELLED", reason="job 8_3 was cancelled", step="resume"),
     4: Standing(state="NOT SUBMITTED", reason="", step="resume"),
+    2: Standing(state="FAILED", reason="job 8_2 ended FAILED", step="mend"),
     5: Standing(state="UNKNOWN", reason="squeue failed: no answer", step="ask"),
 }
 
@@ -73,6 +74,17 @@ STANDINGS = {
             (3, 4),
             "has no predictions (job 8_3 was cancelled), and 1 more member is not done (4); "
             "rerun them with: lenshpc resume {name}",
+        ),
+        (
+            (2,),
+            "has no predictions (job 8_2 ended FAILED); "
+            "see what mends it with: lenshpc status {name}",
+        ),
+        (
+            (2, 3),
+            "has no predictions (job 8_2 ended FAILED), and 1 more member is not done (3); "
+            "see what mends member 2 with: lenshpc status {name}; then "
+            "rerun member 3 with: lenshpc resume {name}",
         ),
         (
             (5,),
