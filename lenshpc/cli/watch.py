@@ -71,7 +71,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
         echo(f"run {run.name} has no report; see {run.slurm}", err=True)
         # Else the table says what to do first.
         if all(line.step != "mend" for line in status.members):
-            echo(f"mend it with: {resume_command(run)}", err=True)
+            echo(f"go on with: {resume_command(run)}", err=True)
         sys.exit(1)
     echo(f"report: {run.report / 'report.html'}")
 

@@ -66,7 +66,8 @@ class MemberStatus:
 class RunStatus:
     """What `lenshpc status` shows.
 
-    `report_reason` says why the report's job waits, `silence` why the scheduler did not answer.
+    `report_reason` says why the report's job waits, or how it ended though all members are done;
+    `silence` why the scheduler did not answer.
     """
 
     run: str
@@ -151,13 +152,13 @@ def run_status(run: RunPaths, plan: Plan, asked: Asked | None = None) -> RunStat
     )
     members = tuple(_member_status(sources, member) for member in plan.members)
     report_job, report = _report(sources, jobs)
-    waiting = known.jobs.get(report_job)
+    is_told = report == "PENDING" or all(line.state == "DONE" for line in members)
     return RunStatus(
         run=run.name,
         members=members,
         report=report,
         report_job=report_job,
-        report_reason=explain(waiting.reason) if waiting and report == "PENDING" else "",
+        report_reason=_explain_report(sources, report_job, report) if is_told else "",
         silence=known.silence,
     )
 
@@ -258,26 +259,45 @@ def _classify(
         return word, _explain_wait(sources, job) if word == "PENDING" else "", None
     if word == "COMPLETED":  # its files were lost since, or a line of setup has run something else
         return "FAILED", "", None
-    logs = read_tails(executor.log_paths(sources.run.slurm, job))
-    # What accounting tells by the exit code: the node could not even open a log.
-    is_blind = not logs and known.reason == "JobLaunchFailure"
-    code = NO_LOG if is_blind else known.exit_code
-    failure = classify(word, code, logs, known.nodes, sources.run.slurm)
+    failure = _find_failure(sources, known)
     # A log that tells of an error was written before somebody cancelled what was left of the job;
     # lost connections and signals are what the cancelling itself leaves in one.
     if word == "CANCELLED" and (failure.action != "stop" or failure.name in UNTOLD):
         reason = f"job {job} was cancelled" if job else "it was cancelled while it waited"
         return "CANCELLED", reason, find_failure("CANCELLED")
-    name = f"job {job}" if job else "its job"
-    how = "ended unseen by the scheduler" if word == "UNKNOWN" else f"ended {word}"
-    told = f": {failure.line}" if failure.line else ""
-    return "FAILED", f"{name} {how}{told}", failure
+    return "FAILED", _describe_end(known, failure), failure
 
 
 def _explain_wait(sources: Sources, job: str) -> str:
     """Return why a member waits: not what an earlier attempt of one that runs has waited for."""
     known = sources.known.jobs.get(job)
     return explain(known.reason) if known else explain_local(sources.plan)
+
+
+def _explain_report(sources: Sources, job: str, state: str) -> str:
+    """Return why the report's job waits, or how it ended without a report."""
+    known = sources.known.jobs.get(job)
+    if known is None or state == "DONE":
+        return ""
+    if known.is_active:
+        return explain(known.reason) if state == "PENDING" else ""
+    return _describe_end(known, _find_failure(sources, known))
+
+
+def _find_failure(sources: Sources, known: JobState) -> Failure:
+    """Return how a job failed, by SLURM's word, its logs and its exit code."""
+    logs = read_tails(executor.log_paths(sources.run.slurm, known.job_id))
+    # What accounting tells by the exit code: the node could not even open a log.
+    is_blind = not logs and known.reason == "JobLaunchFailure"
+    code = NO_LOG if is_blind else known.exit_code
+    return classify(known.state, code, logs, known.nodes, sources.run.slurm)
+
+
+def _describe_end(known: JobState, failure: Failure) -> str:
+    name = f"job {known.job_id}" if known.job_id else "its job"
+    is_unseen = known.state == "UNKNOWN"
+    how = "ended unseen by the scheduler" if is_unseen else f"ended {known.state}"
+    return f"{name} {how}{f': {failure.line}' if failure.line else ''}"
 
 
 def _report(sources: Sources, jobs: list[JobRecord]) -> tuple[str, str]:

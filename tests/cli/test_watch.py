@@ -268,6 +268,6 @@ def test_watch_in_a_pipe_prints_a_line_when_something_changes(begun):
     ]
     assert lines[-2:] == [
         f"run {paths.name} has no report; see {paths.slurm}",
-        f"mend it with: lenshpc resume {paths.name}",
+        f"go on with: lenshpc resume {paths.name}",
     ]
     assert watching.returncode == 1

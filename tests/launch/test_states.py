@@ -200,6 +200,17 @@ def test_reason_of_a_job_that_waits_is_told_in_words(sent, tools, reason, words)
     assert (status.members[1].reason, status.report_reason) == (words, words)
 
 
+def test_report_that_failed_though_all_members_are_done_says_how_it_ended(sent, tools):
+    tools(sacct="exit 1", squeue="9|FAILED||None")
+    (sent.paths.slurm / "9_0_log.out").write_text("ValueError: bad\n")
+    assert run_status(sent.paths, sent.plan).report_reason == ""
+    for index in range(1, 6):
+        sent.finish(index, sent.predictions(index))
+    status = run_status(sent.paths, sent.plan)
+    assert status.report == "FAILED"
+    assert status.report_reason == "job 9 ended FAILED: ValueError: bad"
+
+
 @pytest.mark.parametrize(
     ("accounts", "queue"),
     [
