@@ -213,7 +213,10 @@ def locate(folder: str, name: str) -> Path:
         return path
     known = find_shipped(folder)
     if name not in known:
-        raise ConfigError(unknown(KINDS[folder], name, known, hint="or give the path of a .yaml"))
+        # As `doctor` writes a profile into the current folder.
+        mine = (Path(f"{name}.yaml"), Path(folder) / f"{name}.yaml")
+        found = next((str(path) for path in mine if path.is_file()), "the path of a .yaml")
+        raise ConfigError(unknown(KINDS[folder], name, known, hint=f"or give {found}"))
     return known[name]
 
 

@@ -77,6 +77,14 @@ def test_missing_file_and_unknown_name_are_refused():
     )
 
 
+def test_unknown_name_of_a_file_of_ones_own_leads_to_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "mine.yaml").write_text("scheduler: slurm\n")
+    told = "unknown site 'mine'; known: local, rehearsal; or give slurm/mine.yaml"
+    assert complaint(locate, "slurm", "mine") == told
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -59,7 +59,8 @@ def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> No
         echo(f"profile: {path}; use it with: --site {path}")
         return
     new = {key: value for key, value in seen.items() if chosen.get(key) != value}
-    echo(f"{path} exists and was left as it is; it could say:\n{_yaml(new)}")
+    besides = f"; it could say:\n{_yaml(new)}" if new else ", and says all of this"
+    echo(f"{path} exists and was left as it is{besides}")
 
 
 def profile_path(site: str) -> Path:
@@ -75,9 +76,10 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
     from lenshpc.errors import ConfigError
     from lenshpc.launch.sites import Site, read_variables
 
-    if path.is_file() and keys:
-        raise ConfigError(f"{path} exists; set {', '.join(keys)} in it, or name another --site")
     chosen = read_yaml(path) if path.is_file() else {"scheduler": "slurm", **keys}
+    others = [key for key, value in keys.items() if chosen.get(key) != value]
+    if others:
+        raise ConfigError(f"{path} exists; set {', '.join(others)} in it, or name another --site")
     filled = {**chosen, **read_variables(chosen)}
     site = validate(Site, {"name": path.stem, **filled}, f"site {path}")
     if site.scheduler != "slurm":

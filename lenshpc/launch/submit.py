@@ -144,7 +144,9 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
             new[-1].rmdir()
         if isinstance(error, LaunchError):
             told = "no run is left, and submit --dry-run shows the scripts"
-            raise LaunchError(f"{error}; {told}") from error
+            # Without the path of a script that is gone with the run.
+            refusal = str(error).partition("; look at ")[0]
+            raise LaunchError(f"{refusal}; {told}") from error
         raise
 
 

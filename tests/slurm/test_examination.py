@@ -61,7 +61,7 @@ def test_doctor_finds_what_is_true_and_writes_a_profile_once(cluster) -> None:
 
     mine = "scheduler: slurm\npartition: lowgrace\n"
     path.write_text(mine)
-    again = call(cluster.folder)
+    again = call(cluster.folder, "--partition", "lowgrace")
     assert again.returncode == 0, again.stderr
     assert path.read_text() == mine
     assert "slurm/here.yaml exists and was left as it is" in again.stdout
