@@ -44,6 +44,7 @@ BUSY = re.compile(
     r"|Slurm backup controller in standby|Zero Bytes were transmitted|Connection reset",
     re.IGNORECASE,
 )
+SAYS_NOTHING = re.compile('Unspecified error$|^Try "')
 ENDED_JOB = re.compile("Invalid job id specified|already completing or completed")
 # What an outer job says of itself, and what would override a script's options or a query's; not
 # what names the cluster. An inner job would take the outer one's memory and ranks for its own.
@@ -323,7 +324,7 @@ def _telling_line(text: str) -> str:
     Before one that says nothing come the words of the site's own rules.
     """
     lines = [one_line(line) for line in text.splitlines() if line.strip()] or [""]
-    lines = [line for line in lines if not line.endswith("Unspecified error")] or lines
+    lines = [line for line in lines if not SAYS_NOTHING.search(line)] or lines
     told = (line for line in lines if BUSY.search(line) or ENDED_JOB.search(line))
     return next(told, lines[-1])
 

@@ -205,11 +205,18 @@ def test_error_that_is_said_four_times_is_one_line(tmp_path, monkeypatch):
     assert str(caught.value) == f"squeue failed: {told}"
 
 
-def test_words_of_a_sites_own_rules_are_told_and_not_the_unspecified_error(tmp_path, monkeypatch):
-    words = "sbatch: error: partition gpu is for jobs with GPUs"
-    (tmp_path / "sbatch").write_text(
-        f"#!/bin/sh\necho '{words}\nallocation failure: Unspecified error' >&2; exit 1\n"
-    )
+@pytest.mark.parametrize(
+    ("words", "after"),
+    [
+        (
+            "sbatch: error: partition gpu is for jobs with GPUs",
+            "allocation failure: Unspecified error",
+        ),
+        ("sbatch: unrecognized option '--tim=3'", 'Try "sbatch --help" for more information'),
+    ],
+)
+def test_words_of_the_cause_are_told_and_not_what_says_nothing(tmp_path, monkeypatch, words, after):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{words}\n{after}\nEND\nexit 1\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(LaunchError) as caught:
