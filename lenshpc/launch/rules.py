@@ -270,6 +270,8 @@ RULES = (
         r"|(module|apptainer|singularity): (command )?not found|Lmod has detected"
         r"|No module named |error: pyxis: |^FATAL: |Duplicate GPU detected"
         r"|(unrecognized|invalid) option",
+        # a kernel's launch, or an option of a function: the program did start
+        unless=r"^[A-Za-z_][\w.]*(Error|Exception): (?!.*No module named )",
         weak_states=("LAUNCH_FAILED",),
         hint=rf"{SLURM}error: (?!.*(tasks? [\d,-]+: |\*\*\*|chdir|TMPDIR|pmix|energy))",
     ),

@@ -205,6 +205,8 @@ LINES = {
         "srun: error: Invalid node name specified",
     ],
     "PYTHON ERROR": [
+        "RuntimeError: CUDA kernel launch failed: invalid configuration argument",
+        "ValueError: invalid option 'foo' for activation",
         "ValueError: x",
         "AssertionError",
         "torch.AcceleratorError: CUDA error: device-side assert triggered",
