@@ -24,7 +24,7 @@ def sent(tmp_path, spots, monkeypatch):
     sacct.write_text(f"#!/bin/sh\ncat <<'END'\n{SACCT}END\n")
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", f"{sacct.parent}:/usr/bin:/bin")
-    run, plan = planned(tmp_path, spots, recipe())
+    run, plan = planned(tmp_path, spots, recipe(resources={"gpus_per_node": 0}))
     run.slurm.mkdir(exist_ok=True)
     job = jobs.JobRecord(
         job_id="12", scheduler="slurm", site="here", members=(0, 1, 2), submitted=jobs.now()
