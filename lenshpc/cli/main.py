@@ -52,7 +52,7 @@ def main() -> None:
     \b
     From images to a report:
       lenshpc prepare lens_finding images/ stores/lenses
-      lenshpc submit --task lens-finding --data stores/lenses --site ./mycluster.yaml
+      lenshpc submit --task lens-finding --data stores/lenses --site ./my.yaml
       lenshpc status RUN
       lenshpc aggregate RUN
     """

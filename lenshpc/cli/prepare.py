@@ -79,7 +79,7 @@ def prepare(
     \b
     Examples:
       lenshpc prepare slc downloads/SLC_Data stores/slc
-      lenshpc prepare ./survey.yaml cutouts/ stores/survey --site ./mycluster.yaml --array-size 64
+      lenshpc prepare ./mine.yaml images/ store --site ./my.yaml --array-size 9
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")

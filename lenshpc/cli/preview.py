@@ -48,10 +48,10 @@ def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) ->
         f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
         f"site         {site.name} ({site.scheduler})",
         f"a member     {size.nodes} node(s) x {size.on_a_node}, {plan.recipe.strategy}, "
-        f"at most {size.time_min} min",
-        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most"
+        f"at most {size.time_min} min a job",
+        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most, by one job a member"
         if size.gpus_per_node
-        else f"core-hours   {plan.core_hours_ceiling:.1f} at most",
+        else f"core-hours   {plan.core_hours_ceiling:.1f} at most, by one job a member",
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",

@@ -47,7 +47,7 @@ def sample(
     \b
     Examples:
       lenshpc sample diffusion-9f2c51ab --num 1000
-      lenshpc sample diffusion-9f2c51ab --num 100000 --site ./mycluster.yaml --array-size 16
+      lenshpc sample diffusion-9f2c51ab --num 999 --site ./my.yaml --array-size 16
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")

@@ -37,7 +37,7 @@ def simulate(
     \b
     Examples:
       lenshpc simulate multiclass images --train 1000 --val 200
-      lenshpc simulate lens_finding images --train lens=500,nonlens=2000 --test 200 --seed 1
+      lenshpc simulate lens_finding images --train lens=50,nonlens=200 --test 20
     """
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores

@@ -84,9 +84,10 @@ def submit(
 
     \b
     Examples:
-      lenshpc submit --task lens-finding --data stores/lenses --folds 5 --site ./mycluster.yaml
-      lenshpc submit --task multiclass --data stores/slc --models resnet18,resnet34 \\
-          --nodes 2 --gpus-per-node 4 --set train.strategy=deepspeed --site ./mycluster.yaml
+      lenshpc submit --task lens-finding --data stores/lenses --site ./my.yaml
+      lenshpc submit --task multiclass --data stores/slc --site ./my.yaml \\
+          --models resnet18,resnet34 --nodes 2 --gpus-per-node 4 \\
+          --set train.strategy=deepspeed
       lenshpc submit --recipe ./mine.yaml --data stores/slc --dry-run
     """
     if dry_run and (wait or as_json):

@@ -20,7 +20,7 @@ NUM_COMPONENTS = 50  # van der Maaten & Hinton 2008 reduce by PCA before
 
 
 def draw_rows(labels: Labels, num: int = MAX_ROWS, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Return at most `num` positions, ascending, the classes as equally often as they allow."""
+    """Return at most `num` positions, ascending, in numbers of each class as equal as can be."""
     # A seed of its own, always the same: a map that changes from one report to the next tells of
     # nothing.
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -63,6 +63,6 @@ def draw_embedding(shown: Floats, labels: Labels, classes: Sequence[str], whose:
 
     caption = (
         f"t-SNE of the features before the last layer of {whose}: {len(shown):,} test images, the "
-        "classes as equally often as they allow. Distances between clusters mean little."
+        "classes in numbers as equal as they allow. Distances between clusters mean little."
     )
     return draw_figure("embedding", caption, draw)

@@ -117,8 +117,8 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
         f"run          {run}",
         f"data         {folder / 'store'} (spots: class0, class1)",
         "site         rehearsal (slurm)",
-        "a member     2 node(s) x 4 GPU(s), ddp, at most 90 min",
-        "GPU-hours    72.0 at most",  # 6 members x 8 GPUs x 1.5 h
+        "a member     2 node(s) x 4 GPU(s), ddp, at most 90 min a job",
+        "GPU-hours    72.0 at most, by one job a member",  # 6 members x 8 GPUs x 1.5 h
         "",
         "asked for       value  from",
         "nodes           2      command line",
@@ -152,7 +152,7 @@ def test_store_and_site_may_stand_in_the_environment(spots, monkeypatch):
     assert out.splitlines()[1:4] == [
         f"data         {spots.path} (spots: class0, class1)",
         "site         rehearsal (slurm)",
-        "a member     4 node(s) x 1 GPU(s), ddp, at most 720 min",
+        "a member     4 node(s) x 1 GPU(s), ddp, at most 720 min a job",
     ]
 
 
