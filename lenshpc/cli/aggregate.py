@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.cli.show import echo
+from lenshpc.cli.show import draw, echo
 
 if TYPE_CHECKING:
+    from lenshpc.report.content import Table
     from lenshpc.run.paths import RunPaths
 
 
@@ -41,7 +42,6 @@ def aggregate(
       lenshpc aggregate /project/runs/lens_finding-9f2c51ab --out theirs
     """
     from lenshpc.launch.modes import writing_in
-    from lenshpc.report.markdown import render_table
     from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.worker import write_report
 
@@ -64,8 +64,24 @@ def aggregate(
     if as_json:
         echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)
         return
-    echo(render_table(report.overview))
+    _draw_overview(report.overview)
     echo(f"report: {place.report / 'report.html'}")
+
+
+def _draw_overview(table: Table) -> None:
+    """Print a table as Markdown, or on a terminal as many of its columns as there is room for."""
+    from rich.console import Console
+
+    from lenshpc.cli.table import Heading, Line, draw_table, find_width
+    from lenshpc.report.markdown import render_table
+
+    console = Console()
+    width = find_width(console)
+    if width is None:
+        echo(render_table(table))
+        return
+    columns = [Heading(word=one.title, rank=at) for at, one in enumerate(table.columns)]
+    draw(console, draw_table(columns, [Line(words=row.cells) for row in table.rows], width))
 
 
 def _require_place(run: RunPaths) -> None:
