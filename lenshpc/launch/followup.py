@@ -24,7 +24,7 @@ FOLLOW = """\
 exec 9>>{slurm}/lock
 command -v flock >/dev/null && flock 9
 for name in $(env | sed -n 's/^\\(\\(SLURM\\|SBATCH\\|SRUN\\)_[A-Z0-9_]*\\)=.*/\\1/p'); do
-  case $name in SLURM_CONF|SLURM_CONF_SERVER|SLURM_CLUSTERS) ;; *) unset $name ;; esac
+  case $name in SLURM_CONF|SLURM_CONF_SERVER|SLURM_CLUSTERS|SLURM_JWT) ;; *) unset $name ;; esac
 done
 unset CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL
 """

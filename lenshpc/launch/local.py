@@ -134,7 +134,7 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
         log.flush()
         started = subprocess.Popen(
             [sys.executable, "-m", "lenshpc.worker", str(run.root)],
-            env={**code.environment(os.environ), **read_site(run).exports},
+            env=code.environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -299,7 +299,8 @@ class LocalQueue:
             # would wait for ever.
             if not slots:
                 return
-            sees, root = visibility(slots), str(self.run.root)
+            # To members and not to the queue: a TMPDIR of the profile would move its slots away.
+            sees, root = self.site.exports | visibility(slots), str(self.run.root)
             job = executor.start_local(self.run.slurm, sees, count, self.calls.member, root, member)
             for lock in slots.values():
                 note_holder(lock, str(job.job_id))

@@ -128,7 +128,8 @@ RULES = (
         advice="submit with a larger --set resources.mem_gb_per_gpu=N; in a container, bind: the "
         "node's /dev/shm",
         pattern=r"(insufficient|out of) shared memory|/dev/shm\b.*No space|No space.*/dev/shm\b"
-        r"|creating shared memory|(unable to (mmap|open|resize|write)).*(shared memory|</torch_)",
+        r"|creating shared memory|extend /dev/shm"
+        r"|(unable to (mmap|open|resize|write)).*(shared memory|</torch_)",
     ),
     Rule(
         name="LIMIT REACHED",
@@ -150,7 +151,7 @@ RULES = (
         states=("OUT_OF_MEMORY",),
         pattern=r"oom[-_ ]kill|[Ee]xceeded (job )?memory limit|[Oo]ut of memory: Killed process"
         r"|tasks? [\d,-]+: Out Of Memory|[Cc]an(no|')t allocate memory|MemoryError\b"
-        r"|Unable to allocate [\d.]+ \w*B\b|std::bad_alloc",
+        r"|CPUAllocator.*not enough memory|Unable to allocate [\d.]+ \w*B\b|std::bad_alloc",
     ),
     Rule(
         name="DISK FULL",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictInt, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, field_validator
 
 from lenshpc.config import Count, Frozen, locate, read_yaml, validate
 from lenshpc.errors import ConfigError
@@ -27,6 +27,10 @@ def _whole_line(text: str) -> str:
     if (len(text) - len(text.rstrip("\\"))) % 2:
         raise ValueError("must be a whole command, which does not go on after a backslash")
     return text
+
+
+def _as_digits(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _not_schedulers(name: str) -> str:
@@ -57,6 +61,8 @@ Command = Annotated[Line, AfterValidator(_whole_line)]
 Variable = Annotated[
     str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_schedulers)
 ]
+# 0027 without quotes is the number 27 to YAML, whose digits are the mask's all the same
+Mask = Annotated[str, BeforeValidator(_as_digits), Field(pattern=r"^0{0,2}[2367][2367]$")]
 Mount = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_.+/-]*(:/[A-Za-z0-9_.+/-]*(:r[ow])?)?$")]
 # keys that sbatch's own variables fill where the profile has none
 VARIABLES = {
@@ -118,7 +124,7 @@ class Site(Frozen):
     setup: tuple[Command, ...] = Field(
         default=(), description="shell commands before srun; one that fails ends the job"
     )
-    umask: Annotated[str, Field(pattern=r"^0{0,2}[2367][2367]$")] | None = Field(
+    umask: Mask | None = Field(
         default=None,
         description="of what jobs and commands write in a run; the command's if absent",
     )

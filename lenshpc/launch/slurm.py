@@ -47,9 +47,9 @@ BUSY = re.compile(
 SAYS_NOTHING = re.compile('Unspecified error$|^Try "')
 ENDED_JOB = re.compile("Invalid job id specified|already completing or completed")
 # What an outer job says of itself, and what would override a script's options or a query's; not
-# what names the cluster. An inner job would take the outer one's memory and ranks for its own.
+# what names the cluster and lets us in. An inner job would take the outer one's memory and ranks.
 NOT_HANDED_ON = re.compile(
-    "(?!SLURM_(CONF|CONF_SERVER|CLUSTERS)$)(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL"
+    "(?!SLURM_(CONF|CONF_SERVER|CLUSTERS|JWT)$)(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL"
     "|SCONTROL|SINFO|SPRIO|PMI|PMIX|PMI2|OMPI|PRTE)_"
     "|(CUDA|HIP|ROCR)_VISIBLE_DEVICES$|GPU_DEVICE_ORDINAL$|ZE_AFFINITY_MASK$"
 )

@@ -262,7 +262,9 @@ def _classify(
     failure = _find_failure(sources, known)
     # A log that tells of an error was written before somebody cancelled what was left of the job;
     # lost connections and signals are what the cancelling itself leaves in one.
-    if word == "CANCELLED" and (failure.action != "stop" or failure.name in UNTOLD):
+    is_cancelled = word == "CANCELLED" and (failure.action != "stop" or failure.name in UNTOLD)
+    # without accounting the log alone tells of it
+    if is_cancelled or failure.name == "CANCELLED":
         reason = f"job {job} was cancelled" if job else "it was cancelled while it waited"
         return "CANCELLED", reason, find_failure("CANCELLED")
     return "FAILED", _describe_end(known, failure), failure

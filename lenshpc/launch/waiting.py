@@ -11,7 +11,7 @@ REASONS = {
     "JobArrayTaskLimit": "max_parallel of the site profile: as many members run already",
     "DependencyNeverSatisfied": "what it waits for failed, so it waits for ever; cancel, resume",
     "Dependency": "waits for other jobs to end",
-    "BeginTime": "came back, and begins after SLURM's wait",
+    "BeginTime": "begins at a later time, as a job that came back",
     "ReqNodeNotAvail": "a node that it needs is down, drained or reserved",
     "Reservation": "waits for its reservation to begin",
     "JobHeldUser": "held; let it go with: scontrol release JOB",

@@ -80,6 +80,7 @@ LINES = {
         "RuntimeError: CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
     ],
     "SHARED MEMORY FULL": [
+        "NCCL WARN Error: failed to extend /dev/shm/nccl-aBcDeF to 9637892 bytes",
         "RuntimeError: DataLoader worker (pid 71) is killed by signal: Bus error. It is possible "
         "that dataloader's workers are out of shared memory. Please try to raise your limit",
         "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient "
@@ -101,6 +102,8 @@ LINES = {
         "NCCL WARN Call to ibv_reg_mr failed with error Cannot allocate memory",
     ],
     "OUT OF MEMORY": [
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: not "
+        "enough memory: you tried to allocate 68719476736 bytes.",
         "slurmstepd: error: Detected 1 oom_kill event in StepId=9.0. Some of the step tasks have "
         "been OOM Killed.",
         "srun: error: cuda7: task 0: Out Of Memory",

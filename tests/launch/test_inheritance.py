@@ -31,7 +31,13 @@ OUTER = {
     "SACCT_FORMAT": "JobID",
     "SCANCEL_INTERACTIVE": "1",
 }
-KEPT = {"SLURM_CONF": "/etc/s", "SLURM_CLUSTERS": "big", "NCCL_DEBUG": "INFO", "HOME": "/h"}
+KEPT = {
+    "SLURM_CONF": "/etc/s",
+    "SLURM_CLUSTERS": "big",
+    "SLURM_JWT": "token",
+    "NCCL_DEBUG": "INFO",
+    "HOME": "/h",
+}
 
 
 @pytest.fixture(autouse=True)

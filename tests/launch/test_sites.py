@@ -308,9 +308,11 @@ def test_variable_that_is_slurms_or_no_name_is_refused(tmp_path, name):
     assert complaint(tmp_path, f"env: {{'{name}': x}}\n").startswith("env.")
 
 
-@pytest.mark.parametrize("mask", ["0022", "022", "0077", "0027", "77"])
+@pytest.mark.parametrize("mask", ["0022", "022", "0077", "0027", "77", 27])
 def test_umask_that_keeps_others_from_writing_is_taken(mask):
-    assert validate(Site, {"name": "s", "scheduler": "slurm", "umask": mask}, "s").umask == mask
+    assert validate(Site, {"name": "s", "scheduler": "slurm", "umask": mask}, "s").umask == str(
+        mask
+    )
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_accounting_and_queue_are_joined(sent, tools):
     assert told(sent) == (
         [
             ("DONE", "gpu1", 2.0, ""),
-            ("PENDING", "", 1.0, "came back, and begins after SLURM's wait (BeginTime)"),
+            ("PENDING", "", 1.0, "begins at a later time, as a job that came back (BeginTime)"),
             ("FAILED", "gpu2", 0.0167, "job 8_2 ended OUT_OF_MEMORY"),
             ("RUNNING", "gpu3", own_h, ""),
             ("FAILED", "", own_h, "job 8_4 ended unseen by the scheduler"),
@@ -147,6 +147,13 @@ def test_cancelled_members_are_no_failures(sent, tools):
     assert (status.report, status.has_ended) == ("CANCELLED", True)
     steps = {index: one.step for index, one in standings(sent.paths, sent.plan).items()}
     assert steps == dict.fromkeys(range(1, 6), "resume") | {4: "mend"}
+
+
+def test_cancelled_member_is_told_by_its_log_where_slurm_has_forgotten_it(sent, tools):
+    tools(sacct="exit 1", squeue="exit 0")
+    (sent.paths.slurm / "8_1_0_log.out").write_text(KILL_LINE)
+    line = run_status(sent.paths, sent.plan).members[1]
+    assert (line.state, line.reason) == ("CANCELLED", "job 8_1 was cancelled")
 
 
 def test_job_that_runs_again_shows_no_reason_of_the_time_it_waited(sent, tools):
