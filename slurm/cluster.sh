@@ -270,6 +270,7 @@ is_registered_since() {  # N TIME: and can take jobs
 power_on() {  # N
   local up; read -r up _ </proc/uptime
   mkdir -p "$LAB/spool/node$1"
+  rm -f "$RUN/node$1.mounts"   # else all that it mounts now would be new, and unmounted by `reset`
   # The time namespace gives the node a boot time of its own: without it SLURM does not notice a
   # quick reboot, and a job that lost a rank ends as COMPLETED.
   setsid unshare "${NAMESPACES[@]}" --uts --time --boottime "-${up%.*}" bash "$SELF" _node "$1" \
@@ -288,7 +289,8 @@ cmd__node() {  # N; first process of nodeN
   ip link set lo up
   ip addr add "$SUBNET.$((10 + $1))/24" dev eth0
   ip link set eth0 up
-  cut -d' ' -f1,5 /proc/self/mountinfo >"$RUN/node$1.mounts"
+  cut -d' ' -f1,5 /proc/self/mountinfo >"$RUN/node$1.mounts.new"
+  mv "$RUN/node$1.mounts.new" "$RUN/node$1.mounts"
   slurmd -N "node$1"
   while :; do sleep 3600; done     # bash as first process also buries orphans
 }
@@ -315,6 +317,7 @@ cmd_loopback() { cmd_shell "$1" mount --bind "$ETC/hosts-loopback$1" /etc/hosts;
 mounts() { cmd_shell "$1" cut -d' ' -f1,5 /proc/self/mountinfo; }  # N: id and place of each
 unmount_new() {  # N: what was mounted on a node since it is on, the latest first
   local place
+  [ -e "$RUN/node$1.mounts" ] || return 0     # it is coming up
   { mounts "$1" | grep -vxFf "$RUN/node$1.mounts" || true; } | tac |
     while read -r _ place; do cmd_shell "$1" umount -l "$(printf '%b' "$place")"; done
 }
