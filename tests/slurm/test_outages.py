@@ -50,10 +50,10 @@ def test_run_goes_from_its_start_to_its_report_without_accounting(
 
 @pytest.fixture
 def small_disk(cluster, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder of a file system of 24 MB, which all nodes see."""
+    """Return a folder of a file system of 64 MB, which all nodes see."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    output(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)])
+    output(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)])
     yield folder
     cluster.run("reset")
     output(["umount", "--lazy", str(folder)])
