@@ -48,7 +48,8 @@ def test_each_attempt_has_the_processor_time_and_the_memory_of_accounting(
     # What the member measured by itself is no other thing.
     last = max(read_measured(sent.run)[job], key=lambda one: one.restart)
     assert last.restart == 1
-    assert last.cpu_s == pytest.approx(seconds(whole[-1][2]), rel=0.2)
+    total = seconds(whole[-1][2])  # with srun, the batch script, and how Python begins and ends
+    assert total / 2 < last.cpu_s < 1.02 * total
     assert last.memory_bytes / 1024**3 == pytest.approx(attempts[-1]["use"]["memory_gb"], rel=0.2)
 
     shown = call(tmp_path, "status", str(sent.run.root), "--usage").stdout
