@@ -69,7 +69,7 @@ def write_report(
     """
     from lenshpc.launch.history import past_failures
     from lenshpc.launch.states import standings
-    from lenshpc.launch.usage import summary
+    from lenshpc.launch.usage import run_usage
     from lenshpc.report.write import check_fuller, check_members, compose, write
     from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather
@@ -78,14 +78,15 @@ def write_report(
     kind = find_task(plan.recipe.task)
     # Before it is compared with a new one: a kill may have left the earlier report aside.
     put_back((out or run).report)
+    usage = run_usage(run, plan)
     results = gather(
         run,
         plan,
         standings(run, plan),
         allow_partial=allow_partial,
         out=out,
-        usage=summary(run, plan),
-        failures=past_failures(run, plan),
+        usage=usage.summary(),
+        failures=past_failures(run, usage.attempts),
         tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},
         say=say,
     )

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenshpc.cli.show import echo, say_withheld
+from lenshpc.cli.show import echo, fold, say_withheld
 
 if TYPE_CHECKING:
     from lenshpc.launch.facts import Facts
     from lenshpc.launch.finding import ClusterFinding
     from lenshpc.launch.sites import Site
-
-WIDTH = 80
 
 
 @click.command(short_help="Examine a cluster and write its site profile.")
@@ -148,13 +145,5 @@ def _text(facts: Facts, found: tuple[ClusterFinding, ...]) -> str:
 
 
 def _wrap(text: str, begin: str) -> list[str]:
-    """Return the lines of a text, also in a pipe: paths and options stay whole."""
-    after = " " * (len(begin) + (2 if begin.isspace() else 0))
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=begin,
-        subsequent_indent=after,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    """Return the lines of a text that go on below where it begins; a word before it stays alone."""
+    return fold(text, begin, " " * (len(begin) + (2 if begin.isspace() else 0)))

@@ -76,8 +76,9 @@ def trace(
     plan: Plan, site: Site, profile: str, recipe: str, given: Mapping[str, Any]
 ) -> list[Source]:
     """Return where each value that a job is sent with comes from."""
-    own = dict.fromkeys(profile_keys(profile), f"site {site.name}")
-    own |= {key: VARIABLES[key] for key in read_variables(profile_keys(profile))}
+    keys = profile_keys(profile)
+    own = dict.fromkeys(keys, f"site {site.name}")
+    own |= {key: VARIABLES[key] for key in read_variables(keys)}
     written = read_yaml(locate("jobs", recipe)).get("resources") or {}
     sizes = [
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,9 @@ if TYPE_CHECKING:  # it costs 0.1 s, which `lenshpc --help` need not pay
     from rich.text import Text
 
     from lenshpc.launch.sites import Site
+
+
+WIDTH = 80
 
 
 def echo(text: object, *, err: bool = False, nl: bool = True) -> None:
@@ -36,6 +40,18 @@ def cell(text: object, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(one_line(text), style=style)
+
+
+def fold(text: str, begin: str = "", after: str = "  ") -> list[str]:
+    """Return a text in lines of at most `WIDTH`, also in a pipe: paths and options stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=begin,
+        subsequent_indent=after,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def say_withheld(site: Site) -> None:

@@ -1,12 +1,10 @@
 """Write what a run has cost, asked for and used, for people: no line is longer than 80 letters."""
 
 from itertools import groupby
-from textwrap import wrap
 
+from lenshpc.cli.show import fold
 from lenshpc.launch.efficiency import Use, format_use
 from lenshpc.launch.usage import Attempt, Cost, Usage
-
-WIDTH = 80
 
 
 def format_usage(usage: Usage) -> str:
@@ -15,19 +13,19 @@ def format_usage(usage: Usage) -> str:
     for member, attempts in groupby(usage.attempts, key=lambda one: one.member):
         lines += _format_member(usage.unit, costs[member], list(attempts))
     total = usage.total
-    lines += _wrap(
+    lines += fold(
         f"all: {total.hours:.2f} {usage.unit}-hours, {total.wasted_hours:.2f} wasted, of at "
         f"most {usage.estimate_hours:.2f}; from {usage.source}"
     )
     lines += _format_use("  ", total.use) if total.use else []
     for warning in usage.warnings:
-        lines += _wrap(f"warning: {warning}")
+        lines += fold(f"warning: {warning}")
     return "\n".join(lines)
 
 
 def _format_member(unit: str, cost: Cost, attempts: list[Attempt]) -> list[str]:
     noun = "attempt" if cost.attempts == 1 else "attempts"
-    lines = _wrap(
+    lines = fold(
         f"member {attempts[0].member}: {cost.attempts} {noun}, {cost.hours:.2f} {unit}-hours, "
         f"{cost.wasted_hours:.2f} wasted"
     )
@@ -43,14 +41,4 @@ def _format_attempt(one: Attempt) -> list[str]:
 def _format_use(indent: str, use: Use) -> list[str]:
     # At the semicolons alone: a figure and its unit stay together.
     parts = "; ".join(part.replace(" ", "\xa0") for part in format_use(use).split("; "))
-    return [line.replace("\xa0", " ") for line in _wrap(parts, indent)]
-
-
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return wrap(
-        text,
-        WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent or "  ",
-        break_on_hyphens=False,
-    )
+    return [line.replace("\xa0", " ") for line in fold(parts, indent, indent)]

@@ -1,9 +1,11 @@
-"""How a site is asked: the options of sbatch for a job's place, its GPUs and its memory."""
+"""How a site is asked: options of sbatch, and what scripts say for a profile."""
 
 import math
+import shlex
+import sys
 from typing import Any
 
-from lenshpc.launch.sites import Site
+from lenshpc.launch.sites import VARIABLES, Site
 
 Options = dict[str, Any]  # of sbatch without dashes; True is an option without a value
 
@@ -12,8 +14,7 @@ MB = 1024  # in a GB, as SLURM counts
 
 def ask_place(site: Site) -> Options:
     """Return where a job goes, and the profile's further options."""
-    keys = ("partition", "account", "qos", "constraint", "reservation", "wckey")
-    given = {key: getattr(site, key) for key in keys}
+    given = {key: getattr(site, key) for key in VARIABLES}
     own = {key: value for key, value in given.items() if value is not None}
     return {**own, **({"exclusive": True} if site.exclusive else {}), **site.sbatch}
 
@@ -49,3 +50,13 @@ def format_options(options: Options) -> list[str]:
     """Return options as sbatch's arguments."""
     given = options.items()
     return [f"--{key}" if value is True else f"--{key}={value}" for key, value in given]
+
+
+def format_exports(site: Site) -> list[str]:
+    """Return the lines of a script that set the profile's variables."""
+    return [f"export {name}={shlex.quote(value)}" for name, value in site.exports.items()]
+
+
+def choose_python(site: Site) -> str:
+    """Return the command that starts Python on the nodes: the one here if the profile has none."""
+    return site.interpreter or shlex.quote(sys.executable)

@@ -4,7 +4,6 @@ import fcntl
 import secrets
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,15 @@ from typing import Any
 from lenshpc.errors import ConfigError
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import slurm
-from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place, format_options
+from lenshpc.launch.asking import (
+    Options,
+    ask_gpus,
+    ask_memory,
+    ask_place,
+    choose_python,
+    format_exports,
+    format_options,
+)
 from lenshpc.launch.constraints import fits
 from lenshpc.launch.executor import AGGREGATE_TIME_MIN
 from lenshpc.launch.facts import (
@@ -213,9 +220,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _srun(site: Site, arguments: str, options: str) -> str:
-    python = site.interpreter or shlex.quote(sys.executable)
     step = ["srun", "--export=ALL", "--kill-on-bad-exit=1", options, *site.step_args]
-    return " ".join([*step, python, arguments])
+    return " ".join([*step, choose_python(site), arguments])
 
 
 def _run(
@@ -254,10 +260,9 @@ def _send(site: Site, folder: Path, nodes: Nodes, lines: Sequence[str], size: Op
         "nodelist": ",".join(nodes),
     }
     options = [f"#SBATCH {shlex.quote(one)}" for one in format_options(place | size | own)]
-    exports = [f"export {key}={shlex.quote(value)}" for key, value in site.exports.items()]
     # Else `python -m` would import from the folder of the command, which may be everybody's.
     safe = "export PYTHONSAFEPATH=1"
-    text = ["#!/bin/bash", *options, *exports, *site.setup, safe, *lines, ""]
+    text = ["#!/bin/bash", *options, *format_exports(site), *site.setup, safe, *lines, ""]
     write_text(script, "\n".join(text))
     began = time.time()
     return Step(job_id=slurm.sbatch(script), nodes=nodes, log=log, began=began)

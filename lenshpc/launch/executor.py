@@ -14,7 +14,14 @@ from typing import Any
 
 from lenshpc.errors import ConfigError
 from lenshpc.launch import slurm
-from lenshpc.launch.asking import Options, ask_gpus, ask_memory, ask_place
+from lenshpc.launch.asking import (
+    Options,
+    ask_gpus,
+    ask_memory,
+    ask_place,
+    choose_python,
+    format_exports,
+)
 from lenshpc.launch.failures import BEGINS_AGAIN
 from lenshpc.launch.sites import Site
 from lenshpc.run.plan import Plan
@@ -235,7 +242,7 @@ def _request(
 ) -> JobRequest:
     return JobRequest(
         folder=folder,
-        python=_python(site),
+        python=choose_python(site),
         num_elements=num_elements,
         time_min=time_min,
         options={
@@ -256,7 +263,6 @@ def _request(
 
 def _setup(site: Site, folder: Path) -> list[str]:
     """Return the lines before srun; the site's own are checked one by one."""
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in site.exports.items()]
     own = itertools.chain.from_iterable(
         # an export alone ends well whatever is in it
         [line] if EXPORT.fullmatch(line) else [line, f"check $? {shlex.quote(line)}"]
@@ -267,7 +273,7 @@ def _setup(site: Site, folder: Path) -> list[str]:
         LINK.format(folder=shlex.quote(str(folder))),
         AGAIN,
         *([f"umask {site.umask}"] if site.umask else []),
-        *exports,
+        *format_exports(site),
         *GUARD.splitlines(),
         *own,
         # A line's own `set -e` or trap would end the script where srun fails, before it asks.
@@ -279,12 +285,8 @@ def _setup(site: Site, folder: Path) -> list[str]:
 def _teardown(site: Site, root: Path) -> list[str]:
     one = ["--overlap", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--cpus-per-task=1"]
     srun = shlex.join(["srun", "--export=ALL", *one, *site.step_args])
-    ask = f"{srun} {_python(site)} -m lenshpc.launch.requeue"
+    ask = f"{srun} {choose_python(site)} -m lenshpc.launch.requeue"
     return REQUEUE.format(ask=ask, root=shlex.quote(str(root))).splitlines()
-
-
-def _python(site: Site) -> str:
-    return site.interpreter or shlex.quote(sys.executable)
 
 
 def _after(job_ids: str | None) -> Options:

@@ -8,6 +8,7 @@ import uuid
 
 from lenshpc.errors import LaunchError
 from lenshpc.launch.jobs import JobRecord, now, record, records
+from lenshpc.launch.slurm import HANDED_ON, WITHHELD
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import resume_command
 from lenshpc.run.paths import RunPaths
@@ -20,13 +21,15 @@ AVOID = """\
 scontrol update JobId={job} ExcNodeList={avoid}
 """
 # the lock is that of submit and cancel; the job shall not inherit what SLURM says of this one
-FOLLOW = """\
-exec 9>>{slurm}/lock
+FOLLOW = f"""\
+exec 9>>{{slurm}}/lock
 command -v flock >/dev/null && flock 9
-for name in $(env | sed -n 's/^\\(\\(SLURM\\|SBATCH\\|SRUN\\)_[A-Z0-9_]*\\)=.*/\\1/p'); do
-  case $name in SLURM_CONF|SLURM_CONF_SERVER|SLURM_CLUSTERS|SLURM_JWT) ;; *) unset $name ;; esac
+for name in $(env | sed -n 's/^\\([A-Z][A-Z0-9_]*\\)=.*/\\1/p'); do
+  case $name in
+    {"|".join(HANDED_ON)}) ;;
+    {"|".join(WITHHELD)}) unset $name ;;
+  esac
 done
-unset CUDA_VISIBLE_DEVICES HIP_VISIBLE_DEVICES ROCR_VISIBLE_DEVICES GPU_DEVICE_ORDINAL
 """
 # the id is the last line of its form, as in `parse_job_id`: a site's own words come before it
 SEND = """\

@@ -1,6 +1,6 @@
 """What went wrong in the attempts of a run, those included that were mended by themselves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any
@@ -10,18 +10,16 @@ from lenshpc.launch.failures import Failure, classify, find_failure, read_tails
 from lenshpc.launch.usage import Attempt
 from lenshpc.run.attempts import read_events
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Plan
 
 # words of SLURM, and last events where it has no accounting, of attempts that did not fail
 WELL = usage.RUNNING | {"COMPLETED", "PENDING", "STARTED", "SAVED"}
 
 
-def past_failures(run: RunPaths, plan: Plan) -> list[dict[str, Any]]:
-    """Return the attempts that failed, by member and time, as plain values.
+def past_failures(run: RunPaths, attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
+    """Return those of a run's attempts that failed, in their order, as plain values.
 
     Keys: member, attempt (from 1), job, and those of `Failure`.
     """
-    attempts = usage.run_usage(run, plan).attempts
     return [
         {"member": one.member, "attempt": one.number, "job": one.job, **asdict(failure)}
         for job, some in groupby(attempts, key=lambda one: one.job)

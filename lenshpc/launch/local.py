@@ -24,7 +24,7 @@ from lenshpc.files import write_json
 from lenshpc.launch import executor
 from lenshpc.launch.failures import QUEUE_BEGINS, Failure, classify, read_tails
 from lenshpc.launch.sites import Site, read_site
-from lenshpc.launch.slots import local_slots, note_holder, take_slots, visibility
+from lenshpc.launch.slots import Slot, local_slots, note_holder, take_slots, visibility
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.completion import is_done
 from lenshpc.run.ownership import require_own
@@ -299,14 +299,18 @@ class LocalQueue:
             # would wait for ever.
             if not slots:
                 return
-            # To members and not to the queue: a TMPDIR of the profile would move its slots away.
-            sees, root = self.site.exports | visibility(slots), str(self.run.root)
-            job = executor.start_local(self.run.slurm, sees, count, self.calls.member, root, member)
+            job = self._start(slots, count, self.calls.member, member)
             for lock in slots.values():
                 note_holder(lock, str(job.job_id))
             self.running[member] = (job, list(slots.values()))
             self.jobs[member] = str(job.job_id)
             self._note(member, "RUNNING")
+
+    def _start(self, slots: Iterable[Slot], count: int, call: executor.Call, *more: int) -> Any:
+        """Start a call with the profile's variables, as processes that see these slots alone."""
+        # For jobs and not for the queue: a TMPDIR of the profile would move its slots away.
+        given, root = self.site.exports | visibility(slots), str(self.run.root)
+        return executor.start_local(self.run.slurm, given, count, call, root, *more)
 
     def _aggregate(self) -> None:
         if self.stopping:
@@ -314,8 +318,7 @@ class LocalQueue:
             return
         self.report = "RUNNING"
         self._write()
-        sees, root = visibility(()), str(self.run.root)
-        job = executor.start_local(self.run.slurm, sees, 1, self.calls.aggregate, root)
+        job = self._start((), 1, self.calls.aggregate)
         while not job.done() and not self.stopping:
             time.sleep(POLL_S)
         if self.stopping:

@@ -61,7 +61,10 @@ def examine_sleep(facts: Facts) -> Iterator[ClusterFinding]:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCheck:
-    """What may be wrong with a `key` of what a step saw; `is_wrong` gets its value."""
+    """What may be wrong with a `key` of what a step saw.
+
+    `is_wrong` gets its value, and `show` says what people are told of it.
+    """
 
     key: str
     is_wrong: Callable[[Any], bool]
@@ -69,6 +72,7 @@ class StepCheck:
     meaning: str
     advice: str
     needs_gpu: bool = False
+    show: Callable[[Any], object] = lambda value: value
 
 
 STEP_CHECKS = (
@@ -103,6 +107,7 @@ STEP_CHECKS = (
         meaning="training there runs on the CPU, or not at all",
         advice="install a torch build for CUDA in the environment that the nodes use",
         needs_gpu=True,
+        show=lambda build: build.get("__version__", ""),
     ),
     StepCheck(
         key="address",
@@ -133,11 +138,11 @@ def examine_steps(facts: Facts) -> Iterator[ClusterFinding]:
     told = _answers(facts)
     for check in STEP_CHECKS:
         wrong = {
-            name: seen[check.key] for name, seen in told.items() if check.is_wrong(seen[check.key])
+            name: check.show(seen[check.key])
+            for name, seen in told.items()
+            if check.is_wrong(seen[check.key])
         }
         if wrong and (facts.with_gpu or not check.needs_gpu):
-            if check.key == "torch":
-                wrong = {name: build.get("__version__", "") for name, build in wrong.items()}
             yield ClusterFinding(
                 level="warning",
                 what=f"{check.what}: {format_values(wrong)}",

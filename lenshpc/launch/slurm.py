@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lenshpc.errors import LaunchError, one_line
@@ -48,10 +49,13 @@ SAYS_NOTHING = re.compile('Unspecified error$|^Try "')
 ENDED_JOB = re.compile("Invalid job id specified|already completing or completed")
 # What an outer job says of itself, and what would override a script's options or a query's; not
 # what names the cluster and lets us in. An inner job would take the outer one's memory and ranks.
-NOT_HANDED_ON = re.compile(
-    "(?!SLURM_(CONF|CONF_SERVER|CLUSTERS|JWT)$)(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SQUEUE|SACCT|SCANCEL"
-    "|SCONTROL|SINFO|SPRIO|PMI|PMIX|PMI2|OMPI|PRTE)_"
-    "|(CUDA|HIP|ROCR)_VISIBLE_DEVICES$|GPU_DEVICE_ORDINAL$|ZE_AFFINITY_MASK$"
+HANDED_ON = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
+# patterns for names, as `fnmatch` and a shell's `case` read them
+WITHHELD = (
+    *("SLURM_*", "SLURMD_*", "SBATCH_*", "SRUN_*", "SALLOC_*", "SQUEUE_*", "SACCT_*", "SCANCEL_*"),
+    *("SCONTROL_*", "SINFO_*", "SPRIO_*", "PMI_*", "PMIX_*", "PMI2_*", "OMPI_*", "PRTE_*"),
+    *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+    *("GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK"),
 )
 OVERRIDING = re.compile("SLURM_|SBATCH_|SRUN_")
 QUERY_TIMEOUT_S = 60
@@ -362,11 +366,15 @@ def environment() -> dict[str, str]:
 
     Array ranges are told in full, which are cut off after 64 characters otherwise.
     """
-    kept = {name: value for name, value in os.environ.items() if not NOT_HANDED_ON.match(name)}
+    kept = {name: value for name, value in os.environ.items() if not _is_withheld(name)}
     return {**kept, "SLURM_BITSTR_LEN": "0"}
 
 
 def withheld_variables() -> tuple[str, ...]:
     """Return the variables that SLURM would heed, and does not get, for people to know."""
-    told = (name for name in os.environ if NOT_HANDED_ON.match(name))
+    told = filter(_is_withheld, os.environ)
     return tuple(sorted(name for name in told if OVERRIDING.match(name)))
+
+
+def _is_withheld(name: str) -> bool:
+    return name not in HANDED_ON and any(fnmatchcase(name, pattern) for pattern in WITHHELD)

@@ -132,8 +132,7 @@ def run_status(run: RunPaths, plan: Plan, asked: Asked | None = None) -> RunStat
     jobs, queue = records(run), read_queue(run)
     sent = frozenset(job.job_id for job in jobs if job.scheduler == "slurm")
     # What was asked before a job was sent knows nothing of it, and would call it ended.
-    is_told = asked is not None and sent and sent <= asked.job_ids
-    known = asked.known if asked and is_told else query(sent)
+    known = asked.known if asked and sent and sent <= asked.job_ids else query(sent)
     absence = describe_absence(run, queue) if queue.is_elsewhere else ""
     known = Known(jobs=known.jobs, silence=known.silence or unsettled or absence)
     hidden = plan.members if run.hides_jobs else ()

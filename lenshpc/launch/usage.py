@@ -96,6 +96,10 @@ class Usage:
         }
         return {**asdict(self), "total": asdict(self.total), **tables}
 
+    def summary(self) -> dict[str, Any]:
+        """Return the same without the attempts."""
+        return {key: value for key, value in self.as_json().items() if key != "attempts"}
+
 
 def _cost(attempts: Sequence[Attempt]) -> Cost:
     return Cost(
@@ -251,11 +255,6 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     )
     uses = {member: cost.use for member, cost in usage.by("member").items()}
     return replace(usage, warnings=tuple(warn(plan, uses)))
-
-
-def summary(run: RunPaths, plan: Plan) -> dict[str, Any]:
-    """Return what a run has cost as plain values: in total, by member, by model and by fold."""
-    return {k: v for k, v in run_usage(run, plan).as_json().items() if k != "attempts"}
 
 
 def _rebuild(

@@ -41,7 +41,7 @@ def test_every_failed_attempt_is_told_also_those_that_were_mended(sent):
     (run.slurm / "12_1_0_log.out").write_text("epoch 7\n")
     found = [
         {key: one[key] for key in ("member", "attempt", "name", "action", "node", "line", "tail")}
-        for one in past_failures(run, plan)
+        for one in past_failures(run, usage.run_usage(run, plan).attempts)
     ]
     lost = {"name": "NODE FAIL", "action": "exclude node", "node": "node1", "line": "", "tail": ()}
     peer = {"name": "RANK LOST", "action": "requeue", "node": "", "line": tail[-1], "tail": tail}
@@ -54,7 +54,7 @@ def test_every_failed_attempt_is_told_also_those_that_were_mended(sent):
 
 
 def test_summary_of_the_usage_is_its_totals(sent):
-    summary = usage.summary(*sent)
+    summary = usage.run_usage(*sent).summary()
     assert summary["total"].pop("use")["cpus_asked"] == 4
     assert summary["total"] == {
         "attempts": 5,

@@ -1,6 +1,7 @@
 """This machine's queue: slots are never shared, and a run is mended by what it lacks."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,12 @@ from pathlib import Path
 
 import pytest
 from commands import finished, start
+from ranks import planned, recipe
 
+from lenshpc.launch.local import LocalQueue
+from lenshpc.launch.sites import Site
 from lenshpc.launch.slots import Slot, take_slots
+from lenshpc.launch.submit import Calls
 from lenshpc.run.attempts import read_events
 
 CORES = [Slot("core", str(number)) for number in range(3)]
@@ -62,6 +67,19 @@ def test_slots_of_another_process_are_taken_until_it_ends():
     assert list(freed) == CORES[:2]
     for lock in (*mine.values(), *freed.values()):
         lock.close()
+
+
+@pytest.mark.usefixtures("own_slots")
+def test_profiles_variables_reach_members_and_the_report(spots, tmp_path):
+    run, plan = planned(tmp_path, spots, recipe(folds=1, resources={"gpus_per_node": 0}))
+    site = Site(name="here", scheduler="local", slots=1, env={"WORDS": "it's two", "TMPDIR": "/"})
+    calls = Calls(
+        member=lambda root, _: Path(root, "member").write_text(os.environ["WORDS"]),
+        aggregate=lambda root: Path(root, "report").write_text(os.environ["WORDS"]),
+    )
+    LocalQueue(run, plan, site, calls, {0: "PENDING"}).drain()
+    assert [(run.root / name).read_text() for name in ("member", "report")] == ["it's two"] * 2
+    assert (tmp_path / f"lenshpc-slots-{os.geteuid()}").is_dir(), "its TMPDIR moves no slots"
 
 
 def submission(*more):
