@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from lenshpc.data.resize import choose_interpolation
 from lenshpc.run.sections import Data
 from lenshpc.store import Store
 
@@ -116,7 +117,6 @@ def _resize(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArr
     if block.shape[2:] == sides:
         return block
     height, width = sides
-    # Area means keep the flux when an image shrinks; cubic splines would alias.
-    how = cv2.INTER_AREA if height < block.shape[2] else cv2.INTER_CUBIC
+    how = choose_interpolation(block.shape[2], height)
     planes = [cv2.resize(p, (width, height), interpolation=how) for p in np.concatenate(block)]
     return np.stack(planes).reshape(*block.shape[:2], height, width)

@@ -11,8 +11,12 @@ importing anything, so a plugin that does not import stops nobody who does not a
 """
 
 from lenshpc.registry.contract import (
+    Applicable,
     Batch,
+    Fitted,
     Monitors,
+    Readout,
+    Request,
     Scored,
     Shape,
     StoreFacts,
@@ -46,9 +50,13 @@ from lenshpc.registry.user_files import (
 
 __all__ = [
     "OURS",
+    "Applicable",
     "Batch",
+    "Fitted",
     "Group",
     "Monitors",
+    "Readout",
+    "Request",
     "Scored",
     "Shape",
     "StoreFacts",

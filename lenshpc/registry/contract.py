@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lenshpc.run.recipe import Recipe
+    from lenshpc.run.results import RunResults
     from lenshpc.run.sampling import Consistency, Smote
     from lenshpc.run.sections import Train
+    from lenshpc.run.trained import EnsembleSpec
+
+    Columns = dict[str, npt.NDArray[Any]]
 
 Shape = tuple[int, int, int]
 # Metric of the validation rows → 1 if the largest is best, -1 if the smallest; the first is the
@@ -130,7 +134,8 @@ class TaskKind:
     `task` makes a `Task` of a TaskSpec. `evaluate` judges the results of a run, and `report` makes
     the page of these results and their evaluation. `recipe` is what `--task` stands for: a recipe
     that ships, or PACKAGE:FILE.yaml. `generator` opens a trained member that draws images, for
-    `lenshpc sample`. `tools` are functions that a report may ask of trained networks, by name.
+    `lenshpc sample`, and `readout` says what a trained ensemble finds in new images, for
+    `lenshpc predict`. `tools` are functions that a report may ask of trained networks, by name.
     """
 
     settings: type[TaskSettings]
@@ -139,6 +144,7 @@ class TaskKind:
     report: str
     recipe: str
     generator: str | None = None
+    readout: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -147,7 +153,7 @@ class TaskKind:
         Of a reference the module is found and not imported.
         """
         _check_settings(self.settings)
-        optional = () if self.generator is None else (self.generator,)
+        optional = filter(None, (self.generator, self.readout))
         for reference in (self.task, self.evaluate, self.report, *optional, *self.tools.values()):
             module, _, name = reference.partition(":")
             if not name.isidentifier() or find_spec(module) is None:
@@ -248,3 +254,55 @@ class Task(Protocol):
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
     ) -> dict[str, float]:
         """Return metrics of a whole set, `loss` among them."""
+
+
+class Applicable(Protocol):
+    """What a task also has whose TaskKind names a readout."""
+
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what a member says of new images, (B,) or (B, …); the batch has no label.
+
+        Of the same images the values are those of `infer`, without what only a report needs.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a readout has learnt from a run: plain values that go to JSON, and arrays."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked of new images: the share of positives among them, what ranks candidates."""
+
+    prior: float | None = None
+    rank_by: str | None = None
+
+
+class Readout(Protocol):
+    """What a task makes of its members' outputs on new images; without torch.
+
+    It is made from the ensemble, what was fitted and a Request. Outputs are a mapping a member, in
+    the order of the ensemble's, of numpy arrays or torch tensors with one entry a row.
+    """
+
+    arrays: tuple[str, ...]  # columns of `table` with more than one number a row
+
+    def __init__(self, spec: EnsembleSpec, fitted: Fitted, request: Request) -> None:
+        """Refuse a request that does not go with the ensemble: ConfigError."""
+
+    @classmethod
+    def fit(cls, results: RunResults) -> Fitted:
+        """Return what is fitted on out-of-fold rows of a run that is done; never on test rows."""
+
+    def answer(self, outputs: Sequence[Mapping[str, Any]]) -> Any:
+        """Return the one answer a row, (B, …), in the library of the outputs."""
+
+    def table(self, outputs: Sequence[Columns]) -> Columns:
+        """Return the columns of the table; the largest `score` is the first candidate."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides, for people: threshold, prior and the like."""

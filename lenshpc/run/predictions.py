@@ -62,6 +62,11 @@ def _open_predictions(run: RunPaths, member: Member) -> io.BytesIO:
     return io.BytesIO(read_output(run, member, run.member(member.name).predictions))
 
 
+def list_scored(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return row, id and split of the rows that a member scores, in the order of its files."""
+    return scored_rows(plan, splits, member)[KEYS]
+
+
 def read_predictions(
     run: RunPaths,
     plan: Plan,
@@ -75,7 +80,7 @@ def read_predictions(
     another member's or another image's, or a number is not finite.
     """
     # From the Plan and not from the file: a file cannot say which rows it lacks.
-    expected = scored_rows(plan, splits, member)[KEYS]
+    expected = list_scored(plan, splits, member)
     wanted = None if columns is None else [*KEYS, *columns]
     try:
         frame = pd.read_parquet(_open_predictions(run, member), columns=wanted)

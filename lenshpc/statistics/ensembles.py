@@ -7,11 +7,14 @@ folds, so that no row's own label has a part in its probability.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from array_api_compat import array_namespace
 
+from lenshpc.config import Frozen
 from lenshpc.statistics import metrics
 from lenshpc.statistics.results import Floats, Labels
 
@@ -19,8 +22,9 @@ NUM_ROUNDS, PATIENCE = 50, 5  # of greedy selection: picks at most, and without 
 NUM_PARTS = 5  # of the rows of a single fold; with fewer rows of a class nothing is fitted
 SMALLEST = 1e-12  # probability
 
+Array: TypeAlias = Any  # numpy array or torch tensor
 Flags = npt.NDArray[np.bool_]
-Apply = Callable[[Floats], Floats]
+Ladder = tuple[tuple[float, ...], tuple[float, ...]]
 
 SELECTION_NOTE = (
     "The combinations stand beside each other so that they can be compared; the headline's was "
@@ -30,24 +34,109 @@ SELECTION_NOTE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """One fitting of a combination: stack in, probabilities (N, K) out; `weights` a model."""
+class Mixture(Frozen):
+    """One fitting of a combination: a stack of probabilities in, probabilities out.
 
-    apply: Apply
+    `weights` has one a model. A value and no closure, so that it can be exported.
+    """
+
     weights: tuple[float, ...]
+
+    def apply(self, stack: Array) -> Array:
+        """Return probabilities (n, K) of a stack (M, n, K), numpy's or torch's alike."""
+        return _weigh(stack, self.weights)
+
+
+def _weigh(stack: Array, weights: Sequence[float]) -> Array:
+    """Return the sum of models (M, n, K), each times its weight."""
+    terms = [stack[at] * weight for at, weight in enumerate(weights)]
+    return sum(terms[1:], start=terms[0])
+
+
+class Geometric(Mixture):
+    """The normalised geometric mean."""
+
+    def apply(self, stack: Array) -> Array:
+        """Return probabilities (n, K)."""
+        xp = array_namespace(stack)
+        mean = xp.mean(xp.log(xp.clip(stack, min=SMALLEST)), axis=0)
+        powers = xp.exp(mean - xp.max(mean, axis=1, keepdims=True))
+        return powers / xp.sum(powers, axis=1, keepdims=True)
+
+
+class Ranked(Mixture):
+    """The mean rank; `ladders` has, a model and a class, ascending scores and the share below."""
+
+    ladders: tuple[tuple[Ladder, ...], ...]
+
+    def apply(self, stack: Array) -> Array:
+        """Return probabilities (n, K)."""
+        xp = array_namespace(stack)
+        models = [
+            xp.stack([interpolate(model[:, k], *one) for k, one in enumerate(steps)], axis=1)
+            for model, steps in zip(stack, self.ladders, strict=True)
+        ]
+        mean = xp.mean(xp.stack(models), axis=0)
+        if mean.shape[1] == 2:
+            return xp.stack([1 - mean[:, 1], mean[:, 1]], axis=1)
+        return mean / xp.clip(xp.sum(mean, axis=1, keepdims=True), min=SMALLEST)
+
+
+class Stacked(Mixture):
+    """A logistic regression on log-odds; an output of `coefficients` a class of `labels`, or one.
+
+    With two classes there is one output, of the second.
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+    intercepts: tuple[float, ...]
+    labels: tuple[int, ...]
+
+    def apply(self, stack: Array) -> Array:
+        """Return probabilities (n, K)."""
+        xp = array_namespace(stack)
+        odds = _log_odds(stack)
+        columns = [
+            _weigh(odds.T, line) + intercept
+            for line, intercept in zip(self.coefficients, self.intercepts, strict=True)
+        ]
+        if len(columns) == 1:
+            columns = [xp.zeros_like(columns[0]), *columns]
+        raw = xp.stack(columns, axis=1)
+        powers = xp.exp(raw - xp.max(raw, axis=1, keepdims=True))
+        found = powers / xp.sum(powers, axis=1, keepdims=True)
+        nothing = xp.zeros_like(found[:, 0])
+        known = {label: found[:, at] for at, label in enumerate(self.labels)}
+        return xp.stack([known.get(label, nothing) for label in range(stack.shape[2])], axis=1)
+
+
+def interpolate(values: Array, steps: Sequence[float], heights: Sequence[float]) -> Array:
+    """Return what a line through points has at each value (n,); steps ascend and enclose them."""
+    xp = array_namespace(values)
+    places, levels = (
+        xp.asarray(one, dtype=values.dtype, device=values.device) for one in (steps, heights)
+    )
+    above = xp.clip(xp.searchsorted(places, values, side="right"), min=1, max=len(steps) - 1)
+    low, high = (xp.take(places, at) for at in (above - 1, above))
+    first, last = (xp.take(levels, at) for at in (above - 1, above))
+    return first + (last - first) * (values - low) / (high - low)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combination:
     """A combination of models: its fittings, each with the rows (N,) that it is for."""
 
-    fittings: tuple[tuple[Flags, Fitted], ...]
+    fittings: tuple[tuple[Flags, Mixture], ...]
+
+    @property
+    def final(self) -> Mixture:
+        """Return the fitting that rows get which no member has learnt from: on all out-of-fold."""
+        return self.fittings[-1][1]
 
     @property
     def weights(self) -> tuple[float, ...]:
         """Return the weights that test rows have."""
-        return self.fittings[-1][1].weights
+        return self.final.weights
 
     def apply(self, stack: Floats) -> Floats:
         """Return probabilities (N, K); NaN where a model is."""
@@ -62,61 +151,48 @@ class Combination:
         return result
 
 
-def fit_mean(stack: Floats, _: Labels) -> Fitted:
+def fit_mean(stack: Floats, _: Labels) -> Mixture:
     """Return the mean of probabilities."""
-    return _weigh(np.full(len(stack), 1 / len(stack)))
+    return Mixture(weights=_equal(stack))
 
 
-def fit_logit_mean(stack: Floats, _: Labels) -> Fitted:
+def _equal(stack: Floats) -> tuple[float, ...]:
+    return (1 / len(stack),) * len(stack)
+
+
+def fit_logit_mean(stack: Floats, _: Labels) -> Mixture:
     """Return the normalised geometric mean; of two classes the mean of logits."""
-
-    def apply(asked: Floats) -> Floats:
-        mean = np.log(np.maximum(asked, SMALLEST)).mean(axis=0)
-        powers = np.exp(mean - mean.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-    return Fitted(apply=apply, weights=tuple(np.full(len(stack), 1 / len(stack))))
+    return Geometric(weights=_equal(stack))
 
 
-def fit_rank_mean(stack: Floats, _: Labels) -> Fitted:
+def fit_rank_mean(stack: Floats, _: Labels) -> Mixture:
     """Return the mean rank that each model's score would have among its out-of-fold scores.
 
     Ranks among the test rows themselves would make a row's value depend on its company.
     """
     shares = (np.arange(stack.shape[1]) + 0.5) / stack.shape[1]
-    ladders = [[_ladder(column, shares) for column in model.T] for model in stack]
-
-    def apply(asked: Floats) -> Floats:
-        ranks = [
-            [np.interp(column, *ladder) for column, ladder in zip(model.T, steps, strict=True)]
-            for model, steps in zip(asked, ladders, strict=True)
-        ]
-        mean = np.mean(ranks, axis=0).T
-        if mean.shape[1] == 2:
-            return np.stack([1 - mean[:, 1], mean[:, 1]], axis=1)
-        return np.asarray(mean / np.maximum(mean.sum(axis=1, keepdims=True), SMALLEST))
-
-    return Fitted(apply=apply, weights=tuple(np.full(len(stack), 1 / len(stack))))
+    ladders = tuple(tuple(_ladder(column, shares) for column in model.T) for model in stack)
+    return Ranked(weights=_equal(stack), ladders=ladders)
 
 
-def _ladder(scores: Floats, shares: Floats) -> tuple[Floats, Floats]:
+def _ladder(scores: Floats, shares: Floats) -> Ladder:
     """Return ascending scores from 0 to 1 and the share of rows below each, the mean if tied."""
     steps, where = np.unique(scores, return_inverse=True)
     rank = np.argsort(np.argsort(scores, kind="stable"))
     below = np.bincount(where, shares[rank]) / np.bincount(where)
     inside = (steps > 0) & (steps < 1)
-    return np.concatenate([[0], steps[inside], [1]]), np.concatenate([[0], below[inside], [1]])
+    return (0.0, *steps[inside].tolist(), 1.0), (0.0, *below[inside].tolist(), 1.0)
 
 
-def fit_oof_weighted(stack: Floats, labels: Labels) -> Fitted:
+def fit_oof_weighted(stack: Floats, labels: Labels) -> Mixture:
     """Return the mean weighted by the odds AUC : 1 - AUC, the softmax of the AUC's logit."""
     aucs = np.array([metrics.roc_auc(labels, model) for model in stack])
     # An AUC of 1 would take all the weight; no set of rows tells it from 1 - 1/N.
     odds = 1 / np.maximum(1 - aucs, 1 / len(labels)) - 1
-    return _weigh(odds / odds.sum())
+    return Mixture(weights=tuple((odds / odds.sum()).tolist()))
 
 
-def fit_greedy(stack: Floats, labels: Labels) -> Fitted:
+def fit_greedy(stack: Floats, labels: Labels) -> Mixture:
     """Return the mean of a bag of models, picked one by one with replacement for the best AUC.
 
     Caruana et al. 2004. Of the bags on the way the first best is kept; a tie picks the earlier
@@ -136,47 +212,83 @@ def fit_greedy(stack: Floats, labels: Labels) -> Fitted:
             break
     # Cut back to the first best: the rounds after it are the patience, not the choice.
     bag = picks[: int(np.argmax(reached)) + 1]
-    return _weigh(np.bincount(bag, minlength=len(stack)) / len(bag))
+    return Mixture(weights=tuple((np.bincount(bag, minlength=len(stack)) / len(bag)).tolist()))
 
 
-def fit_stacking(stack: Floats, labels: Labels) -> Fitted:
+def fit_stacking(stack: Floats, labels: Labels) -> Mixture:
     """Return a logistic regression (L2, C = 1) on the models' log-odds against the first class."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=1000).fit(_log_odds(stack), labels)
     shape = (-1, len(stack), stack.shape[2] - 1)  # outputs, models, log-odds
-
-    def apply(asked: Floats) -> Floats:
-        result = np.zeros(asked.shape[1:])
-        result[:, model.classes_] = model.predict_proba(_log_odds(asked))
-        return result
-
     strength = np.abs(model.coef_).reshape(shape).mean(axis=(0, 2))
     weights = model.coef_[0] if stack.shape[2] == 2 else strength
-    return Fitted(apply=apply, weights=tuple(float(value) for value in weights))
-
-
-def _log_odds(stack: Floats) -> Floats:
-    """Return (N, M (K - 1)) log-odds of each class against the first."""
-    logp = np.log(np.maximum(stack, SMALLEST))
-    odds = logp[..., 1:] - logp[..., :1]
-    return np.asarray(odds.transpose(1, 0, 2).reshape(stack.shape[1], -1))
-
-
-def _weigh(weights: Floats) -> Fitted:
-    return Fitted(
-        apply=lambda asked: np.asarray(np.tensordot(weights, asked, axes=1)),
-        weights=tuple(float(weight) for weight in weights),
+    return Stacked(
+        weights=tuple(weights.tolist()),
+        coefficients=tuple(map(tuple, model.coef_.tolist())),
+        intercepts=tuple(model.intercept_.tolist()),
+        labels=tuple(model.classes_.tolist()),
     )
 
 
-COMBINATIONS: Mapping[str, Callable[[Floats, Labels], Fitted]] = {
+def _log_odds(stack: Array) -> Array:
+    """Return (N, M (K - 1)) log-odds of each class against the first."""
+    xp = array_namespace(stack)
+    logp = xp.log(xp.clip(stack, min=SMALLEST))
+    odds = logp[..., 1:] - logp[..., :1]
+    return xp.reshape(xp.permute_dims(odds, (1, 0, 2)), (stack.shape[1], -1))
+
+
+COMBINATIONS: Mapping[str, Callable[[Floats, Labels], Mixture]] = {
     "mean": fit_mean,
     "logit_mean": fit_logit_mean,
     "rank_mean": fit_rank_mean,
     "oof_weighted": fit_oof_weighted,
     "greedy": fit_greedy,
     "stacking": fit_stacking,
+}
+MIXTURES = {one.__name__: one for one in (Mixture, Geometric, Ranked, Stacked)}
+
+
+def dump_mixture(mixture: Mixture) -> dict[str, Any]:
+    """Return a fitting as plain values."""
+    return {"kind": type(mixture).__name__, **mixture.model_dump(mode="json")}
+
+
+def read_mixture(value: Mapping[str, Any]) -> Mixture:
+    """Return the fitting that `dump_mixture` turned into plain values."""
+    return MIXTURES[value["kind"]].model_validate({k: v for k, v in value.items() if k != "kind"})
+
+
+def fit_platt(probabilities: Floats, labels: Labels) -> Mixture:
+    """Return Platt's map of probabilities (N, K), a logistic regression on their log-odds.
+
+    Platt 1999; of more classes the multinomial one.
+    """
+    return fit_stacking(probabilities[None], labels)
+
+
+def fit_isotonic(probabilities: Floats, labels: Labels) -> Mixture:
+    """Return the isotonic map of probabilities (N, K), class by class (Zadrozny & Elkan 2002)."""
+    ladders = [_isotonic_steps(one, labels == k) for k, one in enumerate(probabilities.T)]
+    return Ranked(weights=(1.0,), ladders=(tuple(ladders),))
+
+
+def _isotonic_steps(scores: Floats, positive: Flags) -> Ladder:
+    from sklearn.isotonic import IsotonicRegression
+
+    model = IsotonicRegression(y_min=0, y_max=1).fit(scores, positive)
+    steps, heights = model.X_thresholds_.tolist(), model.y_thresholds_.tolist()
+    if steps[0] > 0:
+        steps, heights = [0.0, *steps], [heights[0], *heights]
+    if steps[-1] < 1:
+        steps, heights = [*steps, 1.0], [*heights, heights[-1]]
+    return tuple(steps), tuple(heights)
+
+
+CALIBRATIONS: Mapping[str, Callable[[Floats, Labels], Mixture]] = {
+    "platt": fit_platt,
+    "isotonic": fit_isotonic,
 }
 
 

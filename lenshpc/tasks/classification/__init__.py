@@ -10,6 +10,7 @@ LENS_FINDING, MULTICLASS = (
         evaluate="lenshpc.tasks.supervised.judge:evaluate",
         report="lenshpc.tasks.classification.report:build",
         recipe=recipe,
+        readout="lenshpc.tasks.supervised.readout:ProbabilityReadout",
         tools={"explain": "lenshpc.tasks.supervised.explain:grad_cam"},
     )
     for recipe in ("lens_finding", "multiclass")

@@ -19,11 +19,12 @@ from lenshpc.run.predictions import (
     refusal_of,
 )
 from lenshpc.run.recipe import is_variant
-from lenshpc.statistics.ensembles import COMBINATIONS, Combination, combine
+from lenshpc.statistics.ensembles import COMBINATIONS, Combination, Mixture, combine
 
 Probabilities = npt.NDArray[np.floating]
 
 UPRIGHT, TURNED = "logp", "rot90_logp"  # how the columns of log-probabilities begin
+ALONE = Mixture(weights=(1.0,))  # of a single model
 SUM_TOLERANCE = 1e-3  # log-probabilities are float32 and may come from bfloat16 logits
 
 
@@ -35,7 +36,8 @@ class Merged:
     A row that no member covers is NaN, which only happens when members are `missing`. Of several
     models `probabilities` has the recipe's ensemble, and `combinations` the ensembles that it could
     have named; `weights` is what each of these gives to the models. `turned` has, of lines whose
-    members predicted them, the probabilities of the images turned by 90°.
+    members predicted them, the probabilities of the images turned by 90°. `mixture` is what turns
+    the models' probabilities of new rows into the headline's.
     """
 
     classes: tuple[str, ...]
@@ -44,6 +46,7 @@ class Merged:
     combinations: Mapping[str, Probabilities] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     turned: Mapping[str, Probabilities] = field(default_factory=dict)
+    mixture: Mixture = ALONE
     missing: tuple[Member, ...] = ()
 
     @property
@@ -81,6 +84,7 @@ def merge(
             line: dict(zip(parts, one.weights, strict=True)) for line, one in combined.items()
         },
         turned=turned,
+        mixture=combined[ENSEMBLE].final if combined else ALONE,
         missing=tuple(member for member in plan.members if member in missing),
     )
 

@@ -54,6 +54,10 @@ class Supervised(TaskSettings):
     test_prior: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None, description="share of the positive class among the objects to be searched"
     )
+    calibration: Literal["platt", "isotonic"] = Field(
+        default="platt",
+        description="map from the ensemble's to calibrated probabilities, fitted out-of-fold",
+    )
 
     family: ClassVar[str] = "classification"
     monitors: ClassVar[Monitors] = MappingProxyType({"auc": 1, "pr_auc": 1, "loss": -1})
@@ -61,7 +65,7 @@ class Supervised(TaskSettings):
     takes_timm: ClassVar[bool] = True
     loss_keys: ClassVar[tuple[str, ...]] = ("loss",)
     encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
-    judging: ClassVar[tuple[str, ...]] = ("test_prior",)
+    judging: ClassVar[tuple[str, ...]] = ("test_prior", "calibration")
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"weights": "weights_sha256"})
 
     @model_validator(mode="after")
@@ -146,6 +150,12 @@ class Supervised(TaskSettings):
     def for_inference(self) -> Self:
         """Return the settings without initial weights and class weights."""
         # A trained network is loaded whole: it must open where the file of its first weights is
-        # gone, and no fold is at hand to count classes.
-        needless = {"weights": "random", "weights_sha256": None, "class_weights": "none"}
+        # gone, or the package of its loss, and no fold is at hand to count classes.
+        needless = {
+            "weights": "random",
+            "weights_sha256": None,
+            "class_weights": "none",
+            # It decides on the number of outputs.
+            "loss": self.loss if self.loss == "bce" else "cross_entropy",
+        }
         return self.model_copy(update=needless)

@@ -88,27 +88,32 @@ class SupervisedTask:
         return _columns("logp", logp_BK)
 
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return `logp_k`, the same of the image turned by 90° as `rot90_logp_k`, `embedding` (D,).
-
-        With test-time augmentation `logp_k` is the log of the mean probability over D4; the other
-        two never have it.
-        """
-        backbone, image = cast(Backbone, model), batch["image"]
-        features = backbone.features(image)
-        logp = losses.two_logits(backbone.head(features)).log_softmax(dim=1)
-        # Half precision for embeddings only: they are shown and measured, while log-probabilities
-        # decide.
-        found = {"embedding": features.half()}
+        """Return what `apply` does, and `rot90_logp_k` of the image turned by 90°."""
+        image = batch["image"]
+        features, views = self._look(model, image)
+        found = _answer(features, views)
         if image.shape[2] != image.shape[3]:
-            return {**_columns("logp", logp), **found}
-        turned = self._predict_turned(model, image, QUARTER_TURN)
+            return found
+        turned = views[1] if len(views) > 1 else self._predict_turned(model, image, QUARTER_TURN)
+        return {**found, **_columns("rot90_logp", turned)}
+
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `logp_k` and `embedding` (D,).
+
+        With test-time augmentation `logp_k` is the log of the mean probability over D4; the
+        embedding never has it.
+        """
+        return _answer(*self._look(model, batch["image"]))
+
+    def _look(self, model: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return features (B, D) and log-probabilities (B, K), of one view or of all eight."""
+        backbone = cast(Backbone, model)
+        features = backbone.features(image)
+        views = [losses.two_logits(backbone.head(features)).log_softmax(dim=1)]
         if self._settings.tta == "d4":
-            others = [self._predict_turned(model, image, g) for g in range(2, NUM_SYMMETRIES)]
-            views = torch.stack([logp, turned, *others])
-            # The mean of probabilities: a mean of logarithms would be another forecast, and not add
-            # up to 1.
-            logp = views.logsumexp(dim=0) - math.log(NUM_SYMMETRIES)
-        return {**_columns("logp", logp), **_columns("rot90_logp", turned), **found}
+            symmetries = range(QUARTER_TURN, NUM_SYMMETRIES)
+            views += [self._predict_turned(model, image, one) for one in symmetries]
+        return features, views
 
     def _predict_turned(self, model: nn.Module, image: Tensor, symmetry: int) -> Tensor:
         """Return log-probabilities (B, K) of the images under one of the eight symmetries."""
@@ -155,6 +160,18 @@ class SupervisedTask:
 def _views(batch: Batch) -> list[Tensor]:
     """Return the views of unlabelled images that a batch holds."""
     return [batch[view] for view in VIEWS if view in batch]
+
+
+def _answer(features: Tensor, views: list[Tensor]) -> dict[str, Tensor]:
+    """Return the columns of what a network sees in some views of the images."""
+    logp = views[0]
+    if len(views) > 1:
+        # The mean of probabilities: a mean of logarithms would be another forecast, and not add
+        # up to 1.
+        logp = torch.stack(views).logsumexp(dim=0) - math.log(len(views))
+    # Half precision for embeddings only: they are shown and measured, while log-probabilities
+    # decide.
+    return {**_columns("logp", logp), "embedding": features.half()}
 
 
 def _columns(name: str, values_BK: Tensor) -> dict[str, Tensor]:

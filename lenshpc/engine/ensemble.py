@@ -1,0 +1,263 @@
+"""A trained ensemble as one module of torch: from pixels as they are stored to the answer.
+
+All is inside: crop, resizing, stretch, each member's normalisation, test-time symmetries, the mean
+over members and the combination. Shapes: B images, C channels, H by W pixels.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from lenshpc.data.batches import Preparation
+from lenshpc.data.resize import Resize
+from lenshpc.engine.load import make_task
+from lenshpc.engine.strategy import autocast
+from lenshpc.errors import ConfigError, DataError
+from lenshpc.registry import (
+    Fitted,
+    Readout,
+    Request,
+    Shape,
+    TaskSpec,
+    find_task,
+    is_kept_file,
+    load,
+)
+from lenshpc.run.recipe import Recipe
+from lenshpc.run.sections import Data
+from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, TrainedMember
+
+BATCH_ROWS = {"cpu": 64, "cuda": 256}
+Progress = Callable[[int, int], None]
+
+
+class Hold(nn.Module):
+    """Pixels as stored to images as they are held in memory: cropped, resized, float32."""
+
+    def __init__(self, data: Data, image_shape: Shape, dtype: str) -> None:
+        super().__init__()
+        (_, *after), held = data.in_memory(image_shape, dtype)
+        _, *sides = image_shape
+        self._crop = data.crop
+        before = [data.crop] * 2 if data.crop else sides
+        resize = Resize((before[0], before[1]), (after[0], after[1]))
+        self.resize: nn.Module = nn.Identity() if before == after else resize
+        stored = 1 / 255 if dtype == "uint8" else 1.0
+        # Bytes that are resized are brought to floats first; bytes that stay are scaled later.
+        self._factor, self.scale = (1.0, stored) if held == "uint8" else (stored, 1.0)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return images (B, C, H', W') that `scale` turns into the store's floats."""
+        if self._crop:
+            top, left = ((length - self._crop) // 2 for length in pixels.shape[2:])
+            pixels = pixels[:, :, top : top + self._crop, left : left + self._crop]
+        images = pixels.float()
+        if self._factor != 1:
+            images = images * self._factor
+        resized: Tensor = self.resize(images)
+        return resized
+
+
+class MemberNetwork(nn.Module):
+    """One member: from held images to what it says of them."""
+
+    def __init__(self, trained: TrainedEnsemble, member: TrainedMember, scale: float) -> None:
+        super().__init__()
+        recipe = trained.spec.recipe_of(member)
+        self._train, self._scale = recipe.train, scale
+        self._task: Any = make_task(recipe.task, _task_spec(trained, member, recipe))
+        self._prepare = Preparation(
+            scale=scale,
+            mean=np.array(member.mean, np.float32),
+            std=np.array(member.std, np.float32),
+            stretch=recipe.data.stretch,
+            each_image=recipe.data.normalise == "image",
+            repeats=3 if recipe.data.grey_to_rgb else 1,
+        )
+        self.network: nn.Module = self._task.build_model(member.network)
+        try:
+            # Strict, and from safetensors, which cannot run code as a pickle can.
+            weights = safetensors.torch.load(trained.read_weights(member))
+            self.network.load_state_dict(weights)
+        except (SafetensorError, RuntimeError) as error:
+            path = trained.weights[member.index]
+            raise DataError(f"{path} does not hold weights of {member.network}") from error
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the task's values of each image, (B,) or (B, …)."""
+        # A copy: what prepares writes in place, and other members see the same images.
+        image = self._prepare(images.clone(), self._scale)
+        with self._autocast(image.device):
+            found: dict[str, Tensor] = self._task.apply(self.network, {"image": image})
+        return found
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return autocast(self._train, device)
+
+
+class Ensemble(nn.Module):
+    """A trained ensemble: pixels (B, C, H, W) as a store holds them in, the task's answer out.
+
+    Of a classification the answer is the probabilities (B, K) that the run's own predictions have,
+    float64. `spec` says what the images have to be, `readout` what is made of the members' values.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedEnsemble,
+        *,
+        request: Request | None = None,
+        trust_code: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_code(trained, trust_code=trust_code)
+        self.spec = spec = trained.spec
+        self.readout = make_readout(trained, request or Request())
+        recipes = [spec.recipe_of(member) for member in spec.members]
+        self._held_as = [repr(_holding(recipe.data)) for recipe in recipes]
+        self._names = list(dict.fromkeys(self._held_as))
+        self.holds = nn.ModuleList(
+            Hold(recipes[self._held_as.index(name)].data, spec.image_shape, spec.dtype)
+            for name in self._names
+        )
+        self.members = nn.ModuleList(
+            MemberNetwork(trained, member, self._hold_of(at).scale)
+            for at, member in enumerate(spec.members)
+        )
+        self.eval()
+
+    def _hold_of(self, at: int) -> Any:
+        return self.holds[self._names.index(self._held_as[at])]
+
+    def outputs(self, pixels: Tensor) -> list[dict[str, Tensor]]:
+        """Return what each member says, in the order of `spec.members`."""
+        held = [hold(pixels) for hold in self.holds]
+        places = [self._names.index(name) for name in self._held_as]
+        return [member(held[at]) for member, at in zip(self.members, places, strict=True)]
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the answer (B, …)."""
+        answer: Tensor = self.readout.answer(self.outputs(pixels))
+        return answer
+
+    def predict(
+        self, images: npt.ArrayLike, *, progress: Progress = lambda *_: None
+    ) -> npt.NDArray[Any]:
+        """Return the answer of images (N, C, H, W), batch by batch; one (C, H, W) or (H, W) too.
+
+        ConfigError where they are not as the images of the training were.
+        """
+        pixels = as_images(self.spec, images)
+        found = []
+        for batch in self._batches(pixels):
+            with torch.inference_mode():
+                found.append(self(batch).cpu().numpy())
+            progress(sum(map(len, found)), len(pixels))
+        return np.concatenate(found)
+
+    def columns(self, pixels: npt.NDArray[Any]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Return what each member says of pixels (N, C, H, W), as numpy arrays."""
+        parts: list[list[dict[str, Tensor]]] = []
+        for batch in self._batches(pixels):
+            with torch.inference_mode():
+                parts.append(self.outputs(batch))
+        return [_join([part[at] for part in parts]) for at in range(len(self.members))]
+
+    def _batches(self, pixels: npt.NDArray[Any]) -> Iterator[Tensor]:
+        device = self.device
+        num = BATCH_ROWS.get(device.type, BATCH_ROWS["cuda"])
+        for start in range(0, len(pixels), num):
+            # A copy: torch warns of a tensor on read-only memory, which mapped files are.
+            yield torch.from_numpy(np.array(pixels[start : start + num])).to(device)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the networks lie."""
+        return next(self.parameters()).device
+
+
+def make_readout(trained: TrainedEnsemble, request: Request) -> Readout:
+    """Return what the task makes of its members' values; ConfigError where it makes nothing."""
+    task = trained.spec.recipe.task
+    named = find_task(task).readout
+    if named is None:
+        raise ConfigError(
+            f"{trained.spec.name} is of task {task}, which says nothing of new images"
+        )
+    fitted = Fitted(values=trained.spec.fitted, arrays=trained.arrays)
+    readout: Readout = load(named)(trained.spec, fitted, request)
+    return readout
+
+
+def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Return images as (N, C, H, W) in the dtype of the training's; ConfigError of others."""
+    pixels = np.asarray(images)
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim == 3:
+        pixels = pixels[None] if pixels.shape[0] == spec.image_shape[0] else pixels[:, None]
+    check_images(spec, pixels.shape[1:], pixels.dtype)
+    return pixels.astype(spec.dtype, copy=False)
+
+
+def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuse images of another shape (C, H, W), or whose numbers mean something else."""
+    if tuple(shape) != spec.image_shape:
+        raise ConfigError(
+            f"images are {_shape_text(shape)}, and {spec.name} was trained on "
+            f"{_shape_text(spec.image_shape)} ({', '.join(spec.channels)}); cut or stack them alike"
+        )
+    expected = np.dtype(spec.dtype)
+    if dtype.kind != expected.kind or (expected.kind != "f" and dtype != expected):
+        raise ConfigError(
+            f"images are {dtype.name}, and {spec.name} was trained on {expected.name}: the same "
+            "numbers would mean other brightness; convert them to its units"
+        )
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _holding(data: Data) -> tuple[int | None, int | None]:
+    return data.crop, data.image_size
+
+
+def _task_spec(trained: TrainedEnsemble, member: TrainedMember, recipe: Recipe) -> TaskSpec:
+    spec = trained.spec
+    held, _ = recipe.data.in_memory(spec.image_shape, spec.dtype)
+    return TaskSpec(
+        settings=recipe.method,
+        train=recipe.train,
+        classes=spec.classes,
+        class_counts=(0,) * len(spec.classes),
+        image_shape=recipe.data.model_shape(held),
+        target_shape=spec.target_shape,
+        mean=member.mean,
+        std=member.std,
+        stretch=recipe.data.stretch,
+        zoom=recipe.data.zoom(spec.image_shape),
+        code=trained.code,
+    )
+
+
+def _check_code(trained: TrainedEnsemble, *, trust_code: bool) -> None:
+    """Refuse to import networks of a file that came with somebody's export."""
+    spec = trained.spec
+    own = sorted({one.network for one in spec.members if is_kept_file(one.network)})
+    if own and trained.is_foreign and not trust_code:
+        raise ConfigError(
+            f"{spec.name} has networks in files of its own ({', '.join(own)}), and to use them "
+            "runs that code; read code/files/ in it, then add --trust-code (trust_code=True)"
+        )
+
+
+def _join(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}

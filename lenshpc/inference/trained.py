@@ -1,0 +1,139 @@
+"""Open a trained ensemble: of a run, whose readout is fitted then, or of an export."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenshpc.config import unknown
+from lenshpc.errors import ConfigError
+from lenshpc.launch.states import standings
+from lenshpc.registry import find_task, is_kept_file, load
+from lenshpc.run.completion import read_facts
+from lenshpc.run.ownership import require_own
+from lenshpc.run.paths import RUNS, RunPaths, find_run
+from lenshpc.run.plan import Plan, load_plan
+from lenshpc.run.recipe import is_variant
+from lenshpc.run.results import RunResults, Say, gather, silent
+from lenshpc.run.trained import (
+    MODEL,
+    EnsembleSpec,
+    PixelStatistics,
+    TrainedEnsemble,
+    TrainedMember,
+    narrow,
+    read_export,
+)
+
+LEARNT = ("dev", "unlabelled")  # splits of rows that weights or the choice of an epoch have seen
+
+
+def open_trained(
+    source: str | os.PathLike[str],
+    models: Sequence[str] | None = None,
+    *,
+    runs: Path = RUNS,
+    say: Say = silent,
+) -> TrainedEnsemble:
+    """Return the trained ensemble of a run (a name or path) or of an export (its folder).
+
+    `models` chooses some of a run's; by default all are taken but variants. IncompleteError where
+    a member of these is not done.
+    """
+    text = os.fspath(source)
+    if (Path(text) / MODEL).exists():
+        if models is not None:
+            raise ConfigError(
+                f"{text} is an export, whose models belong together; choose them as you export: "
+                "lenshpc export RUN DIR --models"
+            )
+        return read_export(Path(text))
+    return of_run(find_run(text, runs), models, say=say)
+
+
+def of_run(
+    run: RunPaths, models: Sequence[str] | None = None, *, say: Say = silent
+) -> TrainedEnsemble:
+    """Return the trained ensemble of a run that is done."""
+    plan = _choose(load_plan(run), models)
+    if any(
+        is_kept_file(one.network) for one in plan.members
+    ):  # they are code, and somebody else may write here
+        require_own(run)
+    results = gather(run, plan, standings(run, plan), allow_partial=False, say=say)
+    readout = find_task(plan.recipe.task).readout
+    if readout is None:
+        raise ConfigError(
+            f"run {run.name} is of task {plan.recipe.task}, which says nothing of new images"
+        )
+    say("fitting threshold and calibration out-of-fold")
+    fitted = load(readout).fit(results)
+    spec = describe_run(results, fitted.values)
+    return TrainedEnsemble(
+        spec=spec,
+        weights={one.index: run.member(one.name).weights for one in spec.members},
+        arrays=fitted.arrays,
+        code=run.code,
+    )
+
+
+def describe_run(results: RunResults, fitted: Mapping[str, Any]) -> EnsembleSpec:
+    """Return what a run's ensemble is; `fitted` is what its readout has learnt."""
+    plan, store = results.plan, results.store
+    return EnsembleSpec(
+        name=results.run.name,
+        fingerprint=plan.fingerprint(),
+        plugins=plan.plugins,
+        recipe=narrow(plan.recipe, plan.recipe.models),
+        dataset=plan.dataset,
+        source=store.attributes["source"],
+        classes=plan.classes,
+        channels=store.channels,
+        image_shape=store.image_shape,
+        dtype=store.dtype.name,
+        target_shape=store.target_shape,
+        pixels=PixelStatistics.of(store.moments[find_learnt(results)]),
+        members=tuple(
+            TrainedMember(
+                **one.model_dump(),
+                mean=done["mean"],
+                std=done["std"],
+                sha256=done["files"]["model.safetensors"],
+            )
+            for one in plan.members
+            for done in (read_facts(results.run, one),)
+        ),
+        fitted=fitted,
+    )
+
+
+def find_learnt(results: RunResults) -> NDArray[np.int64]:
+    """Return the rows that weights, or the choice of an epoch, have seen."""
+    splits = results.splits
+    return splits.loc[splits["split"].isin(LEARNT), "row"].to_numpy(np.int64)
+
+
+def _choose(plan: Plan, models: Sequence[str] | None) -> Plan:
+    """Return the Plan of some models alone; members keep their numbers, which folders have."""
+    known = plan.recipe.models
+    for name in models or ():
+        if name not in known:
+            raise ConfigError(f"--models: {unknown('model', name, known)}")
+    wanted = [one for one in known if one in models] if models else _plain(known)
+    return plan.model_copy(
+        update={
+            "recipe": plan.recipe.model_copy(update={"models": tuple(wanted)}),
+            "members": tuple(one for one in plan.members if one.model in wanted),
+        }
+    )
+
+
+def _plain(models: Sequence[str]) -> list[str]:
+    # As in the report's headline: variants are there to be compared. A run of variants alone has
+    # its first for a headline.
+    return [one for one in models if not is_variant(one)] or [models[0]]

@@ -1,0 +1,265 @@
+"""What is needed to use a trained ensemble, without its run: as a value, and as a folder.
+
+A run is turned into it, and an export is it, written down; whatever uses a trained ensemble takes
+it from here. Shapes: C channels, H by W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lenshpc import __version__
+from lenshpc.config import Frozen, validate
+from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
+from lenshpc.files import hash_value, read_checked, read_json, read_whole, sha256, unseal
+from lenshpc.registry import missing_plugins
+from lenshpc.run.plan import Member
+from lenshpc.run.recipe import Recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+MODEL, ARRAYS, TRAINING_ROWS = "model.json", "fitted.safetensors", "training_rows.parquet"
+LAYOUT_VERSION = 1
+LIMIT_QUANTILE = 0.999
+
+
+class PixelStatistics(Frozen):
+    """What mean and std of an image's channel are among the training rows.
+
+    `centre` and `scale` are the median and 1.4826 times the median absolute deviation, (2, C): of
+    the means, then of the stds, in the units that models see. `limit` is what 99.9 % of the
+    training rows stay below in `distance`.
+    """
+
+    centre: tuple[tuple[float, ...], tuple[float, ...]]
+    scale: tuple[tuple[float, ...], tuple[float, ...]]
+    limit: float
+
+    @classmethod
+    def of(cls, moments: npt.NDArray[np.floating]) -> PixelStatistics:
+        """Return those of images whose mean and mean square are `moments` (N, C, 2)."""
+        import numpy as np
+
+        values = _means_and_stds(moments)
+        centre = np.median(values, axis=0)
+        spread = 1.4826 * np.median(np.abs(values - centre), axis=0)
+        # A set whose images are all alike, each min-max normalised say, has no spread of its own.
+        scale = np.maximum(spread, 1e-3 * np.abs(centre) + 1e-6)
+        distances = (np.abs(values - centre) / scale).max(axis=(1, 2))
+        return cls(
+            centre=_rows(centre), scale=_rows(scale), limit=np.quantile(distances, LIMIT_QUANTILE)
+        )
+
+    def distance(self, moments: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Return how far images (n,) lie from the training rows, in scales, at the worst place."""
+        import numpy as np
+
+        off = np.abs(_means_and_stds(moments) - np.array(self.centre)) / np.array(self.scale)
+        return np.asarray(off.max(axis=(1, 2)), np.float64)
+
+
+def _means_and_stds(moments: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return (n, 2, C) of moments (n, C, 2)."""
+    import numpy as np
+
+    mean, square = np.moveaxis(np.asarray(moments, np.float64), -1, 0)
+    return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0))], axis=1)
+
+
+def _rows(values: npt.NDArray[np.float64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    means, stds = (tuple(map(float, line)) for line in values)
+    return means, stds
+
+
+class TrainedMember(Member):
+    """A member with what its network needs: normalisation, and the SHA-256 of its weights."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+
+
+class EnsembleSpec(Frozen):
+    """All that an ensemble is but its weights and arrays; `model.json` of an export.
+
+    `source` is the dataset file by which the store was made, `fitted` what the task fitted
+    out-of-fold; `files` has the SHA-256 of each further file of an export.
+    """
+
+    layout: int = LAYOUT_VERSION
+    name: str
+    fingerprint: str
+    code_version: str = __version__
+    plugins: Mapping[str, str] = {}
+    recipe: Recipe
+    dataset: str
+    source: Mapping[str, Any]
+    classes: tuple[str, ...]
+    channels: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    dtype: str
+    target_shape: tuple[int, int, int] | None = None
+    pixels: PixelStatistics
+    members: tuple[TrainedMember, ...]
+    fitted: Mapping[str, Any] = {}
+    files: Mapping[str, str] = {}
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {model: self.recipe.of(model) for model in self.recipe.models}
+
+    def recipe_of(self, member: Member) -> Recipe:
+        """Return the recipe as it is for a member: with the changes of its variant."""
+        return self._recipes[member.model]
+
+    @property
+    def scale(self) -> float:
+        """Return the factor that turns stored pixels into the floats that models see."""
+        return 1 / 255 if self.dtype == "uint8" else 1.0
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 by which this ensemble is known, in a run as in an export."""
+        return hash_value(self.model_dump(mode="json", exclude={"files"}))
+
+    def places_of(self, model: str) -> list[int]:
+        """Return where the members of a model stand in `members`."""
+        return [at for at, member in enumerate(self.members) if member.model == model]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedEnsemble:
+    """An ensemble and where its files lie: weights by a member's index, arrays that were fitted.
+
+    `code` is a folder with files/, networks of a user's file. `is_foreign` tells an export, whose
+    code may be anybody's.
+    """
+
+    spec: EnsembleSpec
+    weights: Mapping[int, Path]
+    arrays: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    code: Path | None = None
+    is_foreign: bool = False
+
+    def read_weights(self, member: TrainedMember) -> bytes:
+        """Return the bytes of a member's weights, which are those that it was marked with."""
+        return read_checked(self.weights[member.index], member.sha256)
+
+
+def weights_file(member: Member) -> str:
+    """Return where a member's weights lie in an export."""
+    return f"members/{member.name}.safetensors"
+
+
+def read_export(folder: Path) -> TrainedEnsemble:
+    """Return the ensemble in the folder of an export; DataError where any file was changed."""
+    spec = _read_spec(folder / MODEL)
+    for name, digest in spec.files.items():
+        check_file(folder, name, digest)
+    weights = {one.index: folder / weights_file(one) for one in spec.members}
+    for member in spec.members:
+        check_file(folder, weights_file(member), member.sha256)
+    return TrainedEnsemble(
+        spec=spec,
+        weights=weights,
+        arrays=_read_arrays(folder / ARRAYS),
+        code=folder / "code",
+        is_foreign=True,
+    )
+
+
+def check_file(folder: Path, name: str, digest: str) -> None:
+    """Raise DataError where a file of an export is lost, or was changed."""
+    try:
+        found = sha256(folder / name)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} has lost {printable(name)}; export the run again, or get the whole folder"
+        ) from error
+    except OSError as error:
+        raise read_error(folder / name, error) from error
+    if found != digest:
+        raise DataError(
+            f"{folder}/{printable(name)} was changed after the export; export the run again, or "
+            "get the folder again"
+        )
+
+
+def _read_spec(path: Path) -> EnsembleSpec:
+    try:
+        value = read_json(path)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path.parent} is no export: {path.name} is missing; make one with: lenshpc export"
+        ) from error
+    except OSError as error:
+        raise read_error(path, error) from error
+    layout = value.get("layout") if isinstance(value, dict) else None
+    if layout != LAYOUT_VERSION:
+        raise DataError(
+            f"{path} has layout {printable(layout)}, not {LAYOUT_VERSION}: another version of "
+            "lenshpc made it; export the run again"
+        )
+    content = unseal(path, value)
+    absent = missing_plugins(content["plugins"])
+    if absent:
+        raise ConfigError(
+            f"{path.parent} was made with {', '.join(absent)}, which is not installed here; "
+            "install it"
+        )
+    return validate(EnsembleSpec, content, str(path))
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.exists():
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays: dict[str, npt.NDArray[Any]] = load(read_whole(path))
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged ({one_line(error)[:80]})") from error
+    return arrays
+
+
+def read_training_rows(folder: Path) -> pd.DataFrame:
+    """Return the rows that an export's members have learnt from: `sha256` of their source files."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(io.BytesIO(read_whole(folder / TRAINING_ROWS)))
+    except ValueError as error:
+        told = f"{folder / TRAINING_ROWS} is damaged ({one_line(error)[:80]})"
+        raise DataError(told) from error
+
+
+def narrow(recipe: Recipe, models: Sequence[str]) -> Recipe:
+    """Return a recipe of some of its models, without the files and runs that it once began from."""
+    method = recipe.method
+    named = {f"method.{key}" for key in method.file_keys}
+    noted = {f"method.{key}" for key in method.file_keys.values() if key}
+    variants = {
+        name: {
+            key: leaf for key, leaf in changes.items() if key not in named | noted | {"init_from"}
+        }
+        for name, changes in recipe.variants.items()
+    }
+    return recipe.model_copy(
+        update={
+            "models": tuple(models),
+            "method": method.for_inference(),
+            "variants": variants,
+            "init_from": None,
+            "init_fingerprint": None,
+            "then": (),
+        }
+    )
