@@ -1,4 +1,4 @@
-"""What runs inside an allocation: a member, the aggregation, a share of a conversion or of samples.
+"""What runs inside an allocation: a member, the aggregation, a share of another job array.
 
 As a module it is this machine's queue. The scheduler's pickle holds a path and numbers; all else is
 read from the run directory. torch is imported where a job runs, not where it is submitted.
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lenshpc.files import put_back
-from lenshpc.launch.modes import writing_in
+from lenshpc.launch.modes import writing, writing_in
+from lenshpc.launch.predict import PredictCalls
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.submit import Calls
 from lenshpc.registry import find_task, load
@@ -140,6 +141,22 @@ def draw_share(
             progress(done, len(mine))
 
 
+def predict_share(root: str, element: int, array_size: int) -> None:
+    """Predict the element's share of the parts that an output folder lacks."""
+    from lenshpc.inference.predict import predict_parts
+
+    with writing():
+        predict_parts(Path(root), element, array_size)
+
+
+def join_predictions(root: str) -> None:
+    """Write candidates, gallery and summary of an output folder, or fail naming what is missing."""
+    from lenshpc.inference.predict import join
+
+    with writing():
+        join(Path(root))
+
+
 def join_shards(folder: str) -> None:
     """Finish the store whose shards an array has converted, or fail naming what is missing."""
     from lenshpc.store import open_draft
@@ -148,6 +165,7 @@ def join_shards(folder: str) -> None:
 
 
 CALLS = Calls(member=run_member, aggregate=run_aggregate)
+PREDICT_CALLS = PredictCalls(predict=predict_share, join=join_predictions)
 PREPARE_CALLS = PrepareCalls(convert=convert_share, join=join_shards)
 
 

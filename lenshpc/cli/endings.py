@@ -27,6 +27,7 @@ AFTER_STOP = {
     "simulate": "nothing is kept, and the same command begins again",
     "prepare": GOES_ON,
     "sample": GOES_ON,
+    "predict": GOES_ON,
     "submit": SENDS,
     "resume": SENDS,
     "cancel": "the same command cancels what is left",

@@ -14,6 +14,7 @@ from lenshpc.cli.endings import describe_ending
 from lenshpc.cli.info import info
 from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
+from lenshpc.cli.predict import predict
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
 from lenshpc.cli.sample import sample
@@ -55,10 +56,12 @@ def main() -> None:
       lenshpc submit --task lens-finding --data stores/lenses --site ./my.yaml
       lenshpc status RUN
       lenshpc aggregate RUN
+      lenshpc predict RUN images/
     """
 
 
 PREPARING = (simulate, prepare, verify, info)
-RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, sample, list_runs, clean)
-for verb in (*PREPARING, *RUNNING):
+RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, list_runs, clean)
+USING = (predict, sample)
+for verb in (*PREPARING, *RUNNING, *USING):
     main.add_command(verb)

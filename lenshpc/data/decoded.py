@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from lenshpc.data.resize import choose_interpolation
 from lenshpc.run.sections import Data
 from lenshpc.store import Store
 
@@ -110,6 +109,12 @@ def middle(block: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
     """Return the middle (n, C, side, side) of (n, C, H, W) images."""
     top, left = ((length - side) // 2 for length in block.shape[2:])
     return block[:, :, top : top + side, left : left + side]
+
+
+def choose_interpolation(before: int, after: int) -> int:
+    """Return OpenCV's way from one height to another: area means down, cubic splines up."""
+    # Area means keep the flux when an image shrinks; cubic splines would alias.
+    return cv2.INTER_AREA if after < before else cv2.INTER_CUBIC
 
 
 def _resize(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:

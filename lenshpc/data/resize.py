@@ -10,13 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from lenshpc.data.decoded import choose_interpolation
+
 Sides = tuple[int, int]
-
-
-def choose_interpolation(before: int, after: int) -> int:
-    """Return OpenCV's way from one height to another: area means down, cubic splines up."""
-    # Area means keep the flux when an image shrinks; cubic splines would alias.
-    return cv2.INTER_AREA if after < before else cv2.INTER_CUBIC
 
 
 class Resize(nn.Module):

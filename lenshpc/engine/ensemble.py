@@ -32,7 +32,7 @@ from lenshpc.registry import (
 )
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.sections import Data
-from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, TrainedMember
+from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, TrainedMember, check_images
 
 BATCH_ROWS = {"cpu": 64, "cuda": 256}
 Progress = Callable[[int, int], None]
@@ -205,25 +205,6 @@ def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:
         pixels = pixels[None] if pixels.shape[0] == spec.image_shape[0] else pixels[:, None]
     check_images(spec, pixels.shape[1:], pixels.dtype)
     return pixels.astype(spec.dtype, copy=False)
-
-
-def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
-    """Refuse images of another shape (C, H, W), or whose numbers mean something else."""
-    if tuple(shape) != spec.image_shape:
-        raise ConfigError(
-            f"images are {_shape_text(shape)}, and {spec.name} was trained on "
-            f"{_shape_text(spec.image_shape)} ({', '.join(spec.channels)}); cut or stack them alike"
-        )
-    expected = np.dtype(spec.dtype)
-    if dtype.kind != expected.kind or (expected.kind != "f" and dtype != expected):
-        raise ConfigError(
-            f"images are {dtype.name}, and {spec.name} was trained on {expected.name}: the same "
-            "numbers would mean other brightness; convert them to its units"
-        )
-
-
-def _shape_text(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
 
 
 def _holding(data: Data) -> tuple[int | None, int | None]:

@@ -25,6 +25,7 @@ from lenshpc.launch.asking import (
 from lenshpc.launch.failures import BEGINS_AGAIN
 from lenshpc.launch.sites import Site
 from lenshpc.run.plan import Plan
+from lenshpc.run.sections import Resources
 
 Call = Callable[..., None]  # a module-level function of the installed package
 
@@ -174,18 +175,19 @@ def conversion_request(
 
 
 def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
-    """Return the request of the job that joins what an array has converted."""
+    """Return the request of the job that joins what an array has made."""
     return _cpu_request(f"{name}-join", site, folder, after=after)
 
 
-def sampling_request(plan: Plan, site: Site, folder: Path, array_size: int) -> JobRequest:
-    """Return the request of an array that draws images: one GPU an element, if the run had any."""
-    size = plan.recipe.resources
+def inference_request(
+    name: str, size: Resources, site: Site, folder: Path, array_size: int
+) -> JobRequest:
+    """Return the request of an array that uses what was trained: a GPU an element, if any."""
     gpus = min(1, size.gpus_per_node)
     cpus = site.cpus_per_gpu or size.cpus_per_gpu
     mem_gb = site.mem_gb_per_gpu or size.mem_gb_per_gpu
     return _request(
-        f"{plan.run_name}-sample",
+        name,
         site,
         folder,
         time_min=site.time_min or size.time_min,

@@ -32,7 +32,9 @@ def send_samples(
     elements, job = send_shares(
         samples.missing(),
         array_size,
-        lambda num: executor.sampling_request(plan, site, folder, num),
+        lambda num: executor.inference_request(
+            f"{plan.run_name}-sample", plan.recipe.resources, site, folder, num
+        ),
         draw,
         run.root,
         member.index,

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
-from lenshpc.files import hash_value, read_checked, read_json, read_whole, sha256, unseal
+from lenshpc.files import (
+    hash_value,
+    read_checked,
+    read_json,
+    read_whole,
+    replacing,
+    sha256,
+    unseal,
+    write_sealed,
+)
 from lenshpc.registry import missing_plugins
 from lenshpc.run.plan import Member
 from lenshpc.run.recipe import Recipe
@@ -125,7 +134,7 @@ class EnsembleSpec(Frozen):
         """Return the factor that turns stored pixels into the floats that models see."""
         return 1 / 255 if self.dtype == "uint8" else 1.0
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the SHA-256 by which this ensemble is known, in a run as in an export."""
         return hash_value(self.model_dump(mode="json", exclude={"files"}))
@@ -161,7 +170,7 @@ def weights_file(member: Member) -> str:
 
 def read_export(folder: Path) -> TrainedEnsemble:
     """Return the ensemble in the folder of an export; DataError where any file was changed."""
-    spec = _read_spec(folder / MODEL)
+    spec, arrays = read_model(folder)
     for name, digest in spec.files.items():
         check_file(folder, name, digest)
     weights = {one.index: folder / weights_file(one) for one in spec.members}
@@ -170,10 +179,26 @@ def read_export(folder: Path) -> TrainedEnsemble:
     return TrainedEnsemble(
         spec=spec,
         weights=weights,
-        arrays=_read_arrays(folder / ARRAYS),
+        arrays=arrays,
         code=folder / "code",
         is_foreign=True,
     )
+
+
+def write_model(folder: Path, trained: TrainedEnsemble, spec: EnsembleSpec | None = None) -> None:
+    """Write an ensemble's description and arrays, but no weights; `spec` if it says more by now."""
+    if trained.arrays:
+        from safetensors.numpy import save
+
+        arrays = {name: trained.arrays[name] for name in sorted(trained.arrays)}
+        with replacing(folder / ARRAYS) as temporary:
+            temporary.write_bytes(save(arrays))
+    write_sealed(folder / MODEL, (spec or trained.spec).model_dump(mode="json"))
+
+
+def read_model(folder: Path) -> tuple[EnsembleSpec, dict[str, npt.NDArray[Any]]]:
+    """Return what `write_model` wrote."""
+    return _read_spec(folder / MODEL), _read_arrays(folder / ARRAYS)
 
 
 def check_file(folder: Path, name: str, digest: str) -> None:
@@ -240,6 +265,27 @@ def read_training_rows(folder: Path) -> pd.DataFrame:
     except ValueError as error:
         told = f"{folder / TRAINING_ROWS} is damaged ({one_line(error)[:80]})"
         raise DataError(told) from error
+
+
+def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any]) -> None:
+    """Refuse images of another shape (C, H, W), or whose numbers mean something else."""
+    if tuple(shape) != spec.image_shape:
+        raise ConfigError(
+            f"images are {_shape_text(shape)}, and {spec.name} was trained on "
+            f"{_shape_text(spec.image_shape)} ({', '.join(spec.channels)}); cut or stack them alike"
+        )
+    import numpy as np
+
+    expected = np.dtype(spec.dtype)
+    if dtype.kind != expected.kind or (expected.kind != "f" and dtype != expected):
+        raise ConfigError(
+            f"images are {dtype.name}, and {spec.name} was trained on {expected.name}: the same "
+            "numbers would mean other brightness; convert them to its units"
+        )
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def narrow(recipe: Recipe, models: Sequence[str]) -> Recipe:

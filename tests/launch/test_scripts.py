@@ -11,9 +11,9 @@ from lenshpc.errors import ConfigError
 from lenshpc.launch.executor import (
     aggregate_request,
     conversion_request,
+    inference_request,
     joining_request,
     member_request,
-    sampling_request,
 )
 from lenshpc.launch.sites import Site
 from lenshpc.run.plan import Plan, expand
@@ -216,8 +216,10 @@ def test_conversion_is_an_array_of_single_tasks_without_gpus():
     )
 
 
-def test_sampling_is_an_array_of_single_tasks_with_a_gpu_each(case):
-    lines = sampling_request(case.plan, SITE, FOLDER, 5).script().splitlines()
+def test_inference_is_an_array_of_single_tasks_with_a_gpu_each(case):
+    size = case.plan.recipe.resources
+    request = inference_request("lens-sample", size, SITE, FOLDER, 5)
+    lines = request.script().splitlines()
     assert {"#SBATCH --gpus-per-node=1", "#SBATCH --nodes=1", "#SBATCH --ntasks-per-node=1"} <= {
         *lines
     }

@@ -1,0 +1,135 @@
+"""`lenshpc predict`: a trained ensemble looks at new images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lenshpc.cli.completing import datasets, runs, sites
+from lenshpc.cli.progress import progress_bar
+from lenshpc.cli.show import count, echo, say_withheld
+
+if TYPE_CHECKING:
+    from lenshpc.inference.outputs import Predictions
+
+
+@click.command(short_help="Apply a trained run to new images, and list the best candidates.")
+@click.argument("run", shell_complete=runs)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the results.  [default: predictions/RUN-SOURCE]",
+)
+@click.option(
+    "--dataset",
+    shell_complete=datasets,
+    help="What the files in SOURCE are.  [default: as the run's own]",
+)
+@click.option("--models", help="Models of the run, by commas.  [default: all but variants]")
+@click.option(
+    "--prior",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of the positive class among these images; moves the threshold.",
+)
+@click.option("--rank-by", metavar="CLASS", help="Rank by it.  [default: the last class]")
+@click.option(
+    "--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Candidates."
+)
+@click.option("--part-rows", type=click.IntRange(1, 10**6), help="Images in one part of the table.")
+@click.option("--trust-code", is_flag=True, help="Run networks in files that come with an export.")
+@click.option(
+    "--site",
+    shell_complete=sites,
+    help="Predict as a job array of this SLURM site: a name, or your .yaml.",
+)
+@click.option(
+    "--array-size", type=click.IntRange(1, 100_000), help="Jobs in the array, a GPU each."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary, or the jobs, as JSON.")
+def predict(
+    run: str,
+    source: Path,
+    out: Path | None,
+    models: str | None,
+    site: str | None,
+    array_size: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Apply the networks of RUN, or of an export, to the images of SOURCE.
+
+    SOURCE is a store, or a folder of images in any folders; labels are not needed. The results are
+    parts/*.parquet with a row an image, candidates.csv, and gallery.html to grade the candidates in
+    a browser. Stopped at any moment, the same command goes on where it was.
+
+    \b
+    Examples:
+      lenshpc predict lens_finding-9f2c51ab survey/ --prior 0.001
+      lenshpc predict my-export/ stores/survey --out found --site ./my.yaml --array-size 16
+    """
+    if (site is None) != (array_size is None):
+        raise click.UsageError("--site and --array-size go together")
+    from lenshpc.inference.predict import begin_predictions, join, predict_parts
+    from lenshpc.launch.modes import writing
+    from lenshpc.launch.prepare import load_cluster
+
+    cluster = load_cluster(site) if site is not None else None
+    with writing(cluster.umask if cluster else None):
+        predictions = begin_predictions(
+            run,
+            source,
+            out or Path("predictions") / f"{Path(run).name}-{source.resolve().name}",
+            models=models.split(",") if models else None,
+            say=lambda text: echo(text, err=True),
+            **options,
+        )
+        if cluster and array_size:
+            say_withheld(cluster)
+            _send(predictions, cluster, array_size, as_json=as_json)
+            return
+        with progress_bar("predicting") as progress:
+            predict_parts(predictions.root, progress=progress)
+        summary = join(predictions.root)
+    told = {**summary, "predictions": str(predictions.root)}
+    echo(json.dumps(told, indent=1) if as_json else _describe(told), err=not as_json)
+
+
+def _send(predictions: Predictions, cluster: Any, array_size: int, *, as_json: bool) -> None:
+    from lenshpc.launch.predict import send_predictions
+    from lenshpc.worker import PREDICT_CALLS
+
+    sent = send_predictions(
+        predictions.root.resolve(),
+        predictions.request.name,
+        predictions.trained.spec.recipe.resources,
+        predictions.missing(),
+        cluster,
+        array_size=array_size,
+        calls=PREDICT_CALLS,
+    )
+    images, parts = predictions.request.num_rows, predictions.num_parts
+    advice = (
+        f"{count(images, 'image')} in {count(parts, 'part')}: "
+        f"array {sent['job'] or 'none'} of {count(len(sent['elements']), 'job')}, then job "
+        f"{sent['join']}, which writes candidates and gallery to {predictions.root}; logs in "
+        f"{sent['logs']}. If a job fails, repeat the command: what is made already is kept"
+    )
+    echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
+
+
+def _describe(summary: dict[str, Any]) -> str:
+    decisions = ", ".join(f"{num:,} {name}" for name, num in summary["decisions"].items())
+    flags = ", ".join(f"{num:,} {name}" for name, num in summary["flags"].items())
+    cut = summary["settings"].get("threshold")
+    lines = [
+        f"{count(summary['num_images'], 'image')}: {decisions or 'no decision'}"
+        + (f", at threshold {cut:.4g}" if cut is not None else ""),
+        f"flagged: {flags or 'none'}",
+        f"candidates: {summary['predictions']}/candidates.csv",
+        f"gallery:    {summary['predictions']}/gallery.html",
+    ]
+    return "\n".join(lines)

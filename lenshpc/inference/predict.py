@@ -1,0 +1,289 @@
+"""Apply a trained ensemble to new images: begin, predict a share of the parts, join them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lenshpc.config import validate
+from lenshpc.errors import ConfigError
+from lenshpc.files import write_json
+from lenshpc.inference.candidates import find_candidates, write_candidates
+from lenshpc.inference.gallery import GalleryHeading, write_gallery
+from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
+from lenshpc.inference.sources import ImageBlock, ImageSource, open_source
+from lenshpc.inference.trained import open_trained
+from lenshpc.prep.dataset import Dataset, load_dataset
+from lenshpc.registry import Readout, find_task, load
+from lenshpc.registry.contract import Fitted
+from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, check_images
+
+if TYPE_CHECKING:
+    from lenshpc.engine.ensemble import Ensemble
+
+BLOCK_ROWS = 256  # images that are read, and held, at a time
+PART_ROWS = 4096
+ARRAY_PART_ROWS = 256  # where a task gives images, of which a part holds all in memory
+NUM_LOOKED_AT = 256  # images by which units are judged before anything is predicted
+CANDIDATES, GALLERY, SUMMARY = "candidates.csv", "gallery.html", "summary.json"
+
+Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+
+def silent(*_: object) -> None:
+    """Say nothing."""
+
+
+def begin_predictions(
+    source: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    out: Path,
+    *,
+    models: Sequence[str] | None = None,
+    dataset: str | None = None,
+    part_rows: int | None = None,
+    trust_code: bool = False,
+    say: Say = silent,
+    **asked: Any,
+) -> Predictions:
+    """Return the output folder of a run's or an export's predictions, begun now or earlier.
+
+    `images` is a store, or a folder of files as `dataset` has them, by default the run's own.
+    `asked` are prior, rank_by and top. ConfigError where the images are not as those of the
+    training; a word where their brightness is not.
+    """
+    if not Path(images).exists():  # before a minute goes into the ensemble
+        raise ConfigError(f"no store and no folder of images at {images}; give one")
+    trained = open_trained(source, models, say=say)
+    readout = open_readout(trained, PredictionRequest.model_construct(**asked))
+    layout = load_dataset(dataset) if dataset else read_layout(trained.spec)
+    found = open_source(Path(images), layout)
+    check_source(trained.spec, found, say)
+    request = PredictionRequest(
+        ensemble=trained.spec.digest,
+        name=trained.spec.name,
+        weights={index: str(path.resolve()) for index, path in trained.weights.items()},
+        code=None if trained.code is None else str(trained.code.resolve()),
+        is_foreign=trained.is_foreign,
+        trust_code=trust_code,
+        source=str(Path(images).resolve()),
+        source_digest=found.digest,
+        dataset=layout.model_dump(mode="json", by_alias=True, exclude={"simulate"}),
+        num_rows=found.num_rows,
+        part_rows=part_rows or (ARRAY_PART_ROWS if readout.arrays else PART_ROWS),
+        **asked,
+    )
+    return begin(out, request, trained)
+
+
+def read_layout(spec: EnsembleSpec) -> Dataset:
+    """Return the dataset file by which an ensemble's store was made."""
+    return validate(Dataset, dict(spec.source), f"the dataset file of {spec.name}")
+
+
+def open_readout(trained: TrainedEnsemble, request: PredictionRequest) -> Readout:
+    """Return the task's readout, without torch; ConfigError where it refuses the request."""
+    named = find_task(trained.spec.recipe.task).readout
+    fitted = Fitted(values=trained.spec.fitted, arrays=trained.arrays)
+    readout: Readout = load(named or "")(trained.spec, fitted, request.asked)
+    return readout
+
+
+def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
+    """Refuse images of another shape or dtype; say where their brightness is another."""
+    if not source.num_rows:
+        raise ConfigError(f"{source.path} holds no images; give one that does")
+    check_images(spec, source.image_shape, source.dtype)
+    rows = range(min(NUM_LOOKED_AT, source.num_rows))
+    block = source.read(rows)
+    good = [at for at in rows if at not in block.faults]
+    moments = measure_moments(block.pixels[good], spec.scale)
+    far = spec.pixels.distance(moments) > spec.pixels.limit
+    if len(good) and far.mean() > 0.5:
+        here = float(np.median(moments[..., 0]))
+        there = float(np.median(spec.pixels.centre[0]))
+        say(
+            f"warning: {int(far.sum())} of the first {len(good)} images are brighter or fainter "
+            f"than 99.9 % of the training's: their median mean is {here:.4g}, there it is "
+            f"{there:.4g}; are the units the same?"
+        )
+
+
+def measure_moments(pixels: NDArray[Any], scale: float) -> NDArray[np.float64]:
+    """Return mean and mean square (n, C, 2) of images (n, C, H, W), in the units models see."""
+    values = pixels.astype(np.float64) * scale
+    return np.stack([values.mean((2, 3)), (values**2).mean((2, 3))], axis=-1)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What a process needs to predict parts: the folder, the images, the networks."""
+
+    predictions: Predictions
+    source: ImageSource
+    ensemble: Ensemble
+
+    def predict(self, part: int, progress: Callable[[int], None]) -> None:
+        """Predict a part and write it."""
+        rows = self.predictions.rows(part)
+        tables: list[pd.DataFrame] = []
+        arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in self._readout.arrays}
+        for block in self._read(rows):
+            columns = self._readout.table(self.ensemble.columns(block.pixels))
+            for name in arrays:
+                arrays[name].append(columns.pop(name))
+            tables.append(self._tabulate(block, columns))
+            progress(len(block.ids))
+        joined = {name: np.concatenate(values) for name, values in arrays.items()}
+        self.predictions.write(part, pd.concat(tables, ignore_index=True), joined)
+
+    @property
+    def _readout(self) -> Readout:
+        return self.ensemble.readout
+
+    def _read(self, rows: range) -> Iterator[ImageBlock]:
+        from lenshpc.data.readers import ahead
+
+        # By the part's own first row, whoever predicts it: the same batches give the same bits.
+        starts = range(rows.start, rows.stop, BLOCK_ROWS)
+        blocks = (range(at, min(at + BLOCK_ROWS, rows.stop)) for at in starts)
+        return ahead(map(self.source.read, blocks), 1)
+
+    def _tabulate(self, block: ImageBlock, columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+        spec = self.ensemble.spec
+        moments = measure_moments(block.pixels, spec.scale)
+        off = spec.pixels.distance(moments) / spec.pixels.limit
+        known = {"row": np.arange(block.rows.start, block.rows.stop), "id": block.ids}
+        table = pd.DataFrame({**known, **block.columns, **columns})
+        table["ood_pixels"] = off.astype(np.float32)
+        bad = [*block.faults]
+        # What is said of zeros in place of an image is nothing that anybody may use.
+        table.loc[bad, [name for name in table if name not in {*known, *block.columns}]] = None
+        table["flags"] = _flag(table, moments, bad)
+        # The same types in every part, also where a part has no text in a column.
+        return table.astype(dict.fromkeys(table.select_dtypes(object), "string"))
+
+
+def _flag(
+    table: pd.DataFrame, moments: NDArray[np.float64], bad: Sequence[int]
+) -> NDArray[np.object_]:
+    """Return what is odd about each image, separated by commas."""
+    unusual = table.get("ood_distance", pd.Series(0.0, table.index)).to_numpy(np.float64) > 1
+    spread = moments[..., 1] - moments[..., 0] ** 2
+    # Relative, since a difference of squares leaves rounding errors of a constant image.
+    blank = (spread <= 1e-12 * np.maximum(moments[..., 1], 1e-30)).all(axis=1)
+    unread = np.isin(np.arange(len(table)), bad)
+    words = {
+        "unreadable": unread,
+        "blank": blank & ~unread,
+        "pixels": table["ood_pixels"].to_numpy(np.float64) > 1,
+        "unusual": unusual,
+    }
+    told = [",".join(word for word, at in words.items() if at[row]) for row in range(len(table))]
+    return np.array(told, object)
+
+
+def predict_parts(
+    root: Path, element: int = 0, array_size: int = 1, progress: Progress = silent
+) -> None:
+    """Predict the element's share of the parts that an output folder lacks."""
+    predictions = Predictions(root)
+    mine = predictions.missing(element, array_size)
+    if not mine:
+        return
+    predictor = open_predictor(predictions)
+    num_rows = sum(len(predictions.rows(part)) for part in mine)
+    done = 0
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, num_rows)
+
+    for part in mine:
+        predictor.predict(part, count)
+
+
+def open_predictor(predictions: Predictions) -> Predictor:
+    """Return what predicts the parts of an output folder, on a GPU where there is one."""
+    import torch
+
+    from lenshpc.engine.ensemble import Ensemble
+
+    request = predictions.request
+    ensemble = Ensemble(
+        predictions.trained, request=request.asked, trust_code=request.trust_code
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(predictions, open_images(request), ensemble)
+
+
+def open_images(request: PredictionRequest) -> ImageSource:
+    """Return the images of a request; ConfigError where they are others by now."""
+    layout = validate(Dataset, dict(request.dataset), "the dataset file of the request")
+    source = open_source(Path(request.source), layout)
+    if source.digest != request.source_digest:
+        raise ConfigError(
+            f"{request.source} holds other images than when the predictions were begun; begin "
+            "again with another folder as --out"
+        )
+    return source
+
+
+def join(root: Path) -> dict[str, Any]:
+    """Write candidates, gallery and summary of an output folder that has all parts.
+
+    IncompleteError where it lacks one. Returns the summary.
+    """
+    predictions = Predictions(root)
+    predictions.check_whole()
+    request, trained = predictions.request, predictions.trained
+    parts = [predictions.part(part) for part in range(predictions.num_parts)]
+    top = find_candidates(parts, request.top)
+    write_candidates(top, root / CANDIDATES)
+    settings = open_readout(trained, request).settings()
+    source = open_images(request)
+    images = [source.read(range(row, row + 1)).pixels[0] for row in top["row"]]
+    heading = GalleryHeading(
+        run=request.name,
+        source=request.source,
+        num_images=request.num_rows,
+        threshold=settings.get("threshold"),
+        prior=settings.get("prior"),
+        digest=request.ensemble[:16] + request.source_digest[:16],
+    )
+    shape = (len(images), *trained.spec.image_shape)
+    write_gallery(root / GALLERY, top, np.reshape(images, shape), heading)
+    summary = {
+        "run": request.name,
+        "ensemble": request.ensemble,
+        "source": request.source,
+        "num_images": request.num_rows,
+        "settings": settings,
+        **_count(parts),
+    }
+    write_json(root / SUMMARY, summary)
+    return summary
+
+
+def _count(parts: Sequence[Path]) -> dict[str, Any]:
+    """Return how many images have each decision and each flag, part by part."""
+    from pyarrow import parquet
+
+    counts: dict[str, Counter[str]] = {"decisions": Counter(), "flags": Counter()}
+    for part in parts:
+        names = [name for name in ("decision", "flags") if name in parquet.read_schema(part).names]
+        table = pd.read_parquet(part, columns=names)
+        for word in table.get("decision", pd.Series(dtype=object)).dropna():
+            counts["decisions"][word] += 1
+        for words in table["flags"]:
+            counts["flags"].update(filter(None, words.split(",")))
+    return {name: dict(sorted(found.items())) for name, found in counts.items()}

@@ -1,0 +1,238 @@
+"""Where new images come from: a store, or files as `prepare` takes them, without their labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lenshpc.errors import DataError, one_line, read_error
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.read import SourceReader
+from lenshpc.prep.scan import ScannedImage, escape_name
+from lenshpc.prep.stacks import count_rows
+from lenshpc.prep.truth import read_truth
+from lenshpc.store import Store, open_store
+
+POSITION = ("ra", "dec")  # columns of degrees that go into the tables where a source has them
+NUM_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBlock:
+    """Some rows of a source: ids, pixels (n, C, H, W) as they lie there, and positions.
+
+    `faults` says what is wrong with images that cannot be read, by their place; their pixels are 0.
+    """
+
+    rows: range
+    ids: NDArray[np.object_]
+    pixels: NDArray[Any]
+    columns: Mapping[str, NDArray[np.float64]]
+    faults: Mapping[int, str] = field(default_factory=dict)
+
+
+class ImageSource(Protocol):
+    """Images in a fixed order; `digest` tells two sources apart."""
+
+    @property
+    def path(self) -> Path:
+        """Return where the images lie."""
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of images."""
+
+    @property
+    def digest(self) -> str:
+        """Return a SHA-256 of what the source holds, or of the names and sizes of its files."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of the pixels."""
+
+    def read(self, rows: range) -> ImageBlock:
+        """Return some rows."""
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """The rows of a store, whatever their split and label."""
+
+    store: Store
+
+    @property
+    def path(self) -> Path:
+        """Return where the store lies."""
+        return self.store.path
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of images."""
+        return self.store.num_rows
+
+    @property
+    def digest(self) -> str:
+        """Return the store's content hash."""
+        return self.store.content_hash
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return self.store.image_shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of the pixels."""
+        return self.store.dtype
+
+    def read(self, rows: range) -> ImageBlock:
+        """Return some rows."""
+        some = self.store.rows.iloc[rows.start : rows.stop]
+        return ImageBlock(
+            rows=rows,
+            ids=some["id"].to_numpy(object),
+            pixels=self.store.read_raw(slice(rows.start, rows.stop)),
+            columns={name: some[name].to_numpy() for name in POSITION if name in some},
+        )
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Images in files of a folder and of those in it, in the order of their names."""
+
+    path: Path
+    dataset: Dataset
+
+    @property
+    def num_rows(self) -> int:
+        """Return the number of images."""
+        return len(self._sources)
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the SHA-256 of names and sizes; the files are not read for it."""
+        names = dict.fromkeys(source.file for source in self._sources)
+        sizes = [(name, (self.path / name).stat().st_size) for name in names]
+        told = json.dumps([sizes, self.dataset.image.model_dump(mode="json")])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return (C, H, W)."""
+        return self.dataset.image.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of the pixels."""
+        return np.dtype(self.dataset.image.dtype)
+
+    def read(self, rows: range) -> ImageBlock:
+        """Return some rows; DataError where most of them cannot be read."""
+        sources = self._sources[rows.start : rows.stop]
+        pixels = np.zeros((len(sources), *self.image_shape), self.dtype)
+        faults: dict[int, str] = {}
+
+        def fill(at: int) -> None:
+            try:
+                pixels[at] = self._reader.read(sources[at]).pixels
+            except DataError as error:
+                # What the system does not hand out says nothing of the image: the command stops,
+                # and goes on from here once it does.
+                if isinstance(error.__cause__, OSError):
+                    raise
+                faults[at] = one_line(error)
+
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            list(pool.map(fill, range(len(sources))))
+        # Not a bad image among good ones, but another kind of file.
+        if 2 * len(faults) > len(sources):
+            raise DataError(f"{faults[min(faults)]}; so are {len(faults)} of {len(sources)} images")
+        ids = np.array([source.id for source in sources], object)
+        where = self._positions(sources)
+        return ImageBlock(rows=rows, ids=ids, pixels=pixels, columns=where, faults=faults)
+
+    def _positions(self, sources: Sequence[ScannedImage]) -> dict[str, NDArray[np.float64]]:
+        numbers = self._truth
+        if not numbers:
+            return {}
+        names = [name for name in POSITION if name in self.dataset.columns]
+        found = [numbers.get(source.id, {}) for source in sources]
+        return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
+
+    @cached_property
+    def _truth(self) -> Any:
+        return read_truth(self.path, self.dataset.truth)
+
+    @cached_property
+    def _reader(self) -> SourceReader:
+        return SourceReader(self.dataset, self.path)
+
+    @cached_property
+    def _sources(self) -> list[ScannedImage]:
+        found = [self._scan_one(*one) for one in self._list()]
+        if not found:
+            suffixes = " ".join(self.dataset.image.suffixes)
+            raise DataError(
+                f"{self.path} holds no {suffixes} files; give a store, a folder of such images, or "
+                "the file of another format as --dataset"
+            )
+        return found
+
+    @staticmethod
+    def _scan_one(file: str, index: int | None) -> ScannedImage:
+        name = file if index is None else f"{file}#{index}"
+        return ScannedImage(id=name, label=0, split="test", group=name, file=file, index=index)
+
+    def _list(self) -> Iterator[tuple[str, int | None]]:
+        """Yield each image's file, relative to the folder, and its row in a stack."""
+        image = self.dataset.image
+        for file in sorted(_walk(self.path, image.suffixes)):
+            if not image.is_stack:
+                yield file, None
+                continue
+            for index in range(count_rows(f"{self.path}/{file}", image)):
+                yield file, index
+
+
+def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Yield the files with these endings below a folder; hidden ones do not count."""
+
+    def refuse(error: OSError) -> None:
+        raise read_error(error.filename or root, error) from error
+
+    for folder, inner, names in os.walk(root, onerror=refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(suffixes):
+                continue
+            file = os.path.relpath(os.path.join(folder, name), root)  # noqa: PTH118 - ten times as fast
+            if not file.isprintable():
+                raise DataError(f"cannot use the file name {escape_name(file)}; rename it")
+            yield file
+
+
+def open_source(path: Path, dataset: Dataset) -> ImageSource:
+    """Return the images of a store, or of files laid out in any folders, as `dataset` has them."""
+    if (path / "zarr.json").exists():
+        return StoreSource(open_store(path))
+    if not path.is_dir():
+        raise DataError(f"{path} is neither a store nor a folder of images; give one")
+    # Neither labels nor targets, whatever the dataset file says of them.
+    alone = {"target": None, "holdout": None, "unlabelled": None}
+    plain = dataset.classes[0].model_copy(update={"pickled": None})
+    unlabelled = dataset.model_copy(update={**alone, "classes": (plain,)})
+    return FileSource(path, unlabelled)
