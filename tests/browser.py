@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -37,6 +38,9 @@ class Browser:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "HOME": str(folder)},
         )
+        # No answer may be waited for without end: what is killed is read to its end.
+        self._end = threading.Timer(300, self._process.kill)
+        self._end.start()
         self._session = None
         targets = self.ask("Target.getTargets")["targetInfos"]
         page = next(one["targetId"] for one in targets if one["type"] == "page")
@@ -50,7 +54,8 @@ class Browser:
     def close(self):
         self._session = None
         self.ask("Browser.close")
-        self._process.communicate(timeout=20)
+        self._process.communicate()
+        self._end.cancel()
 
     def ask(self, method, **params):
         """Return what the browser answers to a command; events before it are kept."""

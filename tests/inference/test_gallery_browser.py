@@ -23,15 +23,15 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-def write_page(folder, digest):
-    """Write the gallery of five candidates; return its path."""
+def write_page(folder, digest, num=5):
+    """Write the gallery of `num` candidates; return its path."""
     frame = pd.DataFrame(
         {"id": IDS, "score": SCORES, "spread": [0.2, np.nan, 0.4, 0.1, 0.3], "decision": "lens"}
     )
     images = np.random.default_rng(0).normal(size=(5, 3, 24, 24))
     about = {"run": "demo", "source": "s", "num_images": 9, "threshold": 0.5, "prior": 0.001}
     path = folder / f"{digest}.html"
-    write_gallery(path, frame, images, GalleryHeading(**about, digest=digest))
+    write_gallery(path, frame[:num], images[:num], GalleryHeading(**about, digest=digest))
     return path
 
 
@@ -98,6 +98,13 @@ def test_cards_are_sorted_and_filtered(browser, tmp_path):
     assert read_shown(browser) == ""
     browser.press("a", "ArrowDown", "ArrowRight")  # of nothing
     assert browser.run("document.getElementById('none').checkVisibility()") is True
+
+
+def test_page_of_no_candidates_listens_in_vain(browser, tmp_path):
+    browser.open(write_page(tmp_path, "empty", num=0))
+    browser.press("a", "ArrowRight", "ArrowUp", "u", "s")
+    assert browser.download()[1] == "rank,id,score,grade\n"
+    assert browser.run("document.getElementById('count').textContent") == "0/0 graded"
 
 
 @pytest.mark.parametrize("dark", [False, True])
