@@ -39,7 +39,7 @@ class Browser:
             env={**os.environ, "HOME": str(folder)},
         )
         # No answer may be waited for without end: what is killed is read to its end.
-        self._end = threading.Timer(300, self._process.kill)
+        self._end = threading.Timer(600, self._process.kill)
         self._end.start()
         self._session = None
         targets = self.ask("Target.getTargets")["targetInfos"]
