@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
@@ -170,7 +171,8 @@ class Predictor:
         table.loc[bad, [name for name in table if name not in {*known, *block.columns}]] = None
         table["flags"] = _flag(table, moments, bad)
         # The same types in every part, also where a part has no text in a column.
-        return table.astype(dict.fromkeys(table.select_dtypes(object), "string"))
+        texts = [name for name in table if not is_numeric_dtype(table[name])]
+        return table.astype(dict.fromkeys(texts, "string"))
 
 
 def _flag(
