@@ -28,9 +28,9 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
         "train.epochs, train.batch_size, train.lr, "
-        "train.weight_decay, train.layer_decay, train.scheduler, train.warmup_epochs, "
-        "train.plateau_patience, train.patience, train.monitor, train.clip_norm, train.ema_decay, "
-        "train.precision, train.strategy, train.zero_stage"
+        "train.weight_decay, train.layer_decay, train.freeze, train.scheduler, "
+        "train.warmup_epochs, train.plateau_patience, train.patience, train.monitor, "
+        "train.clip_norm, train.ema_decay, train.precision, train.strategy, train.zero_stage"
     )
 
 

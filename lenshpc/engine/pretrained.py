@@ -1,56 +1,98 @@
-"""The weights of a pre-training, from which a member starts."""
+"""The weights of an earlier training, from which a member starts."""
 
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lenshpc.engine.load import read_weights
-from lenshpc.errors import ConfigError, DataError, IncompleteError, one_line
+from lenshpc.errors import ConfigError, DataError, one_line
+from lenshpc.models.backbones import Backbone
 from lenshpc.models.encoder import encoder_of
-from lenshpc.run.completion import is_done, resume_command
-from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Member, load_plan, origin_of
+from lenshpc.run.origin import Origin, open_origin
+from lenshpc.run.plan import Member
 from lenshpc.run.recipe import Recipe
 
-PREFIX = "encoder."
+PATCHES = "patches.weight"  # of an encoder
+Weights = Mapping[str, Tensor]
+log = logging.getLogger(__name__)
 
 
 def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
-    """Load the encoder of the recipe's pre-training into a network; nothing where it names none."""
-    run = origin_of(recipe)
-    if run is None:
+    """Load the weights that a recipe starts from into a network; nothing where it names none."""
+    if recipe.init_from is None:
         return
-    encoder = encoder_of(model)
-    assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
-    # Of the same seed where there is one, so that the scatter over seeds holds that of pre-training
-    # too.
-    weights = load_pretrained(run, recipe.init_fingerprint, member.seed)
-    own = {
-        key.removeprefix(PREFIX): value for key, value in weights.items() if key.startswith(PREFIX)
-    }
+    origin = open_origin(Path(recipe.init_from))
+    # The path alone says nothing: the folder may have been made anew since, by a recipe that saw
+    # the test rows.
+    if origin.fingerprint != recipe.init_fingerprint:
+        raise DataError(
+            f"{recipe.init_from} is no longer what this run was submitted to start from; "
+            "submit the recipe again"
+        )
+    part, source = origin.find_source(recipe, member)
+    weights = _read(origin, source)
     try:
-        # Strict: a key that is absent would stay at its random value, and nobody would notice.
-        encoder.load_state_dict(own)
+        new = fill(model, weights) if part == "network" else fill_encoder(model, weights)
     except RuntimeError as error:
         first = one_line(error)[:160]
         raise ConfigError(
-            f"the encoder of run {run.name} is not that of {member.network} ({first}); give both "
-            "the same method.vit and images of as many channels"
+            f"the {part} of member {source.index} of {origin.title} is not that of "
+            f"{member.network} ({first}); give both the same settings of the network, and images "
+            "of as many channels"
+        ) from error
+    told = f"; new: {', '.join(new)}" if new else ""
+    log.info("starts from member %d of %s%s", source.index, origin.title, told)
+
+
+def _read(origin: Origin, member: Member) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(origin.read(member))
+    except SafetensorError as error:
+        raise DataError(
+            f"member {member.index} of {origin.title}: not a whole file of weights ({error})"
         ) from error
 
 
-def load_pretrained(run: RunPaths, fingerprint: str | None, seed: int) -> dict[str, Tensor]:
-    """Return the weights of a run's first member with that seed, or else of its first."""
-    plan = load_plan(run)
-    # The path alone says nothing: the folder may have been made anew since, by a recipe that saw
-    # the test rows.
-    if plan.fingerprint() != fingerprint:
-        raise DataError(
-            f"{run.root} is no longer the run that this one was submitted to start from; "
-            "submit the recipe again"
-        )
-    member = next((one for one in plan.members if one.seed == seed), plan.members[0])
-    if not is_done(run, plan, member):
-        raise IncompleteError(
-            f"member {member.index} of run {run.name}, whose weights are to be the first ones, is "
-            f"not done; finish it with: {resume_command(run)}"
-        )
-    return read_weights(run, member)
+def fill(model: nn.Module, weights: Weights) -> list[str]:
+    """Load the weights of the same network; return the last layers that stay new.
+
+    These are of other shapes, or not there; all else must match, or RuntimeError.
+    """
+    own, lasts = model.state_dict(), _find_last_layers(model)
+    new = [name for name in lasts if _shapes(own, name) not in ({}, _shapes(weights, name))]
+    # What lies beside a backbone's network is a last layer of the task that trained it.
+    body = "network." if isinstance(model, Backbone) else ""
+    given = {key: value for key, value in weights.items() if key in own or key.startswith(body)}
+    begin = tuple(f"{name}." for name in new)
+    kept = {key: value for key, value in given.items() if not key.startswith(begin)}
+    # Strict: a key that is absent would stay at its random value, and nobody would notice.
+    model.load_state_dict(kept | {key: own[key] for key in own if key.startswith(begin)})
+    return new
+
+
+def _find_last_layers(model: nn.Module) -> list[str]:
+    return model.last_layers() if isinstance(model, Backbone) else []
+
+
+def _shapes(state: Weights, name: str) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items() if key.startswith(f"{name}.")}
+
+
+def fill_encoder(model: nn.Module, weights: Weights) -> list[str]:
+    """Load the encoder of another network; return the parts of the network that stay new."""
+    encoder = encoder_of(model)
+    assert encoder is not None  # noqa: S101 - for mypy: recipes with other networks are refused
+    found = next((key for key in weights if key.endswith(f".{PATCHES}")), PATCHES)
+    prefix = found.removesuffix(PATCHES)
+    encoder.load_state_dict(
+        {
+            key.removeprefix(prefix): value
+            for key, value in weights.items()
+            if key.startswith(prefix)
+        }
+    )
+    return ["all but the encoder"]

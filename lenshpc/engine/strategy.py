@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.distributed import Process
+from lenshpc.engine.freezing import freeze, set_training
 from lenshpc.models.encoder import layer_factors
 from lenshpc.registry import Batch, Task
 from lenshpc.run.recipe import Recipe
@@ -138,6 +139,8 @@ class Plain:
         # Moved before the optimiser and the average are made: both would hold the tensors of the
         # CPU.
         self.module = model.to(self._device)
+        # Before what looks at which parameters learn: DDP would wait for gradients of all others.
+        self._frozen = freeze(self.module, train.freeze)
         several = process.world_size > 1
         self._wrapped = DistributedDataParallel(self.module) if several else self.module
         self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
@@ -149,7 +152,7 @@ class Plain:
         return first
 
     def _step(self, batch: Batch) -> Tensor:
-        self._wrapped.train()
+        set_training(self._wrapped, self._frozen)
         # Around the forward pass and the loss only: the backward pass repeats the types of the
         # forward one by itself.
         with autocast(self._train, self._device):
@@ -206,6 +209,7 @@ class DeepSpeed:
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
+        self._frozen = freeze(model, train.freeze)
         # Ours and not DeepSpeed's, so that the groups and the step are those of the other
         # strategies.
         base = adamw(model, train)
@@ -226,7 +230,7 @@ class DeepSpeed:
         return first
 
     def _step(self, batch: Batch) -> Tensor:
-        self._engine.train()
+        set_training(self._engine, self._frozen)
         loss = self._task.training_step(self._engine, on_device(batch, self._device))["loss"]
         # The engine's own, and its step: it reduces the gradients, clips and zeroes them. Calling
         # the optimiser here would step on shares that are not reduced.

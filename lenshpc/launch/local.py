@@ -27,9 +27,10 @@ from lenshpc.launch.sites import Site, read_site
 from lenshpc.launch.slots import Slot, local_slots, note_holder, take_slots, visibility
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.run.completion import is_done
+from lenshpc.run.origin import origin_of
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Plan, load_plan, origin_of
+from lenshpc.run.plan import Plan, load_plan
 from lenshpc.run.records import read_record
 
 POLL_S = 0.2

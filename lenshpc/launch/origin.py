@@ -4,7 +4,8 @@ from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.launch.jobs import latest_of_members
 from lenshpc.launch.states import ENDED, run_status
 from lenshpc.run.completion import missing_members, reference, resume_command
-from lenshpc.run.plan import Plan, load_plan, origin_of
+from lenshpc.run.origin import origin_of
+from lenshpc.run.plan import Plan, load_plan
 
 
 def find_awaited_jobs(plan: Plan) -> tuple[str, ...]:

@@ -38,6 +38,7 @@ from lenshpc.run.completion import (
     reference,
     resume_command,
 )
+from lenshpc.run.origin import origin_of
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import (
@@ -45,7 +46,6 @@ from lenshpc.run.plan import (
     check_plugins,
     load_plan,
     open_planned_store,
-    origin_of,
     save_plan,
 )
 from lenshpc.run.planning import PlannedRun

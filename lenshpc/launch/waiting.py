@@ -2,7 +2,8 @@
 
 from lenshpc.launch.local import read_queue
 from lenshpc.launch.slots import local_slots
-from lenshpc.run.plan import Plan, origin_of
+from lenshpc.run.origin import origin_of
+from lenshpc.run.plan import Plan
 
 # Beginnings of SLURM's reasons; the first that fits counts, so a longer one stands before its like.
 REASONS = {

@@ -55,6 +55,16 @@ class Backbone(nn.Module):
         outputs: Tensor = self.network.get_classifier()(features)
         return outputs
 
+    def last_layers(self) -> list[str]:
+        """Return the names of the last layers: the network's, and what a task puts beside it."""
+        last = self.network.get_classifier()
+        of_network = last if isinstance(last, tuple) else (last,)
+        return [
+            name
+            for name, part in self.named_modules()
+            if part in of_network or (name in self._modules and part is not self.network)
+        ]
+
     def forward(
         self, image: Tensor, partner: Tensor | None = None, mix: Tensor | None = None
     ) -> Tensor:

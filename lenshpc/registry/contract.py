@@ -65,7 +65,7 @@ class TaskSettings(Frozen):
     needs_targets: ClassVar[bool] = False  # learns from pairs
     measures_pixels: ClassVar[bool] = False  # errors are in the store's units, which must stay
     takes_timm: ClassVar[bool] = False  # every network of timm, beside those of its family
-    encoders: ClassVar[tuple[str, ...]] = ()  # networks that `init_from` and layer decay know
+    encoders: ClassVar[tuple[str, ...]] = ()  # networks that hold the encoder of `foundation`
     loss_keys: ClassVar[tuple[str, ...]] = ()  # that name a loss of the registry, or of a file
     # A key that names a file → the key that notes the file's SHA-256, if one does.
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
@@ -75,6 +75,11 @@ class TaskSettings(Frozen):
     def losses(self) -> tuple[str, ...]:
         """Return the names of the losses that are used."""
         return tuple(filter(None, (getattr(self, key) for key in self.loss_keys)))
+
+    @property
+    def begins_learnt(self) -> bool:
+        """Return whether the settings themselves name weights that were learnt before."""
+        return False
 
     @property
     def max_scored(self) -> int | None:

@@ -333,11 +333,6 @@ def _check_layout(paths: RunPaths, value: Any) -> None:
         )
 
 
-def origin_of(recipe: Recipe) -> RunPaths | None:
-    """Return the run of pre-training whose weights a recipe starts from."""
-    return RunPaths(Path(recipe.init_from)) if recipe.init_from else None
-
-
 def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
     """Return the split manifest, checked against the hash in the Plan."""
     import pandas as pd

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lenshpc.errors import ConfigError
 from lenshpc.registry import file_reference, is_kept_file, name_in_plan
 from lenshpc.run.networks import check_names
+from lenshpc.run.origin import Origin, of_run, open_origin
 from lenshpc.run.paths import RUNS, RunPaths, find_run
-from lenshpc.run.plan import (
-    Plan,
-    expand,
-    load_plan,
-    load_splits,
-    open_planned_store,
-    origin_of,
-)
+from lenshpc.run.plan import Plan, expand
 from lenshpc.run.recipe import Recipe, is_variant, load_recipe, network_of, variant_of
 
 if TYPE_CHECKING:
@@ -57,7 +51,7 @@ def plan_chain(
     ]
     later = [plan_run(load_recipe(name, start), store, runs) for name in recipe.then]
     for one in later:
-        check_unseen((head.plan, head.splits, store), (one.plan, one.splits, store))
+        check_origin(of_run(head.paths, head.plan, lambda: (head.splits, store)), one)
     return [head, *later]
 
 
@@ -69,53 +63,45 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
     # Before the names are checked and the Plan is hashed: a Plan has NAME@HASH, never a path.
     kept, files = _with_kept_files(recipe)
     check_names(map(network_of, kept.models), kept.method)
-    found = _with_origin(with_files(kept), runs)
+    found, origin = _with_origin(with_files(kept), runs)
     plan, splits = expand(found, store)
-    origin = origin_of(found)
-    if origin is not None and recipe.init_fingerprint is None:
-        before = load_plan(origin)
-        trained = (before, load_splits(origin, before), open_planned_store(before))
-        check_unseen(trained, (plan, splits, store))
     paths = RunPaths((runs / plan.run_name).resolve())
-    return PlannedRun(paths=paths, plan=plan, splits=splits, store=store, files=files)
+    planned = PlannedRun(paths=paths, plan=plan, splits=splits, store=store, files=files)
+    if origin is not None:
+        check_origin(origin, planned)
+    return planned
 
 
-def check_unseen(
-    before: tuple[Plan, pd.DataFrame, Store], after: tuple[Plan, pd.DataFrame, Store]
-) -> None:
-    """Refuse to go on from a run whose training or choice of an epoch saw the test rows.
+def check_origin(origin: Origin, planned: PlannedRun) -> None:
+    """Refuse to start from what has no weights for a network, or has seen the test rows."""
+    for model in planned.plan.recipe.models:
+        recipe = planned.plan.recipe.of(model)
+        if recipe.init_from is not None:
+            origin.find_able(recipe, network_of(model))
+    check_unseen(origin, planned)
 
-    Each is a run's Plan, split manifest and store. Rows of one store are told by their number, of
-    two by the SHA-256 of their source files, so an image under another name is found too. Of pairs
-    that hash is of both files, and knows no image that is one of them.
-    """
-    import numpy as np
 
-    (first, seen, first_store), (second, tested, second_store) = before, after
-    # dev holds validation too: the choice of an epoch has seen those rows.
-    trained = seen.loc[seen["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
-    testing = tested.loc[tested["split"] == "test", "row"].to_numpy()
-    if first.store_hash == second.store_hash:
-        known = np.isin(testing, trained)
-    else:
-        hashes = [store.rows["sha256"].to_numpy() for store in (first_store, second_store)]
-        known = np.isin(hashes[1][testing].astype(str), hashes[0][trained].astype(str))
+def check_unseen(origin: Origin, planned: PlannedRun) -> None:
+    """Refuse to start from what the test rows have trained, or chosen an epoch of."""
+    testing = planned.splits.loc[planned.splits["split"] == "test", "row"].to_numpy()
+    known = origin.find_seen().among(planned.store, testing)
     if known.any():
-        name = second_store.rows["id"].iloc[testing[known][0]]
+        name = planned.store.rows["id"].iloc[testing[known][0]]
         raise ConfigError(
-            f"run {first.run_name} was trained on {int(known.sum())} of the {len(testing)} test "
-            f"rows of {second_store.path}, such as {name!r}; pre-train on a store that keeps them "
-            "in its test split"
+            f"{origin.title} was trained on {int(known.sum())} of the {len(testing)} test rows of "
+            f"{planned.store.path}, such as {name!r}; start from one that was trained on a store "
+            "that keeps them in its test split"
         )
 
 
-def _with_origin(recipe: Recipe, runs: Path) -> Recipe:
-    """Return the recipe with the run that it starts from found, and its fingerprint noted."""
+def _with_origin(recipe: Recipe, runs: Path) -> tuple[Recipe, Origin | None]:
+    """Return the recipe with what it starts from found and noted, and that itself."""
     if recipe.init_from is None or recipe.init_fingerprint is not None:
-        return recipe
-    run = find_run(recipe.init_from, runs)
-    noted = {"init_from": str(run.root), "init_fingerprint": load_plan(run).fingerprint()}
-    return recipe.model_copy(update=noted)
+        return recipe, None
+    folder = find_run(recipe.init_from, runs).root
+    origin = open_origin(folder)
+    noted = {"init_from": str(folder), "init_fingerprint": origin.fingerprint}
+    return recipe.model_copy(update=noted), origin
 
 
 def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:

@@ -52,9 +52,9 @@ class Recipe(Frozen):
         default={}, description="dotted keys that a model called NETWORK+VARIANT has otherwise"
     )
     init_from: str | None = Field(
-        default=None, description="a run of pre-training; its encoder's weights are the first ones"
+        default=None, description="a run or an export, whose weights are the first ones"
     )
-    init_fingerprint: str | None = Field(default=None, description="that run's, noted by submit")
+    init_fingerprint: str | None = Field(default=None, description="which it was, noted by submit")
     then: tuple[str, ...] = Field(
         default=(), description="recipes that are submitted too, to start from this run's weights"
     )
@@ -236,11 +236,11 @@ class Recipe(Frozen):
                         f"{', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
-            able = self.method.encoders
-            if self.of(model).init_from and network_of(model) not in able:
+            one = self.of(model)
+            if one.init_from and one.method.begins_learnt:
                 raise ValueError(
-                    f"{model} has no encoder that init_from could fill; use "
-                    f"{' or '.join(able) or 'another task'}, or a variant that sets init_from to "
+                    f"{model} would begin twice, with init_from and with the weights that method "
+                    "names; use --set method.weights=random, or a variant that sets init_from to "
                     "null"
                 )
         return self
@@ -258,14 +258,16 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
-        return (*self.method.warnings(self), *self._layer_decay_warnings())
+        return (*self.method.warnings(self), *self._warn_of_random_layers())
 
-    def _layer_decay_warnings(self) -> Iterator[str]:
-        if self.train.layer_decay is not None and self.init_from is None:
-            yield (
-                "train.layer_decay spares layers that were learnt before, and these begin at "
-                "random; give --init-from RUN"
-            )
+    def _warn_of_random_layers(self) -> Iterator[str]:
+        spares = {"layer_decay": self.train.layer_decay is not None, "freeze": self.train.freeze}
+        if self.init_from is None and not self.method.begins_learnt:
+            for key in filter(spares.get, spares):
+                yield (
+                    f"train.{key} spares layers that were learnt before, and these begin at "
+                    "random; give --init-from RUN"
+                )
 
     @property
     def monitor(self) -> tuple[str, int]:

@@ -79,6 +79,9 @@ class Train(Frozen):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="factor of lr from each layer of the encoder to the one below"
     )
+    freeze: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="parts of the network that do not learn, by name; * stands for any"
+    )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
     plateau_patience: Count = 2

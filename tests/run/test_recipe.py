@@ -318,9 +318,9 @@ def test_variant_may_start_from_nothing():
             "variants.plain: train.batch_size 15 cannot be shared by 2 GPUs",
         ),
         (
-            {"models": ["mae_vit", "test_resnet"], "init_from": "runs/x"},
-            "test_resnet has no encoder that init_from could fill; use mae_vit, or a "
-            "variant that sets init_from to null",
+            {"init_from": "runs/x", "method": {"weights": "imagenet"}},
+            "test_resnet would begin twice, with init_from and with the weights that method names; "
+            "use --set method.weights=random, or a variant that sets init_from to null",
         ),
         (
             {"models": ["test resnet"]},

@@ -84,6 +84,11 @@ class Supervised(TaskSettings):
         return self
 
     @property
+    def begins_learnt(self) -> bool:
+        """Return whether initial weights are not random."""
+        return self.weights != "random"
+
+    @property
     def synthetic(self) -> Smote | None:
         """Return how rows of rare classes are made."""
         return self.smote

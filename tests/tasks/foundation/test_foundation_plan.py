@@ -1,14 +1,17 @@
 """What is planned and refused of a pre-training, and of what starts from one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from spots import write_store
 
 from lenshpc.errors import ConfigError
+from lenshpc.run.origin import of_run
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import expand, scored_rows
-from lenshpc.run.planning import check_unseen
+from lenshpc.run.planning import check_unseen, plan_run
 from lenshpc.run.recipe import Recipe, load_recipe
 
 VIT = {"patch": 8, "width": 24, "depth": 2, "heads": 2}
@@ -99,32 +102,37 @@ def other(tmp_path_factory):
     return write_store(folder / "same", np.arange(120) % 2, ["train"] * 100 + ["test"] * 20)
 
 
-def seen(recipe, store):
-    return (*expand(recipe, store), store)
+def origin(recipe, store, splits=None):
+    plan, own = expand(recipe, store)
+    return of_run(
+        RunPaths(Path("runs/fm")), plan, lambda: (own if splits is None else splits, store)
+    )
+
+
+def planned(store):
+    return plan_run(classification(), store)
 
 
 def test_test_rows_of_the_same_store_are_unseen(spots):
-    check_unseen(seen(pretraining(), spots), seen(classification(), spots))
+    check_unseen(origin(pretraining(), spots), planned(spots))
 
 
 def test_run_that_trained_on_test_rows_of_the_same_store_is_refused(spots):
-    plan, splits, store = seen(pretraining(), spots)
-    altered = splits.copy()
+    altered = expand(pretraining(), spots)[1].copy()
     row = altered.index[altered["split"] == "test"][3]
     altered.loc[row, "split"] = "dev"
     with pytest.raises(ConfigError, match=r"was trained on 1 of the 24 test rows of .*spots"):
-        check_unseen((plan, altered, store), seen(classification(), spots))
+        check_unseen(origin(pretraining(), spots, altered), planned(spots))
 
 
 def test_run_that_trained_on_the_same_files_elsewhere_is_refused(spots, other):
     # Both stores hold the same pixels; rows 96 to 99 train in one and test in the other. Two of
     # them are of the class that pre-training learns.
-    before = seen(pretraining(), other)
     with pytest.raises(ConfigError, match=r"was trained on 2 of the 24 test rows") as caught:
-        check_unseen(before, seen(classification(), spots))
+        check_unseen(origin(pretraining(), other), planned(spots))
     assert "such as 'test/" in str(caught.value)
     renamed = replace(other, rows=other.rows.assign(sha256=[f"{k:064x}" for k in range(120)]))
-    check_unseen((*before[:2], renamed), seen(classification(), spots))
+    check_unseen(origin(pretraining(), renamed), planned(spots))
 
 
 def test_shipped_recipes_agree_on_the_encoder():

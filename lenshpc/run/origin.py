@@ -1,0 +1,144 @@
+"""What a recipe starts from: the trained members of a run of any task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lenshpc.errors import ConfigError, IncompleteError
+from lenshpc.run.completion import is_done, read_output, resume_command
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan, load_plan, load_splits, open_planned_store
+from lenshpc.run.recipe import Recipe, is_variant
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pandas as pd
+
+    from lenshpc.store import Store
+
+Part = Literal["network", "encoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Rows that trained something or chose its epoch: numbers in a store, hashes of files."""
+
+    store_hash: str
+    rows: npt.NDArray[np.int64]
+    sha256: npt.NDArray[np.str_]
+
+    def among(self, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Say of each of a store's rows whether it is one of them.
+
+        Rows of the same store are told by their number, of another by the SHA-256 of their source
+        files, so an image under another name is found too. Of pairs that hash is of both files, and
+        knows no image that is one of them.
+        """
+        import numpy as np
+
+        if store.content_hash == self.store_hash:
+            return np.isin(rows, self.rows)
+        return np.isin(store.rows["sha256"].to_numpy()[rows].astype(str), self.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Trained members, from whose weights others start.
+
+    `read` returns a member's weights as safetensors; DataError where they were altered.
+    """
+
+    title: str
+    fingerprint: str
+    recipe: Recipe
+    members: tuple[Member, ...]
+    read: Callable[[Any], bytes]
+    find_seen: Callable[[], Seen]
+
+    def find_source(self, recipe: Recipe, member: Member) -> tuple[Part, Member]:
+        """Return what of which member goes into a member's network; ConfigError where nothing fits.
+
+        All of the same network, or else the encoder that both have. Of several members it is that
+        of the same fold, then of the same seed, or else the first; one of a variant only where
+        there is none without.
+        """
+        part, able = self.find_able(recipe, member.network)
+        # The same fold before all: where both runs cut the same store, the rows that validate this
+        # member have trained none of the others but this one. Then the seed, so that the scatter
+        # over seeds holds that of the first training too.
+        return part, min(
+            able,
+            key=lambda one: (
+                is_variant(one.model),
+                one.fold != member.fold,
+                one.seed != member.seed,
+                one.index,
+            ),
+        )
+
+    def find_able(self, recipe: Recipe, network: str) -> tuple[Part, list[Member]]:
+        """Return what goes into a network, and the members that have it."""
+        ours, theirs = recipe.method, self.recipe.method
+        same = [one for one in self.members if _bare(one.network) == _bare(network)]
+        if same and ours.family == theirs.family:
+            return "network", same
+        encoders = [one for one in self.members if one.network in theirs.encoders]
+        if encoders and network in ours.encoders:
+            return "encoder", encoders
+        has = ", ".join(dict.fromkeys(one.network for one in self.members))
+        raise ConfigError(
+            f"{self.title} of task {self.recipe.task} has weights of {has}, and none for {network} "
+            f"of task {recipe.task}; give --models a network that it has, in a task of its kind, "
+            "or a variant that sets init_from to null"
+        )
+
+
+def _bare(network: str) -> str:
+    """Return a network's name; of one in a file without the hash, since weights must fit anyway."""
+    return network.partition("@")[0]
+
+
+def origin_of(recipe: Recipe) -> RunPaths | None:
+    """Return the run whose members make the weights that a recipe starts from."""
+    return RunPaths(Path(recipe.init_from)) if recipe.init_from else None
+
+
+def open_origin(folder: Path) -> Origin:
+    """Return what lies in a folder to start from."""
+    run = RunPaths(folder)
+    plan = load_plan(run)
+    return of_run(run, plan, lambda: (load_splits(run, plan), open_planned_store(plan)))
+
+
+def of_run(
+    run: RunPaths, plan: Plan, find_rows: Callable[[], tuple[pd.DataFrame, Store]]
+) -> Origin:
+    """Return a run to start from; `find_rows` gives its split manifest and its store."""
+
+    def read(member: Member) -> bytes:
+        if not is_done(run, plan, member):
+            raise IncompleteError(
+                f"member {member.index} of run {run.name}, whose weights are to be the first ones, "
+                f"is not done; finish it with: {resume_command(run)}"
+            )
+        return read_output(run, member, run.member(member.name).weights)
+
+    def find_seen() -> Seen:
+        splits, store = find_rows()
+        # dev holds validation too: the choice of an epoch has seen those rows.
+        rows = splits.loc[splits["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+        hashes = store.rows["sha256"].to_numpy()[rows].astype(str)
+        return Seen(store_hash=plan.store_hash, rows=rows, sha256=hashes)
+
+    return Origin(
+        title=f"run {plan.run_name}",
+        fingerprint=plan.fingerprint(),
+        recipe=plan.recipe,
+        members=plan.members,
+        read=read,
+        find_seen=find_seen,
+    )
