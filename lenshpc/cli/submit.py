@@ -48,7 +48,9 @@ class TaskOption(click.Option):
 @click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
 @click.option("--models", help="Networks by name, or FILE.py:NAME, by commas.")
 @click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
-@click.option("--init-from", metavar="RUN", help="Start from the weights of this pre-training.")
+@click.option(
+    "--init-from", metavar="RUN|DIR", help="Start from the weights of this run or export."
+)
 @click.option("--nodes", type=int, help="Nodes for one member.")
 @click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError, one_line
 from lenshpc.models.importing import timm_module
-from lenshpc.models.weights import download
+from lenshpc.models.weights import download, weights_file
 from lenshpc.registry import Shape
 
 PREFIX = "network."
@@ -112,7 +112,7 @@ def build(
     drop_path: float = 0.0,
     linear_probe: bool = False,
 ) -> Backbone:
-    """Return the network for (C, H, W) images, with random, `imagenet` or a file's weights.
+    """Return the network for (C, H, W) images, with random weights or those of the hub or a file.
 
     `own` makes a network that is not timm's for images of a shape.
     """
@@ -124,7 +124,7 @@ def build(
 
     network = make()
     if weights != "random":
-        path = Path(weights) if weights != "imagenet" else imagenet_file(name)
+        path = imagenet_file(name) if weights == "imagenet" else weights_file(weights)
         network = _load(name, network, path, image_shape, None if own else make)
     _check_size(name, network, image_shape, make)
     _check_outputs(name, network, image_shape, num_outputs)

@@ -1,4 +1,4 @@
-"""What a recipe starts from: the trained members of a run of any task."""
+"""What a recipe starts from: the trained members of a run of any task, or of an export."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lenshpc.errors import ConfigError, IncompleteError
 from lenshpc.run.completion import is_done, read_output, resume_command
-from lenshpc.run.paths import RunPaths
+from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan, load_splits, open_planned_store
 from lenshpc.run.recipe import Recipe, is_variant
+from lenshpc.run.trained import (
+    MODEL,
+    TRAINING_ROWS,
+    check_file,
+    read_export,
+    read_training_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +56,8 @@ class Seen:
 class Origin:
     """Trained members, from whose weights others start.
 
-    `read` returns a member's weights as safetensors; DataError where they were altered.
+    `read` returns a member's weights as safetensors; DataError where they were altered. `find_seen`
+    tells of its own rows, and of those of what it began with itself.
     """
 
     title: str
@@ -57,7 +65,7 @@ class Origin:
     recipe: Recipe
     members: tuple[Member, ...]
     read: Callable[[Any], bytes]
-    find_seen: Callable[[], Seen]
+    find_seen: Callable[[], list[Seen]]
 
     def find_source(self, recipe: Recipe, member: Member) -> tuple[Part, Member]:
         """Return what of which member goes into a member's network; ConfigError where nothing fits.
@@ -103,15 +111,63 @@ def _bare(network: str) -> str:
 
 
 def origin_of(recipe: Recipe) -> RunPaths | None:
-    """Return the run whose members make the weights that a recipe starts from."""
-    return RunPaths(Path(recipe.init_from)) if recipe.init_from else None
+    """Return the run whose members make the weights that a recipe starts from.
+
+    None where it starts from none, or from an export, which has them all.
+    """
+    if recipe.init_from is None or is_export(Path(recipe.init_from)):
+        return None
+    return RunPaths(Path(recipe.init_from))
+
+
+def find_origin(text: str, runs: Path) -> Path:
+    """Return the folder of an export, or of a run by its path or name."""
+    folder = Path(text)
+    if is_export(folder):
+        return folder.resolve()
+    if folder.exists() and not (folder / "plan.json").exists():
+        raise ConfigError(
+            f"{text} is neither a run, which has a plan.json, nor the folder of an export, which "
+            f"has a {MODEL}; unpack a .zip first"
+        )
+    return find_run(text, runs).root
+
+
+def is_export(folder: Path) -> bool:
+    """Say whether a folder is an export of an ensemble."""
+    return (folder / MODEL).is_file()
 
 
 def open_origin(folder: Path) -> Origin:
     """Return what lies in a folder to start from."""
+    if is_export(folder):
+        return of_export(folder)
     run = RunPaths(folder)
     plan = load_plan(run)
     return of_run(run, plan, lambda: (load_splits(run, plan), open_planned_store(plan)))
+
+
+def of_export(folder: Path) -> Origin:
+    """Return an export to start from; DataError where a file of it is lost or was changed."""
+    ensemble = read_export(folder)
+    spec = ensemble.spec
+
+    def find_seen() -> list[Seen]:
+        import numpy as np
+
+        # One that is not listed is nobody's word.
+        check_file(folder, TRAINING_ROWS, spec.files.get(TRAINING_ROWS, ""))
+        hashes = read_training_rows(folder)["sha256"].to_numpy().astype(str)
+        return [Seen(store_hash="", rows=np.empty(0, np.int64), sha256=hashes)]
+
+    return Origin(
+        title=f"export {folder}",
+        fingerprint=spec.digest,
+        recipe=spec.recipe,
+        members=spec.members,
+        read=ensemble.read_weights,
+        find_seen=find_seen,
+    )
 
 
 def of_run(
@@ -127,12 +183,15 @@ def of_run(
             )
         return read_output(run, member, run.member(member.name).weights)
 
-    def find_seen() -> Seen:
+    def find_seen() -> list[Seen]:
         splits, store = find_rows()
         # dev holds validation too: the choice of an epoch has seen those rows.
         rows = splits.loc[splits["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
         hashes = store.rows["sha256"].to_numpy()[rows].astype(str)
-        return Seen(store_hash=plan.store_hash, rows=rows, sha256=hashes)
+        own = Seen(store_hash=plan.store_hash, rows=rows, sha256=hashes)
+        # Weights remember what those saw that they began with.
+        before = plan.recipe.init_from
+        return [own, *(open_origin(Path(before)).find_seen() if before else ())]
 
     return Origin(
         title=f"run {plan.run_name}",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lenshpc.errors import ConfigError
 from lenshpc.registry import file_reference, is_kept_file, name_in_plan
 from lenshpc.run.networks import check_names
-from lenshpc.run.origin import Origin, of_run, open_origin
-from lenshpc.run.paths import RUNS, RunPaths, find_run
+from lenshpc.run.origin import Origin, find_origin, of_run, open_origin
+from lenshpc.run.paths import RUNS, RunPaths
 from lenshpc.run.plan import Plan, expand
 from lenshpc.run.recipe import Recipe, is_variant, load_recipe, network_of, variant_of
 
@@ -83,8 +83,10 @@ def check_origin(origin: Origin, planned: PlannedRun) -> None:
 
 def check_unseen(origin: Origin, planned: PlannedRun) -> None:
     """Refuse to start from what the test rows have trained, or chosen an epoch of."""
+    import numpy as np
+
     testing = planned.splits.loc[planned.splits["split"] == "test", "row"].to_numpy()
-    known = origin.find_seen().among(planned.store, testing)
+    known = np.any([one.among(planned.store, testing) for one in origin.find_seen()], axis=0)
     if known.any():
         name = planned.store.rows["id"].iloc[testing[known][0]]
         raise ConfigError(
@@ -98,7 +100,7 @@ def _with_origin(recipe: Recipe, runs: Path) -> tuple[Recipe, Origin | None]:
     """Return the recipe with what it starts from found and noted, and that itself."""
     if recipe.init_from is None or recipe.init_fingerprint is not None:
         return recipe, None
-    folder = find_run(recipe.init_from, runs).root
+    folder = find_origin(recipe.init_from, runs)
     origin = open_origin(folder)
     noted = {"init_from": str(folder), "init_fingerprint": origin.fingerprint}
     return recipe.model_copy(update=noted), origin

@@ -1,10 +1,13 @@
 """Training that begins with the weights of another, and parts of a network that do not learn."""
 
 import logging
+import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from damage import flip
 from networks import build
 from ranks import finish, planned, recipe, start
 from safetensors.torch import load_file
@@ -14,11 +17,23 @@ from lenshpc.engine.freezing import freeze
 from lenshpc.engine.member import run_member
 from lenshpc.engine.pretrained import fill, fill_encoder
 from lenshpc.engine.signals import Signals
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, DataError, IncompleteError
+from lenshpc.files import read_sealed, sha256, write_sealed
+from lenshpc.launch.origin import find_awaited_jobs
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, save_plan
 from lenshpc.run.planning import plan_run
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.trained import (
+    MODEL,
+    TRAINING_ROWS,
+    EnsembleSpec,
+    PixelStatistics,
+    TrainedMember,
+    narrow,
+    read_export,
+    weights_file,
+)
 from lenshpc.store import Store
 from lenshpc.tasks.anomaly.autoencoders import Autoencoder
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
@@ -197,7 +212,7 @@ def test_member_that_is_not_done_gives_no_weights(
     trained: tuple[RunPaths, Plan], three: Store, tmp_path: Path
 ) -> None:
     run, _ = prepared(fine_tuning(trained[0]), three, tmp_path)
-    with pytest.raises(Exception, match=r"member 0 of run spots-.* is not done; finish it with"):
+    with pytest.raises(IncompleteError, match=r"member 0 of run .* is not done; finish it with"):
         run_member(run, 0, Signals())
 
 
@@ -235,3 +250,117 @@ def test_run_without_weights_for_a_network_is_refused_by_planning(
 ) -> None:
     with pytest.raises(ConfigError, match=told):
         plan_run(fine_tuning(trained[0], **changes), three, tmp_path)
+
+
+def exported(source: tuple[RunPaths, Plan], store: Store, folder: Path, rows: list[int]) -> Path:
+    """Write the export of a run's members that are done, which have learnt from some rows."""
+    run, plan = source
+    (folder / "members").mkdir(parents=True)
+    pd.DataFrame({"sha256": store.rows["sha256"].iloc[rows]}).to_parquet(folder / TRAINING_ROWS)
+    members = [
+        TrainedMember(**one.model_dump(), mean=(0.5,), std=(0.2,), sha256=sha256(weights))
+        for one in plan.members
+        if (weights := run.member(one.name).weights).exists()
+    ]
+    for member in members:
+        shutil.copy(run.member(member.name).weights, folder / weights_file(member))
+    spec = EnsembleSpec(
+        name=run.name,
+        fingerprint=plan.fingerprint(),
+        recipe=narrow(plan.recipe, plan.recipe.models),
+        dataset=plan.dataset,
+        source={},
+        classes=plan.classes,
+        channels=store.channels,
+        image_shape=store.image_shape,
+        dtype=store.dtype.name,
+        pixels=PixelStatistics.of(store.moments[:]),
+        members=tuple(members),
+        files={TRAINING_ROWS: sha256(folder / TRAINING_ROWS)},
+    )
+    write_sealed(folder / MODEL, spec.model_dump(mode="json"))
+    return folder
+
+
+def test_run_starts_from_an_export_on_a_machine_without_the_run(
+    trained: tuple[RunPaths, Plan], spots: Store, three: Store, tmp_path: Path
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", list(range(96)))
+    asked = recipe(init_from=str(folder), train__freeze=BODY, train__epochs=1, folds=2)
+    run, plan = prepared(asked, three, tmp_path)
+    assert plan.recipe.init_from == str(folder)
+    assert plan.recipe.init_fingerprint == read_export(folder).spec.digest
+    assert find_awaited_jobs(plan) == ()
+    run_member(run, 1, Signals())
+    assert_frozen(run, plan, 1, trained[0], "002-test_resnet-fold1-seed0")
+
+
+def test_another_export_makes_another_run_that_the_first_does_not_go_on_as(
+    trained: tuple[RunPaths, Plan], spots: Store, three: Store, tmp_path: Path
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", [0])
+    asked = recipe(init_from=str(folder), train__epochs=1, folds=2)
+    run, plan = prepared(asked, three, tmp_path)
+    value = read_sealed(folder / MODEL)
+    write_sealed(folder / MODEL, value | {"name": "another"})
+    other = plan_run(asked, three, tmp_path).plan
+    assert other.recipe.init_fingerprint != plan.recipe.init_fingerprint
+    assert other.fingerprint() != plan.fingerprint()
+    with pytest.raises(DataError, match="export is no longer what this run was submitted to start"):
+        run_member(run, 0, Signals())
+
+
+def test_export_that_has_learnt_from_test_rows_is_refused(
+    trained: tuple[RunPaths, Plan], spots: Store, tmp_path: Path
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", [0, 5, 97, 100])
+    with pytest.raises(ConfigError) as caught:
+        plan_run(recipe(init_from=str(folder), folds=2), spots, tmp_path)
+    assert str(caught.value) == (
+        f"export {folder} was trained on 2 of the 24 test rows of {spots.path}, such as "
+        f"{spots.rows['id'][97]!r}; start from one that was trained on a store that keeps them in "
+        "its test split"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        (TRAINING_ROWS, Path.unlink, "export has lost training_rows.parquet; export the run"),
+        (TRAINING_ROWS, flip, r"export/training_rows.parquet was changed after the export"),
+        ("members/002-test_resnet-fold1-seed0.safetensors", flip, "was changed after the export"),
+        (MODEL, flip, "model.json"),
+    ],
+)
+def test_export_that_lacks_a_file_or_has_another_is_refused(
+    trained: tuple[RunPaths, Plan], spots: Store, three: Store, tmp_path: Path, name, change, told
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", [0])
+    change(folder / name)
+    with pytest.raises(DataError, match=told):
+        plan_run(recipe(init_from=str(folder), folds=2), three, tmp_path)
+
+
+def test_export_that_does_not_say_what_it_has_learnt_from_is_refused(
+    trained: tuple[RunPaths, Plan], spots: Store, three: Store, tmp_path: Path
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", [0])
+    write_sealed(folder / MODEL, read_sealed(folder / MODEL) | {"files": {}})
+    with pytest.raises(DataError, match=r"training_rows.parquet was changed after the export"):
+        plan_run(recipe(init_from=str(folder), folds=2), three, tmp_path)
+
+
+def test_folder_that_is_neither_a_run_nor_an_export_is_refused(
+    three: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"is neither a run, .* unpack a .zip first"):
+        plan_run(recipe(init_from=str(tmp_path), folds=2), three, tmp_path)
+
+
+def test_rows_of_what_a_run_began_with_itself_are_not_unseen(
+    trained: tuple[RunPaths, Plan], spots: Store, three: Store, tmp_path: Path
+) -> None:
+    folder = exported(trained, spots, tmp_path / "export", [97])
+    run, _ = prepared(recipe(init_from=str(folder), folds=2), three, tmp_path)
+    with pytest.raises(ConfigError, match=r"run spots-\w+ was trained on 1 of the 24 test rows of"):
+        plan_run(recipe(init_from=str(run.root), folds=2), spots, tmp_path)

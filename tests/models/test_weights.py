@@ -1,20 +1,24 @@
 """Initial weights: from a file, from the hub's cache, or one line that says what to do."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from networks import build
 from safetensors.torch import save_file
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, DataError
 from lenshpc.models import weights
 from lenshpc.models.importing import timm_module
 from lenshpc.run.planning import with_files
 from lenshpc.run.recipe import Recipe
+
+REPOSITORY = "hf-hub:zoo/galaxies"
 
 
 @pytest.fixture
@@ -99,22 +103,104 @@ def test_imagenet_weights_without_network_are_refused_at_once(offline):
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"where it can, run: hf download timm/r"):
         weights.find_weights("imagenet", ["resnet18"])
-    with pytest.raises(ConfigError, match=r"hf download timm/resnet18\.a1_in1k model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"hf download timm/resnet18\.a1_in1k;"):
         build("resnet18", image_shape=(1, 32, 32), num_outputs=2, weights="imagenet")
     assert time.monotonic() - began < 10
 
 
-def test_imagenet_weights_come_from_the_cache(offline):
-    repository = timm_module().get_pretrained_cfg("test_resnet").hf_hub_id
-    folder = offline / f"models--{repository.replace('/', '--')}"
+def cached(hub, repository, source, name="model.safetensors", **config):
+    """Put a repository into the hub's cache, as `hf download` leaves it; return its weights."""
+    folder = hub / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("abc")
     (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "config.json").write_text(json.dumps(config))
+    return Path(saved(folder / "snapshots" / "abc" / name, source))
+
+
+def test_imagenet_weights_come_from_the_cache(offline):
+    repository = timm_module().get_pretrained_cfg("test_resnet").hf_hub_id
     source = network(num_outputs=1000)
-    saved(folder / "snapshots" / "abc" / "model.safetensors", source)
+    cached(offline, repository, source)
     weights.find_weights("imagenet", ["test_resnet"])
     found = build("test_resnet", image_shape=(3, 32, 32), num_outputs=2, weights="imagenet").network
     assert torch.equal(found.conv1[0].weight, source.conv1[0].weight)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_of_a_repository_come_from_the_cache_without_a_network(offline, name):
+    source = network(num_outputs=7)
+    path = cached(offline, "zoo/galaxies", source, name, architecture="test_resnet")
+    noted = weights.find_weights(REPOSITORY, ["test_resnet"])
+    assert noted == {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    asked = {"image_shape": (3, 32, 32), "num_outputs": 2, "weights": REPOSITORY, **noted}
+    found = build("test_resnet", **asked).network.state_dict()
+    given = source.state_dict()
+    assert [key for key in given if not torch.equal(given[key], found[key])] == [
+        "fc.weight",
+        "fc.bias",
+    ]
+
+    saved(path, network(num_outputs=8))
+    with pytest.raises(DataError, match="hf-hub:zoo/galaxies has changed since the run was submi"):
+        build("test_resnet", **asked)
+
+
+def test_safetensors_of_a_repository_are_preferred(offline):
+    source = network()
+    path = cached(offline, "zoo/galaxies", source, architecture="test_resnet")
+    (path.parent / "pytorch_model.bin").write_bytes(b"code")
+    assert weights.weights_file(REPOSITORY) == path
+
+
+def test_repository_that_holds_code_is_refused(offline):
+    path = cached(offline, "zoo/galaxies", network(), "pytorch_model.bin", architecture="test_vit")
+    torch.save({"state_dict": weights.ConfigError}, path)
+    with pytest.raises(ConfigError, match="cannot be read as weights"):
+        build("test_vit", image_shape=(3, 32, 32), num_outputs=3, weights=REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (
+            {"architecture": "test_vit"},
+            "hf-hub:zoo/galaxies holds weights of test_vit, not of test_resnet; use --models "
+            "test_vit, or a variant with other method.weights",
+        ),
+        (
+            {"model_type": "bert"},
+            "hf-hub:zoo/galaxies is no repository of timm's: its config.json names no "
+            "architecture; give one that does, or a file's path as method.weights",
+        ),
+    ],
+)
+def test_repository_of_another_network_is_refused_by_planning(offline, config, told):
+    cached(offline, "zoo/galaxies", network(), **config)
+    recipe = Recipe(
+        name="hub", task="multiclass", models=("test_resnet",), method={"weights": REPOSITORY}
+    )
+    with pytest.raises(ConfigError) as caught:
+        with_files(recipe)
+    assert str(caught.value) == told
+
+
+def test_repository_that_is_nowhere_is_told_with_the_command_that_gets_it(offline, monkeypatch):
+    monkeypatch.setenv("HF_HOME", "/shared/hub")
+    with pytest.raises(ConfigError) as caught:
+        weights.find_weights(REPOSITORY, ["test_resnet"])
+    assert str(caught.value) == (
+        "zoo/galaxies has no config.json in the cache (HF_HOME /shared/hub), and the network "
+        "cannot be reached; where it can, run: hf download zoo/galaxies; then set HF_HOME to that "
+        "cache, or give a file's path as method.weights"
+    )
+
+
+@pytest.mark.parametrize("name", ["zoo", "../zoo/x", "zoo/x/model.safetensors", "zoo/x@main"])
+def test_name_that_is_no_repository_is_refused(name):
+    method = {"weights": f"hf-hub:{name}"}
+    with pytest.raises(ValueError, match="expected random, imagenet, hf-hub:ORG/NAME, or the path"):
+        Recipe(name="hub", task="multiclass", models=("test_resnet",), method=method)
 
 
 def test_description_has_the_files_hash(tmp_path):

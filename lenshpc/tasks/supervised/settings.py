@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from lenshpc.config import NonNegative
 from lenshpc.errors import ConfigError
 from lenshpc.models.vit import Vit, check_patch
-from lenshpc.models.weights import find_weights
+from lenshpc.models.weights import HUB, find_weights
 from lenshpc.registry import Monitors, Scored, StoreFacts, TaskSettings
 from lenshpc.run.augmentations import Part
 from lenshpc.run.extras import require
@@ -19,9 +19,13 @@ from lenshpc.run.sampling import Consistency, Smote
 
 
 def _weights_source(weights: str) -> str:
-    if weights in {"random", "imagenet"} or re.search(r"\.(safetensors|pt|pth|bin)$", weights):
+    of_hub = re.fullmatch(rf"{HUB}[\w-][\w.-]*/[\w-][\w.-]*", weights)
+    of_file = re.search(r"\.(safetensors|pt|pth|bin)$", weights)
+    if weights in {"random", "imagenet"} or of_hub or (of_file and not weights.startswith(HUB)):
         return weights
-    raise ValueError("expected random, imagenet, or the path of a .safetensors or .pth file")
+    raise ValueError(
+        f"expected random, imagenet, {HUB}ORG/NAME, or the path of a .safetensors or .pth file"
+    )
 
 
 class Supervised(TaskSettings):
@@ -36,7 +40,7 @@ class Supervised(TaskSettings):
     cutmix_alpha: NonNegative = Field(default=0.0, description="0: no CutMix")
     consistency: Consistency | None = None
     weights: Annotated[str, AfterValidator(_weights_source)] = Field(
-        default="random", description="initial ones: random, imagenet, or a file"
+        default="random", description="initial ones: random, imagenet, hf-hub:ORG/NAME, or a file"
     )
     weights_sha256: str | None = Field(
         default=None, description="of the file of initial weights; noted at submission"
