@@ -53,7 +53,7 @@ def aggregate(
         place.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(f"--out {out} cannot be made: {error.strerror}") from error
-    with writing_in(place), _telling() as say:
+    with writing_in(place), telling() as say:
         report = write_report(
             paths,
             out=place if out else None,
@@ -99,7 +99,7 @@ def _require_place(run: RunPaths) -> None:
 
 
 @contextmanager
-def _telling() -> Iterator[Callable[[str], None]]:
+def telling() -> Iterator[Callable[[str], None]]:
     """Yield a function that shows on a terminal what is being done."""
     from rich.console import Console
 

@@ -11,6 +11,7 @@ from lenshpc.cli.cancel import cancel
 from lenshpc.cli.clean import clean
 from lenshpc.cli.doctor import doctor
 from lenshpc.cli.endings import describe_ending
+from lenshpc.cli.export import export
 from lenshpc.cli.info import info
 from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
@@ -62,6 +63,6 @@ def main() -> None:
 
 PREPARING = (simulate, prepare, verify, info)
 RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, list_runs, clean)
-USING = (predict, sample)
+USING = (predict, sample, export)
 for verb in (*PREPARING, *RUNNING, *USING):
     main.add_command(verb)

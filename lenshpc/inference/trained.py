@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
+from lenshpc.inference.archive import SUFFIX, unpack
 from lenshpc.launch.states import standings
 from lenshpc.registry import find_task, is_kept_file, load
 from lenshpc.run.completion import read_facts
@@ -40,19 +41,20 @@ def open_trained(
     runs: Path = RUNS,
     say: Say = silent,
 ) -> TrainedEnsemble:
-    """Return the trained ensemble of a run (a name or path) or of an export (its folder).
+    """Return the trained ensemble of a run (a name or path) or of an export (folder or .zip).
 
     `models` chooses some of a run's; by default all are taken but variants. IncompleteError where
     a member of these is not done.
     """
     text = os.fspath(source)
-    if (Path(text) / MODEL).exists():
+    packed = Path(text).suffix == SUFFIX and Path(text).is_file()
+    if packed or (Path(text) / MODEL).exists():
         if models is not None:
             raise ConfigError(
                 f"{text} is an export, whose models belong together; choose them as you export: "
                 "lenshpc export RUN DIR --models"
             )
-        return read_export(Path(text))
+        return read_export(unpack(Path(text)) if packed else Path(text))
     return of_run(find_run(text, runs), models, say=say)
 
 

@@ -64,6 +64,7 @@ class TaskSettings(Frozen):
     scored: ClassVar[Scored] = ("oof", "test")
     needs_targets: ClassVar[bool] = False  # learns from pairs
     measures_pixels: ClassVar[bool] = False  # errors are in the store's units, which must stay
+    pipeline_tag: ClassVar[str | None] = None  # what a Hugging Face hub calls such a task
     takes_timm: ClassVar[bool] = False  # every network of timm, beside those of its family
     encoders: ClassVar[tuple[str, ...]] = ()  # networks that hold the encoder of `foundation`
     loss_keys: ClassVar[tuple[str, ...]] = ()  # that name a loss of the registry, or of a file

@@ -13,6 +13,7 @@ PACKAGES: Mapping[str, str] = MappingProxyType(  # module of each extra of setup
         "fid": "torch_fidelity",
         "fits": "astropy",
         "hdf5": "h5py",
+        "onnx": "onnxruntime",
         "smote": "imblearn",
     }
 )

@@ -62,6 +62,7 @@ class Diffusion(TaskSettings):
     )
 
     family: ClassVar[str] = "diffusion"
+    pipeline_tag: ClassVar[str | None] = "unconditional-image-generation"
     measures_pixels: ClassVar[bool] = True
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"inception": None})
 

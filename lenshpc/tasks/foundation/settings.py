@@ -30,6 +30,7 @@ class Foundation(TaskSettings):
     )
 
     family: ClassVar[str] = "foundation"
+    pipeline_tag: ClassVar[str | None] = "image-feature-extraction"
     encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ class SuperResolution(TaskSettings):
     vit: Vit = Field(default=Vit(), description="the size of mae_sr's encoder")
 
     family: ClassVar[str] = "super_resolution"
+    pipeline_tag: ClassVar[str | None] = "image-to-image"
     monitors: ClassVar[Monitors] = MappingProxyType({"psnr": 1, "ssim": 1, "loss": -1})
     needs_targets: ClassVar[bool] = True
     measures_pixels: ClassVar[bool] = True

@@ -64,6 +64,7 @@ class Supervised(TaskSettings):
     )
 
     family: ClassVar[str] = "classification"
+    pipeline_tag: ClassVar[str | None] = "image-classification"
     monitors: ClassVar[Monitors] = MappingProxyType({"auc": 1, "pr_auc": 1, "loss": -1})
     scored: ClassVar[Scored] = ("oof", "test")
     takes_timm: ClassVar[bool] = True
