@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from lenshpc import __version__
 from lenshpc.errors import DataError
@@ -20,29 +21,28 @@ from lenshpc.files import (
     replacing_folder,
     sha256,
     unique_name,
-    write_sealed,
     write_text,
 )
 from lenshpc.inference.archive import SUFFIX, pack, require_free
 from lenshpc.inference.card import CARD, UNKNOWN, Figures, write_card
-from lenshpc.inference.trained import LEARNT, of_run
+from lenshpc.inference.trained import of_run
 from lenshpc.registry import is_kept_file
 from lenshpc.registry.user_files import path_in_run
+from lenshpc.run.origin import open_origin
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import load_plan, load_splits, open_planned_store
 from lenshpc.run.results import Say, silent
 from lenshpc.run.trained import (
-    ARRAYS,
-    MODEL,
     TRAINING_ROWS,
     EnsembleSpec,
     TrainedEnsemble,
     read_export,
     weights_file,
+    write_arrays,
+    write_spec,
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
 
     from lenshpc.engine.ensemble import Ensemble
@@ -128,8 +128,8 @@ def _write(
     say("copying weights")
     _copy_weights(folder, trained)
     _copy_code(folder, trained)
-    _write_arrays(folder, trained)
-    _write_training_rows(folder / TRAINING_ROWS, splits, store)
+    write_arrays(folder, trained.arrays)
+    _write_training_rows(folder / TRAINING_ROWS, run)
     original = Ensemble(trained)
     examples = torch.from_numpy(_read_examples(store))
     differences: dict[Kind, float] = {}
@@ -160,18 +160,13 @@ def _copy_code(folder: Path, trained: TrainedEnsemble) -> None:
         shutil.copyfile(path_in_run(trained.code or Path(), name), place)
 
 
-def _write_arrays(folder: Path, trained: TrainedEnsemble) -> None:
-    from safetensors.numpy import save_file
+def _write_training_rows(path: Path, run: RunPaths) -> None:
+    """Write the SHA-256 of the source files that weights or a choice have seen, in no order.
 
-    if trained.arrays:
-        arrays = {name: np.ascontiguousarray(one) for name, one in trained.arrays.items()}
-        save_file(arrays, folder / ARRAYS)
-
-
-def _write_training_rows(path: Path, splits: pd.DataFrame, store: Store) -> None:
-    """Write the SHA-256 of the source files that weights or a choice have seen, in no order."""
-    learnt = splits.loc[splits["split"].isin(LEARNT), "row"]
-    hashes = store.rows["sha256"].iloc[learnt.to_numpy()].sort_values()
+    Those too that weights had seen which the run began with.
+    """
+    seen = [one.sha256 for one in open_origin(run.root).find_seen()]
+    hashes = pd.Series(np.unique(np.concatenate(seen)).astype(object), name="sha256")
     hashes.to_frame().to_parquet(path, index=False)
 
 
@@ -214,8 +209,7 @@ def _seal(folder: Path, spec: EnsembleSpec) -> None:
     weights = {weights_file(member) for member in spec.members}
     names = {str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file()}
     files = {name: sha256(folder / name) for name in sorted(names - weights)}
-    whole = spec.model_copy(update={"files": files})
-    write_sealed(folder / MODEL, whole.model_dump(mode="json"))
+    write_spec(folder, spec.model_copy(update={"files": files}))
 
 
 def _compare(folder: Path, original: Ensemble, examples: Tensor) -> None:

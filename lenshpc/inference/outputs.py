@@ -38,7 +38,7 @@ from lenshpc.files import (
     write_text,
 )
 from lenshpc.registry import Request
-from lenshpc.run.trained import TrainedEnsemble, read_model, write_model
+from lenshpc.run.trained import TrainedEnsemble, read_model, write_arrays, write_spec
 
 REQUEST = "request.json"
 CHUNK_ROWS = 32
@@ -230,7 +230,8 @@ def begin(root: Path, request: PredictionRequest, trained: TrainedEnsemble) -> P
         raise ConfigError(f"{root} holds other files; give another folder as --out")
     make_open_folder(root)
     (root / "parts").mkdir(exist_ok=True)
-    write_model(root, trained)
+    write_arrays(root, trained.arrays)
+    write_spec(root, trained.spec)
     # Again where it was there: an export or a run may have been moved since.
     write_sealed(root / REQUEST, request.model_dump(mode="json"))
     return Predictions(root)

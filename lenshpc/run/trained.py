@@ -185,19 +185,22 @@ def read_export(folder: Path) -> TrainedEnsemble:
     )
 
 
-def write_model(folder: Path, trained: TrainedEnsemble, spec: EnsembleSpec | None = None) -> None:
-    """Write an ensemble's description and arrays, but no weights; `spec` if it says more by now."""
-    if trained.arrays:
-        from safetensors.numpy import save
+def write_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write what was fitted as arrays; nothing where there is none."""
+    from safetensors.numpy import save
 
-        arrays = {name: trained.arrays[name] for name in sorted(trained.arrays)}
+    if arrays:
         with replacing(folder / ARRAYS) as temporary:
-            temporary.write_bytes(save(arrays))
-    write_sealed(folder / MODEL, (spec or trained.spec).model_dump(mode="json"))
+            temporary.write_bytes(save({name: arrays[name] for name in sorted(arrays)}))
+
+
+def write_spec(folder: Path, spec: EnsembleSpec) -> None:
+    """Write what an ensemble is, with a hash of itself."""
+    write_sealed(folder / MODEL, spec.model_dump(mode="json"))
 
 
 def read_model(folder: Path) -> tuple[EnsembleSpec, dict[str, npt.NDArray[Any]]]:
-    """Return what `write_model` wrote."""
+    """Return what `write_spec` and `write_arrays` wrote."""
     return _read_spec(folder / MODEL), _read_arrays(folder / ARRAYS)
 
 
