@@ -54,17 +54,17 @@ def test_every_task_has_what_its_kind_names():
     for name in task_names():
         kind = find_task(name)
         named = (kind.task, kind.evaluate, kind.report, *kind.tools.values())
-        assert all(callable(load(reference)) for reference in named), name
-        assert kind.generator is None or callable(load(kind.generator)), name
+        optional = filter(None, (kind.generator, kind.readout))
+        assert all(callable(load(reference)) for reference in (*named, *optional)), name
 
 
-def test_settings_judges_and_reports_start_without_torch():
+def test_settings_judges_reports_and_readouts_start_without_torch():
     modules = [
         f"lenshpc.tasks.{path.parent.name}.{path.stem}"
         for path in sorted((ROOT / "tasks").rglob("*.py"))
-        if path.stem in {"settings", "judge", "report"}
+        if path.stem in {"settings", "judge", "report", "readout"}
     ]
-    assert len(modules) >= 15
+    assert len(modules) >= 20
     code = (
         f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; "
         "print('torch' in sys.modules)"

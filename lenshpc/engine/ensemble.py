@@ -26,9 +26,8 @@ from lenshpc.registry import (
     Request,
     Shape,
     TaskSpec,
-    find_task,
+    find_readout,
     is_kept_file,
-    load,
 )
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.sections import Data
@@ -185,15 +184,9 @@ class Ensemble(nn.Module):
 
 def make_readout(trained: TrainedEnsemble, request: Request) -> Readout:
     """Return what the task makes of its members' values; ConfigError where it makes nothing."""
-    task = trained.spec.recipe.task
-    named = find_task(task).readout
-    if named is None:
-        raise ConfigError(
-            f"{trained.spec.name} is of task {task}, which says nothing of new images"
-        )
-    fitted = Fitted(values=trained.spec.fitted, arrays=trained.arrays)
-    readout: Readout = load(named)(trained.spec, fitted, request)
-    return readout
+    spec = trained.spec
+    fitted = Fitted(values=spec.fitted, arrays=trained.arrays)
+    return find_readout(spec.recipe.task, spec.name)(spec, fitted, request)
 
 
 def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -215,7 +208,8 @@ def _task_spec(trained: TrainedEnsemble, member: TrainedMember, recipe: Recipe) 
     spec = trained.spec
     held, _ = recipe.data.in_memory(spec.image_shape, spec.dtype)
     return TaskSpec(
-        settings=recipe.method,
+        # Again, since a variant may name a loss of its own.
+        settings=recipe.method.for_inference(),
         train=recipe.train,
         classes=spec.classes,
         class_counts=(0,) * len(spec.classes),

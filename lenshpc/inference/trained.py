@@ -14,7 +14,7 @@ from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
 from lenshpc.inference.archive import SUFFIX, unpack
 from lenshpc.launch.states import standings
-from lenshpc.registry import find_task, is_kept_file, load
+from lenshpc.registry import find_readout, is_kept_file
 from lenshpc.run.completion import read_facts
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RUNS, RunPaths, find_run
@@ -63,18 +63,14 @@ def of_run(
 ) -> TrainedEnsemble:
     """Return the trained ensemble of a run that is done."""
     plan = _choose(load_plan(run), models)
+    readout = find_readout(plan.recipe.task, f"run {run.name}")
     if any(
         is_kept_file(one.network) for one in plan.members
     ):  # they are code, and somebody else may write here
         require_own(run)
     results = gather(run, plan, standings(run, plan), allow_partial=False, say=say)
-    readout = find_task(plan.recipe.task).readout
-    if readout is None:
-        raise ConfigError(
-            f"run {run.name} is of task {plan.recipe.task}, which says nothing of new images"
-        )
     say("fitting threshold and calibration out-of-fold")
-    fitted = load(readout).fit(results)
+    fitted = readout.fit(results)
     spec = describe_run(results, fitted.values)
     return TrainedEnsemble(
         spec=spec,

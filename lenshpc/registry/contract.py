@@ -287,6 +287,15 @@ class Request:
     prior: float | None = None
     rank_by: str | None = None
 
+    def refuse(self, name: str) -> None:
+        """Refuse, for an ensemble that tells no classes apart, whatever was asked: ConfigError."""
+        options = {"--prior": self.prior, "--rank-by": self.rank_by}
+        asked = [f"{option} {value}" for option, value in options.items() if value is not None]
+        if asked:
+            raise ConfigError(
+                f"{' and '.join(asked)}: {name} tells no classes apart; leave that out"
+            )
+
 
 class Readout(Protocol):
     """What a task makes of its members' outputs on new images; without torch.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError, one_line
-from lenshpc.registry.contract import TaskKind, TaskSettings, TaskSpec
+from lenshpc.registry.contract import Readout, TaskKind, TaskSettings, TaskSpec
 from lenshpc.registry.user_files import is_kept_file, load_file
 
 OURS = "lenshpc"
@@ -39,6 +39,19 @@ def find_task(name: str) -> TaskKind:
     if not isinstance(kind, TaskKind):
         raise ConfigError(f"task {name} of {origin_of(entries[name][0])} is no lenshpc TaskKind")
     return kind
+
+
+def find_readout(task: str, owner: str) -> type[Readout]:
+    """Return what reads the outputs of a task's members; ConfigError where it has no readout.
+
+    `owner` is the run or the export that is asked.
+    """
+    kind = find_task(task)
+    if kind.readout is not None:
+        readout: type[Readout] = load(kind.readout)
+        return readout
+    advice = "draw images with: lenshpc sample" if kind.generator else "name a run of another task"
+    raise ConfigError(f"{owner} is of task {task}, which says nothing of new images; {advice}")
 
 
 def component_names(group: Group, family: str) -> list[str]:

@@ -28,7 +28,7 @@ from lenshpc.files import (
 )
 from lenshpc.registry import missing_plugins
 from lenshpc.run.plan import Member
-from lenshpc.run.recipe import Recipe
+from lenshpc.run.recipe import Recipe, is_variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,6 +142,24 @@ class EnsembleSpec(Frozen):
     def places_of(self, model: str) -> list[int]:
         """Return where the members of a model stand in `members`."""
         return [at for at, member in enumerate(self.members) if member.model == model]
+
+    @property
+    def headline_places(self) -> list[list[int]]:
+        """Return where the members of each model stand that the report's headline is made of.
+
+        These are the models that are no variants; with fewer than two of them, the first of all.
+        """
+        models = self.recipe.models
+        plain = [model for model in models if not is_variant(model)]
+        return [self.places_of(model) for model in (plain if len(plain) > 1 else models[:1])]
+
+    def headline_mean(self, values: Sequence[Any]) -> Any:
+        """Return the mean over models of each one's mean over members; `values` has one a member.
+
+        They are numpy arrays or torch tensors.
+        """
+        means = [sum(values[at] for at in places) / len(places) for places in self.headline_places]
+        return sum(means) / len(means)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

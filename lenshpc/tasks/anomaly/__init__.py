@@ -9,4 +9,5 @@ ANOMALY = TaskKind(
     evaluate="lenshpc.tasks.anomaly.judge:evaluate",
     report="lenshpc.tasks.anomaly.report:build",
     recipe="anomaly",
+    readout="lenshpc.tasks.anomaly.readout:ScoreReadout",
 )

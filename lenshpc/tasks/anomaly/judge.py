@@ -166,15 +166,27 @@ def _mean_scores(
     columns = [name, f"{TURNED}{name}"]
     scaled = []
     for frame in frames:
-        # Normal rows out-of-fold alone decide on scale and threshold: neither test rows nor those
-        # set aside may move them.
-        own = frame.loc[frame["split"] == "oof", name]
-        low, middle, high = own.quantile([0.25, 0.5, 0.75])
-        span = high - low if high > low else 1.0
-        scaled.append(frame[["row", "split"]].join((frame[columns] - middle) / span))
+        middle, span = find_scale(frame, name)
+        values = (frame[columns].astype(np.float64) - middle) / span
+        scaled.append(frame[["row", "split"]].join(values))
     means = pd.concat(scaled).groupby(["row", "split"])[columns].mean()
     found = means.reindex(pd.MultiIndex.from_frame(rows[["row", "split"]])).to_numpy(np.float64)
     return found[:, 0], found[:, 1]
+
+
+def find_scale(frame: pd.DataFrame, name: str) -> tuple[float, float]:
+    """Return median and interquartile range of a member's score of its out-of-fold normal rows."""
+    # Normal rows out-of-fold alone decide on scale and threshold: neither test rows nor those set
+    # aside may move them.
+    own = frame.loc[frame["split"] == "oof", name]
+    low, middle, high = own.quantile([0.25, 0.5, 0.75])
+    return middle, high - low if high > low else 1.0
+
+
+def find_threshold(merged: MergedScores, values: Floats, quantile: float) -> float:
+    """Return a quantile of a line's scores (N,) of out-of-fold normal rows; NaN without any."""
+    normal = values[(merged.rows["split"] == "oof").to_numpy()]
+    return float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
 
 
 def score_models(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[ResultRow, ...]:
@@ -223,9 +235,8 @@ def _line(
     quantile: float,
     turned: Floats | None = None,
 ) -> ResultRow:
-    normal = values[(merged.rows["split"] == "oof").to_numpy()]
     # Before any other row is looked at, and never moved afterwards.
-    threshold = float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
+    threshold = find_threshold(merged, values, quantile)
     parts = {
         part: part_scores(
             merged.anomalous[merged.part(part)], values[merged.part(part)], some, threshold

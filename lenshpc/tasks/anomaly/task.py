@@ -64,6 +64,11 @@ class AnomalyDetection:
         renamed = {f"{TURNED}{name}": values for name, values in turned.items()}
         return columns | upright | renamed | {"reconstruction": drawn.to(self._kept)}
 
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the scores of the images as they are."""
+        scores, _ = self._scores(cast(Scorer, model), batch["image"])
+        return scores
+
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
     ) -> dict[str, float]:

@@ -9,4 +9,5 @@ FOUNDATION = TaskKind(
     evaluate="lenshpc.tasks.foundation.judge:evaluate",
     report="lenshpc.tasks.foundation.report:build",
     recipe="foundation",
+    readout="lenshpc.tasks.foundation.readout:EmbeddingReadout",
 )

@@ -70,9 +70,13 @@ class MaskedPretraining:
             },
             "reconstruction": pasted[:, :, :height, :width],
             "mask": mask[:, 0, :height, :width].to(torch.uint8),
-            # Of the whole image, no patch hidden; half precision, as embeddings alone have it.
-            "embedding": network.encoder(image).mean(dim=1).half(),
+            "embedding": _average_tokens(network, image),
         }
+
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return `embedding` (B, D); nothing is hidden, and nothing drawn."""
+        image = pad(batch["image"], self._settings.vit.patch)
+        return {"embedding": _average_tokens(cast(MaskedAutoencoder, model), image)}
 
     def summarise(
         self, _labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
@@ -83,6 +87,12 @@ class MaskedPretraining:
     def _in_units(self, image: Tensor) -> Tensor:
         """Return normalised, stretched images in the units of the store."""
         return unstretch(in_units(image, self._spec.mean, self._spec.std), self._spec.stretch)
+
+
+def _average_tokens(network: MaskedAutoencoder, image: Tensor) -> Tensor:
+    """Return the mean token (B, D) of whole padded images, in half precision."""
+    tokens: Tensor = network.encoder(image)
+    return tokens.mean(dim=1).half()
 
 
 def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:

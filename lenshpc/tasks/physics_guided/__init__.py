@@ -9,6 +9,7 @@ PHYSICS_GUIDED = TaskKind(
     evaluate="lenshpc.tasks.physics_guided.judge:evaluate",
     report="lenshpc.tasks.physics_guided.report:build",
     recipe="physics_guided",
+    readout="lenshpc.tasks.physics_guided.readout:LensReadout",
     tools={
         "explain": "lenshpc.tasks.supervised.explain:grad_cam",
         "reconstruct": "lenshpc.tasks.physics_guided.reconstruct:reconstruct",

@@ -14,7 +14,7 @@ from lenshpc.registry import Batch, Task, TaskSpec
 from lenshpc.tasks.physics_guided.lens_layer import LensRenderer
 from lenshpc.tasks.physics_guided.networks import GuidedBackbone
 from lenshpc.tasks.physics_guided.settings import Physics, PhysicsGuided
-from lenshpc.tasks.supervised.task import SupervisedTask
+from lenshpc.tasks.supervised.task import SupervisedTask, answer_columns
 
 
 def make_task(spec: TaskSpec) -> Task:
@@ -73,6 +73,12 @@ class GuidedClassifier(SupervisedTask):
             **self._layer.lens(raw_BP)._asdict(),
             "physics_loss": self._losses(batch["image"], raw_BP),
         }
+
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return what the classification says, and the parameters of the lens."""
+        features, views = self._look(model, batch["image"])
+        lens = self._layer.lens(cast(GuidedBackbone, model).lens(features))
+        return {**answer_columns(features, views), **lens._asdict()}
 
     def summarise(
         self, labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]

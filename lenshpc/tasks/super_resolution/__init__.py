@@ -9,4 +9,5 @@ SUPER_RESOLUTION = TaskKind(
     evaluate="lenshpc.tasks.super_resolution.judge:evaluate",
     report="lenshpc.tasks.super_resolution.report:build",
     recipe="super_resolution",
+    readout="lenshpc.tasks.super_resolution.readout:ImageReadout",
 )

@@ -45,7 +45,7 @@ class Stack:
     count: npt.NDArray[np.int64]
 
 
-class _Sums:
+class ImageSums:
     """Sums over members of images and their squares."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -60,7 +60,7 @@ class _Sums:
         self.square[mine] += images.astype(np.float64) ** 2
         self.count[mine] += 1
 
-    def join(self, other: "_Sums") -> None:
+    def join(self, other: "ImageSums") -> None:
         """Add what another sum holds."""
         self.total += other.total
         self.square += other.square
@@ -148,13 +148,13 @@ class RunImages:
         num = len(self.rows["row"].to_numpy()[block])
         sums = {}
         for name, members in self.models.items():
-            sums[name] = _Sums((num, *self.shape))
+            sums[name] = ImageSums((num, *self.shape))
             for one in members:
                 sums[name].add(*one.read(block))
         merged = {name: one.stack() for name, one in sums.items()}
         if len(self.combined) > 1:
             mean = np.mean([merged[name].mean for name in self.combined], axis=0)
-            together = _Sums((num, *self.shape))
+            together = ImageSums((num, *self.shape))
             for name in self.combined:
                 together.join(sums[name])
             merged[ENSEMBLE] = replace(together.stack(), mean=mean)

@@ -1,7 +1,7 @@
 """Settings of super-resolution: loss, patches, size of the network; what pairs must be like."""
 
 from types import MappingProxyType
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -49,6 +49,10 @@ class SuperResolution(TaskSettings):
         check_pairs(self, recipe.data.model_shape(facts.image_shape), facts.target_shape)
         side = self.patch or min(facts.held_shape[1:])
         check_patch(self.vit, self.encoders, map(network_of, recipe.models), side)
+
+    def for_inference(self) -> Self:
+        """Return the settings with a loss that is always there: a trained network asks none."""
+        return self.model_copy(update={"loss": "l1"})
 
 
 def scale_of(image_shape: Shape, target_shape: Shape) -> int:

@@ -51,6 +51,10 @@ class Enlargement:
         output = model(batch["image"])
         return {**self._measure(output, batch["target"]), "sr": self._in_units(output)}
 
+    def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the image `sr` (B, C, H, W) in the store's units; no target is needed."""
+        return {"sr": self._in_units(model(batch["image"]))}
+
     def summarise(
         self, _labels: npt.NDArray[np.int64], predictions: dict[str, npt.NDArray[np.float32]]
     ) -> dict[str, float]:

@@ -91,7 +91,7 @@ class SupervisedTask:
         """Return what `apply` does, and `rot90_logp_k` of the image turned by 90°."""
         image = batch["image"]
         features, views = self._look(model, image)
-        found = _answer(features, views)
+        found = answer_columns(features, views)
         if image.shape[2] != image.shape[3]:
             return found
         turned = views[1] if len(views) > 1 else self._predict_turned(model, image, QUARTER_TURN)
@@ -103,7 +103,7 @@ class SupervisedTask:
         With test-time augmentation `logp_k` is the log of the mean probability over D4; the
         embedding never has it.
         """
-        return _answer(*self._look(model, batch["image"]))
+        return answer_columns(*self._look(model, batch["image"]))
 
     def _look(self, model: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return features (B, D) and log-probabilities (B, K), of one view or of all eight."""
@@ -162,7 +162,7 @@ def _views(batch: Batch) -> list[Tensor]:
     return [batch[view] for view in VIEWS if view in batch]
 
 
-def _answer(features: Tensor, views: list[Tensor]) -> dict[str, Tensor]:
+def answer_columns(features: Tensor, views: list[Tensor]) -> dict[str, Tensor]:
     """Return the columns of what a network sees in some views of the images."""
     logp = views[0]
     if len(views) > 1:

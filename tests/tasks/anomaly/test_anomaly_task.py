@@ -191,3 +191,12 @@ def test_a_network_of_another_task_is_refused():
 
 def test_names_are_known_without_torch():
     check_names(MODELS, Settings())
+
+
+@torch.no_grad()
+def test_new_images_get_the_scores_that_files_hold(name):
+    task, batch = make(), rings()
+    model = task.build_model(name).eval()
+    kept, found = task.infer(model, batch), task.apply(model, {"image": batch["image"]})
+    assert list(found) == list(ERRORS)
+    assert all(torch.equal(found[key], kept[key]) for key in found)

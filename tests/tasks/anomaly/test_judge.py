@@ -36,7 +36,7 @@ def merged(strange):
 def scaled(frame, column="mse"):
     own = frame.loc[frame["split"] == "oof", column]
     low, middle, high = np.quantile(own, [0.25, 0.5, 0.75])
-    return (frame.set_index(["split", "row"])[column] - middle) / (high - low)
+    return (frame.set_index(["split", "row"])[column].astype(float) - middle) / (high - low)
 
 
 def test_merged_rows_are_those_of_every_split(merged):

@@ -107,3 +107,12 @@ def test_state_round_trips_and_names_the_encoder(tmp_path):
 def test_stretch_is_undone(kind):
     pixels = torch.linspace(0, 3, 50)
     torch.testing.assert_close(unstretch(stretch(pixels, kind), kind), pixels)
+
+
+@torch.no_grad()
+def test_new_images_get_the_embedding_that_files_hold():
+    task, batch = make(), eight()
+    model = task.build_model("mae_vit").eval()
+    found = task.apply(model, {"image": batch["image"]})
+    assert list(found) == ["embedding"]
+    assert torch.equal(found["embedding"], task.infer(model, batch)["embedding"])

@@ -139,3 +139,17 @@ def test_weights_of_a_guided_network_begin_a_plain_one(tmp_path):
     again = make(weights=str(tmp_path / "model.safetensors")).build_model("test_resnet")
     for name, values in guided.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], values)
+
+
+@torch.no_grad()
+def test_new_images_get_the_classes_and_the_lens_that_files_hold():
+    task, batch = make(tta="d4"), batch_at(1.0)
+    model = task.build_model("test_resnet").eval()
+    kept, found = task.infer(model, batch), task.apply(model, {"image": batch["image"]})
+    assert set(kept) - set(found) == {
+        "rot90_logp_0",
+        "rot90_logp_1",
+        "rot90_logp_2",
+        "physics_loss",
+    }
+    assert all(torch.equal(found[key], kept[key]) for key in found)

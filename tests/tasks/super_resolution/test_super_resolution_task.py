@@ -165,3 +165,17 @@ def test_patches_of_both_halves_are_of_one_place(scale):
 def test_scale_that_fits_no_network_is_refused():
     with pytest.raises(ConfigError, match=r"are 1 × 12 × 12, high-resolution ones 1 × 36 × 36"):
         make(target_side=36)
+
+
+@torch.no_grad()
+def test_new_images_get_what_files_hold_without_a_target():
+    task, batch = make(), eight()
+    model = task.build_model("rcan").eval()
+    found = task.apply(model, {"image": batch["image"]})
+    assert list(found) == ["sr"]
+    assert torch.equal(found["sr"], task.infer(model, batch)["sr"])
+
+
+def test_trained_network_opens_without_the_loss_it_was_trained_by():
+    settings = Settings(loss="mine@0123456789ab", width=8, patch=12)
+    assert settings.for_inference() == Settings(width=8, patch=12)
