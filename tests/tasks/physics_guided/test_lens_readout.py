@@ -57,6 +57,22 @@ def test_members_without_a_lens_have_no_part_in_its_mean(lenses):
     np.testing.assert_allclose(found["gamma1"], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (("resnet18", "resnet18+plain"), [[0, 1, 2, 3, 4, 5]]),
+        (("resnet18+plain", "resnet18"), [[6, 7, 8, 9, 10, 11]]),
+        (("resnet18+plain",), [[6, 7, 8, 9, 10, 11]]),
+    ],
+)
+def test_variant_has_no_part_in_the_headline_unless_it_comes_first(lenses, models, expected):
+    spec = open_trained(lenses.paths.root, ["resnet18", "resnet18+plain"]).spec
+    named = spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"models": models})})
+    assert named.headline_places == expected
+    values = [float(at) for at in range(12)]
+    assert named.headline_mean(values) == np.mean(expected)
+
+
 def test_run_without_lenses_has_the_classification_alone(lenses):
     trained = open_trained(lenses.paths.root, ["resnet18+plain"])
     found = make_readout(trained, Request()).table(outputs_of(lenses, trained.spec.members))
