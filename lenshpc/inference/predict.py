@@ -23,8 +23,7 @@ from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
 from lenshpc.inference.sources import ImageBlock, ImageSource, open_source
 from lenshpc.inference.trained import open_trained
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.registry import Readout, find_task, load
-from lenshpc.registry.contract import Fitted
+from lenshpc.registry import Fitted, Readout, find_readout
 from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, check_images
 
 if TYPE_CHECKING:
@@ -93,10 +92,9 @@ def read_layout(spec: EnsembleSpec) -> Dataset:
 
 def open_readout(trained: TrainedEnsemble, request: PredictionRequest) -> Readout:
     """Return the task's readout, without torch; ConfigError where it refuses the request."""
-    named = find_task(trained.spec.recipe.task).readout
-    fitted = Fitted(values=trained.spec.fitted, arrays=trained.arrays)
-    readout: Readout = load(named or "")(trained.spec, fitted, request.asked)
-    return readout
+    spec = trained.spec
+    fitted = Fitted(values=spec.fitted, arrays=trained.arrays)
+    return find_readout(spec.recipe.task, spec.name)(spec, fitted, request.asked)
 
 
 def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
