@@ -47,7 +47,8 @@ CHUNK_ROWS = 32
 class PredictionRequest(Frozen):
     """What an output folder is for: the ensemble, the images, how they are shared out.
 
-    `weights` and `code` are where the ensemble's files lie, by a member's index.
+    `weights` and `code` are where the ensemble's files lie, by a member's index; `dataset` is the
+    dataset file that tells what files are, None of a store.
     """
 
     layout: int = 1
@@ -59,7 +60,7 @@ class PredictionRequest(Frozen):
     trust_code: bool = False
     source: str
     source_digest: str
-    dataset: Mapping[str, Any]
+    dataset: Mapping[str, Any] | None
     num_rows: int
     part_rows: int
     prior: float | None = None

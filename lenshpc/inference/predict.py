@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from lenshpc.files import write_json
 from lenshpc.inference.candidates import find_candidates, write_candidates
 from lenshpc.inference.gallery import GalleryHeading, write_gallery
 from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
-from lenshpc.inference.sources import ImageBlock, ImageSource, open_source
+from lenshpc.inference.sources import ImageBlock, ImageSource, is_store, open_source
 from lenshpc.inference.trained import open_trained
 from lenshpc.prep.dataset import Dataset, load_dataset
 from lenshpc.registry import Fitted, Readout, find_readout
@@ -65,7 +65,7 @@ def begin_predictions(
         raise ConfigError(f"no store and no folder of images at {images}; give one")
     trained = open_trained(source, models, say=say)
     readout = open_readout(trained, PredictionRequest.model_construct(**asked))
-    layout = load_dataset(dataset) if dataset else read_layout(trained.spec)
+    layout = _find_layout(Path(images), dataset, trained.spec)
     found = open_source(Path(images), layout)
     check_source(trained.spec, found, say)
     request = PredictionRequest(
@@ -77,7 +77,7 @@ def begin_predictions(
         trust_code=trust_code,
         source=str(Path(images).resolve()),
         source_digest=found.digest,
-        dataset=layout.model_dump(mode="json", by_alias=True, exclude={"simulate"}),
+        dataset=None if layout is None else _dump(layout),
         num_rows=found.num_rows,
         part_rows=part_rows or (ARRAY_PART_ROWS if readout.arrays else PART_ROWS),
         **asked,
@@ -85,8 +85,16 @@ def begin_predictions(
     return begin(out, request, trained)
 
 
-def read_layout(spec: EnsembleSpec) -> Dataset:
-    """Return the dataset file by which an ensemble's store was made."""
+def _dump(layout: Dataset) -> dict[str, Any]:
+    return layout.model_dump(mode="json", by_alias=True, exclude={"simulate"})
+
+
+def _find_layout(images: Path, dataset: str | None, spec: EnsembleSpec) -> Dataset | None:
+    """Return what files are: as asked, or as those that the run's store was made of."""
+    if is_store(images):
+        return None
+    if dataset is not None:
+        return load_dataset(dataset)
     return validate(Dataset, dict(spec.source), f"the dataset file of {spec.name}")
 
 
@@ -139,7 +147,7 @@ class Predictor:
         for block in self._read(rows):
             columns = self._readout.table(self.ensemble.columns(block.pixels))
             for name in arrays:
-                arrays[name].append(columns.pop(name))
+                arrays[name].append(_blank(columns.pop(name), block.faults))
             tables.append(self._tabulate(block, columns))
             progress(len(block.ids))
         joined = {name: np.concatenate(values) for name, values in arrays.items()}
@@ -171,6 +179,15 @@ class Predictor:
         # The same types in every part, also where a part has no text in a column.
         texts = [name for name in table if not is_numeric_dtype(table[name])]
         return table.astype(dict.fromkeys(texts, "string"))
+
+
+def _blank(values: NDArray[Any], faults: Collection[int]) -> NDArray[Any]:
+    """Return values (n, …) with NaN for the images that could not be read."""
+    if not faults:
+        return values
+    blanked = values.copy()
+    blanked[[*faults]] = np.nan
+    return blanked
 
 
 def _flag(
@@ -228,7 +245,9 @@ def open_predictor(predictions: Predictions) -> Predictor:
 
 def open_images(request: PredictionRequest) -> ImageSource:
     """Return the images of a request; ConfigError where they are others by now."""
-    layout = validate(Dataset, dict(request.dataset), "the dataset file of the request")
+    layout = None
+    if request.dataset is not None:
+        layout = validate(Dataset, dict(request.dataset), "the dataset file of the request")
     source = open_source(Path(request.source), layout)
     if source.digest != request.source_digest:
         raise ConfigError(

@@ -225,9 +225,14 @@ def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
             yield file
 
 
-def open_source(path: Path, dataset: Dataset) -> ImageSource:
-    """Return the images of a store, or of files laid out in any folders, as `dataset` has them."""
-    if (path / "zarr.json").exists():
+def is_store(path: Path) -> bool:
+    """Say whether a folder is a store, not one of images."""
+    return (path / "zarr.json").exists()
+
+
+def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
+    """Return the images of a store (`dataset` None), or of files in any folders, as it has them."""
+    if dataset is None:
         return StoreSource(open_store(path))
     if not path.is_dir():
         raise DataError(f"{path} is neither a store nor a folder of images; give one")

@@ -208,7 +208,13 @@ def test_prior_moves_threshold_and_calibration(trained, from_store, tmp_path):
     # Bayes: odds at the prior are the odds at a half times 0.01 / 0.99.
     odds = before["calibrated"] / (1 - before["calibrated"]) * 0.01 / 0.99
     np.testing.assert_allclose(moved["calibrated"], odds / (1 + odds), rtol=1e-9)
-    assert (moved["decision"] == "spot").sum() < (before["decision"] == "spot").sum()
+    join(predictions.root)
+    settings = json.loads((predictions.root / "summary.json").read_text())["settings"]
+    old = settings["oof_threshold"] / (1 - settings["oof_threshold"])
+    new = settings["threshold"] / (1 - settings["threshold"])
+    np.testing.assert_allclose(new, old * 0.99 / 0.01, rtol=1e-9)
+    decided = np.where(moved["score"] >= settings["threshold"], "spot", "plain")
+    np.testing.assert_array_equal(moved["decision"], decided)
 
 
 def test_command_tells_what_it_made(trained, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ class ProbabilityReadout:
 
     def __init__(self, spec: EnsembleSpec, fitted: Fitted, request: Request) -> None:
         self._classes = spec.classes
-        self._models = [spec.places_of(model) for model in spec.recipe.models]
+        self._models = spec.headline_places
         values = fitted.values
         self._mixture = read_mixture(values["mixture"])
         self._calibration = values["calibration"] and read_mixture(values["calibration"])
