@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,6 @@ from lenshpc.cli.show import draw, echo
 
 if TYPE_CHECKING:
     from lenshpc.report.content import Table
-    from lenshpc.run.paths import RunPaths
 
 
 @click.command(short_help="Merge a run's predictions and write its report.")
@@ -41,31 +38,14 @@ def aggregate(
       lenshpc aggregate lens_finding-9f2c51ab
       lenshpc aggregate /project/runs/lens_finding-9f2c51ab --out theirs
     """
-    from lenshpc.launch.modes import writing_in
-    from lenshpc.run.paths import RunPaths, find_run
-    from lenshpc.worker import write_report
+    from lenshpc.api import aggregate as write_report
 
-    paths = find_run(run)
-    if out is None:
-        _require_place(paths)
-    place = RunPaths(out.resolve()) if out else paths
-    try:
-        place.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.UsageError(f"--out {out} cannot be made: {error.strerror}") from error
-    with writing_in(place), telling() as say:
-        report = write_report(
-            paths,
-            out=place if out else None,
-            allow_partial=allow_partial,
-            replace=replace,
-            say=say,
-        )
+    report = write_report(run, out=out, allow_partial=allow_partial, replace=replace)
     if as_json:
-        echo((place.report / "report.json").read_text(encoding="utf-8"), nl=False)
+        echo((report.folder / "report.json").read_text(encoding="utf-8"), nl=False)
         return
     _draw_overview(report.overview)
-    echo(f"report: {place.report / 'report.html'}")
+    echo(f"report: {report.page}")
 
 
 def _draw_overview(table: Table) -> None:
@@ -82,30 +62,3 @@ def _draw_overview(table: Table) -> None:
         return
     columns = [Heading(word=one.title, rank=at) for at, one in enumerate(table.columns)]
     draw(console, draw_table(columns, [Line(words=row.cells) for row in table.rows], width))
-
-
-def _require_place(run: RunPaths) -> None:
-    """Refuse to write a report into the run of another user."""
-    from lenshpc.errors import ConfigError
-    from lenshpc.run.completion import reference
-    from lenshpc.run.ownership import find_owner
-
-    owner = find_owner(run)
-    if owner:
-        raise ConfigError(
-            f"run {run.name} belongs to {owner}; write the report of it into a folder of yours "
-            f"with: lenshpc aggregate {reference(run)} --out FOLDER"
-        )
-
-
-@contextmanager
-def telling() -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows on a terminal what is being done."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("reading the run") as status:
-        yield status.update

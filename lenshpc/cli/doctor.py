@@ -85,7 +85,7 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
 
 
 def _facts(site: Site, *, preflight: bool) -> Facts:
-    from lenshpc.cli.progress import progress_bar
+    from lenshpc.api.progress import progress_bar
     from lenshpc.launch.examine import cluster, make_shared_folder, measure, probe_nodes
     from lenshpc.launch.trials import try_ways, use_ways
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenshpc.cli.aggregate import telling
+from lenshpc.api.progress import telling
 from lenshpc.cli.completing import runs
 from lenshpc.cli.show import count, echo, size_text
 
@@ -63,7 +63,7 @@ def export(
     from lenshpc.inference.export import export_run
     from lenshpc.run.paths import find_run
 
-    with telling() as say:
+    with telling("reading the run") as say:
         made = export_run(
             find_run(run),
             place,

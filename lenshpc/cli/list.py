@@ -73,7 +73,7 @@ def render(found: list[RunSummary], width: int | None) -> Group:
 
 
 def _words(each: RunSummary) -> tuple[str, ...]:
-    from lenshpc.cli.watch import count_states
+    from lenshpc.launch.words import count_states
 
     return (
         each.run,

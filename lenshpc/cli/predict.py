@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import datasets, runs, sites
-from lenshpc.cli.progress import progress_bar
 from lenshpc.cli.show import count, echo, say_withheld
 
 if TYPE_CHECKING:

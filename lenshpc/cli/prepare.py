@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import datasets, sites
-from lenshpc.cli.progress import progress_bar
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
@@ -83,11 +83,12 @@ def prepare(
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")
-    from lenshpc.cli.info import contents, summary
+    from lenshpc.cli.info import summary
     from lenshpc.launch.prepare import load_cluster, send_conversion
     from lenshpc.prep.convert import Options, convert, draft_store
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
+    from lenshpc.store.contents import contents
     from lenshpc.worker import PREPARE_CALLS
 
     loaded, layout = load_dataset(dataset), Options(**options)

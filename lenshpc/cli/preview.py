@@ -10,7 +10,7 @@ from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_v
 from lenshpc.launch.submit import requests
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
-from lenshpc.run.planning import PlannedRun
+from lenshpc.run.planning import PlannedRun, describe_run
 
 SIZES = ("nodes", "gpus_per_node", "tasks_per_node", *DEFAULTS)
 WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
@@ -42,16 +42,9 @@ def preview_chain(
 
 def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
-    size = plan.recipe.resources
+    told = {"site": f"{site.name} ({site.scheduler})"} | describe_run(run, plan)
     lines = [
-        f"run          {run.root}",
-        f"data         {plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
-        f"site         {site.name} ({site.scheduler})",
-        f"a member     {size.nodes} node(s) x {size.on_a_node}, {plan.recipe.strategy}, "
-        f"at most {size.time_min} min a job",
-        f"GPU-hours    {plan.gpu_hours_ceiling:.1f} at most, by one job a member"
-        if size.gpus_per_node
-        else f"core-hours   {plan.core_hours_ceiling:.1f} at most, by one job a member",
+        *(f"{key:<12} {text}" for key, text in told.items()),
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",

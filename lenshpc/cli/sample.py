@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import runs, sites
-from lenshpc.cli.progress import progress_bar
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:

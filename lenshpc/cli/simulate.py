@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import datasets
-from lenshpc.cli.progress import progress_bar
 from lenshpc.cli.show import echo
 
 

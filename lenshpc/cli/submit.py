@@ -105,7 +105,7 @@ def submit(
 
     changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
     source, place = choose_recipe(task, recipe), load_site(site)
-    asked = load_recipe(source, [*place.defaults, *changes])
+    asked = load_recipe(source, changes)
     chain = plan_chain(asked, open_store(store), runs, place.defaults)
     for one in chain:
         for warning in one.plan.recipe.warnings:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lenshpc.cli.progress import progress_bar
+from lenshpc.api.progress import progress_bar
 from lenshpc.cli.show import echo
 
 

@@ -110,6 +110,10 @@ def read_failure(run: RunPaths) -> Failure:
     return classify("", "0:9", logs=read_tails([log_path(run)]))
 
 
+# Held, since Python warns of a process that runs on while nobody holds it.
+_STARTED: list[subprocess.Popen[bytes]] = []
+
+
 def _is_queue(pid: int, run: RunPaths) -> bool:
     """Return whether that process is this run's queue and not a later one with its number."""
     try:
@@ -144,6 +148,7 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
             # lock.
             start_new_session=True,
         )
+    _STARTED.append(started)
     while read_queue(run).pid != started.pid:
         if started.poll() is not None:
             line = read_failure(run).line

@@ -1,6 +1,7 @@
 """Where every member of a run stands: the scheduler's word joined with the run's own marks."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "NOT SUBMITTED"})
 UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
 WITHOUT_RESULTS = "its job ended well, and its results are not there"
 SECONDS_AN_HOUR = 3600
+LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +162,20 @@ def run_status(run: RunPaths, plan: Plan, asked: Asked | None = None) -> RunStat
         report_reason=_explain_report(sources, report_job, report) if is_told else "",
         silence=known.silence,
     )
+
+
+def has_own_queue(run: RunPaths) -> bool:
+    """Say whether the run is one of this machine's queue, and ours to stop."""
+    return bool(read_queue(run).pid) and find_owner(run) is None
+
+
+def follow(run: RunPaths, plan: Plan) -> Iterator[RunStatus]:
+    """Yield where a run stands until nothing waits or runs; at last that it has ended."""
+    every_s = LOCAL_POLL_S if has_own_queue(run) else SLURM_POLL_S
+    while not (status := run_status(run, plan)).has_ended:
+        yield status
+        time.sleep(every_s)
+    yield status
 
 
 def _describe_owner(run: RunPaths) -> str:

@@ -99,11 +99,12 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyValues:
-    """Keys with their values as words, folded under a title."""
+    """Keys with their values as words, under a title that folds and unfolds them."""
 
     kind: ClassVar[str] = "pairs"
     title: str
     pairs: tuple[tuple[str, str], ...]
+    is_open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +151,23 @@ class Headline:
     def in_short(self) -> str:
         """Return it for a line of a list: `AUC 0.987`."""
         return f"{self.measure} {self.value}".strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a notebook shows of one thing.
+
+    A `title`; a `text`, with a bar before it where `total` is known; a headline; blocks; a link.
+    """
+
+    title: str = ""
+    text: str = ""
+    done: int = 0
+    total: int = 0
+    headline: Headline | None = None
+    blocks: tuple[Block, ...] = ()
+    link: str = ""
+    link_text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

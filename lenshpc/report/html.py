@@ -1,4 +1,4 @@
-"""Render any report as one HTML page that needs no other file and no network."""
+"""Render a report as one HTML page, or a view of a notebook; neither needs any other file."""
 
 import base64
 import re
@@ -11,23 +11,28 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from lenshpc.errors import printable_lines
-from lenshpc.report.content import Block, Picture, Report
+from lenshpc.report.content import Block, Picture, Report, View
 
 
 def render_html(report: Report) -> str:
     """Return the page of a report."""
-    return _template().render(report=report)
+    return _template("report.html").render(report=report)
+
+
+def render_view(view: View) -> str:
+    """Return a part of a page, as a notebook shows it below a cell."""
+    return _template("view.html").render(view=view)
 
 
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = make_environment(Path(__file__).parent)
     environment.filters |= {
         "grouped": _group,
         "inline_image": _inline_image,
         "inline_svg": _scalable,
     }
-    return environment.get_template("report.html")
+    return environment.get_template(name)
 
 
 def make_environment(folder: Path) -> Environment:

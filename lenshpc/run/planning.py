@@ -37,15 +37,16 @@ class PlannedRun:
 
 
 def plan_chain(
-    recipe: Recipe, store: Store, runs: Path = RUNS, changes: Iterable[tuple[str, Any]] = ()
+    recipe: Recipe, store: Store, runs: Path = RUNS, defaults: Iterable[tuple[str, Any]] = ()
 ) -> list[PlannedRun]:
     """Return the run of a recipe, then those of its `then`, which start from its weights.
 
-    `changes` are made to the later recipes, as a site's defaults.
+    `defaults` are the site's.
     """
-    head = plan_run(recipe, store, runs)
+    defaults = tuple(defaults)
+    head = plan_run(recipe.with_defaults(defaults), store, runs)
     start = [
-        *changes,
+        *defaults,
         ("init_from", str(head.paths.root)),
         ("init_fingerprint", head.plan.fingerprint()),
     ]
@@ -70,6 +71,20 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
     if origin is not None:
         check_origin(origin, planned)
     return planned
+
+
+def describe_run(run: RunPaths, plan: Plan) -> dict[str, str]:
+    """Return what people are told of a run that is not sent yet: what a member has, all costs."""
+    size = plan.recipe.resources
+    unit = "GPU" if size.gpus_per_node else "core"
+    ceiling = plan.gpu_hours_ceiling if size.gpus_per_node else plan.core_hours_ceiling
+    return {
+        "run": str(run.root),
+        "data": f"{plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
+        "a member": f"{size.nodes} node(s) x {size.on_a_node}, {plan.recipe.strategy}, "
+        f"at most {size.time_min} min a job",
+        f"{unit}-hours": f"{ceiling:.1f} at most, by one job a member",
+    }
 
 
 def check_origin(origin: Origin, planned: PlannedRun) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
+    PrivateAttr,
     SerializeAsAny,
     ValidationInfo,
     field_validator,
@@ -64,6 +65,8 @@ class Recipe(Frozen):
     data: Data = Data()
     train: Train = Train()
     resources: Resources = Resources()
+    # What of `resources` was asked for beside the file: a site's defaults give way to it.
+    _asked: frozenset[str] = PrivateAttr(default=frozenset())
 
     @field_validator("task")
     @classmethod
@@ -255,6 +258,17 @@ class Recipe(Frozen):
             value = override(value, key, leaf)
         return validate(Recipe, value, f"variants.{variant}")
 
+    def with_defaults(self, defaults: Iterable[tuple[str, Any]]) -> "Recipe":
+        """Return the recipe as it is sent to a site, whose defaults are dotted keys and values.
+
+        They stand instead of what the recipe's file says, but not of what `load_recipe` was given.
+        """
+        given = {key.removeprefix("resources."): leaf for key, leaf in defaults}
+        kept = {} if "" in self._asked else {k: given[k] for k in given if k not in self._asked}
+        recipe = self.model_copy(update={"resources": self.resources.model_copy(update=kept)})
+        recipe._asked = frozenset()  # settled now: equal recipes compare as equal
+        return recipe
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
@@ -302,9 +316,14 @@ def load_recipe(source: str, changes: Iterable[tuple[str, Any]] = ()) -> Recipe:
     """Return a shipped recipe, or the one at a path, with dotted keys changed."""
     path = locate("jobs", source)
     value: dict[str, Any] = {"name": path.stem, **read_yaml(path)}
+    asked = set()
     for key, change in changes:
         value = override(value, key, change)
-    return validate(Recipe, value, f"recipe {source}")
+        first, _, rest = key.partition(".")
+        asked |= {rest} if first == "resources" else set()
+    recipe = validate(Recipe, value, f"recipe {source}")
+    recipe._asked = frozenset(asked)
+    return recipe
 
 
 def recipe_of_task(task: str) -> str:

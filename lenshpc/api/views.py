@@ -1,0 +1,274 @@
+"""What the face returns: the values of the floors below, which a notebook draws.
+
+Each has `_repr_html_`, which notebooks ask for, and a `repr` of one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from lenshpc.errors import LensHpcError, one_line
+from lenshpc.launch.sites import Site
+from lenshpc.launch.states import RunStatus
+from lenshpc.launch.words import COLUMNS, list_failures, list_lines, summarise_states
+from lenshpc.report.content import (
+    Banner,
+    Block,
+    Column,
+    Gallery,
+    KeyValues,
+    Log,
+    Picture,
+    Prose,
+    Report,
+    Row,
+    Table,
+    View,
+)
+from lenshpc.report.format import format_count
+from lenshpc.report.html import render_view
+from lenshpc.report.pictures import colours, encode_png, stretch_of
+from lenshpc.report.summary import count_rows
+from lenshpc.run.plan import Plan
+from lenshpc.run.planning import PlannedRun, describe_run
+from lenshpc.store import Store
+from lenshpc.store.contents import contents, describe
+
+NUM_PICTURES, MAX_CLASSES = 4, 6  # of each class, of so many classes
+MAX_MODELS = 50  # in the table of a Plan
+T = TypeVar("T")
+
+
+def convert(kind: type[T], value: Any, **further: Any) -> T:
+    """Return a value as a class that has further fields, or draws itself."""
+    fields = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return kind(**fields, **further)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OpenStore(Store):
+    """A store, open for reading: `rows`, `classes`, `read(rows)`, and what `Store` has besides."""
+
+    def __repr__(self) -> str:
+        """Return what it is, in a line."""
+        shape = " x ".join(map(str, self.image_shape))
+        return one_line(
+            f"<Store {self.path}: {format_count(self.num_rows, 'image')}, {shape} {self.dtype}, "
+            f"classes {', '.join(self.classes)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        counts: dict[str, dict[str, int]] = contents(self)["counts"]
+        classes = list(dict.fromkeys(name for numbers in counts.values() for name in numbers))
+        rows = (
+            [split, *(_cell(numbers.get(name)) for name in classes)]
+            for split, numbers in counts.items()
+        )
+        pairs = tuple((key, text) for key, text in describe(self).items() if key not in counts)
+        table = Table.of(["split", *classes], rows)
+        view = View(
+            title=f"store {self.path}",
+            blocks=(table, _draw_rows(self), KeyValues(title="what it holds", pairs=pairs)),
+        )
+        return render_view(view)
+
+
+def _cell(number: int | None) -> str:
+    """Return how many rows a class has in a split, nothing where the split does not know it."""
+    return "" if number is None else f"{number:,}"
+
+
+def _draw_rows(store: Store) -> Block:
+    """Return some images of each class."""
+    labels = store.rows["label"].to_numpy()
+    known = [int(label) for label in np.unique(labels)][:MAX_CLASSES]
+    picked = [np.flatnonzero(labels == label)[:NUM_PICTURES] for label in known]
+    try:
+        images = [store.read(rows) for rows in picked]
+    except LensHpcError as error:
+        return Banner(title="The images cannot be read.", text=str(error))
+    stretch = stretch_of(np.concatenate(images))
+    panels = tuple(
+        tuple(
+            Picture(
+                png=encode_png(colours(stretch.levels(image))),
+                text=str(store.rows["id"].iloc[row]),
+                caption=store.classes[label] if label >= 0 else "unlabelled",
+            )
+            for row, image in zip(rows, some, strict=True)
+        )
+        for label, rows, some in zip(known, picked, images, strict=True)
+    )
+    return Gallery(
+        name="rows", title="images", caption="The first rows of each class.", panels=panels
+    )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Planned:
+    """A run that can be sent to a site, and those of its recipe's `then`, which go on from it.
+
+    It stands for the run's folder wherever a path is taken.
+    """
+
+    run: PlannedRun
+    site: Site
+    then: tuple[Planned, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """Return the Plan: the recipe, the members, the store, the fingerprint."""
+        return self.run.plan
+
+    @property
+    def path(self) -> Path:
+        """Return where the run lies once it is submitted."""
+        return self.run.paths.root
+
+    @property
+    def chain(self) -> tuple[PlannedRun, ...]:
+        """Return all runs, in the order in which they are sent."""
+        return (self.run, *(one for later in self.then for one in later.chain))
+
+    def __fspath__(self) -> str:
+        """Return the folder of the run, as text."""
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        """Return what it is, in a line."""
+        members = format_count(len(self.plan.members), "member")
+        later = f", then {', '.join(one.path.name for one in self.then)}" if self.then else ""
+        return one_line(f"<Planned {self.path.name}: {members} on site {self.site.name}{later}>")
+
+    def _repr_html_(self) -> str:
+        return "\n".join(render_view(_view_plan(one, self.site)) for one in self.chain)
+
+
+def _view_plan(planned: PlannedRun, site: Site) -> View:
+    told = describe_run(planned.paths, planned.plan) | {"site": f"{site.name} ({site.scheduler})"}
+    counts = count_rows(planned.splits, planned.plan.classes)
+    warnings = planned.plan.recipe.warnings
+    banners = [Banner(title="Is it meant so?", text="", lines=warnings)] if warnings else []
+    return View(
+        title=f"planned run {planned.paths.name}",
+        blocks=(
+            *banners,
+            KeyValues(
+                title=f"{len(planned.plan.members)} members",
+                pairs=tuple(told.items()),
+                is_open=True,
+            ),
+            *_tabulate_models(planned.plan),
+            Table.of(
+                ["class", "training", "out-of-fold", "excluded", "test"],
+                (
+                    [_cell(one) if isinstance(one, int) else one for one in line.values()]
+                    for line in counts
+                ),
+            ),
+        ),
+    )
+
+
+def _tabulate_models(plan: Plan) -> Iterator[Block]:
+    """Yield a line a model: its members, folds, seeds, and how it trains."""
+    groups = {
+        model: [one for one in plan.members if one.model == model]
+        for model in plan.recipe.models[:MAX_MODELS]
+    }
+    lines = []
+    for model, members in groups.items():
+        recipe = plan.recipe_of(members[0])
+        numbers = (
+            len(members),
+            len({one.fold for one in members}),
+            len({one.seed for one in members}),
+        )
+        training = (recipe.train.epochs, recipe.train.batch_size)
+        lines.append([model, *map(str, numbers), *map(str, training), f"{recipe.train.lr:g}"])
+    yield Table.of(["model", "members", "folds", "seeds", "epochs", "batch", "lr"], lines)
+    others = len(plan.recipe.models) - len(groups)
+    if others:
+        yield Prose(text=f"and {format_count(others, 'further model')}")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Status(RunStatus):
+    """Where a run stands: `members`, `report`, `has_ended`, and what `RunStatus` has besides."""
+
+    def __repr__(self) -> str:
+        """Return how many members are in which state, in a line."""
+        return one_line(f"<Status {self.run}: {summarise_states(self)}>")
+
+    def _repr_html_(self) -> str:
+        done, total = count_epochs(self)
+        columns = tuple(
+            Column(title=title, words=title in {"state", "note"}) for title in (*COLUMNS, "note")
+        )
+        rows = tuple(Row(cells=(*line.words, line.note)) for line in list_lines(self))
+        failures = (
+            Log(title=one.meaning, text="\n".join((one.advice, *one.tail)))
+            for one in list_failures(self)
+        )
+        view = View(
+            title=f"run {self.run}",
+            text=f"{summarise_states(self)}; {done} of {total} epochs",
+            done=done,
+            total=total,
+            blocks=(Table(columns=columns, rows=rows), *failures),
+        )
+        return render_view(view)
+
+
+def count_epochs(status: RunStatus) -> tuple[int, int]:
+    """Return how many epochs of all members are done, those that early stopping spared too."""
+    done = (line.epochs if line.state == "DONE" else line.epoch for line in status.members)
+    return sum(done), sum(line.epochs for line in status.members)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class WrittenReport(Report):
+    """A report and the `folder` that it was written to.
+
+    `content` is what report.json holds, `predictions` what predictions.parquet holds.
+    """
+
+    folder: Path
+
+    @property
+    def page(self) -> Path:
+        """Return report.html."""
+        return self.folder / "report.html"
+
+    def __repr__(self) -> str:
+        """Return the headline and the page, in a line."""
+        return one_line(f"<Report {self.headline.in_short}: {self.page}>")
+
+    def _repr_html_(self) -> str:
+        view = View(
+            title=self.title,
+            headline=self.headline,
+            blocks=(*self.banners, self.overview),
+            link=find_link(self.page),
+            link_text=str(self.page),
+        )
+        return render_view(view)
+
+
+def find_link(page: Path) -> str:
+    """Return how a notebook links a file: below its folder, which its server shows, or nothing."""
+    here = Path.cwd()
+    return f"./{quote(str(page.relative_to(here)))}" if page.is_relative_to(here) else page.as_uri()
+
+
+def list_warnings(runs: Iterable[PlannedRun]) -> list[str]:
+    """Return what may be meant so but seldom is, of all recipes of a chain."""
+    return list(Counter(text for one in runs for text in one.plan.recipe.warnings))

@@ -1,0 +1,119 @@
+"""Say where a run stands: a line a member, how many are in which state, what a failure asks for."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from lenshpc.errors import one_line
+from lenshpc.launch.failures import Failure
+from lenshpc.launch.states import MemberStatus, RunStatus
+from lenshpc.run.gate import compact
+
+MOST_LINES = 100  # of members in one state
+MOST_REASONS = 3  # that a line for many members tells
+USUAL = ("DONE", "RUNNING", "PENDING")  # states, in the order in which they are counted up
+COLUMNS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusLine:
+    """A member, many members in one state, or the report: a word a column, and what is to say."""
+
+    words: tuple[str, ...]
+    note: str = ""
+
+    @property
+    def state(self) -> str:
+        """Return the word of the column `state`."""
+        return self.words[COLUMNS.index("state")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureText:
+    """A kind of failure: who failed so and what it means, what to do, the end of a log."""
+
+    name: str
+    meaning: str
+    advice: str
+    tail: tuple[str, ...]
+
+
+def summarise_states(status: RunStatus) -> str:
+    """Return how many members are in which state, and the report's, in a line."""
+    counts = count_states(Counter(line.state for line in status.members))
+    silence = f"; {status.silence}" if status.silence else ""
+    return f"{counts}; report {status.report}{silence}"
+
+
+def count_states(counts: Mapping[str, int]) -> str:
+    """Say how many members are in which state: `3 DONE 2 FAILED`."""
+    first = [state for state in USUAL if state in counts]
+    others = [state for state in counts if state not in USUAL]
+    return " ".join(f"{counts[state]} {state}" for state in [*first, *others])
+
+
+def list_lines(status: RunStatus) -> list[StatusLine]:
+    """Return a line a member, but one for all members of a state that has very many; the report."""
+    num_lines = Counter(line.state for line in status.members)
+    crowds = [state for state, number in num_lines.items() if number > MOST_LINES]
+    alone = [_line(line, status.silence) for line in status.members if line.state not in crowds]
+    together = [
+        _crowd([line for line in status.members if line.state == state], status.silence)
+        for state in crowds
+    ]
+    report = StatusLine(
+        words=("report", status.report, "", "", "", status.report_job, "", ""),
+        note=status.report_reason,
+    )
+    return [*alone, *together, report]
+
+
+def list_failures(status: RunStatus) -> Iterator[FailureText]:
+    """Yield each kind of failure once."""
+    kinds: dict[str, dict[int, Failure]] = {}
+    for line in status.members:
+        if line.failure:
+            kinds.setdefault(line.failure.name, {})[line.index] = line.failure
+    for failures in kinds.values():
+        first = next(iter(failures.values()))
+        who = f"{'member' if len(failures) == 1 else 'members'} {compact(list(failures))}"
+        nodes = {one.node for one in failures.values()} - {""}
+        is_blamed = nodes and first.action == "exclude node"
+        blamed = f" on {', '.join(sorted(nodes))}" if is_blamed else ""
+        yield FailureText(
+            name=first.name,
+            meaning=one_line(f"{first.name}{blamed}, {who}: {first.meaning}"),
+            advice=one_line(f"do: {first.advice}"),
+            tail=first.tail,
+        )
+
+
+def _crowd(members: Sequence[MemberStatus], silence: str) -> StatusLine:
+    """Return what a line can say of many members in one state."""
+    state, spent = members[0].state, f"{sum(line.gpu_hours for line in members):.2f}"
+    ends = _local_time(max(line.estimated_end for line in members))
+    reasons = Counter(line.reason for line in members if line.reason not in {"", silence})
+    told = [
+        reason if number == len(members) else f"{number}: {reason}"
+        for reason, number in reasons.most_common()
+    ]
+    return StatusLine(
+        words=(f"{len(members)} members", state, "", "", spent, "", "", ends),
+        note="; ".join(told) if len(told) <= MOST_REASONS else "",
+    )
+
+
+def _line(line: MemberStatus, silence: str) -> StatusLine:
+    best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
+    epoch, spent = f"{line.epoch}/{line.epochs}", f"{line.gpu_hours:.2f}"
+    ends = _local_time(line.estimated_end)
+    return StatusLine(
+        words=(line.name, line.state, epoch, best, spent, line.job, line.node, ends),
+        note="" if line.reason == silence else line.reason,
+    )
+
+
+def _local_time(text: str) -> str:
+    """Return a moment as people here say it: `Tue 14:05`."""
+    return datetime.fromisoformat(text).astimezone().strftime("%a %H:%M") if text else ""
