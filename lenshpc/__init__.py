@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lenshpc.api import (
         LensHpcError,
         aggregate,
+        load_ensemble,
         load_recipe,
         open_store,
         plan,
@@ -24,6 +25,7 @@ __all__ = [
     "LensHpcError",
     "__version__",
     "aggregate",
+    "load_ensemble",
     "load_recipe",
     "open_store",
     "plan",

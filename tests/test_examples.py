@@ -38,7 +38,7 @@ def test_plugin_is_one_short_module():
     modules = list(PLUGIN.rglob("*.py"))
     assert modules == [PLUGIN / "lenshpc_centring" / "__init__.py"]
     assert num_lines(modules[0]) < 150
-    assert num_lines(EXAMPLES / "from_python.py") < 60
+    assert num_lines(EXAMPLES / "from_python.py") < 30
 
 
 @pytest.mark.parametrize("language", SHOWN)
@@ -148,10 +148,11 @@ def test_run_from_python_predicts_as_its_member_did(tmp_path):
     report, told = out.splitlines()
     image, odds = told.split(": ", maxsplit=1)
     odds = json.loads(odds.replace("'", '"'))
-    page = Path(report.removeprefix("report: ").split(" (")[0])
+    page = Path(report.removeprefix("report: "))
+    assert page.is_file()
     (table,) = page.parents[1].glob("members/*/predictions.parquet")
     row = pd.read_parquet(table).set_index("id").loc[image]
     assert list(odds) == ["no", "sphere", "vort"]
     assert list(odds.values()) == pytest.approx(
-        np.exp(row[["logp_0", "logp_1", "logp_2"]].to_numpy(float)), abs=1e-4
+        np.exp(row[["logp_0", "logp_1", "logp_2"]].to_numpy(float)), abs=1e-6
     )

@@ -6,7 +6,7 @@ Each function takes names, paths or values. What is imported is imported inside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from lenshpc.errors import ConfigError, IncompleteError, LensHpcError
 
 if TYPE_CHECKING:
+    import torch
+
     from lenshpc.api.views import OpenStore, Planned, Status, WrittenReport
+    from lenshpc.engine.ensemble import Ensemble
     from lenshpc.launch.states import RunStatus
     from lenshpc.run.paths import RunPaths
     from lenshpc.run.planning import PlannedRun
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LensHpcError",
     "aggregate",
+    "load_ensemble",
     "load_recipe",
     "open_store",
     "plan",
@@ -350,6 +354,36 @@ def aggregate(
             say=say,
         )
     return convert(WrittenReport, report, folder=place.report)
+
+
+def load_ensemble(
+    source: Location | Planned,
+    *,
+    models: Sequence[str] | None = None,
+    device: str | torch.device | None = None,
+    trust_code: bool = False,
+) -> Ensemble:
+    """Return the trained ensemble of a run that is done, or of an export's folder.
+
+    It is a `torch.nn.Module`: pixels (B, C, H, W) as the store has them in, the task's answer out,
+    such as probabilities (B, K). `.predict(images)` does so for numpy arrays of any number of
+    images. It lies on a GPU where there is one, or on `device`. `models` chooses some of a run's.
+    An export with networks in files of its own is refused without `trust_code`.
+
+    Examples:
+        >>> import lenshpc
+        >>> small = {"models": ["resnet10t"], "train.epochs": 2, "train.batch_size": 16}
+        >>> recipe = lenshpc.load_recipe("lens_finding", small, folds=1)
+        >>> planned = lenshpc.plan(recipe, "stores/spots")
+        >>> told = lenshpc.submit(planned, wait=True)
+        >>> ensemble = lenshpc.load_ensemble(planned)
+        >>> images = lenshpc.open_store("stores/spots").read_raw(slice(0, 3))
+        >>> ensemble.predict(images).sum(axis=1).round(6)
+        array([1., 1., 1.])
+    """
+    from lenshpc.inference.load import load_ensemble as load
+
+    return load(source, models=models, device=device, trust_code=trust_code)
 
 
 def _require_place(run: RunPaths) -> None:

@@ -11,7 +11,7 @@ import lenshpc
 from lenshpc import api
 
 HEAVY = ("click", "numpy", "pandas", "pydantic", "rich", "torch", "zarr")
-SLOW = {"aggregate", "submit"}
+SLOW = {"aggregate", "load_ensemble", "submit"}
 EXAMPLES = {
     one.name.removeprefix("lenshpc.api."): one
     for one in doctest.DocTestFinder(recurse=True).find(api)
