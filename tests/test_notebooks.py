@@ -12,7 +12,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(path.name for path in EXAMPLES.glob("*.ipynb"))
 FIRST = "1_images_to_report.ipynb"
-AFTER_FIRST = ["2_trained_model.ipynb", "5_report_files.ipynb"]
+AFTER_FIRST = ["2_trained_model.ipynb", "4_candidates.ipynb", "5_report_files.ipynb"]
 EXECUTE = """
 import sys, nbformat
 from nbclient import NotebookClient

@@ -6,7 +6,7 @@ Each function takes names, paths or values. What is imported is imported inside 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from lenshpc.errors import ConfigError, IncompleteError, LensHpcError
 if TYPE_CHECKING:
     import torch
 
-    from lenshpc.api.views import OpenStore, Planned, Status, WrittenReport
+    from lenshpc.api.views import OpenStore, Planned, Status, WrittenPredictions, WrittenReport
     from lenshpc.engine.ensemble import Ensemble
     from lenshpc.launch.states import RunStatus
     from lenshpc.run.paths import RunPaths
@@ -34,6 +34,7 @@ __all__ = [
     "load_recipe",
     "open_store",
     "plan",
+    "predict",
     "prepare",
     "simulate",
     "status",
@@ -331,12 +332,13 @@ def aggregate(
         >>> report.content["num_members"], len(report.predictions)
         (6, 150)
     """
-    from lenshpc.api.progress import telling
+    from lenshpc.api.progress import quieten_tqdm, telling
     from lenshpc.api.views import WrittenReport, convert
     from lenshpc.launch.modes import writing_in
     from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.worker import write_report
 
+    quieten_tqdm()
     paths = find_run(fspath(run))
     if out is None:
         _require_place(paths)
@@ -372,18 +374,87 @@ def load_ensemble(
 
     Examples:
         >>> import lenshpc
-        >>> small = {"models": ["resnet10t"], "train.epochs": 2, "train.batch_size": 16}
-        >>> recipe = lenshpc.load_recipe("lens_finding", small, folds=1)
-        >>> planned = lenshpc.plan(recipe, "stores/spots")
-        >>> told = lenshpc.submit(planned, wait=True)
-        >>> ensemble = lenshpc.load_ensemble(planned)
-        >>> images = lenshpc.open_store("stores/spots").read_raw(slice(0, 3))
+        >>> ensemble = lenshpc.load_ensemble("spots")
+        >>> ensemble.spec.classes, len(ensemble.members)
+        (('plain', 'spot'), 4)
+        >>> images = lenshpc.open_store("store").read_raw(slice(0, 3))
         >>> ensemble.predict(images).sum(axis=1).round(6)
         array([1., 1., 1.])
     """
+    from lenshpc.api.progress import quieten_tqdm
     from lenshpc.inference.load import load_ensemble as load
 
+    quieten_tqdm()
     return load(source, models=models, device=device, trust_code=trust_code)
+
+
+def predict(
+    source: Location | Planned,
+    images: Location | Store,
+    out: Location | None = None,
+    *,
+    models: Sequence[str] | None = None,
+    dataset: Location | None = None,
+    prior: float | None = None,
+    rank_by: str | None = None,
+    top: int = 100,
+    trust_code: bool = False,
+) -> WrittenPredictions:
+    """Apply the networks of a run, or of an export, to the images of a store or a folder.
+
+    The results go to the folder `out`: a table with a row an image in parts, candidates.csv, and
+    gallery.html to grade the `top` candidates in a browser. `dataset` says what files are, by
+    default as the run's own. `prior` is the share of the positive class, which moves the
+    threshold; `rank_by` the class by which candidates are ranked. Stopped at any moment, the same
+    call goes on.
+
+    Examples:
+        >>> import lenshpc
+        >>> found = lenshpc.predict("spots", "images/test", "found", top=10)
+        >>> found
+        <Predictions found: 24 images, 10 candidates>
+        >>> found.candidates["score"].is_monotonic_decreasing
+        True
+        >>> sorted(found.read(["id", "score"]).columns)
+        ['id', 'score']
+    """
+    from lenshpc.api.progress import progress_bar, quieten_tqdm, telling
+    from lenshpc.api.views import WrittenPredictions
+    from lenshpc.inference.predict import begin_predictions, join, name_folder, predict_parts
+    from lenshpc.launch.modes import writing
+    from lenshpc.store import Store
+
+    quieten_tqdm()
+    place = images.path if isinstance(images, Store) else images
+    with writing():
+        with telling("reading the run") as say:
+            predictions = begin_predictions(
+                source,
+                place,
+                name_folder(source, place) if out is None else Path(out),
+                models=models,
+                dataset=None if dataset is None else fspath(dataset),
+                prior=prior,
+                rank_by=rank_by,
+                top=top,
+                trust_code=trust_code,
+                say=lambda text: _tell(text, say),
+            )
+        with progress_bar("predicting") as progress:
+            predict_parts(predictions.root, progress=progress)
+        summary = join(predictions.root)
+    return WrittenPredictions(folder=predictions.root, summary=summary)
+
+
+def _tell(text: str, say: Callable[[str], None]) -> None:
+    """Say what is being done, or warn."""
+    import warnings
+
+    _, is_warning, told = text.rpartition("warning: ")
+    if is_warning:
+        warnings.warn(told, stacklevel=4)
+    else:
+        say(text)
 
 
 def _require_place(run: RunPaths) -> None:

@@ -2,8 +2,10 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Any
 
 UPDATE_EVERY_S = 0.05  # a bar drawn for each image would cost more than reading it
@@ -43,6 +45,17 @@ def in_notebook() -> bool:
     from IPython import get_ipython
 
     return hasattr(get_ipython(), "kernel")
+
+
+def quieten_tqdm() -> None:
+    """Import tqdm, which warns in a notebook without ipywidgets, before others do it.
+
+    Networks come by huggingface_hub, which imports it; of its bars nobody sees any.
+    """
+    if in_notebook():
+        with warnings.catch_warnings(), suppress(ImportError):
+            warnings.simplefilter("ignore")
+            import_module("tqdm.auto")
 
 
 @contextmanager

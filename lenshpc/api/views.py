@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
 
 from lenshpc.errors import LensHpcError, one_line
 from lenshpc.launch.sites import Site
@@ -33,7 +35,7 @@ from lenshpc.report.content import (
     Table,
     View,
 )
-from lenshpc.report.format import format_count
+from lenshpc.report.format import format_count, format_value
 from lenshpc.report.html import render_view
 from lenshpc.report.pictures import colours, encode_png, stretch_of
 from lenshpc.report.summary import count_rows
@@ -44,6 +46,7 @@ from lenshpc.store.contents import contents, describe
 
 NUM_PICTURES, MAX_CLASSES = 4, 6  # of each class, of so many classes
 MAX_MODELS = 50  # in the table of a Plan
+NUM_CANDIDATES = 10
 T = TypeVar("T")
 
 
@@ -259,6 +262,49 @@ class WrittenReport(Report):
             blocks=(*self.banners, self.overview),
             link=find_link(self.page),
             link_text=str(self.page),
+        )
+        return render_view(view)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class WrittenPredictions:
+    """The predictions of new images in a `folder`; `summary` is what summary.json holds."""
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @cached_property
+    def candidates(self) -> pd.DataFrame:
+        """Return the best images, the first ones first, as candidates.csv has them."""
+        return pd.read_csv(self.folder / "candidates.csv")
+
+    @property
+    def gallery(self) -> Path:
+        """Return gallery.html, where candidates are graded."""
+        return self.folder / "gallery.html"
+
+    def read(self, columns: list[str] | None = None) -> pd.DataFrame:
+        """Return the table of all images, or some of its columns, in the order of the source."""
+        parts = sorted((self.folder / "parts").glob("part-*.parquet"))
+        tables = (pd.read_parquet(part, columns=columns) for part in parts)
+        return pd.concat(tables, ignore_index=True)
+
+    def __repr__(self) -> str:
+        """Return how many images and candidates there are, in a line."""
+        images = format_count(self.summary["num_images"], "image")
+        return one_line(f"<Predictions {self.folder}: {images}, {len(self.candidates)} candidates>")
+
+    def _repr_html_(self) -> str:
+        shown = self.candidates.head(NUM_CANDIDATES)
+        counts = {**self.summary["decisions"], **self.summary["flags"]}
+        rows = ([format_value(one) for one in row] for row in shown.itertuples(index=False))
+        images = format_count(self.summary["num_images"], "image")
+        view = View(
+            title=f"{images} of {self.summary['source']}",
+            text=", ".join(f"{number:,} {name}" for name, number in counts.items()),
+            blocks=(Table.of(map(str, shown.columns), rows),),
+            link=find_link(self.gallery.resolve()),
+            link_text=str(self.gallery),
         )
         return render_view(view)
 

@@ -73,7 +73,7 @@ def predict(
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")
-    from lenshpc.inference.predict import begin_predictions, join, predict_parts
+    from lenshpc.inference.predict import begin_predictions, join, name_folder, predict_parts
     from lenshpc.launch.modes import writing
     from lenshpc.launch.prepare import load_cluster
 
@@ -82,7 +82,7 @@ def predict(
         predictions = begin_predictions(
             run,
             source,
-            out or Path("predictions") / f"{Path(run).name}-{source.resolve().name}",
+            out or name_folder(run, source),
             models=models.split(",") if models else None,
             say=lambda text: echo(text, err=True),
             **options,

@@ -43,6 +43,11 @@ def silent(*_: object) -> None:
     """Say nothing."""
 
 
+def name_folder(source: str | os.PathLike[str], images: str | os.PathLike[str]) -> Path:
+    """Return where the predictions of a run, or an export, lie if nobody says so."""
+    return Path("predictions") / f"{Path(source).name}-{Path(images).resolve().name}"
+
+
 def begin_predictions(
     source: str | os.PathLike[str],
     images: str | os.PathLike[str],

@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from trained_run import train_run
 
 import lenshpc
 from lenshpc import api
 
 HEAVY = ("click", "numpy", "pandas", "pydantic", "rich", "torch", "zarr")
-SLOW = {"aggregate", "load_ensemble", "submit"}
+OF_TRAINED = {"load_ensemble", "predict"}
+SLOW = {"aggregate", "submit", *OF_TRAINED}
 EXAMPLES = {
     one.name.removeprefix("lenshpc.api."): one
     for one in doctest.DocTestFinder(recurse=True).find(api)
@@ -31,6 +33,14 @@ def folder(spots, run, monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder with images, a store and a trained run."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_run(folder)
+    return folder
 
 
 def test_import_is_light_and_names_come_when_they_are_asked_for():
@@ -57,7 +67,9 @@ def test_every_function_has_an_example():
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in sorted(EXAMPLES)])
-def test_examples_of_the_documentation_hold(name, folder):
+def test_examples_of_the_documentation_hold(name, request, monkeypatch):
+    place = request.getfixturevalue("trained" if name in OF_TRAINED else "folder")
+    monkeypatch.chdir(place)
     told = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     found = runner.run(EXAMPLES[name], out=told.append)
