@@ -40,7 +40,7 @@ from lenshpc.report.html import render_view
 from lenshpc.report.pictures import colours, encode_png, stretch_of
 from lenshpc.report.summary import count_rows
 from lenshpc.run.plan import Plan
-from lenshpc.run.planning import PlannedRun, describe_run
+from lenshpc.run.planning import PlannedRun, describe_plan
 from lenshpc.store import Store
 from lenshpc.store.contents import contents, describe
 
@@ -156,7 +156,7 @@ class Planned:
 
 
 def _view_plan(planned: PlannedRun, site: Site) -> View:
-    told = describe_run(planned.paths, planned.plan) | {"site": f"{site.name} ({site.scheduler})"}
+    told = describe_plan(planned.paths, planned.plan) | {"site": f"{site.name} ({site.scheduler})"}
     counts = count_rows(planned.splits, planned.plan.classes)
     warnings = planned.plan.recipe.warnings
     banners = [Banner(title="Is it meant so?", text="", lines=warnings)] if warnings else []

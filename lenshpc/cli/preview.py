@@ -10,7 +10,7 @@ from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_v
 from lenshpc.launch.submit import requests
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
-from lenshpc.run.planning import PlannedRun, describe_run
+from lenshpc.run.planning import PlannedRun, describe_plan
 
 SIZES = ("nodes", "gpus_per_node", "tasks_per_node", *DEFAULTS)
 WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
@@ -42,7 +42,7 @@ def preview_chain(
 
 def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
-    told = {"site": f"{site.name} ({site.scheduler})"} | describe_run(run, plan)
+    told = {"site": f"{site.name} ({site.scheduler})"} | describe_plan(run, plan)
     lines = [
         *(f"{key:<12} {text}" for key, text in told.items()),
         "",

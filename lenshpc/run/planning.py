@@ -73,7 +73,7 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
     return planned
 
 
-def describe_run(run: RunPaths, plan: Plan) -> dict[str, str]:
+def describe_plan(run: RunPaths, plan: Plan) -> dict[str, str]:
     """Return what people are told of a run that is not sent yet: what a member has, all costs."""
     size = plan.recipe.resources
     unit = "GPU" if size.gpus_per_node else "core"
