@@ -6,21 +6,18 @@ Each function takes names, paths or values. What is imported is imported inside 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lenshpc.errors import ConfigError, IncompleteError, LensHpcError
+from lenshpc.errors import ConfigError, LensHpcError
 
 if TYPE_CHECKING:
     import torch
 
     from lenshpc.api.views import OpenStore, Planned, Status, WrittenPredictions, WrittenReport
     from lenshpc.engine.ensemble import Ensemble
-    from lenshpc.launch.states import RunStatus
-    from lenshpc.run.paths import RunPaths
-    from lenshpc.run.planning import PlannedRun
     from lenshpc.run.recipe import Recipe
     from lenshpc.store import Store
 
@@ -65,12 +62,12 @@ def simulate(
     from lenshpc.api.progress import progress_bar
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
-    from lenshpc.prep.simulation.counts import parse_counts
+    from lenshpc.prep.simulation.counts import parse_counts, write_count
     from lenshpc.prep.simulation.simulate import simulate as make_images
 
     loaded = load_dataset(fspath(dataset))
     counts = parse_counts(
-        loaded, {"train": _count(train), "val": _count(val), "test": _count(test)}
+        loaded, {"train": write_count(train), "val": write_count(val), "test": write_count(test)}
     )
     with progress_bar("simulating") as progress:
         make_images(
@@ -82,13 +79,6 @@ def simulate(
             progress=progress,
         )
     return Path(out)
-
-
-def _count(images: Images | None) -> str | None:
-    """Return a number of images as the command line takes it."""
-    if isinstance(images, Mapping):
-        return ",".join(f"{name}={number}" for name, number in images.items())
-    return None if images is None else str(images)
 
 
 def prepare(
@@ -244,50 +234,10 @@ def submit(
     for one in planned.chain:
         send(one, planned.site, CALLS)
     if wait:
-        _wait_for(planned.chain)
+        from lenshpc.api.waiting import wait_for
+
+        wait_for(planned.chain)
     return status(planned)
-
-
-def _wait_for(chain: tuple[PlannedRun, ...]) -> None:
-    """Return when every run has its report; where one has none, those of this machine end."""
-    from lenshpc.launch.local import stop_queue
-    from lenshpc.launch.states import has_own_queue
-
-    for place, one in enumerate(chain):
-        try:
-            _require_report(one.paths, _follow(one))
-        except (KeyboardInterrupt, LensHpcError):
-            for later in chain[place:]:
-                if has_own_queue(later.paths):
-                    stop_queue(later.paths)
-            raise
-
-
-def _follow(one: PlannedRun) -> RunStatus:
-    """Show how many epochs are done until the run has ended, and return where it stands then."""
-    from lenshpc.api.progress import progress_bar
-    from lenshpc.api.views import count_epochs
-    from lenshpc.launch.states import follow
-
-    with progress_bar(one.paths.name, "epochs") as progress:
-        for told in follow(one.paths, one.plan):
-            progress(*count_epochs(told))
-    return told
-
-
-def _require_report(run: RunPaths, told: RunStatus) -> None:
-    from lenshpc.run.completion import reference, resume_command
-
-    if told.report == "DONE":
-        return
-    ended = [line for line in told.members if line.state != "DONE"]
-    why = f"member {ended[0].index}: {ended[0].reason}" if ended else told.report_reason
-    advice = [line.failure.advice for line in ended if line.failure and line.step == "mend"]
-    go_on = advice[0] if advice else f"go on with: {resume_command(run)}"
-    raise IncompleteError(
-        f"run {run.name} has no report ({why or told.report}); {go_on}; "
-        f"more is told by: lenshpc status {reference(run)}"
-    )
 
 
 def status(run: Location | Planned) -> Status:
@@ -335,13 +285,14 @@ def aggregate(
     from lenshpc.api.progress import quieten_tqdm, telling
     from lenshpc.api.views import WrittenReport, convert
     from lenshpc.launch.modes import writing_in
+    from lenshpc.run.ownership import require_place
     from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.worker import write_report
 
     quieten_tqdm()
     paths = find_run(fspath(run))
     if out is None:
-        _require_place(paths)
+        require_place(paths)
     place = paths if out is None else RunPaths(Path(out).resolve())
     try:
         place.root.mkdir(parents=True, exist_ok=True)
@@ -418,7 +369,7 @@ def predict(
         >>> sorted(found.read(["id", "score"]).columns)
         ['id', 'score']
     """
-    from lenshpc.api.progress import progress_bar, quieten_tqdm, telling
+    from lenshpc.api.progress import progress_bar, quieten_tqdm, say_or_warn, telling
     from lenshpc.api.views import WrittenPredictions
     from lenshpc.inference.predict import begin_predictions, join, name_folder, predict_parts
     from lenshpc.launch.modes import writing
@@ -438,33 +389,9 @@ def predict(
                 rank_by=rank_by,
                 top=top,
                 trust_code=trust_code,
-                say=lambda text: _tell(text, say),
+                say=lambda text: say_or_warn(text, say),
             )
         with progress_bar("predicting") as progress:
             predict_parts(predictions.root, progress=progress)
         summary = join(predictions.root)
     return WrittenPredictions(folder=predictions.root, summary=summary)
-
-
-def _tell(text: str, say: Callable[[str], None]) -> None:
-    """Say what is being done, or warn."""
-    import warnings
-
-    _, is_warning, told = text.rpartition("warning: ")
-    if is_warning:
-        warnings.warn(told, stacklevel=4)
-    else:
-        say(text)
-
-
-def _require_place(run: RunPaths) -> None:
-    """Refuse to write a report into the run of another user."""
-    from lenshpc.run.completion import reference
-    from lenshpc.run.ownership import find_owner
-
-    owner = find_owner(run)
-    if owner:
-        raise ConfigError(
-            f"run {run.name} belongs to {owner}; write the report of it into a folder of yours "
-            f"with: lenshpc aggregate {reference(run)} --out FOLDER"
-        )

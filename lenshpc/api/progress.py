@@ -38,6 +38,14 @@ def telling(first: str) -> Iterator[Callable[[str], None]]:
         yield lambda _: None
 
 
+def say_or_warn(text: str, say: Callable[[str], None]) -> None:
+    """Say what is being done; what begins with `warning: ` is a warning of Python."""
+    if text.startswith("warning: "):
+        warnings.warn(text.removeprefix("warning: "), stacklevel=4)
+    else:
+        say(text)
+
+
 def in_notebook() -> bool:
     """Say whether a notebook's kernel runs this, which shows HTML."""
     if "IPython" not in sys.modules:

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 from lenshpc.errors import ConfigError, read_error
+from lenshpc.run.completion import reference
 from lenshpc.run.paths import RunPaths
 
 DATA = ".zarr"  # the end of folders that hold numbers alone, and many files
@@ -40,6 +41,16 @@ def find_owner(run: RunPaths) -> str | None:
     except OSError as error:
         raise read_error(run.root, error) from error
     return None if owner == os.geteuid() else name_user(owner)
+
+
+def require_place(run: RunPaths) -> None:
+    """Refuse to write a report into the run of another user."""
+    owner = find_owner(run)
+    if owner:
+        raise ConfigError(
+            f"run {run.name} belongs to {owner}; write the report of it into a folder of yours "
+            f"with: lenshpc aggregate {reference(run)} --out FOLDER"
+        )
 
 
 def name_user(number: int) -> str:

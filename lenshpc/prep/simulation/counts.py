@@ -23,6 +23,13 @@ def parse_counts(dataset: Dataset, wanted: Mapping[SplitName, str | None]) -> Co
     return counts
 
 
+def write_count(number: int | Mapping[str, int] | None) -> str | None:
+    """Return a number for each class, or class → number, as `parse_counts` takes it."""
+    if isinstance(number, Mapping):
+        return ",".join(f"{name}={one}" for name, one in number.items())
+    return None if number is None else str(number)
+
+
 def _parse(dataset: Dataset, split: SplitName, text: str) -> dict[str, int]:
     names = [entry.name for entry in dataset.classes]
     pairs = [part.partition("=")[::2] for part in text.split(",")] if "=" in text else []
