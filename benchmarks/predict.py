@@ -136,6 +136,30 @@ def start_parts(out: Path, trained: TrainedEnsemble, store: Path) -> None:
     begin(out, request, trained)
 
 
+def programs(folder: Path, ensemble: Ensemble, images: np.ndarray) -> dict[str, Callable]:
+    """Return the two programs of an export."""
+    folder.mkdir()
+    pixels, starts = torch.from_numpy(images), range(0, len(images), BATCH)
+    export_programs(ensemble, pixels[:5], folder, ("torch", "onnx"))
+    exported = torch.export.load(folder / FILES["torch"]).module()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        folder / FILES["onnx"], options, providers=["CPUExecutionProvider"]
+    )
+
+    @torch.inference_mode()
+    def by_export() -> None:
+        for at in starts:
+            exported(pixels[at : at + BATCH])
+
+    def by_onnx() -> None:
+        for at in starts:
+            session.run(None, {"pixels": images[at : at + BATCH]})
+
+    return {"torch.export program": by_export, "ONNX Runtime program": by_onnx}
+
+
 def contestants(
     folder: Path, trained: TrainedEnsemble, images: np.ndarray
 ) -> dict[str, Callable[[], object]]:
@@ -167,32 +191,12 @@ def contestants(
         start_parts(out, trained, folder / "store")
         predict_parts(out)
 
-    programs = folder / "programs"
-    programs.mkdir()
-    export_programs(ensemble, pixels[:5], programs, ("torch", "onnx"))
-    exported = torch.export.load(programs / FILES["torch"]).module()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        programs / FILES["onnx"], options, providers=["CPUExecutionProvider"]
-    )
-
-    @torch.inference_mode()
-    def by_export() -> None:
-        for at in starts:
-            exported(pixels[at : at + BATCH])
-
-    def by_onnx() -> None:
-        for at in starts:
-            session.run(None, {"pixels": images[at : at + BATCH]})
-
     return {
         "networks alone, on prepared batches": forward,
         "hand-written loop": loop,
         "Ensemble.predict, from memory": lambda: ensemble.predict(images),
         "predict, from a store to parts": from_store,
-        "torch.export program": by_export,
-        "ONNX Runtime program": by_onnx,
+        **programs(folder / "programs", ensemble, images),
     }
 
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import lenshpc.inference.hub as hub
     from lenshpc.api import (
         LensHpcError,
         aggregate,
@@ -26,6 +27,7 @@ __all__ = [
     "LensHpcError",
     "__version__",
     "aggregate",
+    "hub",
     "load_ensemble",
     "load_recipe",
     "open_store",
@@ -41,6 +43,8 @@ if not TYPE_CHECKING:  # else a name that is not there would pass for anything
 
     def __getattr__(name: str) -> object:
         """Return a name of the face."""
+        if name == "hub":
+            return import_module("lenshpc.inference.hub")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         # By its text: every module imports this one, so that an import here would put `api`,
