@@ -73,7 +73,11 @@ class Ranked(Mixture):
         """Return probabilities (n, K)."""
         xp = array_namespace(stack)
         models = [
-            xp.stack([interpolate(model[:, k], *one) for k, one in enumerate(steps)], axis=1)
+            # By concat, which lays a column out in one piece: torch warns of searching any other.
+            xp.stack(
+                [interpolate(xp.concat([model[:, k]]), *one) for k, one in enumerate(steps)],
+                axis=1,
+            )
             for model, steps in zip(stack, self.ladders, strict=True)
         ]
         mean = xp.mean(xp.stack(models), axis=0)
