@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -110,10 +111,6 @@ def read_failure(run: RunPaths) -> Failure:
     return classify("", "0:9", logs=read_tails([log_path(run)]))
 
 
-# Held, since Python warns of a process that runs on while nobody holds it.
-_STARTED: list[subprocess.Popen[bytes]] = []
-
-
 def _is_queue(pid: int, run: RunPaths) -> bool:
     """Return whether that process is this run's queue and not a later one with its number."""
     try:
@@ -148,12 +145,13 @@ def start_queue(run: RunPaths, members: Sequence[int], code: Snapshot) -> int:
             # lock.
             start_new_session=True,
         )
-    _STARTED.append(started)
     while read_queue(run).pid != started.pid:
         if started.poll() is not None:
             line = read_failure(run).line
             raise LaunchError(f"the local queue did not start: {line}; see {log_path(run)}")
         time.sleep(POLL_S / 10)
+    # Python that lives on, as in a notebook, has to collect its child, or keeps a dead process.
+    threading.Thread(target=started.wait, daemon=True).start()
     return started.pid
 
 
