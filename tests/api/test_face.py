@@ -55,7 +55,7 @@ def test_import_is_light_and_names_come_when_they_are_asked_for():
 
 
 def test_names_are_listed_and_no_others_are_there():
-    assert set(lenshpc.__all__) == {*api.__all__, "__version__"}
+    assert set(lenshpc.__all__) == {*api.__all__, "__version__", "hub"}
     assert set(lenshpc.__all__) <= set(dir(lenshpc))
     assert lenshpc.plan is api.plan
     with pytest.raises(AttributeError, match="module 'lenshpc' has no attribute 'plans'"):
