@@ -19,12 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
-from lenshpc.config import Frozen, validate
+from lenshpc import __version__
+from lenshpc.config import Count, Frozen, validate
 from lenshpc.errors import ConfigError, DataError, IncompleteError, read_error
 from lenshpc.files import (
     flush_tree,
@@ -52,6 +54,7 @@ class PredictionRequest(Frozen):
     """
 
     layout: int = 1
+    code_version: str = __version__
     ensemble: str
     name: str
     weights: Mapping[int, str]
@@ -62,10 +65,10 @@ class PredictionRequest(Frozen):
     source_digest: str
     dataset: Mapping[str, Any] | None
     num_rows: int
-    part_rows: int
+    part_rows: Count
     prior: float | None = None
     rank_by: str | None = None
-    top: int = 100
+    top: Annotated[int, Field(ge=1, le=10_000)] = 100
 
     @property
     def asked(self) -> Request:
@@ -241,6 +244,7 @@ def begin(root: Path, request: PredictionRequest, trained: TrainedEnsemble) -> P
 def _check_same(root: Path, found: PredictionRequest, asked: PredictionRequest) -> None:
     """Raise ConfigError unless a folder is of the same request, naming what differs first."""
     names = {
+        "code_version": "the version of lenshpc",
         "ensemble": "the ensemble",
         "source_digest": "the images",
         "num_rows": "the number of images",

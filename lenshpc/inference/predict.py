@@ -73,7 +73,7 @@ def begin_predictions(
     layout = _find_layout(Path(images), dataset, trained.spec)
     found = open_source(Path(images), layout)
     check_source(trained.spec, found, say)
-    request = PredictionRequest(
+    asking = dict(
         ensemble=trained.spec.digest,
         name=trained.spec.name,
         weights={index: str(path.resolve()) for index, path in trained.weights.items()},
@@ -87,6 +87,7 @@ def begin_predictions(
         part_rows=part_rows or (ARRAY_PART_ROWS if readout.arrays else PART_ROWS),
         **asked,
     )
+    request = validate(PredictionRequest, asking, "the request")
     return begin(out, request, trained)
 
 
@@ -115,6 +116,11 @@ def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
     if not source.num_rows:
         raise ConfigError(f"{source.path} holds no images; give one that does")
     check_images(spec, source.image_shape, source.dtype)
+    if source.channels != spec.channels:
+        raise ConfigError(
+            f"{source.path} has the channels {', '.join(source.channels)}, and {spec.name} was "
+            f"trained on {', '.join(spec.channels)}, in this order; give images with the same"
+        )
     rows = range(min(NUM_LOOKED_AT, source.num_rows))
     block = source.read(rows)
     good = [at for at in rows if at not in block.faults]

@@ -54,7 +54,11 @@ class ImageSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return a SHA-256 of what the source holds, or of the names and sizes of its files."""
+        """Return a SHA-256 of what the source holds, or of its files' names, sizes and times."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the names of the channels, in their order."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,6 +92,11 @@ class StoreSource:
     def digest(self) -> str:
         """Return the store's content hash."""
         return self.store.content_hash
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the names of the channels."""
+        return self.store.channels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -124,11 +133,16 @@ class FileSource:
 
     @cached_property
     def digest(self) -> str:
-        """Return the SHA-256 of names and sizes; the files are not read for it."""
+        """Return the SHA-256 of names, sizes and times; the files are not read for it."""
         names = dict.fromkeys(source.file for source in self._sources)
-        sizes = [(name, (self.path / name).stat().st_size) for name in names]
-        told = json.dumps([sizes, self.dataset.image.model_dump(mode="json")])
+        files = [_identify(self.path, name) for name in names]
+        told = json.dumps([files, self.dataset.image.model_dump(mode="json")])
         return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the names of the channels, as the dataset file has them."""
+        return self.dataset.image.channels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -206,6 +220,16 @@ class FileSource:
                 continue
             for index in range(count_rows(f"{self.path}/{file}", image)):
                 yield file, index
+
+
+def _identify(root: Path, name: str) -> tuple[str, int, int]:
+    """Return what tells a file from another of its name: size, and second of the last change.
+
+    Arrays have one size whatever is in them, so the size alone would pass files that were made
+    anew, in other units say.
+    """
+    found = (root / name).stat()
+    return name, found.st_size, int(found.st_mtime)
 
 
 def _walk(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:

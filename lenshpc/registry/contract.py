@@ -287,6 +287,11 @@ class Request:
     prior: float | None = None
     rank_by: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a prior that is no share, which would move a threshold out of sight."""
+        if self.prior is not None and not 0 < self.prior < 1:  # neither is NaN
+            raise ConfigError(f"prior {self.prior} is not in the range 0<x<1; give a share")
+
     def refuse(self, name: str) -> None:
         """Refuse, for an ensemble that tells no classes apart, whatever was asked: ConfigError."""
         options = {"--prior": self.prior, "--rank-by": self.rank_by}

@@ -1,6 +1,7 @@
 """Predictions of new images, part by part: exact, resumable, and refused where they cannot be."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from damage import flip
-from trained_run import CLASSES, SIDE
+from trained_run import CLASSES, SIDE, make_dataset
 
 from lenshpc.cli.main import main
 from lenshpc.errors import ConfigError, DataError, IncompleteError
@@ -25,6 +26,14 @@ ASKED = {"prior": None, "rank_by": None, "top": 5}
 def begin(trained, images, out, **more):
     """Begin predictions in parts of eight images."""
     return begin_predictions(trained.paths.root, images, out, **{"part_rows": 8, **ASKED, **more})
+
+
+def write_dataset(folder: Path, channels: list[str]) -> Path:
+    """Write a dataset file of the images, whose channels have these names."""
+    dataset = make_dataset().model_dump(mode="json", by_alias=True, exclude_none=True)
+    file = folder / "spots.yaml"
+    file.write_text(json.dumps({**dataset, "image": {**dataset["image"], "channels": channels}}))
+    return file
 
 
 def read_parts(predictions: Predictions) -> pd.DataFrame:
@@ -155,6 +164,45 @@ def test_images_that_were_exchanged_are_refused(trained, tmp_path):
     (images / "test/plain/0.npy").unlink()
     with pytest.raises(ConfigError, match="holds other images than when the predictions were"):
         predict_parts(root)
+
+
+def test_images_that_were_made_anew_are_refused_though_their_sizes_are_the_same(trained, tmp_path):
+    images = shutil.copytree(trained.images / "test", tmp_path / "images")
+    root = begin(trained, images, tmp_path / "out").root
+    file = images / "plain/0.npy"
+    found, size = file.stat(), file.stat().st_size
+    np.save(file, 2 * np.load(file))
+    os.utime(file, (found.st_atime, found.st_mtime + 60))  # a minute later
+    assert file.stat().st_size == size
+    with pytest.raises(ConfigError, match="holds other images than when the predictions were"):
+        predict_parts(root)
+    with pytest.raises(ConfigError, match="the images is another now"):
+        begin(trained, images, root)
+
+
+def test_images_with_other_channels_are_refused(trained, tmp_path):
+    file = write_dataset(tmp_path, ["red"])
+    with pytest.raises(ConfigError) as refused:
+        begin(trained, trained.images, tmp_path / "out", dataset=str(file))
+    assert str(refused.value) == (
+        f"{trained.images} has the channels red, and {trained.paths.name} was trained on grey, in "
+        "this order; give images with the same"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"prior": 2.0}, "prior 2.0 is not in the range"),
+        ({"prior": 0.0}, "prior 0.0 is not in the range"),
+        ({"top": 0}, "top"),
+        ({"part_rows": -1}, "part_rows"),
+    ],
+)
+def test_what_python_asks_is_looked_at_as_options_are(trained, tmp_path, asked, told):
+    with pytest.raises(ConfigError, match=told):
+        begin(trained, trained.images, tmp_path / "out", **asked)
+    assert not (tmp_path / "out").exists()
 
 
 def test_image_that_cannot_be_read_is_flagged_and_has_no_score(trained, tmp_path):
