@@ -6,7 +6,7 @@ over members and the combination. Shapes: B images, C channels, H by W pixels.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +176,14 @@ class Ensemble(nn.Module):
             # A copy: torch warns of a tensor on read-only memory, which mapped files are.
             yield torch.from_numpy(np.array(pixels[start : start + num])).to(device)
 
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever a module around it is put into.
+
+        Batch norm would answer by what else is in a batch, and forget what it has learnt.
+        """
+        del mode
+        return super().train(mode=False)
+
     @property
     def device(self) -> torch.device:
         """Return where the networks lie."""
@@ -197,6 +205,8 @@ def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:
     if pixels.ndim == 3:
         pixels = pixels[None] if pixels.shape[0] == spec.image_shape[0] else pixels[:, None]
     check_images(spec, pixels.shape[1:], pixels.dtype)
+    if not len(pixels):
+        raise ConfigError("no images were given; give at least one")
     return pixels.astype(spec.dtype, copy=False)
 
 

@@ -1,5 +1,7 @@
 """A trained ensemble says of images what the run's own predictions say."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,30 @@ def test_module_takes_tensors_and_leaves_them_alone(trained, ensemble):
         found = ensemble(pixels)
     np.testing.assert_array_equal(found.numpy(), ensemble.predict(trained.pixels[:3]))
     assert torch.equal(pixels, before)
+
+
+def test_no_images_are_refused(ensemble):
+    with pytest.raises(ConfigError, match="no images were given; give at least one"):
+        ensemble.predict(np.empty((0, *ensemble.spec.image_shape), np.float32))
+
+
+def test_other_order_of_bytes_and_double_precision_change_nothing(trained, ensemble):
+    expected = ensemble.predict(trained.pixels[:2])
+    for dtype in (">f4", "f8", ">f8"):
+        np.testing.assert_array_equal(ensemble.predict(trained.pixels[:2].astype(dtype)), expected)
+
+
+def test_module_that_is_trained_around_it_changes_no_answer(trained, ensemble):
+    expected = ensemble.predict(trained.pixels[:4])
+    whole = torch.nn.Sequential(ensemble).train()
+    assert not any(part.training for part in ensemble.modules())
+    whole(torch.from_numpy(trained.pixels))
+    np.testing.assert_array_equal(ensemble.predict(trained.pixels[:4]), expected)
+
+
+def test_copies_of_an_ensemble_answer_alike(trained, ensemble):
+    expected = ensemble.predict(trained.pixels[:2])
+    np.testing.assert_array_equal(copy.deepcopy(ensemble).predict(trained.pixels[:2]), expected)
 
 
 def test_one_image_needs_no_further_axes(trained, ensemble):
