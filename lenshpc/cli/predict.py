@@ -11,6 +11,7 @@ import click
 from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import datasets, runs, sites
 from lenshpc.cli.show import count, echo, say_withheld
+from lenshpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lenshpc.inference.outputs import Predictions
@@ -73,10 +74,16 @@ def predict(
     """
     if (site is None) != (array_size is None):
         raise click.UsageError("--site and --array-size go together")
+    from lenshpc.inference.archive import is_packed
     from lenshpc.inference.predict import begin_predictions, join, name_folder, predict_parts
     from lenshpc.launch.modes import writing
     from lenshpc.launch.prepare import load_cluster
 
+    if site is not None and is_packed(Path(run)):
+        raise ConfigError(
+            f"{run} would be unpacked on this machine, where jobs do not see it; unpack it where "
+            "they do, and name the folder"
+        )
     cluster = load_cluster(site) if site is not None else None
     with writing(cluster.umask if cluster else None):
         predictions = begin_predictions(

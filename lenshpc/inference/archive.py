@@ -11,8 +11,14 @@ from pathlib import Path
 from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
 
 SUFFIX = ".zip"
+ENCRYPTED = 1  # the flag of an entry that asks for a password
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip can name
 _PART = re.compile(r"[A-Za-z0-9_+@-][A-Za-z0-9_.+@-]*")  # neither empty nor hidden, nor ..
+
+
+def is_packed(path: Path) -> bool:
+    """Say whether a path is that of an export as one file."""
+    return path.suffix == SUFFIX and path.is_file()
 
 
 def require_free(place: Path) -> None:
@@ -54,7 +60,7 @@ def unpack(path: Path) -> Path:
                 raise DataError(f"{path} is damaged: a name in it comes twice; get it again")
             for entry in entries:
                 _write_entry(archive, entry, folder)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         told = one_line(error)[:80]
         raise DataError(f"{path} is no whole .zip ({told}); get it again") from error
     except OSError as error:
@@ -66,7 +72,8 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     mode = entry.external_attr >> 16
     # Stored alone: so nothing is larger than the file that was sent, and what grows without end is
     # told before it is written.
-    plain = entry.compress_type == zipfile.ZIP_STORED and entry.file_size == entry.compress_size
+    plain = entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & ENCRYPTED
+    plain = plain and entry.file_size == entry.compress_size
     named = all(_PART.fullmatch(part) for part in entry.filename.split("/"))
     if not (plain and named and (stat.S_IFMT(mode) in {0, stat.S_IFREG})):
         raise DataError(

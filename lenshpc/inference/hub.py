@@ -6,19 +6,28 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from os import PathLike
 from pathlib import Path
 
 from lenshpc.errors import ConfigError, LensHpcError, one_line
 from lenshpc.files import replacing_folder
 from lenshpc.inference.archive import require_free
-from lenshpc.run.trained import MODEL, read_export
+from lenshpc.run.trained import (
+    ARRAYS,
+    MODEL,
+    TRAINING_ROWS,
+    EnsembleSpec,
+    read_export,
+    weights_file,
+)
 
-# What an export holds; nothing else is sent or fetched. A network's file is text until somebody
-# says that it may be imported.
+CARD = "README.md"
+# What an export may hold; nothing else is fetched. A network's file is text until somebody says
+# that it may be imported.
 KEPT = (
     MODEL,
-    "README.md",
+    CARD,
     "*.safetensors",
     "*.parquet",
     "code/files/*.py",
@@ -26,7 +35,8 @@ KEPT = (
     "programs/*.onnx",
     "programs/*.onnx.data",
 )
-_EMPTY = {".gitattributes", "README.md"}  # of a repository in which nothing lies yet
+OPTIONAL = (ARRAYS, TRAINING_ROWS, "members/*", "programs/*", "code/*")
+_EMPTY = {".gitattributes", CARD}  # of a repository in which nothing lies yet
 
 
 def push(
@@ -54,10 +64,16 @@ def push(
             repo_id=repository,
             folder_path=root,
             commit_message=f"Export of run {ensemble.spec.name}",
-            allow_patterns=[*KEPT],
-            delete_patterns=["members/*", "programs/*", "code/*"],  # of an earlier export
+            allow_patterns=_list_files(ensemble.spec),
+            delete_patterns=[*OPTIONAL],  # of an earlier export
         )
     return str(commit.commit_url)
+
+
+def _list_files(spec: EnsembleSpec) -> list[str]:
+    """Return the files of an export as patterns: what else lies in its folder is not for others."""
+    weights = [weights_file(one) for one in spec.members]
+    return [escape(name) for name in (MODEL, CARD, *spec.files, *weights)]
 
 
 def pull(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
-from lenshpc.inference.archive import SUFFIX, unpack
+from lenshpc.inference.archive import is_packed, unpack
 from lenshpc.launch.states import standings
 from lenshpc.registry import find_readout, is_kept_file
 from lenshpc.run.completion import read_facts
@@ -47,7 +47,7 @@ def open_trained(
     a member of these is not done.
     """
     text = os.fspath(source)
-    packed = Path(text).suffix == SUFFIX and Path(text).is_file()
+    packed = is_packed(Path(text))
     if packed or (Path(text) / MODEL).exists():
         if models is not None:
             raise ConfigError(

@@ -1,11 +1,11 @@
 """Networks and losses of a user's own file, ./mynet.py:MyNet; a run keeps the file by its hash."""
 
 import hashlib
-import importlib.util
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from lenshpc.errors import ConfigError, DataError, one_line
@@ -54,12 +54,13 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
         raise DataError(f"{path} was altered after the run was submitted; submit it again")
     module = f"lenshpc_file_{digest}"
     if module not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module, path)
-        assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - it ends in .py
-        made = importlib.util.module_from_spec(spec)
+        made = ModuleType(module)
+        made.__file__ = str(path)
         sys.modules[module] = made
         try:
-            spec.loader.exec_module(made)
+            # The bytes that were hashed, which whoever trusts an export has read: an import would
+            # run __pycache__ beside them instead, whatever that was compiled from.
+            exec(compile(content, path, "exec", dont_inherit=True), made.__dict__)  # noqa: S102
         except (Exception, SystemExit) as error:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {one_line(error)}"

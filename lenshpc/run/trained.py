@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import model_validator
 
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
@@ -121,6 +123,17 @@ class EnsembleSpec(Frozen):
     fitted: Mapping[str, Any] = {}
     files: Mapping[str, str] = {}
 
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        # A seal says that nothing was altered, not that it was ever an ensemble.
+        if {one.model for one in self.members} != set(self.recipe.models):
+            raise ValueError("members are not those of the recipe's models")
+        if len({one.index for one in self.members}) < len(self.members):
+            raise ValueError("two members have one index")
+        if len(self.channels) != self.image_shape[0]:
+            raise ValueError(f"{len(self.channels)} names for {self.image_shape[0]} channels")
+        return self
+
     @cached_property
     def _recipes(self) -> dict[str, Recipe]:
         return {model: self.recipe.of(model) for model in self.recipe.models}
@@ -189,7 +202,10 @@ def weights_file(member: Member) -> str:
 def read_export(folder: Path) -> TrainedEnsemble:
     """Return the ensemble in the folder of an export; DataError where any file was changed."""
     spec, arrays = read_model(folder)
-    for name, digest in spec.files.items():
+    files = dict(spec.files)
+    if arrays:  # that were read: a file that is not listed is of another export
+        files.setdefault(ARRAYS, "")
+    for name, digest in files.items():
         check_file(folder, name, digest)
     weights = {one.index: folder / weights_file(one) for one in spec.members}
     for member in spec.members:
@@ -255,7 +271,9 @@ def _read_spec(path: Path) -> EnsembleSpec:
             "lenshpc made it; export the run again"
         )
     content = unseal(path, value)
-    absent = missing_plugins(content["plugins"])
+    plugins = content.get("plugins")
+    # Before all else is looked at, which needs them: a recipe has settings of its task.
+    absent = missing_plugins(plugins) if isinstance(plugins, dict) else []
     if absent:
         raise ConfigError(
             f"{path.parent} was made with {', '.join(absent)}, which is not installed here; "
@@ -281,9 +299,10 @@ def read_training_rows(folder: Path) -> pd.DataFrame:
     """Return the rows that an export's members have learnt from: `sha256` of their source files."""
     import pandas as pd
 
+    content = io.BytesIO(read_whole(folder / TRAINING_ROWS))
     try:
-        return pd.read_parquet(io.BytesIO(read_whole(folder / TRAINING_ROWS)))
-    except ValueError as error:
+        return pd.read_parquet(content, columns=["sha256"])
+    except (ValueError, OSError) as error:  # of bytes in memory both say that they are no table
         told = f"{folder / TRAINING_ROWS} is damaged ({one_line(error)[:80]})"
         raise DataError(told) from error
 
@@ -298,7 +317,8 @@ def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any])
     import numpy as np
 
     expected = np.dtype(spec.dtype)
-    if dtype.kind != expected.kind or (expected.kind != "f" and dtype != expected):
+    native = dtype.newbyteorder("=")  # the order of bytes changes no number
+    if native.kind != expected.kind or (expected.kind != "f" and native != expected):
         raise ConfigError(
             f"images are {dtype.name}, and {spec.name} was trained on {expected.name}: the same "
             "numbers would mean other brightness; convert them to its units"

@@ -78,6 +78,29 @@ def test_later_export_replaces_the_members_of_an_earlier_one(remote, export, tmp
     assert contents(hub.pull(NAME, tmp_path / "first", revision=first)) == contents(export)
 
 
+def test_array_of_an_earlier_export_does_not_stay(remote, export, tmp_path):
+    hub.push(export, NAME)
+    remote.repositories[NAME].commits[-1]["fitted.safetensors"] = b"of another ensemble"
+    with pytest.raises(DataError, match=r"fitted\.safetensors is damaged"):
+        hub.pull(NAME)
+    hub.push(export, NAME)
+    assert contents(hub.pull(NAME, tmp_path / "mine")) == contents(export)
+
+
+def test_predictions_in_the_folder_of_an_export_are_not_sent(remote, export):
+    (export / "found" / "parts").mkdir(parents=True)
+    (export / "found" / "parts" / "part-00000.parquet").write_bytes(b"positions of lenses")
+    (export / "secret.safetensors").write_bytes(b"weights of another network")
+    hub.push(export, NAME)
+    assert sorted(remote.repositories[NAME].commits[-1]) == [
+        ".gitattributes",
+        "README.md",
+        "members/000-test_resnet-fold0-seed0.safetensors",
+        "model.json",
+        "training_rows.parquet",
+    ]
+
+
 def test_repository_of_something_else_is_left_alone(remote, export):
     hub.push(export, NAME)
     commits = remote.repositories[NAME].commits
