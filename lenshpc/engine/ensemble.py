@@ -21,17 +21,20 @@ from lenshpc.engine.load import make_task
 from lenshpc.engine.strategy import autocast
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import (
-    Fitted,
-    Readout,
     Request,
     Shape,
     TaskSpec,
-    find_readout,
     is_kept_file,
 )
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.sections import Data
-from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, TrainedMember, check_images
+from lenshpc.run.trained import (
+    EnsembleSpec,
+    TrainedEnsemble,
+    TrainedMember,
+    check_images,
+    make_readout,
+)
 
 BATCH_ROWS = {"cpu": 64, "cuda": 256}
 Progress = Callable[[int, int], None]
@@ -188,13 +191,6 @@ class Ensemble(nn.Module):
     def device(self) -> torch.device:
         """Return where the networks lie."""
         return next(self.parameters()).device
-
-
-def make_readout(trained: TrainedEnsemble, request: Request) -> Readout:
-    """Return what the task makes of its members' values; ConfigError where it makes nothing."""
-    spec = trained.spec
-    fitted = Fitted(values=spec.fitted, arrays=trained.arrays)
-    return find_readout(spec.recipe.task, spec.name)(spec, fitted, request)
 
 
 def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -23,8 +23,8 @@ from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
 from lenshpc.inference.sources import ImageBlock, ImageSource, is_store, open_source
 from lenshpc.inference.trained import open_trained
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.registry import Fitted, Readout, find_readout
-from lenshpc.run.trained import EnsembleSpec, TrainedEnsemble, check_images
+from lenshpc.registry import Readout
+from lenshpc.run.trained import EnsembleSpec, check_images, make_readout
 
 if TYPE_CHECKING:
     from lenshpc.engine.ensemble import Ensemble
@@ -69,7 +69,7 @@ def begin_predictions(
     if not Path(images).exists():  # before a minute goes into the ensemble
         raise ConfigError(f"no store and no folder of images at {images}; give one")
     trained = open_trained(source, models, say=say)
-    readout = open_readout(trained, PredictionRequest.model_construct(**asked))
+    readout = make_readout(trained, PredictionRequest.model_construct(**asked).asked)
     layout = _find_layout(Path(images), dataset, trained.spec)
     found = open_source(Path(images), layout)
     check_source(trained.spec, found, say)
@@ -102,13 +102,6 @@ def _find_layout(images: Path, dataset: str | None, spec: EnsembleSpec) -> Datas
     if dataset is not None:
         return load_dataset(dataset)
     return validate(Dataset, dict(spec.source), f"the dataset file of {spec.name}")
-
-
-def open_readout(trained: TrainedEnsemble, request: PredictionRequest) -> Readout:
-    """Return the task's readout, without torch; ConfigError where it refuses the request."""
-    spec = trained.spec
-    fitted = Fitted(values=spec.fitted, arrays=trained.arrays)
-    return find_readout(spec.recipe.task, spec.name)(spec, fitted, request.asked)
 
 
 def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
@@ -279,7 +272,7 @@ def join(root: Path) -> dict[str, Any]:
     parts = [predictions.part(part) for part in range(predictions.num_parts)]
     top = find_candidates(parts, request.top)
     write_candidates(top, root / CANDIDATES)
-    settings = open_readout(trained, request).settings()
+    settings = make_readout(trained, request.asked).settings()
     source = open_images(request)
     images = [source.read(range(row, row + 1)).pixels[0] for row in top["row"]]
     heading = GalleryHeading(

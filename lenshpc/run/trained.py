@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from lenshpc import __version__
 from lenshpc.config import Frozen, validate
-from lenshpc.errors import ConfigError, DataError, one_line, printable, read_error
+from lenshpc.errors import ConfigError, DataError, LensHpcError, one_line, printable, read_error
 from lenshpc.files import (
     hash_value,
     read_checked,
@@ -28,7 +28,7 @@ from lenshpc.files import (
     unseal,
     write_sealed,
 )
-from lenshpc.registry import missing_plugins
+from lenshpc.registry import Fitted, Readout, Request, find_readout, missing_plugins
 from lenshpc.run.plan import Member
 from lenshpc.run.recipe import Recipe, is_variant
 
@@ -192,6 +192,24 @@ class TrainedEnsemble:
     def read_weights(self, member: TrainedMember) -> bytes:
         """Return the bytes of a member's weights, which are those that it was marked with."""
         return read_checked(self.weights[member.index], member.sha256)
+
+
+def make_readout(trained: TrainedEnsemble, request: Request) -> Readout:
+    """Return what the task makes of its members' values; ConfigError where it makes nothing.
+
+    DataError of what was fitted by something else.
+    """
+    spec = trained.spec
+    readout = find_readout(spec.recipe.task, spec.name)
+    try:
+        return readout(spec, Fitted(values=spec.fitted, arrays=trained.arrays), request)
+    except LensHpcError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"what {spec.name} has fitted is not what task {spec.recipe.task} reads "
+            f"({one_line(repr(error))[:80]}); export the run again"
+        ) from error
 
 
 def weights_file(member: Member) -> str:

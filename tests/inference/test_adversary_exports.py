@@ -20,7 +20,7 @@ from lenshpc.inference.archive import pack, unpack
 from lenshpc.registry import Request
 from lenshpc.registry.user_files import load_file
 from lenshpc.run.origin import of_export
-from lenshpc.run.trained import check_images, read_export
+from lenshpc.run.trained import check_images, make_readout, read_export
 
 READ = "Net = 'what was read'"
 
@@ -77,6 +77,13 @@ def test_model_without_plugins_is_told(export):
     write_sealed(export / "model.json", content)
     with pytest.raises(ConfigError, match="recipe"):
         read_export(export)
+
+
+@pytest.mark.parametrize("fitted", [{}, {"mixture": 3}, {"mixture": {"kind": "Unknown"}}])
+def test_what_something_else_fitted_is_told(export, fitted):
+    change(export, fitted=fitted)
+    with pytest.raises(DataError, match="what lenses-01234567 has fitted is not what task lens-f"):
+        make_readout(read_export(export), Request())
 
 
 def test_member_that_comes_twice_is_refused(export):

@@ -7,13 +7,13 @@ import pytest
 from anomaly_run import make_run, make_store
 from toy_run import results_of, train
 
-from lenshpc.engine.ensemble import make_readout
 from lenshpc.errors import ConfigError
 from lenshpc.inference.load import load_ensemble
 from lenshpc.inference.trained import open_trained
 from lenshpc.registry import Request
 from lenshpc.run.plan import load_plan, load_splits
 from lenshpc.run.predictions import read_predictions
+from lenshpc.run.trained import make_readout
 from lenshpc.tasks.anomaly.judge import SCORES, evaluate, merge_scores
 from lenshpc.tasks.anomaly.readout import ScoreReadout
 

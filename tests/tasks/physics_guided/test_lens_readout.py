@@ -8,11 +8,11 @@ from lenses_run import LENS, make_lenses_run
 from spots import write_store
 from toy_run import results_of, train
 
-from lenshpc.engine.ensemble import make_readout
 from lenshpc.inference.load import load_ensemble
 from lenshpc.inference.trained import open_trained
 from lenshpc.registry import Request
 from lenshpc.run.plan import load_plan, load_splits
+from lenshpc.run.trained import make_readout
 from lenshpc.tasks.physics_guided.lens_parameters import merge_lenses
 from lenshpc.tasks.physics_guided.readout import LensReadout
 from lenshpc.tasks.supervised.merge import merge

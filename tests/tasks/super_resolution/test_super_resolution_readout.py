@@ -7,11 +7,11 @@ import pytest
 from pairs_run import images_of, make_pairs_run, write_pairs
 from toy_run import results_of, train
 
-from lenshpc.engine.ensemble import make_readout
 from lenshpc.inference.load import load_ensemble
 from lenshpc.inference.trained import open_trained
 from lenshpc.registry import Request
 from lenshpc.run.plan import load_plan, load_splits
+from lenshpc.run.trained import make_readout
 from lenshpc.tasks.super_resolution.images import open_images
 
 SMALL = {"width": 4, "blocks": 1}
