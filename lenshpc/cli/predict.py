@@ -132,10 +132,12 @@ def _describe(summary: dict[str, Any]) -> str:
     decisions = ", ".join(f"{num:,} {name}" for name, num in summary["decisions"].items())
     flags = ", ".join(f"{num:,} {name}" for name, num in summary["flags"].items())
     cut = summary["settings"].get("threshold")
+    odd = [f"unreadable: {name}: {why}" for name, why in [*summary["unreadable"].items()][:3]]
     lines = [
         f"{count(summary['num_images'], 'image')}: {decisions or 'no decision'}"
         + (f", at threshold {cut:.4g}" if cut is not None else ""),
         f"flagged: {flags or 'none'}",
+        *odd,
         f"candidates: {summary['predictions']}/candidates.csv",
         f"gallery:    {summary['predictions']}/gallery.html",
     ]

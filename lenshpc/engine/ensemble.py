@@ -140,6 +140,9 @@ class Ensemble(nn.Module):
 
     def outputs(self, pixels: Tensor) -> list[dict[str, Tensor]]:
         """Return what each member says, in the order of `spec.members`."""
+        # Of any float: what a half-precision image means is the same.
+        dtype = "float32" if pixels.is_floating_point() else str(pixels.dtype).partition(".")[2]
+        check_images(self.spec, tuple(pixels.shape[1:]), np.dtype(dtype))
         held = [hold(pixels) for hold in self.holds]
         places = [self._names.index(name) for name in self._held_as]
         return [member(held[at]) for member, at in zip(self.members, places, strict=True)]

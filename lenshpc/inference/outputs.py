@@ -259,8 +259,8 @@ def _check_same(root: Path, found: PredictionRequest, asked: PredictionRequest) 
     told = names.get(differing[0], differing[0])
     before, now = (f"{one[differing[0]]!s:.16}" for one in (theirs, ours))
     raise ConfigError(
-        f"{root} holds predictions of {found.name} for {found.source}, and {told} is another now "
-        f"({before}, not {now}); give another folder as --out"
+        f"{root} holds predictions of {found.name} for {found.source}, and {told} was {before} "
+        f"then and is {now} now; give another folder as --out"
     )
 
 

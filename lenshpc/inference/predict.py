@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 
 from lenshpc.config import validate
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, DataError
 from lenshpc.files import write_json
+from lenshpc.inference.archive import SUFFIX
 from lenshpc.inference.candidates import find_candidates, write_candidates
 from lenshpc.inference.gallery import GalleryHeading, write_gallery
 from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
@@ -33,6 +34,7 @@ BLOCK_ROWS = 256  # images that are read, and held, at a time
 PART_ROWS = 4096
 ARRAY_PART_ROWS = 256  # where a task gives images, of which a part holds all in memory
 NUM_LOOKED_AT = 256  # images by which units are judged before anything is predicted
+MAX_TOLD = 10  # images that could not be read and are named
 CANDIDATES, GALLERY, SUMMARY = "candidates.csv", "gallery.html", "summary.json"
 
 Progress = Callable[[int, int], None]
@@ -45,7 +47,8 @@ def silent(*_: object) -> None:
 
 def name_folder(source: str | os.PathLike[str], images: str | os.PathLike[str]) -> Path:
     """Return where the predictions of a run, or an export, lie if nobody says so."""
-    return Path("predictions") / f"{Path(source).name}-{Path(images).resolve().name}"
+    name = Path(source).name.removesuffix(SUFFIX)
+    return Path("predictions") / f"{name}-{Path(images).resolve().name}"
 
 
 def begin_predictions(
@@ -116,6 +119,10 @@ def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
         )
     rows = range(min(NUM_LOOKED_AT, source.num_rows))
     block = source.read(rows)
+    # Not a bad image among good ones, but another kind of file.
+    if 2 * len(block.faults) > len(rows):
+        first = block.faults[min(block.faults)]
+        raise DataError(f"{first}; so are {len(block.faults)} of the first {len(rows)} images")
     good = [at for at in rows if at not in block.faults]
     moments = measure_moments(block.pixels[good], spec.scale)
     far = spec.pixels.distance(moments) > spec.pixels.limit
@@ -176,10 +183,12 @@ class Predictor:
         known = {"row": np.arange(block.rows.start, block.rows.stop), "id": block.ids}
         table = pd.DataFrame({**known, **block.columns, **columns})
         table["ood_pixels"] = off.astype(np.float32)
-        bad = [*block.faults]
-        # What is said of zeros in place of an image is nothing that anybody may use.
+        blank = _find_blank(moments)
+        # What is said of zeros in place of an image, or of an image without any, is nothing that
+        # anybody may use.
+        bad = sorted({*block.faults, *np.flatnonzero(blank)})
         table.loc[bad, [name for name in table if name not in {*known, *block.columns}]] = None
-        table["flags"] = _flag(table, moments, bad)
+        table["flags"] = _flag(table, blank, [*block.faults])
         # The same types in every part, also where a part has no text in a column.
         texts = [name for name in table if not is_numeric_dtype(table[name])]
         return table.astype(dict.fromkeys(texts, "string"))
@@ -194,15 +203,20 @@ def _blank(values: NDArray[Any], faults: Collection[int]) -> NDArray[Any]:
     return blanked
 
 
+def _find_blank(moments: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which images (n,) are constant, by their mean and mean square (n, C, 2)."""
+    spread = moments[..., 1] - moments[..., 0] ** 2
+    # Relative, since a difference of squares leaves rounding errors of a constant image.
+    constant = spread <= 1e-12 * np.maximum(moments[..., 1], 1e-30)
+    return np.asarray(constant.all(axis=1))
+
+
 def _flag(
-    table: pd.DataFrame, moments: NDArray[np.float64], bad: Sequence[int]
+    table: pd.DataFrame, blank: NDArray[np.bool_], faults: Sequence[int]
 ) -> NDArray[np.object_]:
     """Return what is odd about each image, separated by commas."""
     unusual = table.get("ood_distance", pd.Series(0.0, table.index)).to_numpy(np.float64) > 1
-    spread = moments[..., 1] - moments[..., 0] ** 2
-    # Relative, since a difference of squares leaves rounding errors of a constant image.
-    blank = (spread <= 1e-12 * np.maximum(moments[..., 1], 1e-30)).all(axis=1)
-    unread = np.isin(np.arange(len(table)), bad)
+    unread = np.isin(np.arange(len(table)), faults)
     words = {
         "unreadable": unread,
         "blank": blank & ~unread,
@@ -292,9 +306,25 @@ def join(root: Path) -> dict[str, Any]:
         "num_images": request.num_rows,
         "settings": settings,
         **_count(parts),
+        "unreadable": _explain(parts, source),
     }
     write_json(root / SUMMARY, summary)
     return summary
+
+
+def _explain(parts: Sequence[Path], source: ImageSource) -> dict[str, str]:
+    """Return the first images that could not be read, with what is wrong with each."""
+    told: dict[str, str] = {}
+    for part in parts:
+        table = pd.read_parquet(part, columns=["row", "id", "flags"])
+        for row, name in table.loc[table["flags"] == "unreadable", ["row", "id"]].itertuples(
+            index=False
+        ):
+            if len(told) == MAX_TOLD:
+                return told
+            faults = source.read(range(row, row + 1)).faults
+            told[name] = faults.get(0, "it can be read by now; begin again with another --out")
+    return told
 
 
 def _count(parts: Sequence[Path]) -> dict[str, Any]:

@@ -65,9 +65,9 @@ class PixelStatistics(Frozen):
         # A set whose images are all alike, each min-max normalised say, has no spread of its own.
         scale = np.maximum(spread, 1e-3 * np.abs(centre) + 1e-6)
         distances = (np.abs(values - centre) / scale).max(axis=(1, 2))
-        return cls(
-            centre=_rows(centre), scale=_rows(scale), limit=np.quantile(distances, LIMIT_QUANTILE)
-        )
+        # A set without any spread has a limit all the same, by which distances are divided.
+        limit = max(1.0, float(np.quantile(distances, LIMIT_QUANTILE)))
+        return cls(centre=_rows(centre), scale=_rows(scale), limit=limit)
 
     def distance(self, moments: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
         """Return how far images (n,) lie from the training rows, in scales, at the worst place."""

@@ -95,6 +95,8 @@ def test_one_image_needs_no_further_axes(trained, ensemble):
 def test_other_images_are_refused(ensemble, images, told):
     with pytest.raises(ConfigError, match=told):
         ensemble.predict(images)
+    with pytest.raises(ConfigError, match=told):
+        ensemble(torch.from_numpy(images))
 
 
 def test_table_has_probabilities_decision_and_novelty(trained, ensemble):

@@ -101,6 +101,7 @@ def test_summary_counts_all_images(trained, from_store):
             for name in ("pixels", "unusual")
             if table["flags"].str.contains(name).any()
         },
+        "unreadable": {},
     }
 
 
@@ -133,10 +134,10 @@ def test_what_is_lost_or_altered_is_made_again(copied):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"prior": 0.1}, "--prior is another now"),
-        ({"rank_by": "plain"}, "--rank-by is another now"),
-        ({"part_rows": 9}, "--part-rows is another now"),
-        ({"models": ["d4_net"]}, "the ensemble is another now"),
+        ({"prior": 0.1}, "--prior was"),
+        ({"rank_by": "plain"}, "--rank-by was"),
+        ({"part_rows": 9}, "--part-rows was"),
+        ({"models": ["d4_net"]}, "the ensemble was"),
     ],
 )
 def test_folder_of_other_predictions_is_refused(trained, copied, more, told):
@@ -176,7 +177,7 @@ def test_images_that_were_made_anew_are_refused_though_their_sizes_are_the_same(
     assert file.stat().st_size == size
     with pytest.raises(ConfigError, match="holds other images than when the predictions were"):
         predict_parts(root)
-    with pytest.raises(ConfigError, match="the images is another now"):
+    with pytest.raises(ConfigError, match="the images was"):
         begin(trained, images, root)
 
 
@@ -218,13 +219,27 @@ def test_image_that_cannot_be_read_is_flagged_and_has_no_score(trained, tmp_path
     assert sorted(flagged.index) == ["plain/3.npy", "spot/4.npy"]
     assert flagged[[*COLUMNS, "score", "ood_pixels"]].isna().all(axis=None)
     assert flagged["decision"].isna().all()
-    assert join(predictions.root)["flags"]["unreadable"] == 2
+    summary = join(predictions.root)
+    assert summary["flags"]["unreadable"] == 2
+    reasons = summary["unreadable"]
+    assert list(reasons) == ["plain/3.npy", "spot/4.npy"]
+    assert all(f"{images}/{name}" in reason for name, reason in reasons.items())
+
+
+def test_part_of_unreadable_images_alone_stops_nothing(trained, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(trained.images / "test", images)
+    for at in range(4):
+        (images / f"spot/{at}.npy").write_bytes(b"no image")
+    predictions = begin(trained, images, tmp_path / "out", part_rows=2)
+    predict_parts(predictions.root)
+    assert join(predictions.root)["flags"]["unreadable"] == 4
 
 
 def test_files_of_another_kind_are_refused(trained, tmp_path):
     for at in range(3):
         np.save(tmp_path / f"{at}.npy", np.zeros((SIDE, SIDE + 1), np.float32))
-    with pytest.raises(DataError, match="so are 3 of 3 images"):
+    with pytest.raises(DataError, match="so are 3 of the first 3 images"):
         begin(trained, tmp_path, tmp_path / "out")
 
 
@@ -238,13 +253,14 @@ def test_images_in_other_units_are_told_with_both_numbers(trained, tmp_path):
     assert "their median mean is 300, there it is 0." in warning
 
 
-def test_constant_image_is_flagged(trained, tmp_path):
+def test_constant_image_is_flagged_and_no_candidate(trained, tmp_path):
     images = shutil.copytree(trained.images / "test/plain", tmp_path / "images")
     np.save(images / "blank.npy", np.full((1, SIDE, SIDE), 0.1, np.float32))
     predictions = begin(trained, images, tmp_path / "out")
     predict_parts(predictions.root)
     table = read_parts(predictions).set_index("id")
-    assert "blank" in table.loc["blank.npy", "flags"].split(",")
+    assert table.loc["blank.npy", "flags"] == "blank"
+    assert np.isnan(table.loc["blank.npy", "score"])
     assert not table["flags"].drop("blank.npy").str.contains("blank").any()
 
 
