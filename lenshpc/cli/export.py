@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LICENCE = "[A-Za-z0-9][A-Za-z0-9.+-]{0,63}"
 
 
-@click.command(short_help="Write a run's trained ensemble as one folder, to use and to share.")
+@click.command(short_help="Write a trained ensemble as one folder, to use and to share.")
 @click.argument("run", shell_complete=runs)
 @click.argument("place", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--models", help="Some of the run's models, by commas.  [default: all but variants]")

@@ -62,7 +62,8 @@ def main() -> None:
 
 
 PREPARING = (simulate, prepare, verify, info)
-RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, list_runs, clean)
+RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate)
 USING = (predict, sample, export)
-for verb in (*PREPARING, *RUNNING, *USING):
+KEEPING = (list_runs, clean)
+for verb in (*PREPARING, *RUNNING, *USING, *KEEPING):
     main.add_command(verb)

@@ -42,9 +42,10 @@ def preview_chain(
 
 def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
-    told = {"site": f"{site.name} ({site.scheduler})"} | describe_plan(run, plan)
+    first, second, *others = describe_plan(run, plan).items()
+    told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
     lines = [
-        *(f"{key:<12} {text}" for key, text in told.items()),
+        *(f"{key:<12} {text}" for key, text in told),
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",

@@ -128,8 +128,8 @@ def test_method_is_that_of_the_task():
         "recipe: unknown key 'method.losss'; did you mean method.loss? known: method.loss, "
     )
     assert complaint(method__weights="imagnet") == (
-        "recipe: method.weights: expected random, imagenet, or the path of a .safetensors or .pth "
-        "file (found 'imagnet')"
+        "recipe: method.weights: expected random, imagenet, hf-hub:ORG/NAME, or the path of a "
+        ".safetensors or .pth file (found 'imagnet')"
     )
 
 

@@ -95,7 +95,8 @@ class SupervisedTask:
         if image.shape[2] != image.shape[3]:
             return found
         turned = views[1] if len(views) > 1 else self._predict_turned(model, image, QUARTER_TURN)
-        return {**found, **_columns("rot90_logp", turned)}
+        embedding = found.pop("embedding")  # last of all, as it always was
+        return {**found, **_columns("rot90_logp", turned), "embedding": embedding}
 
     def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return `logp_k` and `embedding` (D,).
