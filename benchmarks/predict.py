@@ -213,6 +213,7 @@ def measure_speed(folder: Path, num: int, repeats: int) -> Table:
             began = time.perf_counter()
             turn()
             seconds[name].append(time.perf_counter() - began)
+            print(f"{name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
     base = "hand-written loop"
     rows = [
         [
