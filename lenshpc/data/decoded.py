@@ -11,7 +11,7 @@ import numpy.typing as npt
 import zarr
 
 from lenshpc.run.sections import Data
-from lenshpc.store import Store
+from lenshpc.store import Store, pixel_scale
 
 Images = npt.NDArray[np.generic]
 
@@ -45,7 +45,7 @@ class Decoded:
 
     @property
     def _stored_scale(self) -> float:
-        return 1 / 255 if self._stored.dtype == np.uint8 else 1.0
+        return pixel_scale(self._stored.dtype.name)
 
     @property
     def _held(self) -> tuple[tuple[int, int, int], str]:
@@ -105,8 +105,8 @@ class Decoded:
         return _resize(pixels, self.shape[1:])
 
 
-def middle(block: npt.NDArray[Any], side: int) -> npt.NDArray[Any]:
-    """Return the middle (n, C, side, side) of (n, C, H, W) images."""
+def middle(block: Any, side: int) -> Any:
+    """Return the middle (n, C, side, side) of (n, C, H, W) images, numpy's or torch's alike."""
     top, left = ((length - side) // 2 for length in block.shape[2:])
     return block[:, :, top : top + side, left : left + side]
 

@@ -10,23 +10,19 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lenshpc.data.batches import Preparation
+from lenshpc.data.decoded import middle
 from lenshpc.data.resize import Resize
-from lenshpc.engine.load import make_task
+from lenshpc.engine.load import inference_spec, make_task, parse_weights
 from lenshpc.engine.strategy import autocast
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import (
     Request,
-    Shape,
-    TaskSpec,
     is_kept_file,
 )
-from lenshpc.run.recipe import Recipe
 from lenshpc.run.sections import Data
 from lenshpc.run.trained import (
     EnsembleSpec,
@@ -43,23 +39,21 @@ Progress = Callable[[int, int], None]
 class Hold(nn.Module):
     """Pixels as stored to images as they are held in memory: cropped, resized, float32."""
 
-    def __init__(self, data: Data, image_shape: Shape, dtype: str) -> None:
+    def __init__(self, data: Data, spec: EnsembleSpec) -> None:
         super().__init__()
-        (_, *after), held = data.in_memory(image_shape, dtype)
-        _, *sides = image_shape
+        (_, *after), held = data.in_memory(spec.image_shape, spec.dtype)
+        _, *sides = spec.image_shape
         self._crop = data.crop
         before = [data.crop] * 2 if data.crop else sides
         resize = Resize((before[0], before[1]), (after[0], after[1]))
         self.resize: nn.Module = nn.Identity() if before == after else resize
-        stored = 1 / 255 if dtype == "uint8" else 1.0
         # Bytes that are resized are brought to floats first; bytes that stay are scaled later.
-        self._factor, self.scale = (1.0, stored) if held == "uint8" else (stored, 1.0)
+        self._factor, self.scale = (1.0, spec.scale) if held == "uint8" else (spec.scale, 1.0)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return images (B, C, H', W') that `scale` turns into the store's floats."""
         if self._crop:
-            top, left = ((length - self._crop) // 2 for length in pixels.shape[2:])
-            pixels = pixels[:, :, top : top + self._crop, left : left + self._crop]
+            pixels = middle(pixels, self._crop)
         images = pixels.float()
         if self._factor != 1:
             images = images * self._factor
@@ -74,7 +68,16 @@ class MemberNetwork(nn.Module):
         super().__init__()
         recipe = trained.spec.recipe_of(member)
         self._train, self._scale = recipe.train, scale
-        self._task: Any = make_task(recipe.task, _task_spec(trained, member, recipe))
+        task_spec = inference_spec(
+            recipe,
+            classes=trained.spec.classes,
+            image_shape=trained.spec.image_shape,
+            target_shape=trained.spec.target_shape,
+            mean=member.mean,
+            std=member.std,
+            code=trained.code,
+        )
+        self._task: Any = make_task(recipe.task, task_spec)
         self._prepare = Preparation(
             scale=scale,
             mean=np.array(member.mean, np.float32),
@@ -84,12 +87,11 @@ class MemberNetwork(nn.Module):
             repeats=3 if recipe.data.grey_to_rgb else 1,
         )
         self.network: nn.Module = self._task.build_model(member.network)
+        path = trained.weights[member.index]
+        weights = parse_weights(trained.read_weights(member), str(path))
         try:
-            # Strict, and from safetensors, which cannot run code as a pickle can.
-            weights = safetensors.torch.load(trained.read_weights(member))
             self.network.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            path = trained.weights[member.index]
+        except RuntimeError as error:
             raise DataError(f"{path} does not hold weights of {member.network}") from error
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -122,21 +124,18 @@ class Ensemble(nn.Module):
         _check_code(trained, trust_code=trust_code)
         self.spec = spec = trained.spec
         self.readout = make_readout(trained, request or Request())
-        recipes = [spec.recipe_of(member) for member in spec.members]
-        self._held_as = [repr(_holding(recipe.data)) for recipe in recipes]
-        self._names = list(dict.fromkeys(self._held_as))
-        self.holds = nn.ModuleList(
-            Hold(recipes[self._held_as.index(name)].data, spec.image_shape, spec.dtype)
-            for name in self._names
-        )
+        held = [spec.recipe_of(member).data for member in spec.members]
+        kinds = [(data.crop, data.image_size) for data in held]
+        # Members whose images are held alike share them.
+        first = {kind: kinds.index(kind) for kind in kinds}
+        self._places = [[*first].index(kind) for kind in kinds]
+        holds = [Hold(held[at], spec) for at in first.values()]
+        self.holds = nn.ModuleList(holds)
         self.members = nn.ModuleList(
-            MemberNetwork(trained, member, self._hold_of(at).scale)
-            for at, member in enumerate(spec.members)
+            MemberNetwork(trained, member, holds[at].scale)
+            for member, at in zip(spec.members, self._places, strict=True)
         )
         self.eval()
-
-    def _hold_of(self, at: int) -> Any:
-        return self.holds[self._names.index(self._held_as[at])]
 
     def outputs(self, pixels: Tensor) -> list[dict[str, Tensor]]:
         """Return what each member says, in the order of `spec.members`."""
@@ -144,8 +143,7 @@ class Ensemble(nn.Module):
         dtype = "float32" if pixels.is_floating_point() else str(pixels.dtype).partition(".")[2]
         check_images(self.spec, tuple(pixels.shape[1:]), np.dtype(dtype))
         held = [hold(pixels) for hold in self.holds]
-        places = [self._names.index(name) for name in self._held_as]
-        return [member(held[at]) for member, at in zip(self.members, places, strict=True)]
+        return [member(held[at]) for member, at in zip(self.members, self._places, strict=True)]
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the answer (B, …)."""
@@ -207,29 +205,6 @@ def as_images(spec: EnsembleSpec, images: npt.ArrayLike) -> npt.NDArray[Any]:
     if not len(pixels):
         raise ConfigError("no images were given; give at least one")
     return pixels.astype(spec.dtype, copy=False)
-
-
-def _holding(data: Data) -> tuple[int | None, int | None]:
-    return data.crop, data.image_size
-
-
-def _task_spec(trained: TrainedEnsemble, member: TrainedMember, recipe: Recipe) -> TaskSpec:
-    spec = trained.spec
-    held, _ = recipe.data.in_memory(spec.image_shape, spec.dtype)
-    return TaskSpec(
-        # Again, since a variant may name a loss of its own.
-        settings=recipe.method.for_inference(),
-        train=recipe.train,
-        classes=spec.classes,
-        class_counts=(0,) * len(spec.classes),
-        image_shape=recipe.data.model_shape(held),
-        target_shape=spec.target_shape,
-        mean=member.mean,
-        std=member.std,
-        stretch=recipe.data.stretch,
-        zoom=recipe.data.zoom(spec.image_shape),
-        code=trained.code,
-    )
 
 
 def _check_code(trained: TrainedEnsemble, *, trust_code: bool) -> None:

@@ -1,18 +1,19 @@
 """A trained network, ready to use: architecture and weights of a run's member."""
 
 import os
-from dataclasses import replace
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
-from lenshpc.registry import Task, TaskSpec, find_task, load
+from lenshpc.registry import Shape, Task, TaskSpec, find_task, load
 from lenshpc.run.completion import is_done, read_facts, read_output, resume_command
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan
+from lenshpc.run.recipe import Recipe
 from lenshpc.store import open_store
 
 
@@ -33,7 +34,6 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
             f"{resume_command(paths)}"
         )
     model = load_task(plan, paths, one).build_model(one.network)
-    # Strict, and from safetensors, which cannot run code as a pickle can.
     model.load_state_dict(read_weights(paths, one))
     return model.eval()
 
@@ -45,42 +45,60 @@ def load_task(plan: Plan, run: RunPaths, member: Member) -> Task:
     """
     if any(run.code.glob("files/*.py")):
         require_own(run)
-    done = read_facts(run, member)
-    mean, std = tuple(done["mean"]), tuple(done["std"])
-    spec = replace(_spec(plan, run, member), mean=mean, std=std)
-    return make_task(plan.recipe_of(member).task, spec)
+    done, recipe = read_facts(run, member), plan.recipe_of(member)
+    needs_targets = recipe.method.needs_targets
+    spec = inference_spec(
+        recipe,
+        classes=plan.classes,
+        image_shape=plan.image_shape,
+        target_shape=open_store(plan.store).target_shape if needs_targets else None,
+        mean=tuple(done["mean"]),
+        std=tuple(done["std"]),
+        code=run.code,
+    )
+    return make_task(recipe.task, spec)
+
+
+def inference_spec(
+    recipe: Recipe, *, classes: tuple[str, ...], image_shape: Shape, **facts: Any
+) -> TaskSpec:
+    """Return what a trained member's task is built from.
+
+    `image_shape` is the store's; `facts` are target_shape, mean, std and code.
+    """
+    held, _ = recipe.data.in_memory(image_shape, "float32")
+    return TaskSpec(
+        # Here, since a variant may name a loss of its own.
+        settings=recipe.method.for_inference(),
+        train=recipe.train,
+        classes=classes,
+        # Inference needs no class weights; `for_inference` has put them to none, for they would be
+        # divided by these zeros.
+        class_counts=(0,) * len(classes),
+        image_shape=recipe.data.model_shape(held),
+        stretch=recipe.data.stretch,
+        zoom=recipe.data.zoom(image_shape),
+        **facts,
+    )
 
 
 def read_weights(run: RunPaths, member: Member) -> dict[str, Tensor]:
     """Return the weights of a member that is done; DataError where they were altered."""
     path = run.member(member.name).weights
+    # The bytes that are parsed are those that were hashed.
+    return parse_weights(read_output(run, member, path), str(path))
+
+
+def parse_weights(content: bytes, owner: str) -> dict[str, Tensor]:
+    """Return the weights in the bytes of a file; DataError, with its `owner`, of any other."""
     try:
-        # The bytes that are parsed are those that were hashed.
-        return safetensors.torch.load(read_output(run, member, path))
+        # safetensors, which cannot run code as a pickle can.
+        return safetensors.torch.load(content)
     except SafetensorError as error:
-        raise DataError(f"{path}: not a whole file of weights ({error})") from error
+        raise DataError(f"{owner}: not a whole file of weights ({error})") from error
 
 
 def make_task(name: str, spec: TaskSpec) -> Task:
     """Return the task of that name."""
     task: Task = load(find_task(name).task)(spec)
     return task
-
-
-def _spec(plan: Plan, run: RunPaths, member: Member) -> TaskSpec:
-    """Return what decides on the architecture; the store is asked for the shape of targets."""
-    recipe = plan.recipe_of(member)
-    settings = recipe.method.for_inference()
-    held, _ = recipe.data.in_memory(plan.image_shape, "float32")
-    return TaskSpec(
-        settings=settings,
-        train=recipe.train,
-        classes=plan.classes,
-        # Inference needs no class weights; `for_inference` has put them to none, for they would be
-        # divided by these zeros.
-        class_counts=(0,) * len(plan.classes),
-        image_shape=recipe.data.model_shape(held),
-        target_shape=open_store(plan.store).target_shape if settings.needs_targets else None,
-        zoom=recipe.data.zoom(plan.image_shape),
-        code=run.code,
-    )

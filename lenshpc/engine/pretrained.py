@@ -4,15 +4,14 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lenshpc.engine.load import parse_weights
 from lenshpc.errors import ConfigError, DataError, one_line
 from lenshpc.models.backbones import Backbone
 from lenshpc.models.encoder import encoder_of
-from lenshpc.run.origin import Origin, open_origin
+from lenshpc.run.origin import open_origin
 from lenshpc.run.plan import Member
 from lenshpc.run.recipe import Recipe
 
@@ -34,7 +33,7 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
             "submit the recipe again"
         )
     part, source = origin.find_source(recipe, member)
-    weights = _read(origin, source)
+    weights = parse_weights(origin.read(source), f"member {source.index} of {origin.title}")
     try:
         new = fill(model, weights) if part == "network" else fill_encoder(model, weights)
     except RuntimeError as error:
@@ -46,15 +45,6 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         ) from error
     told = f"; new: {', '.join(new)}" if new else ""
     log.info("starts from member %d of %s%s", source.index, origin.title, told)
-
-
-def _read(origin: Origin, member: Member) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load(origin.read(member))
-    except SafetensorError as error:
-        raise DataError(
-            f"member {member.index} of {origin.title}: not a whole file of weights ({error})"
-        ) from error
 
 
 def fill(model: nn.Module, weights: Weights) -> list[str]:

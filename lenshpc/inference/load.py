@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lenshpc.inference.trained import open_trained
 from lenshpc.registry import Request
+from lenshpc.run.trained import TrainedEnsemble
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +29,21 @@ def load_ensemble(
     `.predict(images)` does so for numpy arrays. An export with networks in files of its own runs
     their code, and is refused without `trust_code`.
     """
+    trained = open_trained(source, models)
+    return place_ensemble(trained, Request(), device, trust_code=trust_code)
+
+
+def place_ensemble(
+    trained: TrainedEnsemble,
+    request: Request,
+    device: str | torch.device | None = None,
+    *,
+    trust_code: bool,
+) -> Ensemble:
+    """Return the module of an ensemble, on a GPU where there is one, or on a device."""
     import torch
 
     from lenshpc.engine.ensemble import Ensemble
 
-    trained = open_trained(source, models)
-    ensemble = Ensemble(trained, request=Request(), trust_code=trust_code)
+    ensemble = Ensemble(trained, request=request, trust_code=trust_code)
     return ensemble.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -29,6 +29,7 @@ from lenshpc import __version__
 from lenshpc.config import Count, Frozen, validate
 from lenshpc.errors import ConfigError, DataError, IncompleteError, read_error
 from lenshpc.files import (
+    flush,
     flush_tree,
     make_open_folder,
     read_bytes,
@@ -50,7 +51,7 @@ class PredictionRequest(Frozen):
     """What an output folder is for: the ensemble, the images, how they are shared out.
 
     `weights` and `code` are where the ensemble's files lie, by a member's index; `dataset` is the
-    dataset file that tells what files are, None of a store.
+    dataset file that tells what files are, None of a store; `arrays` are the names of arrays.
     """
 
     layout: int = 1
@@ -66,6 +67,7 @@ class PredictionRequest(Frozen):
     dataset: Mapping[str, Any] | None
     num_rows: int
     part_rows: Count
+    arrays: tuple[str, ...] = ()
     prior: float | None = None
     rank_by: str | None = None
     top: Annotated[int, Field(ge=1, le=10_000)] = 100
@@ -144,8 +146,9 @@ class Predictions:
 
     def _seal(self, part: int) -> str:
         """Return a hash of a part's bytes, of its number and of what is asked for."""
-        files = [self.part(part), *(self._shard(name, part) for name in self.array_names)]
-        told = [self._identity, str(part), *(sha256(file) for file in files)]
+        folders = (self._shard_folder(name, part) for name in self.request.arrays)
+        shards = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+        told = [self._identity, str(part), *(sha256(file) for file in (self.part(part), *shards))]
         return hashlib.sha256(" ".join(told).encode()).hexdigest()
 
     @cached_property
@@ -157,19 +160,8 @@ class Predictions:
         """Return where the arrays lie."""
         return self.root / "arrays.zarr"
 
-    @property
-    def array_names(self) -> list[str]:
-        """Return the names of the arrays that were begun."""
-        return sorted(path.parent.name for path in self.arrays.glob("*/zarr.json"))
-
-    def _shard(self, name: str, part: int) -> Path:
-        inner = len(self._array(name).shape) - 1
-        return self.arrays / name / "c" / "/".join([str(part), *["0"] * inner])
-
-    def _array(self, name: str) -> Any:
-        import zarr
-
-        return zarr.open_array(self.arrays / name, mode="r+", zarr_format=3)
+    def _shard_folder(self, name: str, part: int) -> Path:
+        return self.arrays / name / "c" / str(part)
 
     def write(self, part: int, table: pd.DataFrame, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write a part, and then its mark."""
@@ -177,14 +169,21 @@ class Predictions:
         _mark(path).unlink(missing_ok=True)
         for name, values in arrays.items():
             self._begin_array(name, values)
-            # zarr would read a damaged one, to write over a part of it.
-            self._shard(name, part).unlink(missing_ok=True)
-            rows = self.rows(part)
-            self._array(name)[rows.start : rows.stop] = values
-            flush_tree(self.arrays / name / "c" / str(part))
+            self._write_shard(name, part, values)
         with replacing(path) as temporary:
             table.to_parquet(temporary, index=False)
         write_text(_mark(path), self._seal(part))
+
+    def _write_shard(self, name: str, part: int, values: NDArray[Any]) -> None:
+        import zarr
+
+        folder, rows = self._shard_folder(name, part), self.rows(part)
+        # zarr would read a damaged one, to write over a part of it.
+        shutil.rmtree(folder, ignore_errors=True)
+        array: Any = zarr.open_array(self.arrays / name, mode="r+", zarr_format=3)
+        array[rows.start : rows.stop] = values
+        flush_tree(folder)
+        flush(folder.parent)
 
     def _begin_array(self, name: str, values: NDArray[Any]) -> None:
         """Make an array, unless it is there: jobs may come here at the same time."""

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,15 @@ from lenshpc.files import write_json
 from lenshpc.inference.archive import SUFFIX
 from lenshpc.inference.candidates import find_candidates, write_candidates
 from lenshpc.inference.gallery import GalleryHeading, write_gallery
+from lenshpc.inference.load import place_ensemble
 from lenshpc.inference.outputs import PredictionRequest, Predictions, begin
 from lenshpc.inference.sources import ImageBlock, ImageSource, is_store, open_source
 from lenshpc.inference.trained import open_trained
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.registry import Readout
+from lenshpc.registry import Readout, Request
+from lenshpc.run.results import Say, silent
 from lenshpc.run.trained import EnsembleSpec, check_images, make_readout
+from lenshpc.store import pixel_moments
 
 if TYPE_CHECKING:
     from lenshpc.engine.ensemble import Ensemble
@@ -35,14 +39,10 @@ PART_ROWS = 4096
 ARRAY_PART_ROWS = 256  # where a task gives images, of which a part holds all in memory
 NUM_LOOKED_AT = 256  # images by which units are judged before anything is predicted
 MAX_TOLD = 10  # images that could not be read and are named
+MENDED = "it can be read by now; begin again with another --out"
 CANDIDATES, GALLERY, SUMMARY = "candidates.csv", "gallery.html", "summary.json"
 
 Progress = Callable[[int, int], None]
-Say = Callable[[str], None]
-
-
-def silent(*_: object) -> None:
-    """Say nothing."""
 
 
 def name_folder(source: str | os.PathLike[str], images: str | os.PathLike[str]) -> Path:
@@ -59,37 +59,42 @@ def begin_predictions(
     models: Sequence[str] | None = None,
     dataset: str | None = None,
     part_rows: int | None = None,
+    prior: float | None = None,
+    rank_by: str | None = None,
+    top: int = 100,
     trust_code: bool = False,
     say: Say = silent,
-    **asked: Any,
 ) -> Predictions:
     """Return the output folder of a run's or an export's predictions, begun now or earlier.
 
     `images` is a store, or a folder of files as `dataset` has them, by default the run's own.
-    `asked` are prior, rank_by and top. ConfigError where the images are not as those of the
-    training; a word where their brightness is not.
+    ConfigError where the images are not as those of the training; a word where their brightness is
+    not.
     """
     if not Path(images).exists():  # before a minute goes into the ensemble
         raise ConfigError(f"no store and no folder of images at {images}; give one")
     trained = open_trained(source, models, say=say)
-    readout = make_readout(trained, PredictionRequest.model_construct(**asked).asked)
+    readout = make_readout(trained, Request(prior=prior, rank_by=rank_by))
     layout = _find_layout(Path(images), dataset, trained.spec)
     found = open_source(Path(images), layout)
     check_source(trained.spec, found, say)
-    asking = dict(
-        ensemble=trained.spec.digest,
-        name=trained.spec.name,
-        weights={index: str(path.resolve()) for index, path in trained.weights.items()},
-        code=None if trained.code is None else str(trained.code.resolve()),
-        is_foreign=trained.is_foreign,
-        trust_code=trust_code,
-        source=str(Path(images).resolve()),
-        source_digest=found.digest,
-        dataset=None if layout is None else _dump(layout),
-        num_rows=found.num_rows,
-        part_rows=part_rows or (ARRAY_PART_ROWS if readout.arrays else PART_ROWS),
-        **asked,
-    )
+    asking = {
+        "ensemble": trained.spec.digest,
+        "name": trained.spec.name,
+        "weights": {index: str(path.resolve()) for index, path in trained.weights.items()},
+        "code": None if trained.code is None else str(trained.code.resolve()),
+        "is_foreign": trained.is_foreign,
+        "trust_code": trust_code,
+        "source": str(Path(images).resolve()),
+        "source_digest": found.digest,
+        "dataset": None if layout is None else _dump(layout),
+        "num_rows": found.num_rows,
+        "part_rows": part_rows or (ARRAY_PART_ROWS if readout.arrays else PART_ROWS),
+        "arrays": readout.arrays,
+        "prior": prior,
+        "rank_by": rank_by,
+        "top": top,
+    }
     request = validate(PredictionRequest, asking, "the request")
     return begin(out, request, trained)
 
@@ -124,7 +129,7 @@ def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
         first = block.faults[min(block.faults)]
         raise DataError(f"{first}; so are {len(block.faults)} of the first {len(rows)} images")
     good = [at for at in rows if at not in block.faults]
-    moments = measure_moments(block.pixels[good], spec.scale)
+    moments = pixel_moments(block.pixels[good], spec.scale)
     far = spec.pixels.distance(moments) > spec.pixels.limit
     if len(good) and far.mean() > 0.5:
         here = float(np.median(moments[..., 0]))
@@ -134,12 +139,6 @@ def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
             f"than 99.9 % of the training's: their median mean is {here:.4g}, there it is "
             f"{there:.4g}; are the units the same?"
         )
-
-
-def measure_moments(pixels: NDArray[Any], scale: float) -> NDArray[np.float64]:
-    """Return mean and mean square (n, C, 2) of images (n, C, H, W), in the units models see."""
-    values = pixels.astype(np.float64) * scale
-    return np.stack([values.mean((2, 3)), (values**2).mean((2, 3))], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ class Predictor:
 
     def _tabulate(self, block: ImageBlock, columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
         spec = self.ensemble.spec
-        moments = measure_moments(block.pixels, spec.scale)
+        moments = pixel_moments(block.pixels, spec.scale)
         off = spec.pixels.distance(moments) / spec.pixels.limit
         known = {"row": np.arange(block.rows.start, block.rows.stop), "id": block.ids}
         table = pd.DataFrame({**known, **block.columns, **columns})
@@ -228,7 +227,7 @@ def _flag(
 
 
 def predict_parts(
-    root: Path, element: int = 0, array_size: int = 1, progress: Progress = silent
+    root: Path, element: int = 0, array_size: int = 1, progress: Progress = lambda *_: None
 ) -> None:
     """Predict the element's share of the parts that an output folder lacks."""
     predictions = Predictions(root)
@@ -250,14 +249,8 @@ def predict_parts(
 
 def open_predictor(predictions: Predictions) -> Predictor:
     """Return what predicts the parts of an output folder, on a GPU where there is one."""
-    import torch
-
-    from lenshpc.engine.ensemble import Ensemble
-
     request = predictions.request
-    ensemble = Ensemble(
-        predictions.trained, request=request.asked, trust_code=request.trust_code
-    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    ensemble = place_ensemble(predictions.trained, request.asked, trust_code=request.trust_code)
     return Predictor(predictions, open_images(request), ensemble)
 
 
@@ -305,38 +298,31 @@ def join(root: Path) -> dict[str, Any]:
         "source": request.source,
         "num_images": request.num_rows,
         "settings": settings,
-        **_count(parts),
-        "unreadable": _explain(parts, source),
+        **_tally(parts, source),
     }
     write_json(root / SUMMARY, summary)
     return summary
 
 
-def _explain(parts: Sequence[Path], source: ImageSource) -> dict[str, str]:
-    """Return the first images that could not be read, with what is wrong with each."""
-    told: dict[str, str] = {}
+def _tally(parts: Sequence[Path], source: ImageSource) -> dict[str, Any]:
+    """Return how many images have each decision and flag, and why the first cannot be read."""
+    decisions: Counter[str] = Counter()
+    flags: Counter[str] = Counter()
+    unreadable: dict[str, str] = {}
     for part in parts:
-        table = pd.read_parquet(part, columns=["row", "id", "flags"])
-        for row, name in table.loc[table["flags"] == "unreadable", ["row", "id"]].itertuples(
-            index=False
-        ):
-            if len(told) == MAX_TOLD:
-                return told
+        table = pd.read_parquet(part)
+        decisions.update(table.get("decision", pd.Series(dtype=object)).dropna())
+        flags.update(chain.from_iterable(map(_split_flags, table["flags"])))
+        lost = table.loc[table["flags"] == "unreadable", ["row", "id"]]
+        for row, name in lost.head(MAX_TOLD - len(unreadable)).itertuples(index=False):
             faults = source.read(range(row, row + 1)).faults
-            told[name] = faults.get(0, "it can be read by now; begin again with another --out")
-    return told
+            unreadable[name] = faults.get(0, MENDED)
+    return {
+        "decisions": dict(sorted(decisions.items())),
+        "flags": dict(sorted(flags.items())),
+        "unreadable": unreadable,
+    }
 
 
-def _count(parts: Sequence[Path]) -> dict[str, Any]:
-    """Return how many images have each decision and each flag, part by part."""
-    from pyarrow import parquet
-
-    counts: dict[str, Counter[str]] = {"decisions": Counter(), "flags": Counter()}
-    for part in parts:
-        names = [name for name in ("decision", "flags") if name in parquet.read_schema(part).names]
-        table = pd.read_parquet(part, columns=names)
-        for word in table.get("decision", pd.Series(dtype=object)).dropna():
-            counts["decisions"][word] += 1
-        for words in table["flags"]:
-            counts["flags"].update(filter(None, words.split(",")))
-    return {name: dict(sorted(found.items())) for name, found in counts.items()}
+def _split_flags(words: str) -> list[str]:
+    return words.split(",") if words else []

@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
 from lenshpc.inference.archive import is_packed, unpack
@@ -21,6 +18,7 @@ from lenshpc.run.paths import RUNS, RunPaths, find_run
 from lenshpc.run.plan import Plan, load_plan
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults, Say, gather, silent
+from lenshpc.run.splits import find_learnt
 from lenshpc.run.trained import (
     MODEL,
     EnsembleSpec,
@@ -30,8 +28,6 @@ from lenshpc.run.trained import (
     narrow,
     read_export,
 )
-
-LEARNT = ("dev", "unlabelled")  # splits of rows that weights or the choice of an epoch have seen
 
 
 def open_trained(
@@ -64,9 +60,8 @@ def of_run(
     """Return the trained ensemble of a run that is done."""
     plan = _choose(load_plan(run), models)
     readout = find_readout(plan.recipe.task, f"run {run.name}")
-    if any(
-        is_kept_file(one.network) for one in plan.members
-    ):  # they are code, and somebody else may write here
+    # Networks of a file are code, and somebody else may write here.
+    if any(is_kept_file(one.network) for one in plan.members):
         require_own(run)
     results = gather(run, plan, standings(run, plan), allow_partial=False, say=say)
     say("fitting threshold and calibration out-of-fold")
@@ -95,7 +90,7 @@ def describe_run(results: RunResults, fitted: Mapping[str, Any]) -> EnsembleSpec
         image_shape=store.image_shape,
         dtype=store.dtype.name,
         target_shape=store.target_shape,
-        pixels=PixelStatistics.of(store.moments[find_learnt(results)]),
+        pixels=PixelStatistics.of(store.moments[find_learnt(results.splits)]),
         members=tuple(
             TrainedMember(
                 **one.model_dump(),
@@ -108,12 +103,6 @@ def describe_run(results: RunResults, fitted: Mapping[str, Any]) -> EnsembleSpec
         ),
         fitted=fitted,
     )
-
-
-def find_learnt(results: RunResults) -> NDArray[np.int64]:
-    """Return the rows that weights, or the choice of an epoch, have seen."""
-    splits = results.splits
-    return splits.loc[splits["split"].isin(LEARNT), "row"].to_numpy(np.int64)
 
 
 def _choose(plan: Plan, models: Sequence[str] | None) -> Plan:

@@ -184,9 +184,10 @@ def of_run(
         return read_output(run, member, run.member(member.name).weights)
 
     def find_seen() -> list[Seen]:
+        from lenshpc.run.splits import find_learnt
+
         splits, store = find_rows()
-        # dev holds validation too: the choice of an epoch has seen those rows.
-        rows = splits.loc[splits["split"].isin(["dev", "unlabelled"]), "row"].to_numpy()
+        rows = find_learnt(splits)
         hashes = store.rows["sha256"].to_numpy()[rows].astype(str)
         own = Seen(store_hash=plan.store_hash, rows=rows, sha256=hashes)
         # Weights remember what those saw that they began with.

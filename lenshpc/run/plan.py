@@ -67,11 +67,24 @@ class Member(Frozen):
         return f"{self.index:03d}-{self.model}-fold{self.fold}-seed{self.seed}"
 
 
-class Plan(Frozen):
+class OfRecipe(Frozen):
+    """What is made of a recipe's members: a Plan of them, or what they have learnt."""
+
+    recipe: Recipe
+
+    @cached_property
+    def _recipes(self) -> dict[str, Recipe]:
+        return {model: self.recipe.of(model) for model in self.recipe.models}
+
+    def recipe_of(self, member: Member) -> Recipe:
+        """Return the recipe as it is for a member: with the changes of its variant."""
+        return self._recipes[member.model]
+
+
+class Plan(OfRecipe):
     """Everything that decides a run's results."""
 
     layout: int = LAYOUT_VERSION
-    recipe: Recipe
     store: Path
     store_hash: str
     dataset: str
@@ -123,14 +136,6 @@ class Plan(Frozen):
             "code_version": self.code_version,
         }
         return hash_value(value)
-
-    @cached_property
-    def _recipes(self) -> dict[str, Recipe]:
-        return {model: self.recipe.of(model) for model in self.recipe.models}
-
-    def recipe_of(self, member: Member) -> Recipe:
-        """Return the recipe as it is for a member: with the changes of its variant."""
-        return self._recipes[member.model]
 
     @property
     def run_name(self) -> str:

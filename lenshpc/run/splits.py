@@ -59,6 +59,12 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     return manifest
 
 
+def find_learnt(splits: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the rows of a manifest that weights, or the choice of an epoch, have seen."""
+    # dev holds validation too: the choice of an epoch has seen those rows.
+    return splits.loc[splits["split"].isin(["dev", "unlabelled"]), "row"].to_numpy(np.int64)
+
+
 def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
     """Return which rows are of a class that the method may learn."""
     return np.isin(store.rows["label"], recipe.method.learnt_labels(store.classes))

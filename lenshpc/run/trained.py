@@ -29,7 +29,7 @@ from lenshpc.files import (
     write_sealed,
 )
 from lenshpc.registry import Fitted, Readout, Request, find_readout, missing_plugins
-from lenshpc.run.plan import Member
+from lenshpc.run.plan import Member, OfRecipe
 from lenshpc.run.recipe import Recipe, is_variant
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class TrainedMember(Member):
     sha256: str
 
 
-class EnsembleSpec(Frozen):
+class EnsembleSpec(OfRecipe):
     """All that an ensemble is but its weights and arrays; `model.json` of an export.
 
     `source` is the dataset file by which the store was made, `fitted` what the task fitted
@@ -110,7 +110,6 @@ class EnsembleSpec(Frozen):
     fingerprint: str
     code_version: str = __version__
     plugins: Mapping[str, str] = {}
-    recipe: Recipe
     dataset: str
     source: Mapping[str, Any]
     classes: tuple[str, ...]
@@ -134,18 +133,12 @@ class EnsembleSpec(Frozen):
             raise ValueError(f"{len(self.channels)} names for {self.image_shape[0]} channels")
         return self
 
-    @cached_property
-    def _recipes(self) -> dict[str, Recipe]:
-        return {model: self.recipe.of(model) for model in self.recipe.models}
-
-    def recipe_of(self, member: Member) -> Recipe:
-        """Return the recipe as it is for a member: with the changes of its variant."""
-        return self._recipes[member.model]
-
     @property
     def scale(self) -> float:
         """Return the factor that turns stored pixels into the floats that models see."""
-        return 1 / 255 if self.dtype == "uint8" else 1.0
+        from lenshpc.store import pixel_scale
+
+        return pixel_scale(self.dtype)
 
     @cached_property
     def digest(self) -> str:

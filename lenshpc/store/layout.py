@@ -45,7 +45,7 @@ class Pixels:
     @property
     def scale(self) -> float:
         """Return the factor that turns stored pixels into the floats that models see."""
-        return 1 / 255 if self.dtype == "uint8" else 1.0
+        return pixel_scale(self.dtype)
 
     @property
     def num_bytes(self) -> int:
@@ -130,6 +130,11 @@ def channel_statistics(moments: Floats) -> tuple[Floats, Floats]:
     # come out below 0 by rounding, hence the maximum.
     mean, mean_square = np.moveaxis(moments.mean(axis=0), -1, 0)
     return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))
+
+
+def pixel_scale(dtype: str) -> float:
+    """Return the factor that turns stored pixels of a dtype into the floats that models see."""
+    return 1 / 255 if dtype == "uint8" else 1.0
 
 
 def pixel_moments(images: NDArray[Any], scale: float) -> Floats:

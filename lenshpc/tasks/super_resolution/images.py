@@ -22,7 +22,7 @@ from lenshpc.run.predictions import (
     read_predictions,
 )
 from lenshpc.run.recipe import is_variant
-from lenshpc.store import Store
+from lenshpc.store import Store, pixel_scale
 
 BLOCK_BYTES = 24_000_000
 CHUNK_ROWS, MAX_BLOCK_ROWS = 32, 1024  # of the merged images; a block is one shard
@@ -140,7 +140,7 @@ class RunImages:
         """Return low and high resolution of some evaluated rows, in the store's units."""
         rows = self.rows["row"].to_numpy()[block]
         high = self.store.read_raw_targets(rows)
-        scale = 1 / 255 if high.dtype == np.uint8 else 1.0
+        scale = pixel_scale(high.dtype.name)
         return self.store.read(rows), high.astype(np.float32) * np.float32(scale)
 
     def merge(self, block: Block) -> dict[str, Stack]:
