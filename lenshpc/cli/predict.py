@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.api.progress import progress_bar
-from lenshpc.cli.completing import datasets, runs, sites
+from lenshpc.cli.arrays import array_options, load_array_site
+from lenshpc.cli.completing import datasets, runs
 from lenshpc.cli.show import count, echo, say_withheld
 from lenshpc.errors import ConfigError
 
@@ -42,14 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--part-rows", type=click.IntRange(1, 10**6), help="Images in one part of the table.")
 @click.option("--trust-code", is_flag=True, help="Run networks in files that come with an export.")
-@click.option(
-    "--site",
-    shell_complete=sites,
-    help="Predict as a job array of this SLURM site: a name, or your .yaml.",
-)
-@click.option(
-    "--array-size", type=click.IntRange(1, 100_000), help="Jobs in the array, a GPU each."
-)
+@array_options("Predict", "a GPU each")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary, or the jobs, as JSON.")
 def predict(
     run: str,
@@ -72,19 +66,16 @@ def predict(
       lenshpc predict lens_finding-9f2c51ab survey/ --prior 0.001
       lenshpc predict my-export/ stores/survey --out found --site ./my.yaml --array-size 16
     """
-    if (site is None) != (array_size is None):
-        raise click.UsageError("--site and --array-size go together")
     from lenshpc.inference.archive import is_packed
     from lenshpc.inference.predict import begin_predictions, join, name_folder, predict_parts
     from lenshpc.launch.modes import writing
-    from lenshpc.launch.prepare import load_cluster
 
     if site is not None and is_packed(Path(run)):
         raise ConfigError(
             f"{run} would be unpacked on this machine, where jobs do not see it; unpack it where "
             "they do, and name the folder"
         )
-    cluster = load_cluster(site) if site is not None else None
+    cluster = load_array_site(site, array_size)
     with writing(cluster.umask if cluster else None):
         predictions = begin_predictions(
             run,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.api.progress import progress_bar
-from lenshpc.cli.completing import datasets, sites
+from lenshpc.cli.arrays import array_options, load_array_site
+from lenshpc.cli.completing import datasets
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
@@ -29,16 +30,7 @@ if TYPE_CHECKING:
     help="Fixes the order of the rows.",
 )
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
-@click.option(
-    "--site",
-    shell_complete=sites,
-    help="Convert as a job array of this SLURM site: a name, or your .yaml.",
-)
-@click.option(
-    "--array-size",
-    type=click.IntRange(1, 100_000),
-    help="Jobs in the array, each of --workers processes.",
-)
+@array_options("Convert", "each of --workers processes")
 @click.option(
     "--codec", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True
 )
@@ -81,10 +73,9 @@ def prepare(
       lenshpc prepare slc downloads/SLC_Data stores/slc
       lenshpc prepare ./mine.yaml images/ store --site ./my.yaml --array-size 9
     """
-    if (site is None) != (array_size is None):
-        raise click.UsageError("--site and --array-size go together")
+    cluster = load_array_site(site, array_size)
     from lenshpc.cli.info import summary
-    from lenshpc.launch.prepare import load_cluster, send_conversion
+    from lenshpc.launch.prepare import send_conversion
     from lenshpc.prep.convert import Options, convert, draft_store
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
@@ -93,8 +84,7 @@ def prepare(
 
     loaded, layout = load_dataset(dataset), Options(**options)
     tell = partial(echo, err=True)
-    if site is not None and array_size:
-        cluster = load_cluster(site)
+    if cluster and array_size:
         say_withheld(cluster)
         draft = draft_store(loaded, source, store, layout, tell=tell)
         sent = send_conversion(

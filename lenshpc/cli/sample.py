@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.api.progress import progress_bar
-from lenshpc.cli.completing import runs, sites
+from lenshpc.cli.arrays import array_options, load_array_site
+from lenshpc.cli.completing import runs
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
@@ -21,14 +22,7 @@ if TYPE_CHECKING:
 @click.option("--num", type=click.IntRange(1, 10**9), default=1000, show_default=True)
 @click.option("--member", type=click.IntRange(min=0), default=0, help="Its index.  [default: 0]")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option(
-    "--site",
-    shell_complete=sites,
-    help="Draw as a job array of this SLURM site: a name, or your .yaml.",
-)
-@click.option(
-    "--array-size", type=click.IntRange(1, 100_000), help="Jobs in the array, a GPU each."
-)
+@array_options("Draw", "a GPU each")
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn or sent as JSON.")
 def sample(
     run: str,
@@ -49,15 +43,12 @@ def sample(
       lenshpc sample diffusion-9f2c51ab --num 1000
       lenshpc sample diffusion-9f2c51ab --num 999 --site ./my.yaml --array-size 16
     """
-    if (site is None) != (array_size is None):
-        raise click.UsageError("--site and --array-size go together")
     from lenshpc.launch.modes import writing_in
-    from lenshpc.launch.prepare import load_cluster
     from lenshpc.launch.sample import send_samples
     from lenshpc.run.samples import check_drawn, start_samples
     from lenshpc.worker import draw_share
 
-    cluster = load_cluster(site) if site is not None else None
+    cluster = load_array_site(site, array_size)
     paths, plan, one = _require_finished(run, member)
     with writing_in(paths):
         samples = start_samples(paths, plan, one, num=num, seed=seed)

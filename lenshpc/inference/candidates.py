@@ -14,8 +14,9 @@ from pandas.api.types import is_numeric_dtype
 
 from lenshpc.errors import DataError, one_line, read_error
 from lenshpc.files import replacing
+from lenshpc.inference.sources import POSITION
 
-FIRST = ("id", "ra", "dec", "score")  # the columns that a table of candidates begins with
+FIRST = ("id", *POSITION, "score")  # the columns that a table of candidates begins with
 BATCH_ROWS = 16_384
 # Of a column, and no more of it ahead: else the reader holds a whole row group.
 _READING = {"buffer_size": 1 << 20, "pre_buffer": False}

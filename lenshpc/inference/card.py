@@ -17,6 +17,7 @@ from lenshpc.errors import DataError
 from lenshpc.files import read_json, read_whole
 from lenshpc.registry import is_kept_file
 from lenshpc.report.content import Table
+from lenshpc.report.format import format_count
 from lenshpc.report.markdown import escape, render_table
 from lenshpc.report.summary import count_rows
 from lenshpc.run.records import read_provenance
@@ -157,7 +158,7 @@ def _introduce(spec: EnsembleSpec, licence: str) -> str:
         else f"Its licence is {escape(licence)}."
     )
     return (
-        f"An ensemble of {_count(len(spec.members), 'network')} ({models}) for the task "
+        f"An ensemble of {format_count(len(spec.members), 'network')} ({models}) for the task "
         f"{spec.recipe.task}, trained with lenshpc {spec.code_version} on images of {classes} "
         f"from the data set {escape(spec.dataset)}.\n{told}"
     )
@@ -342,10 +343,6 @@ def _fence(language: str, text: str) -> str:
 
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _number(value: Any) -> str:

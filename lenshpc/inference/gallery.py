@@ -17,9 +17,9 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from lenshpc.files import write_text
 from lenshpc.inference.candidates import escape_cell
 from lenshpc.inference.cutouts import render_cutouts
+from lenshpc.inference.sources import POSITION
 from lenshpc.report.html import make_environment
 
-POSITION = ("ra", "dec")  # in degrees; shown to a milliarcsecond or so
 _HERE = Path(__file__).parent
 
 
@@ -115,6 +115,6 @@ def _describe(name: str, value: Any, is_number: bool) -> Value:
     exact = "" if pd.isna(value) else str(value)
     shown = exact
     if is_number and exact:
-        digits = ".6f" if name in POSITION else "#.4g"
+        digits = ".6f" if name in POSITION else "#.4g"  # to a milliarcsecond or so
         shown = f"{float(value):{digits}}" if isinstance(value, np.floating) else exact
     return Value(name=name, exact=exact, shown=shown or "–", is_number=is_number)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lenshpc.errors import ConfigError, LensHpcError, one_line
 from lenshpc.files import replacing_folder
 from lenshpc.inference.archive import require_free
+from lenshpc.inference.card import CARD
 from lenshpc.run.trained import (
     ARRAYS,
     MODEL,
@@ -22,7 +23,6 @@ from lenshpc.run.trained import (
     weights_file,
 )
 
-CARD = "README.md"
 # What an export may hold; nothing else is fetched. A network's file is text until somebody says
 # that it may be imported.
 KEPT = (

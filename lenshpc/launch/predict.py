@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc.launch import executor
-from lenshpc.launch.executor import Sending
-from lenshpc.launch.shards import jobs_folder, send_shares
+from lenshpc.launch.shards import jobs_folder, send_join, send_shares
 from lenshpc.launch.sites import Site
 from lenshpc.run.sections import Resources
 
@@ -46,14 +45,10 @@ def send_predictions(
         calls.predict,
         root,
     )
-    # After the array, whatever its end: with parts missing it fails and says so, and the same
-    # command goes on.
-    request = executor.joining_request(title, site, folder, after=job)
-    join = executor.submit_single(request, Sending(), calls.join, root)
     return {
         "elements": elements,
         "job": job,
-        "join": join,
+        "join": send_join(title, site, folder, job, calls.join, root),
         "predictions": str(root),
         "logs": str(folder),
     }

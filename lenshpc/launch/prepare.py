@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lenshpc.errors import ConfigError
 from lenshpc.launch import executor
-from lenshpc.launch.executor import Sending
-from lenshpc.launch.shards import jobs_folder, send_shares
+from lenshpc.launch.shards import jobs_folder, send_join, send_shares
 from lenshpc.launch.sites import Site, load_site
 
 if TYPE_CHECKING:  # it costs 1 s, which `resume` need not pay
@@ -54,14 +53,10 @@ def send_conversion(
         draft.folder,
         workers,
     )
-    # After the array, whatever its end: with shards missing it fails and says so, and the same
-    # command goes on.
-    request = executor.joining_request(name, site, folder, after=job)
-    join = executor.submit_single(request, Sending(), calls.join, draft.folder)
     return {
         "elements": elements,
         "job": job,
-        "join": join,
+        "join": send_join(name, site, folder, job, calls.join, draft.folder),
         "store": str(draft.path),
         "logs": str(folder),
     }

@@ -24,6 +24,16 @@ def jobs_folder(folder: Path, site: Site) -> Site:
     return code.before(site)
 
 
+def send_join(
+    name: str, site: Site, folder: Path, after: str, call: Callable[[str], None], root: Path
+) -> str:
+    """Send the job that joins what an array has made; return its id."""
+    # After the array, whatever its end: with shards missing it fails and says so, and the same
+    # command goes on.
+    request = executor.joining_request(name, site, folder, after=after)
+    return executor.submit_single(request, Sending(), call, root)
+
+
 def send_shares(
     missing: Iterable[int],
     array_size: int,
