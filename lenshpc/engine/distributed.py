@@ -3,7 +3,8 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,22 @@ def _from_local(environment: Mapping[str, str]) -> Process:
         local_rank=int(environment["SUBMITIT_LOCAL_LOCALID"]),
         job=environment["SUBMITIT_LOCAL_JOB_ID"],
     )
+
+
+@contextmanager
+def restore_environment() -> Iterator[None]:
+    """Have this process's environment variables be as they were, when the block has ended.
+
+    A rank sets some for NCCL, gloo and DeepSpeed. A job that the same process sends afterwards
+    would inherit them, and ranks on two nodes would look for each other on the loopback.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def start(process: Process, expected: int, folder: Path) -> None:

@@ -58,6 +58,7 @@ MAX_TRAININGS = 3  # whose best weights are found damaged when training has ende
 log = logging.getLogger(__name__)
 
 
+@distributed.restore_environment()
 def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     """Train, predict and mark as done the member `index` of a run, as the rank that this is.
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -51,6 +52,16 @@ def undisturbed(spots: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def run(undisturbed: tuple[RunPaths, Plan], tmp_path: Path) -> RunPaths:
     """Return a copy of it to damage."""
     return RunPaths(shutil.copytree(undisturbed[0].root, tmp_path / undisturbed[0].name))
+
+
+def test_member_leaves_no_variables_to_jobs_that_this_process_sends_later(
+    run: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    before = dict(os.environ)
+    run_member(run, 0, Signals())
+    assert dict(os.environ) == before
 
 
 def test_training_writes_a_line_an_epoch_to_its_log(
