@@ -48,9 +48,16 @@ class Stop:
             raise Stopped(number)
 
 
+class GivenUp(Exception):  # noqa: N818 - no error: a study ends what promises nothing
+    """A trial was ended after an epoch, with its checkpoint there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One member's training; `on_save` is told of every checkpoint, also the one at the start."""
+    """One member's training; `on_save` is told of every checkpoint, also the one at the start.
+
+    `give_up` says after an epoch, on rank 0, whether the training is to end with GivenUp.
+    """
 
     task: Task
     train: Train
@@ -62,6 +69,7 @@ class Loop:
     checkpoints: Checkpoints
     stop: Stop
     on_save: Callable[[MemberProgress], None]
+    give_up: Callable[[MemberProgress], bool] | None = None
 
     def run(self, start: MemberProgress) -> MemberProgress:
         """Train from the newest checkpoint to the last epoch, or until nothing improves."""
@@ -79,6 +87,9 @@ class Loop:
             # After the save, without one of its own: the checkpoint of this epoch is on disk.
             # Collective, hence not inside any branch that ranks may decide differently.
             self.stop.check()
+            # Rank 0 decides for all: it alone reads what other trials have reached.
+            if self.give_up and distributed.agree(self.process.is_main and self.give_up(progress)):
+                raise GivenUp(describe_epoch(progress, self.train.epochs, self.monitor[0]))
         return progress
 
     @cached_property

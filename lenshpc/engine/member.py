@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +54,18 @@ from lenshpc.run.plan import (
 from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
+GiveUp = Callable[[MemberProgress], bool]
 MAX_TRAININGS = 3  # whose best weights are found damaged when training has ended
 log = logging.getLogger(__name__)
 
 
 @distributed.restore_environment()
-def run_member(run: RunPaths, index: int, signals: Signals) -> None:
+def run_member(run: RunPaths, index: int, signals: Signals, give_up: GiveUp | None = None) -> None:
     """Train, predict and mark as done the member `index` of a run, as the rank that this is.
 
-    Raises Stopped, with all that was done saved, where a signal asks for it.
+    With `give_up` it is a trial: trained to be measured, never predicting a row of test, and ended
+    by GivenUp once rank 0 says so of its progress after an epoch. Raises Stopped, with all that was
+    done saved, where a signal asks for it.
     """
     plan = load_plan(run)
     process = distributed.from_environment()
@@ -72,7 +75,7 @@ def run_member(run: RunPaths, index: int, signals: Signals) -> None:
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size, run.rendezvous)
     try:
-        work = MemberWork(run, plan, plan.members[index], process, signals)
+        work = MemberWork(run, plan, plan.members[index], process, signals, give_up)
         # Rank 0 decides for all, here and in what follows: a rank that saw another state of the
         # file system would enter collective calls alone, and wait for ever.
         done = process.is_main and is_done(run, plan, work.member, verify=True)
@@ -101,6 +104,7 @@ class MemberWork:
     member: Member
     process: Process
     signals: Signals
+    give_up: GiveUp | None = None
 
     @property
     def paths(self) -> MemberPaths:
@@ -153,6 +157,8 @@ class MemberWork:
         with open_fold(self.plan, self.member, splits, store, device) as data:
             task = build_task(self.run, self.plan, self.member, store, data)
             progress = self._train(task, data)
+            if self.give_up is not None:
+                return
             self._predict(task, data, progress)
             preparation = data.source.preparation
         # Last of all, and after a look at the owner: whatever `done.json` lists must be in its
@@ -251,6 +257,7 @@ class MemberWork:
             checkpoints=checkpoints,
             stop=Stop(signals=self.signals),
             on_save=self._record,
+            give_up=self.give_up,
         )
 
     def _record(self, progress: MemberProgress) -> None:
