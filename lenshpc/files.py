@@ -45,6 +45,20 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Have `target` be the same file as `source`, or a copy of it where links cannot be made.
+
+    Safe for files that are only ever replaced by a rename, as all of lenshpc's are. The name is not
+    flushed.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path` that takes its place when the block succeeds."""

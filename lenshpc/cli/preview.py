@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lenshpc.config import locate, read_yaml
 from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_variables
 from lenshpc.launch.submit import requests
+from lenshpc.run.adoption import Offer
+from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.run.planning import PlannedRun, describe_plan
@@ -20,6 +23,7 @@ Source = tuple[str, str, str]  # key, value, where it comes from
 
 def preview_chain(
     chain: Sequence[PlannedRun],
+    offers: Sequence[Offer],
     site: Site,
     profile: str,
     recipes: Sequence[str],
@@ -35,12 +39,13 @@ def preview_chain(
             one.plan,
             site,
             trace(one.plan, site, profile, name, given if one is chain[0] else {}),
+            offer,
         )
-        for one, name in zip(chain, recipes, strict=True)
+        for one, offer, name in zip(chain, offers, recipes, strict=True)
     )
 
 
-def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) -> str:
+def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source], offer: Offer) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
     first, second, *others = describe_plan(run, plan).items()
     told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
@@ -49,8 +54,8 @@ def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) ->
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",
-        "element  member",
-        *(f"{member.index:>7}  {member.name}" for member in plan.members),
+        *_columns([("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]),
+        *_describe_nearest(plan, offer),
     ]
     if site.scheduler == "slurm":
         parts, aggregate = requests(plan, site, run)
@@ -59,6 +64,36 @@ def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source]) ->
             lines += ["", f"--- sbatch: the members{which}", part.script()]
         lines += ["", "--- sbatch: the report", aggregate.script()]
     return "\n".join(lines)
+
+
+def _list_members(run: RunPaths, plan: Plan, offer: Offer) -> Iterator[Source]:
+    """Yield each member's number and name, and whether it is done, taken over or sent."""
+    told = {
+        "done": "done, taken over from {}",
+        "trained": "sent to predict, trained as {}",
+        "begun": "sent to go on from epoch {} of {}",
+    }
+    for member in plan.members:
+        source = offer.found.get(member)
+        if source is not None:
+            values = (source.epochs, source.title) if source.state == "begun" else (source.title,)
+            word = told[source.state].format(*values)
+        else:
+            word = "done" if run.plan.is_file() and is_done(run, plan, member) else "sent"
+        yield f"{member.index:>7}", member.name, word
+
+
+def _describe_nearest(plan: Plan, offer: Offer) -> Iterator[str]:
+    """Yield what differs from the nearest run, where members are sent that are found nowhere."""
+    if offer.nearest is None or len(offer.found) == len(plan.members):
+        return
+    yield ""
+    yield f"nearest run: {offer.nearest.name}, which differs in"
+    rows = [
+        (key, json.dumps(there), json.dumps(here))
+        for key, (there, here) in offer.differences.items()
+    ]
+    yield from _columns([("key", "there", "here"), *rows])
 
 
 def _columns(rows: list[Source]) -> list[str]:

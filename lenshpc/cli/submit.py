@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,10 @@ from lenshpc.cli.show import count, echo, say_withheld
 
 if TYPE_CHECKING:
     from lenshpc.launch.submit import Submission
+    from lenshpc.run.adoption import Offer, Source
     from lenshpc.run.paths import RunPaths
-    from lenshpc.run.plan import Plan
+    from lenshpc.run.plan import Member, Plan
+    from lenshpc.run.planning import PlannedRun
 
 
 class TaskOption(click.Option):
@@ -64,6 +68,10 @@ class TaskOption(click.Option):
     help="A site by name, or your .yaml.",
 )
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
+@click.option("--no-adopt", is_flag=True, help="Train also what other runs have trained.")
+@click.option(
+    "--restart", is_flag=True, help="Train from the beginning what cannot go on to more epochs."
+)
 @click.option("--dry-run", is_flag=True, help="Show all that would be sent; write nothing.")
 @click.option("--wait", is_flag=True, help="Show progress until the report is written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
@@ -81,7 +89,8 @@ def submit(
 ) -> None:
     """Send one job for each model, fold and seed, and an aggregation that runs after them.
 
-    Sending the same again sends only what is not done. Ctrl-C under --wait stops a run of this
+    Sending the same again sends only what is not done. What another run in --runs has trained, to
+    the same data, fold, seed and settings, is taken over. Ctrl-C under --wait stops a run of this
     machine; jobs of a cluster go on.
 
     \b
@@ -92,16 +101,14 @@ def submit(
           --set train.strategy=deepspeed
       lenshpc submit --recipe ./mine.yaml --data stores/slc --dry-run
     """
-    if dry_run and (wait or as_json):
-        raise click.UsageError("--dry-run goes with neither --wait nor --json")
-    if wait and as_json:
-        raise click.UsageError("give either --wait or --json")
+    check_one_of({"--dry-run": dry_run, "--wait": wait, "--json": as_json})
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import check_fits, load_site
     from lenshpc.launch.submit import submit as send
     from lenshpc.run.planning import plan_chain
     from lenshpc.run.recipe import load_recipe
     from lenshpc.store import open_store
+    from lenshpc.worker import CALLS
 
     changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
     source, place = choose_recipe(task, recipe), load_site(site)
@@ -112,19 +119,35 @@ def submit(
             echo(f"warning: {warning}", err=True)
         check_fits(place, one.plan.recipe)
     say_withheld(place)
+    offers = find_offers(chain, **options)
     if dry_run:
         from lenshpc.cli.preview import preview_chain
 
-        echo(preview_chain(chain, place, site, [source, *asked.then], dict(changes)))
+        recipes = [source, *asked.then]
+        echo(preview_chain(chain, offers, place, site, recipes, dict(changes)))
         return
-    from lenshpc.worker import CALLS
-
-    for one in chain:
-        report(one.paths, one.plan, send(one, place, CALLS), as_json=as_json)
+    for one, offer in zip(chain, offers, strict=True):
+        report(one.paths, one.plan, send(one, place, CALLS, offer), as_json=as_json)
     if wait:
         from lenshpc.cli.watch import watch_all
 
         watch_all([(one.paths, one.plan) for one in chain])
+
+
+def check_one_of(flags: Mapping[str, bool]) -> None:
+    """Refuse two flags of which each says what is printed."""
+    given = [name for name, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        raise click.UsageError(f"give either {given[0]} or {given[1]}")
+
+
+def find_offers(
+    chain: Iterable[PlannedRun], *, no_adopt: bool, restart: bool, **_: Any
+) -> list[Offer]:
+    """Return what other runs have of the members of each run."""
+    from lenshpc.launch.submit import NOTHING, search
+
+    return [NOTHING if no_adopt else search(one, restart=restart) for one in chain]
 
 
 def choose_recipe(task: str | None, recipe: str | None) -> str:
@@ -160,8 +183,9 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
 
     jobs = ",".join(sent.job_ids)
     if as_json:
+        taken = {one.index: {"from": it.title, "is": it.state} for one, it in sent.taken.items()}
         told = {"members": list(sent.members), "job": jobs, "report": sent.report_job_id}
-        echo(json.dumps({"run": str(run.root), **told}))
+        echo(json.dumps({"run": str(run.root), **told, "taken": taken}))
         return
     done = len(plan.members) - len(sent.members)
     word = "nothing to send"
@@ -170,7 +194,24 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
     elif sent.report_job_id:
         word = f"the report alone is sent, as job {sent.report_job_id}"
     echo(f"run {run.name}: {word}", err=True)
+    for line in describe_taken(sent.taken):
+        echo(line, err=True)
+    done -= sum(one.state == "done" for one in sent.taken.values())
     if done:
         verb = "is" if done == 1 else "are"
         echo(f"{count(done, 'member')} {verb} done or under way", err=True)
     echo(f"follow it with: lenshpc status {reference(run)} --watch", err=True)
+
+
+def describe_taken(taken: Mapping[Member, Source]) -> Iterator[str]:
+    """Yield a line for each run that members were taken over from, and what is left to do."""
+    told = {
+        "done": "{members} taken over, done, from {run}",
+        "trained": "{members} of {run} {verb} trained already, and left to predict",
+        "begun": "{members} of {run} {verb} gone on with, from epoch {epochs}",
+    }
+    groups = Counter((one.state, one.run.name, one.epochs) for one in taken.values())
+    for (state, run, epochs), number in groups.items():
+        verb = "is" if number == 1 else "are"
+        members = count(number, "member")
+        yield told[state].format(members=members, run=run, verb=verb, epochs=epochs)

@@ -31,6 +31,7 @@ from lenshpc.errors import ConfigError, DataError, read_error
 from lenshpc.files import (
     flush,
     flush_tree,
+    link_file,
     read_json,
     read_sealed,
     read_umask,
@@ -165,19 +166,24 @@ class Checkpoints:
         _restore_rank_state(latest / _rank_file(), strategy, loss_sum)
         return progress
 
-    def publish_best(self, progress: MemberProgress, target: Path) -> None:
+    def publish_best(self, progress: MemberProgress, target: Path, *, keep: bool) -> None:
         """Move the best epoch's weights to `target` and remove all checkpoints.
 
-        May be called again after it was cut short.
+        `keep` leaves the last checkpoint and its best weights, for a training of more epochs. May
+        be called again after it was cut short.
         """
+        best = self.best(progress)
         if distributed.rank() == 0:
             self._lease.check()
-            # Absent where an earlier call was cut short after the rename: the weights are at the
-            # target by then, and only the checkpoints are left to remove.
-            if self.best(progress).is_file():
-                self.best(progress).replace(target)
-                flush(target.parent)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            # Absent where an earlier call was cut short: the weights are at the target by then, and
+            # only the checkpoints are left to remove.
+            if best.is_file():
+                with replacing(target) as temporary:
+                    link_file(best, temporary)
+            if not keep:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            elif self._newest:
+                self._remove_all_but(*self._newest)
         distributed.barrier()
 
     def best(self, progress: MemberProgress) -> Path:

@@ -79,7 +79,7 @@ class Loop:
         # Also at the start: a run killed after its last checkpoint and before its metrics finds
         # them written here, from the checkpoint's history.
         self.on_save(progress)
-        while not self._is_finished(progress):
+        while not is_finished(progress, self.train):
             progress = self._epoch(progress)
             self._save(progress)
             # After the save: what the log tells of is on disk. Rank 0 alone logs at this level.
@@ -103,11 +103,6 @@ class Loop:
         # The checkpoint first: what `on_save` tells of must be there to go on from.
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
         self.on_save(progress)
-
-    def _is_finished(self, progress: MemberProgress) -> bool:
-        patience = self.train.patience
-        stale = patience is not None and progress.epochs_since_best >= patience
-        return progress.epochs_done >= self.train.epochs or (progress.epochs_done > 0 and stale)
 
     def _epoch(self, progress: MemberProgress) -> MemberProgress:
         """Train one epoch, or what is left of it, and measure."""
@@ -159,7 +154,7 @@ class Loop:
             epoch, rank=self.process.rank, world_size=self.process.world_size, done=done
         )
         for steps, batch in enumerate(left, start=done + 1):
-            part = (epoch + (steps - 1) / num_steps) / self.train.epochs
+            part = (epoch + (steps - 1) / num_steps) / self.train.length
             # In place: the checkpoint restores into this tensor. No `.item()`, which would wait for
             # the GPU at every step.
             self._loss_sum.add_(self.strategy.step({**batch, "progress": torch.tensor(part)}))
@@ -187,6 +182,12 @@ class Loop:
         columns = predict_rows(predict, self.data, self.data.val_rows, self.process)
         labels = self.data.source.labels[columns.pop("row")]
         return self.task.summarise(labels, columns)
+
+
+def is_finished(progress: MemberProgress, train: Train) -> bool:
+    """Say whether a training has its epochs, or has long found nothing better."""
+    stale = train.patience is not None and progress.epochs_since_best >= train.patience
+    return progress.epochs_done >= train.epochs or (progress.epochs_done > 0 and stale)
 
 
 def predict_rows(

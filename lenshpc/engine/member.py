@@ -23,7 +23,7 @@ from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
-from lenshpc.engine.loop import Loop, Stop
+from lenshpc.engine.loop import Loop, Stop, is_finished
 from lenshpc.engine.monitor import watch_usage
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
@@ -182,7 +182,7 @@ class MemberWork:
         # From the file and on every rank, so that a member whose training ended in an earlier
         # attempt goes on from the same facts. The barrier before has rank 0 finish writing it.
         progress = self._read_progress()
-        checkpoints.publish_best(progress, self.paths.weights)
+        checkpoints.publish_best(progress, self.paths.weights, keep=self.recipe.can_grow)
         return progress
 
     def _train_to_end(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> None:
@@ -216,7 +216,9 @@ class MemberWork:
         except DataError as error:
             log.warning("%s; the member is trained again", error)
             return False
-        if ended.fingerprint != self._start().fingerprint:
+        begun = self._start()
+        # The same trajectory with fewer epochs has not come to its end yet.
+        if ended.fingerprint != begun.fingerprint or not is_finished(ended, self.recipe.train):
             return False
         # By content: weights that were altered since come again from a checkpoint, or from epoch 0
         # where these are gone.
@@ -229,7 +231,7 @@ class MemberWork:
 
     def _start(self) -> MemberProgress:
         return MemberProgress(
-            fingerprint=self.plan.member_fingerprint(self.member),
+            fingerprint=self.plan.trajectory(self.member),
             world_size=self.process.world_size,
         )
 

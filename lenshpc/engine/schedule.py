@@ -52,7 +52,7 @@ class Schedule:
 
 def factor(step: int, train: Train, steps_per_epoch: int) -> float:
     """Return the learning rate of a step as a part of `train.lr`: linear up, then cosine to 0."""
-    warmup, total = train.warmup_epochs * steps_per_epoch, train.epochs * steps_per_epoch
+    warmup, total = train.warmup_epochs * steps_per_epoch, train.length * steps_per_epoch
     if step < warmup:
         return (step + 1) / warmup
     if train.scheduler != "cosine":

@@ -18,7 +18,8 @@ from lenshpc.run.records import read_lines, read_record
 class Marks:
     """A member's own word; `seconds` were spent training, over all its processes' GPUs alike.
 
-    `fault` says which of its files tells nothing, or why its mark does not count.
+    `adopted` is the member of another run that it was taken over from, where this run spent
+    nothing. `fault` says which of its files tells nothing, or why its mark does not count.
     """
 
     is_done: bool = False
@@ -29,6 +30,7 @@ class Marks:
     updated: float = 0.0
     seconds: float = 0.0
     seconds_per_epoch: float = 0.0
+    adopted: str = ""
     fault: str = ""
 
 
@@ -44,6 +46,7 @@ class Told(Frozen):
     device: str = ""
     updated: float = 0.0
     seconds: float = 0.0
+    adopted: str = ""
 
 
 def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
@@ -91,7 +94,8 @@ def _marks_of_done(told: Told) -> Marks:
         best_metric=told.best_metric,
         node=told.host,
         device=told.device,
-        seconds=told.seconds,
+        seconds=0.0 if told.adopted else told.seconds,
+        adopted=told.adopted,
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,14 @@ def append(run: RunPaths, command: Sequence[str], code: Snapshot) -> None:
     before = read_provenance(run)
     latest = facts(command, code.sha256) | {"git": git_state(PACKAGE, run.code)}
     write_json(run.provenance, {**before, f"submission {len(before) + 1}": latest})
+
+
+def note_taken(run: RunPaths, taken: Mapping[str, str]) -> None:
+    """Add to the latest submission which members of other runs it took over, by their names."""
+    if taken:
+        noted = read_provenance(run)
+        latest = list(noted)[-1]
+        write_json(run.provenance, {**noted, latest: {**noted[latest], "taken": dict(taken)}})
 
 
 def facts(command: Sequence[str], code: str) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class MemberStatus:
     `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), CANCELLED (somebody ended
     it), UNKNOWN (the scheduler does not answer) or SLURM's own word for a job that waits or runs;
     `reason` says how a job ended or why it waits, `failure` what that was and what follows;
-    `estimated_end` is ISO 8601 in UTC, of one that trains; `fault` what is wrong with its files.
+    `estimated_end` is ISO 8601 in UTC, of one that trains; `adopted` names the run and member that
+    it was taken over from; `fault` is what is wrong with its files.
     """
 
     index: int
@@ -50,6 +51,7 @@ class MemberStatus:
     reason: str = ""
     failure: Failure | None = None
     estimated_end: str = ""
+    adopted: str = ""
     fault: str = ""
 
     @property
@@ -222,11 +224,19 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         gpu_hours=round(spent_s * size / SECONDS_AN_HOUR, 4),
         # Not where it ran before: a job that waits is nowhere.
         node=known.nodes if known and (known.nodes or known.is_active) else marks.node,
-        reason=reason or marks.fault or (WITHOUT_RESULTS if state == "FAILED" else ""),
+        reason=reason or marks.fault or _describe_marks(marks, state),
         failure=failure,
         estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
+        adopted=marks.adopted,
         fault=marks.fault,
     )
+
+
+def _describe_marks(marks: Marks, state: str) -> str:
+    """Return what a member's own files tell of how it came to its state."""
+    if marks.adopted:
+        return f"taken over from {marks.adopted.partition('/')[0]}"
+    return WITHOUT_RESULTS if state == "FAILED" else ""
 
 
 def _estimate_end(marks: Marks, epochs: int) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import pairwise
 from pathlib import Path
@@ -32,8 +32,10 @@ from lenshpc.launch.sites import Site, check_fits, read_site
 from lenshpc.launch.snapshot import Snapshot
 from lenshpc.launch.states import ENDED, RunStatus, run_status
 from lenshpc.registry import path_in_run
+from lenshpc.run.adoption import Offer, Source, adopt_members, check_growth, find_offer
 from lenshpc.run.completion import (
     check_folders,
+    is_done,
     missing_members,
     reference,
     resume_command,
@@ -42,6 +44,7 @@ from lenshpc.run.origin import origin_of
 from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import (
+    Member,
     Plan,
     check_plugins,
     load_plan,
@@ -49,6 +52,8 @@ from lenshpc.run.plan import (
     save_plan,
 )
 from lenshpc.run.planning import PlannedRun
+
+NOTHING = Offer()
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,16 @@ class Calls:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What was sent: the members, and the scheduler's names of their jobs and the report's."""
+    """What was sent: the members, and the scheduler's names of their jobs and the report's.
+
+    `taken` are the members that other runs had, some of which are sent nevertheless: to predict, or
+    to go on.
+    """
 
     members: tuple[int, ...]
     job_ids: tuple[str, ...] = ()
     report_job_id: str = ""
+    taken: Mapping[Member, Source] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,10 +132,25 @@ def _is_complete(run: RunPaths) -> bool:
     return run.plan.is_file() and not missing_members(run, load_plan(run), verify=False)
 
 
-def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
+def search(planned: PlannedRun, *, restart: bool = False) -> Offer:
+    """Return what the runs beside a planned one have of the members that it lacks.
+
+    ConfigError where one is done with fewer epochs and cannot go on, unless it is to restart.
+    """
+    run, plan = planned.paths, planned.plan
+    is_new = not run.plan.is_file()
+    lacking = [member for member in plan.members if is_new or not is_done(run, plan, member)]
+    offer = find_offer(run, plan, lacking, run.root.parent)
+    if not restart:
+        check_growth(run, plan, offer.shorter)
+    return offer
+
+
+def submit(planned: PlannedRun, site: Site, calls: Calls, offer: Offer = NOTHING) -> Submission:
     """Write the run directory and send what is not done; safe to repeat.
 
-    A new run of which nothing could be sent is taken away again.
+    Members that `offer` has are taken over first. A new run of which nothing could be sent is taken
+    away again.
     """
     run = planned.paths
     check_fits(site, planned.plan.recipe)
@@ -135,7 +160,7 @@ def submit(planned: PlannedRun, site: Site, calls: Calls) -> Submission:
     try:
         with writing(site.umask):
             _write(planned, site)
-            return _send(run, planned.plan, site, calls, store_is_open=True)
+            return _send(run, planned.plan, site, calls, offer, store_is_open=True)
     except (LensHpcError, OSError, KeyboardInterrupt) as error:
         if not (run.root in new and _is_unsent(run)):
             raise
@@ -191,24 +216,22 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
 
 
 def _send(
-    run: RunPaths, plan: Plan, site: Site, calls: Calls, *, store_is_open: bool
+    run: RunPaths,
+    plan: Plan,
+    site: Site,
+    calls: Calls,
+    offer: Offer = NOTHING,
+    *,
+    store_is_open: bool,
 ) -> Submission:
     code = snapshot.read(run.code)
     provenance.append(run, sys.argv, code)
     # Held from the look at the states to the last sbatch: two commands would see the same members
     # missing, and send both.
     with submission_lock(run) as lock:
-        status = run_status(run, plan)
-        if status.silence:
-            raise LaunchError(f"nothing was sent: {status.silence}; try again")
-        for line in status.members:
-            exclusion.note(run, line.job, line.failure)
+        status = _ask_status(run, plan)
         active = {line.index for line in status.members if line.state not in ENDED}
-        # With hashes: a member whose files were altered is made again.
-        lacks = missing_members(run, plan, verify=True)
-        lacks = {member: lack for member, lack in lacks.items() if member.index not in active}
-        check_folders(run, lacks)
-        todo = tuple(sorted(member.index for member in lacks))
+        todo, taken = _take_over(run, plan, active, offer)
         if todo and not store_is_open:
             open_planned_store(plan)  # here, not after hours in a queue
         if not todo and (status.report_is_due or (status.report == "DONE" and not active)):
@@ -222,12 +245,36 @@ def _send(
             jobs = [latest[member][0] for member in active]
             after = {job.job_id for job in jobs if job.scheduler == "slurm"}
             place = exclusion.before(code.before(site), run)
-            return SlurmSender(run, plan, place, calls, lock, awaited).send(todo, after, status)
+            sender = SlurmSender(run, plan, place, calls, lock, awaited)
+            return replace(sender.send(todo, after, status), taken=taken)
         check_ended(plan, awaited)
         if active:
             where = f"lenshpc status {reference(run)} --watch"
             raise ConfigError(f"run {run.name} is under way already; follow it with: {where}")
-        return _send_local(run, site, todo, code)
+        return replace(_send_local(run, site, todo, code), taken=taken)
+
+
+def _ask_status(run: RunPaths, plan: Plan) -> RunStatus:
+    status = run_status(run, plan)
+    if status.silence:
+        raise LaunchError(f"nothing was sent: {status.silence}; try again")
+    for line in status.members:
+        exclusion.note(run, line.job, line.failure)
+    return status
+
+
+def _take_over(
+    run: RunPaths, plan: Plan, active: set[int], offer: Offer
+) -> tuple[tuple[int, ...], dict[Member, Source]]:
+    """Return the members that are to be sent, and those that were taken over from other runs."""
+    # With hashes: a member whose files were altered is made again.
+    lacks = missing_members(run, plan, verify=True)
+    lacks = {member: lack for member, lack in lacks.items() if member.index not in active}
+    check_folders(run, lacks)
+    taken = adopt_members(run, plan, {one: offer.found[one] for one in lacks if one in offer.found})
+    provenance.note_taken(run, {one.name: source.title for one, source in taken.items()})
+    whole = {one for one, source in taken.items() if source.state == "done"}
+    return tuple(sorted(one.index for one in lacks if one not in whole)), taken
 
 
 def _send_local(run: RunPaths, site: Site, todo: tuple[int, ...], code: Snapshot) -> Submission:

@@ -64,6 +64,9 @@ class TaskSettings(Frozen):
     scored: ClassVar[Scored] = ("oof", "test")
     needs_targets: ClassVar[bool] = False  # learns from pairs
     measures_pixels: ClassVar[bool] = False  # errors are in the store's units, which must stay
+    follows_progress: ClassVar[bool] = (
+        False  # a loss reads `progress`: how much of training is done
+    )
     pipeline_tag: ClassVar[str | None] = None  # what a Hugging Face hub calls such a task
     takes_timm: ClassVar[bool] = False  # every network of timm, beside those of its family
     encoders: ClassVar[tuple[str, ...]] = ()  # networks that hold the encoder of `foundation`

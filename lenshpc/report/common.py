@@ -111,7 +111,8 @@ def _members(members: Sequence[Content]) -> Table:
                 ),
                 *(format_number(one[key]) for key in metrics),
                 format_duration(one["seconds"]),
-                f"{one['num_processes']} × {one['device']}, {one['strategy']}",
+                f"{one['num_processes']} × {one['device']}, {one['strategy']}"
+                + (f"; taken over from {one['adopted']}" if one["adopted"] else ""),
             )
         )
         for one in members

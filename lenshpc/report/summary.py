@@ -12,7 +12,9 @@ from lenshpc.run.records import read_provenance
 from lenshpc.run.results import RunResults, Training, val_metrics
 
 SCHEMA_VERSION = 2
-MEMBER_FACTS = ("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy")
+MEMBER_FACTS = (
+    *("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy", "adopted"),
+)
 
 
 def summarise(results: RunResults) -> dict[str, Any]:

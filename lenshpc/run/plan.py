@@ -45,7 +45,10 @@ NUM_TRAINING_SCORED = 1000
 LAYOUT_VERSION = 3  # of a run directory: what its recipe, splits and predictions call things
 # What a recipe says of a run as a whole, and of no training alone; `init_fingerprint` says which
 # weights lie at `init_from`.
-OF_THE_RUN = {"name", "models", "folds", "seeds", "variants", "init_from", "then", "ensemble"}
+OF_THE_RUN = {
+    *("name", "models", "folds", "only_folds", "seeds", "variants", "init_from", "then", "ensemble")
+}
+LENGTHS = {"epochs", "schedule_epochs"}  # keys of `train` that say how long it goes on
 
 
 class Member(Frozen):
@@ -115,16 +118,38 @@ class Plan(OfRecipe):
         Equal in two Plans that differ in other members alone, in how members are combined, or in
         what is judged.
         """
+        return self._hash_member(member, self._trained[member.model])
+
+    def trajectory(self, member: Member) -> str:
+        """Return the SHA-256 over all that decides one member's training up to any epoch.
+
+        Equal in two Plans whose member is the same but for `train.epochs`, where none of its steps
+        depends on how many epochs are to follow: the longer training goes on from the shorter one.
+        """
         recipe = self.recipe_of(member)
-        asked = recipe.model_dump(
-            mode="json",
-            exclude={**dict.fromkeys(OF_THE_RUN, True), "method": set(recipe.method.judging)},
-            exclude_defaults=True,
-        )
-        if recipe.init_from is None:
-            asked.pop("init_fingerprint", None)
+        length = recipe.train.length if recipe.knows_length else None
+        return self._hash_member(member, {**self._leave_length_out(member), "length": length})
+
+    def endless_fingerprint(self, member: Member) -> str:
+        """Return the SHA-256 over all that decides a member, but for how many epochs it has."""
+        return self._hash_member(member, self._leave_length_out(member))
+
+    def _leave_length_out(self, member: Member) -> dict[str, Any]:
+        asked = self._trained[member.model]
+        train = {key: leaf for key, leaf in asked.get("train", {}).items() if key not in LENGTHS}
+        return {**asked, "train": train}
+
+    @cached_property
+    def _trained(self) -> dict[str, dict[str, Any]]:
+        """Return model → what its recipe says of a training, without what is left at its default.
+
+        Cached, as it is asked for each of thousands of members.
+        """
+        return {model: _say_of_training(self._recipes[model]) for model in self.recipe.models}
+
+    def _hash_member(self, member: Member, recipe: dict[str, Any]) -> str:
         value = {
-            "recipe": asked | {"resources": recipe.resources.shares},
+            "recipe": recipe,
             "store_hash": self.store_hash,
             # The manifest with the fold is the rows on which it trains, validates and is scored.
             "splits_hash": self.splits_hash,
@@ -163,6 +188,20 @@ class Plan(OfRecipe):
         }
 
 
+def _say_of_training(recipe: Recipe) -> dict[str, Any]:
+    asked = recipe.model_dump(
+        mode="json",
+        exclude={**dict.fromkeys(OF_THE_RUN, True), "method": set(recipe.method.judging)},
+        exclude_defaults=True,
+    )
+    if recipe.init_from is None:
+        asked.pop("init_fingerprint", None)
+    # Said or not, a schedule as long as the training is the same one.
+    if recipe.train.schedule_epochs == recipe.train.epochs:
+        del asked["train"]["schedule_epochs"]
+    return {**asked, "resources": recipe.resources.shares}
+
+
 def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     """Return the Plan of a recipe on a store, and its split manifest."""
     from lenshpc.run.splits import split_manifest
@@ -178,7 +217,7 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
     for variant in variants:
         check_batches(variant, splits, store.classes)
     # The order gives the members their numbers, which folders and jobs carry.
-    triples = product(recipe.models, range(recipe.folds), recipe.seeds)
+    triples = product(recipe.models, recipe.trained_folds, recipe.seeds)
     members = tuple(
         Member(index=index, model=model, fold=fold, seed=seed)
         for index, (model, fold, seed) in enumerate(triples)

@@ -47,6 +47,9 @@ class Recipe(Frozen):
     folds: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=5, description="1: a single hold-out split"
     )
+    only_folds: Annotated[tuple[int, ...], Field(min_length=1)] | None = Field(
+        default=None, description="those of the folds, from 0, that are trained; all if absent"
+    )
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     split_seed: Seed = 0
     variants: Mapping[VariantName, Mapping[str, Any]] = Field(
@@ -100,16 +103,25 @@ class Recipe(Frozen):
                 )
         return models
 
-    @field_validator("models", "seeds")
+    @field_validator("models", "seeds", "only_folds")
     @classmethod
-    def _no_repeats(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(values)) != len(values):
+    def _no_repeats(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is not None and len(set(values)) != len(values):
             raise ValueError("an entry stands twice")
         return values
 
     @model_validator(mode="after")
+    def _trains_folds_that_are_cut(self) -> Self:
+        for fold in self.only_folds or ():
+            if not 0 <= fold < self.folds:
+                raise ValueError(
+                    f"only_folds has {fold}; with folds {self.folds} they are 0 to {self.folds - 1}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _members_can_be_listed(self) -> Self:
-        num_members = len(self.models) * self.folds * len(self.seeds)
+        num_members = len(self.models) * len(self.trained_folds) * len(self.seeds)
         if num_members > MAX_MEMBERS:
             raise ValueError(
                 f"{num_members} members, of models, folds and seeds, are more than {MAX_MEMBERS}; "
@@ -132,6 +144,11 @@ class Recipe(Frozen):
             )
         if self.train.scheduler == "plateau" and self.train.warmup_epochs:
             raise ValueError("train.scheduler plateau has no warm-up; use cosine or constant")
+        if self.train.length < self.train.epochs:
+            raise ValueError(
+                f"train.schedule_epochs {self.train.length} must not be fewer than train.epochs "
+                f"{self.train.epochs}"
+            )
         if self.train.warmup_epochs >= self.train.epochs:
             raise ValueError(
                 f"train.warmup_epochs {self.train.warmup_epochs} must be fewer than train.epochs "
@@ -288,6 +305,21 @@ class Recipe(Frozen):
         """Return the metric that picks the epoch, and 1 if its largest value is best, else -1."""
         name = self.train.monitor or next(iter(self.method.monitors))
         return name, self.method.monitors[name]
+
+    @property
+    def trained_folds(self) -> tuple[int, ...]:
+        """Return the folds that are trained, ascending."""
+        return tuple(range(self.folds) if self.only_folds is None else sorted(self.only_folds))
+
+    @property
+    def knows_length(self) -> bool:
+        """Return whether a step of training depends on how many epochs it is meant to have."""
+        return self.train.scheduler == "cosine" or self.method.follows_progress
+
+    @property
+    def can_grow(self) -> bool:
+        """Return whether more epochs would continue a training and not make another of it."""
+        return not self.knows_length or self.train.length > self.train.epochs
 
     @property
     def strategy(self) -> str:

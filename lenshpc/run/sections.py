@@ -83,6 +83,9 @@ class Train(Frozen):
         default=(), description="parts of the network that do not learn, by name; * stands for any"
     )
     scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
+    schedule_epochs: Count | None = Field(
+        default=None, description="over which a schedule goes; as many as epochs if absent"
+    )
     warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
     plateau_patience: Count = 2
     patience: Count | None = Field(default=None, description="early stopping, in epochs")
@@ -96,6 +99,11 @@ class Train(Frozen):
     precision: Literal["fp32", "bf16"] = "fp32"
     strategy: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
     zero_stage: Literal[1, 2, 3] = 2
+
+    @property
+    def length(self) -> int:
+        """Return the number of epochs over which what changes with time does so."""
+        return self.schedule_epochs or self.epochs
 
 
 class Requeues(Frozen):

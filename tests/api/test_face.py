@@ -15,9 +15,10 @@ HEAVY = ("click", "numpy", "pandas", "pydantic", "rich", "torch", "zarr")
 OF_TRAINED = {"load_ensemble", "predict"}
 SLOW = {"aggregate", "submit", *OF_TRAINED}
 EXAMPLES = {
-    one.name.removeprefix("lenshpc.api."): one
-    for one in doctest.DocTestFinder(recurse=True).find(api)
-    if one.examples
+    name: one
+    for name in api.__all__
+    for one in doctest.DocTestFinder().find(getattr(api, name), name)
+    if one.name == name and one.examples
 }
 
 

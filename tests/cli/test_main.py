@@ -128,13 +128,13 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
         "time_min        90     command line",
         "partition       batch  site rehearsal",
         "",
-        "element  member",
-        "      0  000-resnet18-fold0-seed0",
-        "      1  001-resnet18-fold1-seed0",
-        "      2  002-resnet18-fold2-seed0",
-        "      3  003-resnet34-fold0-seed0",
-        "      4  004-resnet34-fold1-seed0",
-        "      5  005-resnet34-fold2-seed0",
+        "element  member                    what becomes of it",
+        "      0  000-resnet18-fold0-seed0  sent",
+        "      1  001-resnet18-fold1-seed0  sent",
+        "      2  002-resnet18-fold2-seed0  sent",
+        "      3  003-resnet34-fold0-seed0  sent",
+        "      4  004-resnet34-fold1-seed0  sent",
+        "      5  005-resnet34-fold2-seed0  sent",
     ]
     assert members.startswith("members\n#!/bin/bash\n")
     assert "\n#SBATCH --array=0-5%6\n" in members

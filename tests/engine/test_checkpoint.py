@@ -44,7 +44,7 @@ def test_best_weights_are_for_all_to_read_whom_the_umask_lets(
     training, weights = SmallTraining(tmp_path), tmp_path / "model.safetensors"
     before = os.umask(umask)
     try:
-        training.checkpoints.publish_best(training.epochs(START, [True]), weights)
+        training.checkpoints.publish_best(training.epochs(START, [True]), weights, keep=False)
     finally:
         os.umask(before)
     assert weights.stat().st_mode & 0o777 == mode

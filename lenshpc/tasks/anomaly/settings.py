@@ -31,6 +31,7 @@ class Anomaly(TaskSettings):
     mmd_weight: Positive = Field(default=0.1, description="of the latents' MMD in wae's loss")
 
     family: ClassVar[str] = "anomaly"
+    follows_progress: ClassVar[bool] = True  # the weight of a KL term rises
     scored: ClassVar[Scored] = ("train", "oof", "excluded", "test")
     measures_pixels: ClassVar[bool] = True
     judging: ClassVar[tuple[str, ...]] = ("quantile",)

@@ -1,6 +1,6 @@
 """Settings of physics guidance: the lens that has to redraw each image, and when that counts."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,8 @@ def check_field(physics: Physics, side_px: int) -> None:
 
 class PhysicsGuided(Supervised):
     """A classification that must also redraw each image through a lens."""
+
+    follows_progress: ClassVar[bool] = True  # the weight of redrawing rises
 
     physics: Physics | None = Field(
         default=None, description="the lens; none: the same classification without it"

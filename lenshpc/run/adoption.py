@@ -1,0 +1,282 @@
+"""Members that other runs have trained: found by what decides them, and taken over by links.
+
+Two Plans have the same member where the fingerprints are equal, whatever else they hold. So another
+seed, model, fold, ensemble or name of a run trains nothing again.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lenshpc.errors import ConfigError, DataError, LensHpcError
+from lenshpc.files import flush, link_file, make_open_folder, read_sealed, sha256, write_sealed
+from lenshpc.run.completion import describe, mark_done, read_done
+from lenshpc.run.differences import find_differences
+from lenshpc.run.ownership import find_risk
+from lenshpc.run.paths import MemberPaths, RunPaths, find_runs
+from lenshpc.run.plan import Member, Plan, load_plan
+
+TRIALS = "*/trials"  # of studies: folders of runs whose members have weights and no predictions
+HASHES = "hashes.json"  # of a checkpoint
+# What equal members have in common, before their fingerprints are looked at.
+SHARED = ("layout", "store_hash", "splits_hash", "code_version")
+State = Literal["done", "trained", "begun"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A member of another run that a member may be taken from; `epochs` are those it has.
+
+    It is `done`, or `trained` and without predictions; of one that is `begun` the training goes on.
+    """
+
+    run: RunPaths
+    plan: Plan
+    member: Member
+    state: State
+
+    @property
+    def paths(self) -> MemberPaths:
+        """Return the member's files."""
+        return self.run.member(self.member.name)
+
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs its recipe has."""
+        return self.plan.recipe_of(self.member).train.epochs
+
+    @property
+    def title(self) -> str:
+        """Return its run and its name."""
+        return f"{self.run.name}/{self.member.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What other runs have of a Plan's members.
+
+    `shorter` are done with fewer epochs and cannot be gone on with; `nearest` is the run that
+    differs least, with what differs key by key.
+    """
+
+    found: Mapping[Member, Source] = field(default_factory=dict)
+    shorter: Mapping[Member, Source] = field(default_factory=dict)
+    nearest: RunPaths | None = None
+    differences: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+def find_offer(run: RunPaths, plan: Plan, members: Collection[Member], runs: Path) -> Offer:
+    """Return what the runs in a folder have of those members of a run; nothing is written.
+
+    Only runs of one's own count, which nobody else may write into.
+    """
+    others = list(_list_others(run, runs))
+    differences = {other: find_differences(one, plan) for other, one in others}
+    near = [other for other, told in differences.items() if "task" not in told]
+    nearest = min(near, key=lambda other: len(differences[other]), default=None)
+    akin = [one for one in others if _is_akin(one[1], plan) and find_risk(one[0].root) is None]
+    found = dict(_match(plan, members, akin))
+    left = [member for member in members if member not in found]
+    return Offer(
+        found=found,
+        shorter=dict(_match_shorter(plan, left, akin)),
+        nearest=nearest,
+        differences=differences[nearest] if nearest else {},
+    )
+
+
+def _list_others(run: RunPaths, runs: Path) -> Iterator[tuple[RunPaths, Plan]]:
+    """Yield the other runs in a folder and in its studies that can be read."""
+    folders = [runs, *sorted(runs.glob(TRIALS))] if runs.is_dir() else []
+    for other in (one for folder in folders for one in find_runs(folder)):
+        if other.root == run.root:
+            continue
+        try:
+            yield other, load_plan(other)
+        except (
+            LensHpcError,
+            OSError,
+        ):  # damaged, of another version or user: it has nothing to give
+            continue
+
+
+def _is_akin(one: Plan, other: Plan) -> bool:
+    return all(getattr(one, key) == getattr(other, key) for key in SHARED)
+
+
+def _match(
+    plan: Plan, members: Collection[Member], others: Sequence[tuple[RunPaths, Plan]]
+) -> Iterator[tuple[Member, Source]]:
+    """Yield the members that are done, trained or begun elsewhere, with the best source."""
+    whole = _index(others, Plan.member_fingerprint)
+    growing = [one for one in others if one[1].recipe.can_grow or one[1].recipe.variants]
+    begun = _index(growing, Plan.trajectory)
+    for member in members:
+        source = next(
+            filter(None, map(_see, whole.get(plan.member_fingerprint(member), ()))), None
+        ) or _find_longest(plan, member, begun.get(plan.trajectory(member), ()))
+        if source is not None:
+            yield member, source
+
+
+def _index(others: Sequence[tuple[RunPaths, Plan]], hash_member: Any) -> dict[str, list[Source]]:
+    """Return fingerprint → the members that have it."""
+    index: dict[str, list[Source]] = {}
+    for run, plan in others:
+        for member in plan.members:
+            one = Source(run=run, plan=plan, member=member, state="done")
+            index.setdefault(hash_member(plan, member), []).append(one)
+    return index
+
+
+def _see(source: Source) -> Source | None:
+    """Return a member of the same fingerprint as what it is; None where it is nothing yet."""
+    try:
+        if read_done(source.run, source.plan, source.member)[1] is None:
+            return source
+        ended = read_sealed(source.paths.progress)
+        whole = sha256(source.paths.weights) == ended["weights_sha256"]
+    except (LensHpcError, OSError, KeyError):
+        return None
+    trained = Source(run=source.run, plan=source.plan, member=source.member, state="trained")
+    return trained if whole else None
+
+
+def _find_longest(plan: Plan, member: Member, others: Sequence[Source]) -> Source | None:
+    """Return the longest training that a member goes on from, with its last checkpoint kept."""
+    epochs = plan.recipe_of(member).train.epochs
+    able = [
+        Source(run=one.run, plan=one.plan, member=one.member, state="begun")
+        for one in others
+        if one.epochs < epochs and _is_done(one) and find_checkpoint(one.paths)
+    ]
+    return max(able, key=lambda one: one.epochs, default=None)
+
+
+def _is_done(source: Source) -> bool:
+    try:
+        return read_done(source.run, source.plan, source.member)[1] is None
+    except LensHpcError:
+        return False
+
+
+def find_checkpoint(paths: MemberPaths) -> Path | None:
+    """Return the last checkpoint that a finished member has kept, if it has one."""
+    found = sorted(paths.checkpoint.glob(f"epoch-*/{HASHES}"))
+    return found[-1].parent if found else None
+
+
+def _match_shorter(
+    plan: Plan, members: Collection[Member], others: Sequence[tuple[RunPaths, Plan]]
+) -> Iterator[tuple[Member, Source]]:
+    """Yield the members that are done elsewhere with fewer epochs alone."""
+    index = _index(others, Plan.endless_fingerprint)
+    for member in members:
+        epochs = plan.recipe_of(member).train.epochs
+        for one in index.get(plan.endless_fingerprint(member), ()):
+            if one.epochs < epochs and _is_done(one):
+                yield member, one
+                break
+
+
+def check_growth(run: RunPaths, plan: Plan, shorter: Mapping[Member, Source]) -> None:
+    """Refuse to train members from the beginning that are done with fewer epochs."""
+    if not shorter:
+        return
+    member, source = next(iter(shorter.items()))
+    recipe = plan.recipe_of(member)
+    why = (
+        f"its steps would be others from the first one, as {_name_length(recipe)}"
+        if source.plan.trajectory(source.member) != plan.trajectory(member)
+        else "its last checkpoint was removed"
+    )
+    raise ConfigError(
+        f"{describe(run, member)} is done with {source.epochs} epochs in {source.run.name}, and "
+        f"{recipe.train.epochs} cannot go on from there: {why}; give --restart to train "
+        f"{len(shorter)} of {len(plan.members)} members from the beginning"
+    )
+
+
+def _name_length(recipe: Any) -> str:
+    if recipe.train.scheduler == "cosine":
+        return f"train.scheduler cosine falls over {recipe.train.length} epochs"
+    return f"task {recipe.task} weighs its loss by the part of {recipe.train.length} epochs done"
+
+
+def adopt_members(
+    run: RunPaths, plan: Plan, found: Mapping[Member, Source]
+) -> dict[Member, Source]:
+    """Take over members, and return those that could be: not one whose files were altered since."""
+
+    def take(member: Member) -> bool:
+        try:
+            _adopt(run, plan, member, found[member])
+        except (DataError, FileNotFoundError):  # the member is trained, as if nobody had it
+            return False
+        return True
+
+    with ThreadPoolExecutor() as threads:  # hashing needs no lock of Python's
+        taken = list(threads.map(take, found))
+    return {
+        member: found[member] for member, is_taken in zip(found, taken, strict=True) if is_taken
+    }
+
+
+def _adopt(run: RunPaths, plan: Plan, member: Member, source: Source) -> None:
+    """Take over a member: its files are linked where possible, once they have their hashes.
+
+    DataError where one was altered. May be repeated after it was cut short.
+    """
+    paths = run.member(member.name)
+    make_open_folder(paths.root)
+    if source.state == "done":
+        _adopt_done(run, plan, member, source)
+    elif source.state == "trained":
+        _adopt_trained(paths, source)
+    elif not paths.checkpoint.exists():
+        _adopt_checkpoint(paths, source)
+
+
+def _adopt_done(run: RunPaths, plan: Plan, member: Member, source: Source) -> None:
+    done, lack = read_done(source.run, source.plan, source.member, verify=True)
+    if lack is not None:
+        raise DataError(f"{describe(source.run, source.member)} {lack}")
+    paths = run.member(member.name)
+    _link_files(source.paths.root, paths.root, done["files"])
+    hashes = {paths.root / name: digest for name, digest in done["files"].items()}
+    own = {*Member.model_fields, "fingerprint", "files"}
+    facts = {key: value for key, value in done.items() if key not in own}
+    # The first origin stays, whoever took it over in between.
+    mark_done(run, plan, member, hashes, {"adopted": source.title, **facts})
+
+
+def _adopt_trained(paths: MemberPaths, source: Source) -> None:
+    names = (source.paths.weights.name, source.paths.metrics.name)
+    _link_files(source.paths.root, paths.root, names)
+    # Last: it says that training has ended, with the hash of the weights.
+    write_sealed(paths.progress, read_sealed(source.paths.progress))
+
+
+def _adopt_checkpoint(paths: MemberPaths, source: Source) -> None:
+    found = find_checkpoint(source.paths)
+    if found is None:
+        raise DataError(f"{source.title} has lost its last checkpoint")
+    paths.checkpoint.mkdir(mode=0o700)
+    # The engine compares these hashes before it loads anything. The file with them comes last: it
+    # is what makes a checkpoint.
+    files = [*read_sealed(found / HASHES)["files"], f"{found.name}/{HASHES}"]
+    _link_files(source.paths.checkpoint, paths.checkpoint, files)
+
+
+def _link_files(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Have the files below one folder stand below another too, and their names on disk."""
+    folders = {target}
+    for name in names:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        link_file(source / name, place)
+        folders.add(place.parent)
+    for folder in folders:
+        flush(folder)
