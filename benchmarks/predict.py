@@ -46,7 +46,8 @@ BATCH = BATCH_ROWS["cpu"]
 def make_store(path: Path, num: int, side: int, channels: tuple[str, ...]) -> None:
     """Write a store of noise."""
     rows = pd.DataFrame({"id": [f"{at:08d}" for at in range(num)]})
-    rows = rows.assign(label=np.arange(num) % 2, split="train", group=rows["id"], file=rows["id"])
+    splits = np.where(np.arange(num) % 5, "train", "test")
+    rows = rows.assign(label=np.arange(num) % 2, split=splits, group=rows["id"], file=rows["id"])
     rows = rows.assign(at=-1, partner="")
     image = Pixels(shape=(len(channels), side, side), dtype="float32", channels=channels)
     spec = StoreSpec(
