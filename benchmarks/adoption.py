@@ -45,7 +45,11 @@ def finish(run: RunPaths, plan: Plan, megabytes: float) -> None:
     for member in plan.members:
         paths = run.member(member.name)
         paths.root.mkdir(parents=True)
-        sizes = {paths.weights: int(megabytes * 1e6), paths.predictions: 20_000, paths.metrics: 3000}
+        sizes = {
+            paths.weights: int(megabytes * 1e6),
+            paths.predictions: 20_000,
+            paths.metrics: 3000,
+        }
         for path, size in sizes.items():
             path.write_bytes(rng.bytes(size))
         mark_done(run, plan, member, {path: sha256(path) for path in sizes}, {"epochs": 15})
