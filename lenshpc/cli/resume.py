@@ -8,16 +8,22 @@ from lenshpc.cli.show import say_withheld
 
 @click.command(short_help="Send again the members that are not done.")
 @click.argument("run", shell_complete=runs)
+@click.option("--nodes", type=click.IntRange(1), help="Nodes for one member from now on.")
+@click.option("--gpus-per-node", type=click.IntRange(0), help="GPUs on each of them from now on.")
 @click.option("--wait", is_flag=True, help="Show progress until the report is written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
-def resume(run: str, wait: bool, as_json: bool) -> None:
+def resume(
+    run: str, nodes: int | None, gpus_per_node: int | None, wait: bool, as_json: bool
+) -> None:
     """Send the members of RUN that are neither done nor under way, and a new aggregation.
 
-    A member goes on from its last checkpoint.
+    A member goes on from its last checkpoint. With other nodes or GPUs it does so where that is the
+    same training: with as many processes, or with others under DDP without batch norm.
 
     \b
-    Example:
+    Examples:
       lenshpc resume lens_finding-9f2c51ab
+      lenshpc resume diffusion-1c88d0aa --nodes 1 --gpus-per-node 4
     """
     if wait and as_json:
         raise click.UsageError("give either --wait or --json")
@@ -36,7 +42,7 @@ def resume(run: str, wait: bool, as_json: bool) -> None:
         say_withheld(read_site(paths))
     plan = load_plan(paths)
     warn_of_changes(paths)
-    report(paths, plan, send(paths, CALLS), as_json=as_json)
+    report(paths, plan, send(paths, CALLS, nodes, gpus_per_node), as_json=as_json)
     if wait:
         from lenshpc.cli.watch import watch
 

@@ -152,19 +152,20 @@ class Checkpoints:
         # Read by every rank, and compared before any state is loaded: ranks of another number have
         # other shares of the optimiser and of each batch.
         progress = validate(MemberProgress, read_json(latest / "progress.json"), str(latest))
-        found = (progress.fingerprint, progress.world_size)
-        if found != (start.fingerprint, start.world_size):
+        if progress.fingerprint != start.fingerprint:
             raise ConfigError(
-                f"{latest} is of training {progress.fingerprint[:8]} on {progress.world_size} "
-                f"processes, not of {start.fingerprint[:8]} on {start.world_size}; move it away"
+                f"{latest} is of training {progress.fingerprint[:8]}, not of "
+                f"{start.fingerprint[:8]}; move it away"
             )
+        if progress.world_size != start.world_size:
+            strategy.check_resharding(progress.world_size, start.world_size)
         self._newest = (latest, self.best(progress))
         strategy.load(latest)
         # After the optimiser, whose state brings learning rates of its own.
         schedule.load_state_dict(torch.load(latest / "schedule.pt", weights_only=True))
         # The random state last: what is built or loaded before may draw from it.
-        _restore_rank_state(latest / _rank_file(), strategy, loss_sum)
-        return progress
+        _restore_rank_state(latest, strategy, loss_sum, progress.world_size)
+        return progress.model_copy(update={"world_size": start.world_size})
 
     def publish_best(self, progress: MemberProgress, target: Path, *, keep: bool) -> None:
         """Move the best epoch's weights to `target` and remove all checkpoints.
@@ -297,8 +298,8 @@ def _name(progress: MemberProgress) -> str:
     return f"epoch-{epoch:04d}" + (f"-step-{step:08d}" if step else "")
 
 
-def _rank_file() -> str:
-    return f"rank-{distributed.rank():04d}.pt"
+def _rank_file(rank: int | None = None) -> str:
+    return f"rank-{distributed.rank() if rank is None else rank:04d}.pt"
 
 
 def _rank_state(strategy: Strategy, loss_sum: Tensor) -> dict[str, Any]:
@@ -315,14 +316,32 @@ def _rank_state(strategy: Strategy, loss_sum: Tensor) -> dict[str, Any]:
     return state
 
 
-def _restore_rank_state(path: Path, strategy: Strategy, loss_sum: Tensor) -> None:
-    # weights_only: a checkpoint is data, and a pickle could run code. On the CPU, since random
-    # states are refused elsewhere.
-    state = torch.load(path, map_location="cpu", weights_only=True)
+def _restore_rank_state(
+    folder: Path, strategy: Strategy, loss_sum: Tensor, world_size: int
+) -> None:
+    """Restore what differs by rank, of a checkpoint that so many ranks have written."""
+    rank = distributed.rank()
+    state = _read_rank_state(folder, min(rank, world_size - 1))
     torch.set_rng_state(state["cpu"])
+    if (
+        rank >= world_size
+    ):  # one more than there were: with its fellow's state both would draw alike
+        torch.manual_seed(int(torch.randint(2**62, ())) + rank)
     for name, buffer in strategy.module.named_buffers():
         # In place: the module, DDP and DeepSpeed hold these very tensors.
         buffer.copy_(state["buffers"][name])
-    loss_sum.copy_(state["loss_sum"])
-    if "cuda" in state and torch.cuda.is_available():
+    sums = [state["loss_sum"]]
+    if world_size != distributed.num_ranks():
+        sums = [_read_rank_state(folder, one)["loss_sum"] for one in range(world_size)]
+    # Of other ranks' sums the mean, since the mean over the ranks is what an epoch's loss is.
+    loss_sum.copy_(torch.stack(sums).mean(0))
+    if "cuda" in state and torch.cuda.is_available() and rank < world_size:
         torch.cuda.set_rng_state(state["cuda"])
+
+
+def _read_rank_state(folder: Path, rank: int) -> dict[str, Any]:
+    # weights_only: a checkpoint is data, and a pickle could run code. On the CPU, since random
+    # states are refused elsewhere.
+    path = folder / _rank_file(rank)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

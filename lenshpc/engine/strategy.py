@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
+from lenshpc.errors import ConfigError
 from lenshpc.models.encoder import layer_factors
 from lenshpc.registry import Batch, Task
 from lenshpc.run.recipe import Recipe
@@ -43,6 +44,9 @@ class Strategy(Protocol):
 
     def load(self, folder: Path) -> None:
         """Read back what `save` wrote."""
+
+    def check_resharding(self, before: int, now: int) -> None:
+        """Raise ConfigError unless what `before` ranks saved can be gone on with by `now`."""
 
     def weights(self) -> Weights:
         """Return the whole model's weights on the CPU of rank 0; empty elsewhere."""
@@ -180,6 +184,16 @@ class Plain:
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))
 
+    def check_resharding(self, before: int, now: int) -> None:
+        """Refuse where a layer looks at its rank's share of the batch alone."""
+        if any(
+            isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.module.modules()
+        ):
+            raise ConfigError(
+                f"batch norm has seen shares of the batch for {before} processes, and there are "
+                f"{now}; resume with nodes and GPUs that multiply to {before}"
+            )
+
     def save(self, folder: Path) -> None:
         """Write model and optimiser, which are equal on all ranks, from rank 0."""
         # Nothing collective in here: every rank comes, rank 0 writes.
@@ -247,6 +261,13 @@ class DeepSpeed:
         module.eval()
         with torch.no_grad(), autocast(self._train, self._device):
             return self._task.predict(module, on_device(batch, self._device))
+
+    def check_resharding(self, before: int, now: int) -> None:
+        """Refuse: each rank has written its share of the optimiser."""
+        raise ConfigError(
+            f"the checkpoint was cut for {before} processes by ZeRO, and there are {now}; resume "
+            f"with nodes and GPUs that multiply to {before}"
+        )
 
     def save(self, folder: Path) -> None:
         """Write each rank's part."""

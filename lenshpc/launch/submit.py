@@ -52,6 +52,7 @@ from lenshpc.run.plan import (
     save_plan,
 )
 from lenshpc.run.planning import PlannedRun
+from lenshpc.run.resizing import resize
 
 NOTHING = Offer()
 
@@ -160,7 +161,8 @@ def submit(planned: PlannedRun, site: Site, calls: Calls, offer: Offer = NOTHING
     try:
         with writing(site.umask):
             _write(planned, site)
-            return _send(run, planned.plan, site, calls, offer, store_is_open=True)
+            # Read again: the run may have been resumed in another size.
+            return _send(run, load_plan(run), site, calls, offer, store_is_open=True)
     except (LensHpcError, OSError, KeyboardInterrupt) as error:
         if not (run.root in new and _is_unsent(run)):
             raise
@@ -203,8 +205,13 @@ def _write(planned: PlannedRun, site: Site) -> None:
     write_json(run.site, site.model_dump(mode="json"))
 
 
-def resume(run: RunPaths, calls: Calls) -> Submission:
-    """Send the members of a run that are neither done nor under way, where it was sent before."""
+def resume(
+    run: RunPaths, calls: Calls, nodes: int | None = None, gpus_per_node: int | None = None
+) -> Submission:
+    """Send the members of a run that are neither done nor under way, where it was sent before.
+
+    With another number of nodes or GPUs where that is the same training.
+    """
     require_own(run)
     if not run.site.is_file():
         raise ConfigError(f"run {run.name} was never submitted; use: lenshpc submit")
@@ -212,7 +219,21 @@ def resume(run: RunPaths, calls: Calls) -> Submission:
     plan = load_plan(run)
     check_plugins(plan)
     with writing(site.umask):
+        if nodes is not None or gpus_per_node is not None:
+            _check_ended(run, plan)
+            plan = resize(run, plan, nodes, gpus_per_node)
+            check_fits(site, plan.recipe)
         return _send(run, plan, site, calls, store_is_open=False)
+
+
+def _check_ended(run: RunPaths, plan: Plan) -> None:
+    """Refuse to change the size of members that wait or run: they would start with another one."""
+    active = [line for line in _ask_status(run, plan).members if line.state not in ENDED]
+    if active:
+        raise ConfigError(
+            f"{len(active)} members of run {run.name} wait or run in their size; first: "
+            f"lenshpc cancel {reference(run)}"
+        )
 
 
 def _send(

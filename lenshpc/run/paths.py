@@ -78,6 +78,11 @@ class RunPaths:
         return self.root / "plan.json"
 
     @property
+    def size(self) -> Path:
+        """Nodes and GPUs of members, where `resume` was given others than the Plan has."""
+        return self.root / "size.json"
+
+    @property
     def splits(self) -> Path:
         """The split manifest: row, id, label, split, fold."""
         return self.root / "splits.parquet"

@@ -35,6 +35,7 @@ from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_loading
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe, network_of
+from lenshpc.run.sizes import read_size, with_size
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     import pandas as pd
@@ -365,7 +366,10 @@ def load_plan(paths: RunPaths) -> Plan:
             f"{paths.plan} is the Plan of {plan.run_name}, not of this folder; put the file back "
             "where it belongs, or submit the recipe again"
         )
-    return plan
+    size = read_size(paths)
+    if size is None:
+        return plan
+    return plan.model_copy(update={"recipe": with_size(plan.recipe, size, str(paths.size))})
 
 
 def _check_layout(paths: RunPaths, value: Any) -> None:

@@ -273,7 +273,8 @@ class Recipe(Frozen):
         value = self.model_dump(exclude={"variants"}) | {"models": (network_of(model),)}
         for key, leaf in self.variants[variant].items():
             value = override(value, key, leaf)
-        return validate(Recipe, value, f"variants.{variant}")
+        recipe = validate(Recipe, value, f"variants.{variant}")
+        return recipe.model_copy(update={"resources": self.resources})
 
     def with_defaults(self, defaults: Iterable[tuple[str, Any]]) -> "Recipe":
         """Return the recipe as it is sent to a site, whose defaults are dotted keys and values.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from lenshpc.config import Count, Frozen, NonNegative, Positive, Side
 from lenshpc.run.augmentations import D4, Augmentation
@@ -128,6 +128,7 @@ class Resources(Frozen):
     mem_gb_per_gpu: Memory = Field(default=16.0, description="GB of a process, likewise")
     time_min: Minutes = 240
     max_requeues: Requeues = Requeues()
+    _shares: dict[str, int] | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _has_one_number_of_processes(self) -> Self:
@@ -159,7 +160,13 @@ class Resources(Frozen):
         """Return what decides the shares of a batch, and so the sums over them: it is hashed."""
         # Processes under the name that they had when each had a GPU, as fingerprints are to stay:
         # what computes a share, one GPU or another or a CPU, is not hashed.
-        return {"nodes": self.nodes, "gpus_per_node": self.processes_per_node}
+        return self._shares or {"nodes": self.nodes, "gpus_per_node": self.processes_per_node}
+
+    def keep_shares(self, shares: dict[str, int]) -> "Resources":
+        """Return the same with the shares of another size, in which the training was planned."""
+        kept = self.model_copy()
+        kept._shares = shares
+        return kept
 
     @property
     def on_a_node(self) -> str:
