@@ -20,7 +20,13 @@ import pandas as pd
 from lenshpc.errors import LensHpcError, one_line
 from lenshpc.launch.sites import Site
 from lenshpc.launch.states import RunStatus
-from lenshpc.launch.words import COLUMNS, list_failures, list_lines, summarise_states
+from lenshpc.launch.words import (
+    COLUMNS,
+    count_epochs,
+    list_failures,
+    list_lines,
+    summarise_states,
+)
 from lenshpc.report.content import (
     Banner,
     Block,
@@ -229,12 +235,6 @@ class Status(RunStatus):
             blocks=(Table(columns=columns, rows=rows), *failures),
         )
         return render_view(view)
-
-
-def count_epochs(status: RunStatus) -> tuple[int, int]:
-    """Return how many epochs of all members are done, those that early stopping spared too."""
-    done = (line.epochs if line.state == "DONE" else line.epoch for line in status.members)
-    return sum(done), sum(line.epochs for line in status.members)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

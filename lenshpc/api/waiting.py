@@ -1,10 +1,10 @@
 """Wait for runs that were sent: a bar counts the epochs, and a run without a report is an error."""
 
 from lenshpc.api.progress import progress_bar
-from lenshpc.api.views import count_epochs
 from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.launch.local import stop_queue
 from lenshpc.launch.states import RunStatus, follow, has_own_queue
+from lenshpc.launch.words import count_epochs
 from lenshpc.run.completion import reference, resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.planning import PlannedRun

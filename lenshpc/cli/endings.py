@@ -31,6 +31,7 @@ AFTER_STOP = {
     "submit": SENDS,
     "resume": SENDS,
     "cancel": "the same command cancels what is left",
+    "serve": "no run is touched by it",
     "clean": "the same command removes what is left",
 }
 

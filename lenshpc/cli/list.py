@@ -83,6 +83,6 @@ def _words(each: RunSummary) -> tuple[str, ...]:
         each.strategy,
         f"{each.gpu_hours:.2f}",
         each.submitted[:10],
-        size_text(each.num_bytes),
+        size_text(each.num_bytes or 0),
         each.task,
     )

@@ -19,6 +19,7 @@ from lenshpc.cli.predict import predict
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
 from lenshpc.cli.sample import sample
+from lenshpc.cli.serve import serve
 from lenshpc.cli.show import echo
 from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
@@ -64,6 +65,6 @@ def main() -> None:
 PREPARING = (simulate, prepare, verify, info)
 RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate)
 USING = (predict, sample, export)
-KEEPING = (list_runs, clean)
+KEEPING = (list_runs, serve, clean)
 for verb in (*PREPARING, *RUNNING, *USING, *KEEPING):
     main.add_command(verb)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class RunSummary:
     """One line of `lenshpc list`.
 
     `headline` is the number that stands for the run in its report, `submitted` ISO 8601 in UTC,
-    `fault` what of a run cannot be read, `silence` why its jobs' states are not known.
+    `num_bytes` None where nobody counted, `fault` what of a run cannot be read, `silence` why its
+    jobs' states are not known.
     """
 
     run: str
@@ -35,21 +36,27 @@ class RunSummary:
     headline: str = ""
     gpu_hours: float = 0.0
     submitted: str = ""
-    num_bytes: int
+    num_bytes: int | None = None
     fault: str = ""
     silence: str = ""
 
 
 def summarise(run: RunPaths, asked: Asked) -> RunSummary:
     """Return what is worth knowing of a run at a glance; one that cannot be read stops no other."""
+    num_bytes = size_of(run.root)
     try:
         plan = load_plan(run)
-        status = run_status(run, plan, asked)
-        jobs = records(run)
+        told = describe_run(run, plan, run_status(run, plan, asked))
     except LensHpcError as error:
-        return _describe_unread(run, error)
+        told = describe_unread(run, error)
     except OSError as error:
-        return _describe_unread(run, read_error(error.filename or run.root, error))
+        told = describe_unread(run, read_error(error.filename or run.root, error))
+    return replace(told, num_bytes=num_bytes)
+
+
+def describe_run(run: RunPaths, plan: Plan, status: RunStatus) -> RunSummary:
+    """Return what is worth knowing of a run whose status is known."""
+    jobs = records(run)
     return RunSummary(
         run=run.name,
         dataset=plan.dataset,
@@ -60,14 +67,14 @@ def summarise(run: RunPaths, asked: Asked) -> RunSummary:
         headline=_read_headline(run),
         gpu_hours=round(sum(line.gpu_hours for line in status.members), 4),
         submitted=jobs[-1].submitted if jobs else "",
-        num_bytes=size_of(run.root),
         fault=_describe_faults(status),
         silence=status.silence,
     )
 
 
-def _describe_unread(run: RunPaths, error: LensHpcError) -> RunSummary:
-    return RunSummary(run=run.name, states={}, num_bytes=size_of(run.root), fault=str(error))
+def describe_unread(run: RunPaths, error: LensHpcError) -> RunSummary:
+    """Return what is known of a run that cannot be read: why."""
+    return RunSummary(run=run.name, states={}, fault=str(error))
 
 
 def _describe_faults(status: RunStatus) -> str:

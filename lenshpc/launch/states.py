@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from lenshpc.run.plan import Member, Plan
 ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "NOT SUBMITTED"})
 UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
 WITHOUT_RESULTS = "its job ended well, and its results are not there"
+SENT_SINCE = "jobs were sent since SLURM was asked"
 SECONDS_AN_HOUR = 3600
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 
@@ -125,7 +126,7 @@ def ask_for_all(runs: Iterable[RunPaths]) -> Asked:
     job_ids: set[str] = set()
     for run in runs:
         with suppress(LensHpcError, OSError):  # told where the run itself is looked at
-            job_ids |= {job.job_id for job in records(run) if job.scheduler == "slurm"}
+            job_ids |= slurm_jobs(run)
     return Asked(job_ids=frozenset(job_ids), known=query(job_ids))
 
 
@@ -133,12 +134,27 @@ def run_status(run: RunPaths, plan: Plan, asked: Asked | None = None) -> RunStat
     """Return the status of a run; one query for all its jobs, unless SLURM was `asked` for them."""
     # Before the records are read: it may add the ids of jobs.
     unsettled = reconcile(run)
-    jobs, queue = records(run), read_queue(run)
-    sent = frozenset(job.job_id for job in jobs if job.scheduler == "slurm")
-    # What was asked before a job was sent knows nothing of it, and would call it ended.
-    known = asked.known if asked and sent and sent <= asked.job_ids else query(sent)
+    sent = slurm_jobs(run)
+    if asked is None or not sent or not sent <= asked.job_ids:
+        asked = Asked(job_ids=sent, known=query(sent))
+    silence = asked.known.silence or unsettled
+    return read_status(
+        run, plan, replace(asked, known=Known(jobs=asked.known.jobs, silence=silence))
+    )
+
+
+def slurm_jobs(run: RunPaths) -> frozenset[str]:
+    """Return the ids of the jobs that a run has sent to SLURM."""
+    return frozenset(job.job_id for job in records(run) if job.scheduler == "slurm")
+
+
+def read_status(run: RunPaths, plan: Plan, asked: Asked) -> RunStatus:
+    """Return the status of a run from what SLURM has said; nobody is asked, nothing written."""
+    jobs, queue, known = records(run), read_queue(run), asked.known
     absence = describe_absence(run, queue) if queue.is_elsewhere else ""
-    known = Known(jobs=known.jobs, silence=known.silence or unsettled or absence)
+    # What was asked before a job was sent knows nothing of it, and would call it ended.
+    lateness = "" if slurm_jobs(run) <= asked.job_ids else SENT_SINCE
+    known = Known(jobs=known.jobs, silence=known.silence or absence or lateness)
     hidden = plan.members if run.hides_jobs else ()
     sources = Sources(
         run=run,

@@ -53,6 +53,12 @@ def count_states(counts: Mapping[str, int]) -> str:
     return " ".join(f"{counts[state]} {state}" for state in [*first, *others])
 
 
+def count_epochs(status: RunStatus) -> tuple[int, int]:
+    """Return how many epochs of all members are done, those that early stopping spared too."""
+    done = (line.epochs if line.state == "DONE" else line.epoch for line in status.members)
+    return sum(done), sum(line.epochs for line in status.members)
+
+
 def list_lines(status: RunStatus) -> list[StatusLine]:
     """Return a line a member, but one for all members of a state that has very many; the report."""
     num_lines = Counter(line.state for line in status.members)

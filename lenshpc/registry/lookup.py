@@ -136,6 +136,8 @@ def plugins_of(task: str, settings: TaskSettings, networks: Iterable[str]) -> di
 
 def missing_plugins(plugins: Mapping[str, str]) -> list[str]:
     """Return those of distribution → version that are not installed; another version will do."""
+    if not plugins:  # most have none, and to look costs more than all else of reading a Plan
+        return []
     installed = {entry.dist.name for entry in plugin_entries() if entry.dist is not None}
     return [f"{name} {version}" for name, version in plugins.items() if name not in installed]
 

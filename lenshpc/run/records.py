@@ -1,6 +1,8 @@
 """Read what a run notes down, as typed values: JSON files, and JSON lines that a kill may cut."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +14,18 @@ from lenshpc.files import read_bytes
 from lenshpc.run.paths import RunPaths
 
 Kind = TypeVar("Kind")
+# To make one costs more than to read a short file.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 
 def read_record(kind: type[Kind], path: Path) -> Kind:
     """Return the value in a JSON file; DataError where it is not `kind`, or cannot be read."""
     content = _read(path)
     try:
-        return TypeAdapter(kind).validate_json(content)
+        value: Kind = _adapter(kind).validate_json(content)
     except ValidationError as error:
         raise _damage(path, error) from error
+    return value
 
 
 def read_lines(kind: type[Kind], path: Path) -> list[Kind]:
@@ -33,7 +38,7 @@ def read_lines(kind: type[Kind], path: Path) -> list[Kind]:
         lines = _read(path).split(b"\n")
     except FileNotFoundError:
         return []
-    adapter, found = TypeAdapter(kind), []
+    adapter, found = _adapter(kind), []
     for line, after in zip_longest(lines, lines[1:]):
         try:
             found += [adapter.validate_json(line)] if line else []

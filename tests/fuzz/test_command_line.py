@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socketserver
 from itertools import chain
 
 import click
@@ -89,6 +90,8 @@ def place(spots, pristine_run, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("PATH", "/nowhere")  # no SLURM, wherever this runs
+    # A server that is accepted ends at once, and not with Ctrl-C.
+    monkeypatch.setattr(socketserver.BaseServer, "serve_forever", lambda server: None)
     return folder
 
 
