@@ -2,6 +2,8 @@
 "use strict";
 
 const EVERY_MS = 3000;
+// What is open, and which line stands out, is the reader's.
+const THEIRS = new Set(["open", "data-on"]);
 let mark = "";
 
 // The token came with the first address; a cookie has it now, and neither history nor bookmarks shall.
@@ -24,8 +26,7 @@ function morph(was, is) {
     return;
   }
   for (const { name } of [...was.attributes]) {
-    // `open` is the reader's, `class` of a member is the highlight's.
-    if (!is.hasAttribute(name) && name !== "open") was.removeAttribute(name);
+    if (!is.hasAttribute(name) && !THEIRS.has(name)) was.removeAttribute(name);
   }
   for (const { name, value } of is.attributes) {
     if (was.getAttribute(name) !== value) was.setAttribute(name, value);

@@ -14,7 +14,8 @@ class Served:
     """A server in a thread; each look is a fresh one."""
 
     def __init__(self, folder, scheduler):
-        self.serving = open_server(RunsFolder(folder, scheduler, every_s=0.0))
+        # A port of its own: a browser may hold a connection to the server of the test before.
+        self.serving = open_server(RunsFolder(folder, scheduler, every_s=0.0), port=0)
         self.token, self.port = self.serving.token, self.serving.port
 
     def ask(self, path, *, method="GET", token=True, headers=None):
