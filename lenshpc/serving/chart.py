@@ -94,9 +94,9 @@ def place(line: Points, x_range: tuple[float, float], y_range: tuple[float, floa
 def choose_ticks(values: Sequence[float]) -> tuple[float, float, int]:
     """Return the lowest tick, the step, and how many steps cover the values; steps are round."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    # Equal values get a scale of their size, and differences that are rounding alone none.
-    rough = max(high - low, 1e-9 * abs(high)) / NUM_STEPS if high != low else abs(high) or 1.0
-    rough = max(rough, 1e-100)
+    if high - low <= 1e-9 * abs(high):  # equal but for rounding: the line lies in the middle
+        low, high = low - (abs(low) / 10 or 1.0), high + (abs(high) / 10 or 1.0)
+    rough = max((high - low) / NUM_STEPS, 1e-100)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * size for size in (1, 2, 2.5, 5, 10) if unit * size >= rough * 0.999)
     first = math.floor(low / step + 1e-9)

@@ -98,6 +98,7 @@ def list_documents(folder: Path, place: Path) -> list[str]:
 
 
 def _find_pages(place: Path) -> Iterator[Path]:
-    yield from sorted(place.glob("report*/*.html"))
+    shown = (path for path in place.glob("report*/*") if path.suffix in {".html", ".yaml"})
+    yield from sorted(shown)
     yield from sorted(place.glob("gallery.html"))
     yield from sorted(place.glob("*/gallery.html"))

@@ -163,6 +163,9 @@ def test_study_shows_its_trials_and_what_its_file_tells(served, run):
     study = run.paths.root.parent / "lens-tune-0badcafe"
     (study / "trials").mkdir(parents=True)
     write_json(study / "study.json", {"sampler": {"name": "<b>tpe</b>", "seed": 1}})
+    (study / "report").mkdir()
+    for name in ("report.html", "best.yaml", "trials.json"):
+        (study / "report" / name).write_text("x")
     run.paths.root.rename(study / "trials" / run.paths.name)
     told = served.read("/api/runs")
     assert told == {
@@ -171,7 +174,10 @@ def test_study_shows_its_trials_and_what_its_file_tells(served, run):
             {
                 "name": "lens-tune-0badcafe",
                 "num_trials": 1,
-                "pages": [],
+                "pages": [
+                    "lens-tune-0badcafe/report/best.yaml",
+                    "lens-tune-0badcafe/report/report.html",
+                ],
                 "facts": [["sampler.name", "<b>tpe</b>"], ["sampler.seed", "1"]],
                 "fault": "",
             }
@@ -252,8 +258,8 @@ def test_nothing_is_written(run, tools):
     [
         ([], (0.0, 0.25, 4)),
         ([0.7, 0.35], (0.3, 0.1, 4)),
-        ([3.0], (0.0, 5.0, 1)),
-        ([0.0], (0.0, 1.0, 1)),
+        ([1.0], (0.9, 0.05, 4)),
+        ([0.0], (-1.0, 0.5, 4)),
         ([-1e99, 1e99], (-1e99, 5e98, 4)),
         ([1e-300, 2e-300], (0.0, 1e-100, 1)),
     ],
