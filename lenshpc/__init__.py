@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lenshpc.api import (
         LensHpcError,
         aggregate,
+        compare,
         load_ensemble,
         load_recipe,
         open_store,
@@ -27,6 +28,7 @@ __all__ = [
     "LensHpcError",
     "__version__",
     "aggregate",
+    "compare",
     "hub",
     "load_ensemble",
     "load_recipe",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from lenshpc.registry import find_task, load
 from lenshpc.run.paths import RunPaths
 
 if TYPE_CHECKING:
+    from lenshpc.report.comparison import Comparison
     from lenshpc.report.content import Report
     from lenshpc.run.plan import Member, Plan
 
@@ -99,6 +100,38 @@ def write_report(
     say("writing the report")
     write(report, results.place.report)
     return report
+
+
+def compare_runs(
+    runs: Sequence[RunPaths], *, common: bool = False, say: Callable[[str], None] = lambda _: None
+) -> Comparison:
+    """Return the comparison of finished runs on the same test rows; nothing is written.
+
+    ConfigError where they cannot be compared, or differ in their test rows and those in `common`
+    were not asked for; IncompleteError where one is not done.
+    """
+    from lenshpc.launch.states import standings
+    from lenshpc.launch.usage import run_usage
+    from lenshpc.report.comparison import check_comparable, compare_results
+    from lenshpc.run.plan import load_plan
+    from lenshpc.run.results import gather
+
+    plans = [load_plan(run) for run in runs]
+    check_comparable(plans, [run.root for run in runs])
+    results = []
+    for run, plan in zip(runs, plans, strict=True):
+        say(f"reading {run.name}")
+        results.append(
+            gather(
+                run,
+                plan,
+                standings(run, plan),
+                allow_partial=False,
+                usage=run_usage(run, plan).summary(),
+                say=say,
+            )
+        )
+    return compare_results(results, common=common)
 
 
 def _use(path: str, plan: Plan, run: RunPaths, member: Member, *arguments: Any) -> Any:

@@ -46,14 +46,15 @@ def make_run(
     num_test: int = 60,
     separation: float = 1.5,
     numbers: dict | None = None,
+    sky: int = 0,
     **further: Any,
 ) -> SyntheticRun:
     """Return a complete run under `folder`/runs over a store at `folder`/store.
 
-    `numbers` has columns of the store beside its labels, a value a row; `further` keys are the
-    recipe's.
+    `numbers` has columns of the store beside its labels, a value a row; `sky` is the seed of its
+    images; `further` keys are the recipe's.
     """
-    store = _write_store(folder / "store", classes, num_train, num_test, numbers or {})
+    store = _write_store(folder / "store", classes, num_train, num_test, numbers or {}, sky)
     recipe = Recipe(name="lens", task=task, models=models, folds=folds, seeds=seeds, **further)
     plan, splits = expand(recipe, open_store(store))
     paths = RunPaths(folder / "runs" / plan.run_name)
@@ -113,7 +114,12 @@ def _draw(plan: Plan, splits: pd.DataFrame, member: Member, separation: float) -
 
 
 def _write_store(
-    path: Path, classes: tuple[str, ...], num_train: int, num_test: int, numbers: dict
+    path: Path,
+    classes: tuple[str, ...],
+    num_train: int,
+    num_test: int,
+    numbers: dict,
+    sky: int,
 ) -> Path:
     num_rows = num_train + num_test
     labels = np.arange(num_rows) % len(classes)
@@ -127,7 +133,7 @@ def _write_store(
         image=Pixels(shape=(1, 4, 4), dtype="float32", channels=("g",)),
         columns=tuple(numbers),
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(sky)
     images = rng.normal(size=(num_rows, 1, 4, 4)) + 0.2 * labels[:, None, None, None]
     values = np.stack([*numbers.values()], axis=1) if numbers else None
     write_rows(path, spec, rows, images.astype(np.float32), values=values)

@@ -54,7 +54,7 @@ def test_every_task_has_what_its_kind_names():
     for name in task_names():
         kind = find_task(name)
         named = (kind.task, kind.evaluate, kind.report, *kind.tools.values())
-        optional = filter(None, (kind.generator, kind.readout))
+        optional = filter(None, (kind.generator, kind.readout, kind.measure))
         assert all(callable(load(reference)) for reference in (*named, *optional)), name
 
 

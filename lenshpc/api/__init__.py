@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lenshpc.api.data import open_store, prepare, simulate
 from lenshpc.api.ensembles import load_ensemble, predict
-from lenshpc.api.runs import aggregate, load_recipe, plan, status, submit
+from lenshpc.api.runs import aggregate, compare, load_recipe, plan, status, submit
 from lenshpc.errors import LensHpcError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LensHpcError",
     "aggregate",
+    "compare",
     "load_ensemble",
     "load_recipe",
     "open_store",

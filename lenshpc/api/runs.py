@@ -12,7 +12,7 @@ from lenshpc.errors import ConfigError
 
 if TYPE_CHECKING:
     from lenshpc.api import Location
-    from lenshpc.api.views import Planned, Status, WrittenReport
+    from lenshpc.api.views import Planned, RunComparison, Status, WrittenReport
     from lenshpc.run.recipe import Recipe
     from lenshpc.store import Store
 
@@ -195,3 +195,37 @@ def aggregate(
             say=say,
         )
     return convert(WrittenReport, report, folder=place.report)
+
+
+def compare(
+    *runs: Location | Planned, common: bool = False, page: Location | None = None
+) -> RunComparison:
+    """Return how the models of two or more finished runs of a task differ on the same test rows.
+
+    Differences are paired, with intervals and probabilities of chance. Runs whose test rows differ
+    are refused, unless those that all have are asked for as `common`. `page` is where a page for a
+    browser is written. IncompleteError where a run is not done.
+
+    Examples:
+        >>> import lenshpc
+        >>> found = lenshpc.compare("lens", "other")
+        >>> found
+        <Comparison of lens-..., other-...: A ensemble and B ensemble are not told apart: AUC ...>
+        >>> found.num_rows, [line.name for line in found.lines][:2]
+        (60, ['A resnet18', 'A resnet34'])
+    """
+    from lenshpc.api.progress import quieten_tqdm, telling
+    from lenshpc.api.views import RunComparison, convert
+    from lenshpc.run.paths import find_run
+    from lenshpc.worker import compare_runs
+
+    quieten_tqdm()
+    with telling("reading the runs") as say:
+        found = compare_runs([find_run(fspath(one)) for one in runs], common=common, say=say)
+    if page is not None:
+        from lenshpc.report.comparison_page import (
+            write_page,
+        )  # with matplotlib, which takes a second
+
+        write_page(found, Path(page))
+    return convert(RunComparison, found)

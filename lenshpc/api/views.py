@@ -27,6 +27,15 @@ from lenshpc.launch.words import (
     list_lines,
     summarise_states,
 )
+from lenshpc.report.comparison import Comparison
+from lenshpc.report.comparison_tables import (
+    UNDECIDED,
+    describe_rows,
+    find_headline,
+    tabulate_lines,
+    tabulate_pairs,
+    tabulate_runs,
+)
 from lenshpc.report.content import (
     Banner,
     Block,
@@ -34,6 +43,7 @@ from lenshpc.report.content import (
     Gallery,
     KeyValues,
     Log,
+    Notes,
     Picture,
     Prose,
     Report,
@@ -262,6 +272,31 @@ class WrittenReport(Report):
             blocks=(*self.banners, self.overview),
             link=find_link(self.page),
             link_text=str(self.page),
+        )
+        return render_view(view)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RunComparison(Comparison):
+    """A comparison of runs: `headlines`, `models`, `lines`, `verdicts`, `differences`."""
+
+    def __repr__(self) -> str:
+        """Return the runs and the verdicts, in a line."""
+        names = ", ".join(run.name for run in self.runs)
+        return one_line(f"<Comparison of {names}: {'; '.join(self.verdicts)}>")
+
+    def _repr_html_(self) -> str:
+        view = View(
+            title=f"comparison of {format_count(len(self.runs), 'run')}",
+            text=describe_rows(self),
+            headline=find_headline(self),
+            blocks=(
+                Notes(lines=self.verdicts),
+                Prose(text=UNDECIDED),
+                tabulate_runs(self),
+                tabulate_lines(self),
+                tabulate_pairs("Headlines", self.headlines),
+            ),
         )
         return render_view(view)
 

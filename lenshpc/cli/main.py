@@ -9,6 +9,7 @@ from lenshpc import __version__
 from lenshpc.cli.aggregate import aggregate
 from lenshpc.cli.cancel import cancel
 from lenshpc.cli.clean import clean
+from lenshpc.cli.compare import compare
 from lenshpc.cli.doctor import doctor
 from lenshpc.cli.endings import describe_ending
 from lenshpc.cli.export import export
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 PREPARING = (simulate, prepare, verify, info)
-RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate)
+RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, compare)
 USING = (predict, sample, export)
 KEEPING = (list_runs, serve, clean)
 for verb in (*PREPARING, *RUNNING, *USING, *KEEPING):

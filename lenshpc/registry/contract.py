@@ -144,7 +144,9 @@ class TaskKind:
     the page of these results and their evaluation. `recipe` is what `--task` stands for: a recipe
     that ships, or PACKAGE:FILE.yaml. `generator` opens a trained member that draws images, for
     `lenshpc sample`, and `readout` says what a trained ensemble finds in new images, for
-    `lenshpc predict`. `tools` are functions that a report may ask of trained networks, by name.
+    `lenshpc predict`. `measure` gives the values a row of a run's results that other runs of the
+    task are compared by, for `lenshpc compare`. `tools` are functions that a report may ask of
+    trained networks, by name.
     """
 
     settings: type[TaskSettings]
@@ -154,6 +156,7 @@ class TaskKind:
     recipe: str
     generator: str | None = None
     readout: str | None = None
+    measure: str | None = None
     tools: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,7 +165,7 @@ class TaskKind:
         Of a reference the module is found and not imported.
         """
         _check_settings(self.settings)
-        optional = filter(None, (self.generator, self.readout))
+        optional = filter(None, (self.generator, self.readout, self.measure))
         for reference in (self.task, self.evaluate, self.report, *optional, *self.tools.values()):
             module, _, name = reference.partition(":")
             if not name.isidentifier() or find_spec(module) is None:

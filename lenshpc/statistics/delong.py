@@ -1,13 +1,14 @@
-"""Compare correlated AUCs: DeLong's test on paired rows, Holm's correction over all pairs.
+"""Compare lines on the same rows: DeLong's test of AUCs, Holm's correction over all pairs.
 
 DeLong, DeLong & Clarke-Pearson 1988; by midranks after Sun & Xu 2014. Each row has an influence on
 the AUC, its placement value over the number of rows of its kind. Their scatter within strata is the
 variance: for two classes without groups exactly DeLong's, and in the same way that of a mean AUC
-over classes, or of groups of rows that are not independent (Obuchowski 1997).
+over classes, of groups of rows that are not independent (Obuchowski 1997), or of any other measure.
 Shapes: M models, N rows, K classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -15,38 +16,20 @@ import numpy.typing as npt
 
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import Resamples, interval, stratify
-from lenshpc.statistics.results import AucComparison, Floats, Labels
-from lenshpc.statistics.scores import cover, draw_aucs
-
-
-def influence(labels: Labels, probabilities: metrics.Scores) -> Floats:
-    """Return each row's influence (N,) on the AUC; they add up to 0."""
-    judged = metrics.one_versus_rest(labels, probabilities)
-    return np.asarray(np.mean([_class_influence(*one) for one in judged], axis=0))
-
-
-def _class_influence(positive: metrics.Flags, scores: metrics.Scores) -> Floats:
-    from scipy.stats import rankdata
-
-    num_positives, num_negatives = positive.sum(), (~positive).sum()
-    ranks = rankdata(scores)
-    placement = np.empty(len(scores))
-    placement[positive] = (ranks[positive] - rankdata(scores[positive])) / num_negatives
-    placement[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / num_positives
-    # One mean, the AUC, for both kinds of rows: it is that of the negatives too, so either part
-    # adds up to 0.
-    centred = placement - placement[positive].mean()
-    return np.asarray(centred / np.where(positive, num_positives, num_negatives))
+from lenshpc.statistics.measures import AUC, RowMeasure
+from lenshpc.statistics.results import Floats, Labels, LineDifference
+from lenshpc.statistics.scores import cover
 
 
 def covariance(
     labels: Labels,
     models: Sequence[metrics.Scores],
     groups: npt.NDArray[np.object_] | None = None,
+    measure: RowMeasure = AUC,
 ) -> Floats:
-    """Return the covariance (M, M) of the models' AUCs on the same rows."""
+    """Return the covariance (M, M) of the models' values of a measure on the same rows."""
     group, strata = stratify(labels, groups)
-    sums = np.array([np.bincount(group, influence(labels, values)) for values in models])
+    sums = np.array([np.bincount(group, measure.influence(labels, one)) for one in models])
     total = np.zeros((len(models), len(models)))
     for members in strata:
         if len(members) > 1:
@@ -64,37 +47,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
-def compare(
-    labels: Labels,
-    models: Mapping[str, metrics.Scores],
-    resamples: Resamples,
-    groups: npt.NDArray[np.object_] | None = None,
-) -> tuple[AucComparison, ...]:
-    """Return the comparison of each pair of models, on the rows that all of them cover."""
-    covered = np.asarray(np.all([cover(values) for values in models.values()], axis=0))
-    labels, resamples = labels[covered], resamples.of(covered)
-    values = {name: found[covered] for name, found in models.items()}
-    aucs = {name: metrics.roc_auc(labels, found) for name, found in values.items()}
-    if len(models) < 2 or not np.isfinite(list(aucs.values())).all():
-        return ()
-    shared = covariance(
-        labels, list(values.values()), groups if groups is None else groups[covered]
-    )
-    drawn = {name: draw_aucs(labels, found, resamples) for name, found in values.items()}
-    pairs = list(combinations(range(len(values)), 2))
-    names = list(values)
-    tests = [
-        _test(aucs[names[a]] - aucs[names[b]], shared[a, a] + shared[b, b] - 2 * shared[a, b])
-        for a, b in pairs
-    ]
-    corrected = holm([p_value for *_, p_value in tests])
-    found = []
-    for (a, b), (difference, std, p_value), p_holm in zip(pairs, tests, corrected, strict=True):
-        low, high = interval(drawn[names[a]] - drawn[names[b]])
-        found.append(
-            AucComparison(
-                first=names[a],
-                second=names[b],
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeasuredLines:
+    """Lines that were measured on the same rows: `found` and, by name, the draws (B,) of each.
+
+    Without resamples there are no draws. `covariance` is (M, M), in the order of `found`.
+    """
+
+    found: Mapping[str, float]
+    drawn: Mapping[str, Floats]
+    covariance: Floats
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """Return the percentile interval of a line; NaN without draws."""
+        return interval(self.drawn.get(name, np.empty(0)))
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> tuple[LineDifference, ...]:
+        """Return the comparison of some pairs, corrected for their number."""
+        tests = [_test(self.found[a] - self.found[b], self._variance(a, b)) for a, b in pairs]
+        corrected = holm([p_value for *_, p_value in tests])
+        return tuple(
+            LineDifference(
+                first=first,
+                second=second,
                 difference=difference,
                 low=low,
                 high=high,
@@ -102,8 +77,53 @@ def compare(
                 p_value=p_value,
                 p_holm=p_holm,
             )
+            for (first, second), (difference, std, p_value), p_holm, (low, high) in zip(
+                pairs, tests, corrected, [self._interval(*pair) for pair in pairs], strict=True
+            )
         )
-    return tuple(found)
+
+    def _interval(self, first: str, second: str) -> tuple[float, float]:
+        return interval(self.drawn[first] - self.drawn[second] if self.drawn else np.empty(0))
+
+    def _variance(self, first: str, second: str) -> float:
+        names = list(self.found)
+        a, b, shared = names.index(first), names.index(second), self.covariance
+        return float(shared[a, a] + shared[b, b] - 2 * shared[a, b])
+
+
+def measure_lines(
+    labels: Labels,
+    models: Mapping[str, metrics.Scores],
+    resamples: Resamples | None,
+    groups: npt.NDArray[np.object_] | None = None,
+    measure: RowMeasure = AUC,
+) -> MeasuredLines | None:
+    """Return what lines have on the rows that all cover; None where the rows do not define it."""
+    covered = np.asarray(np.all([cover(values) for values in models.values()], axis=0))
+    labels, values = labels[covered], {name: found[covered] for name, found in models.items()}
+    found = {name: measure.find(labels, one) for name, one in values.items()}
+    if not np.isfinite(list(found.values())).all():
+        return None
+    some = groups if groups is None else groups[covered]
+    drawn = (
+        () if resamples is None else measure.draw(labels, [*values.values()], resamples.of(covered))
+    )
+    return MeasuredLines(
+        found=found,
+        drawn=dict(zip(values, drawn, strict=False)),
+        covariance=covariance(labels, list(values.values()), some, measure),
+    )
+
+
+def compare(
+    labels: Labels,
+    models: Mapping[str, metrics.Scores],
+    resamples: Resamples,
+    groups: npt.NDArray[np.object_] | None = None,
+) -> tuple[LineDifference, ...]:
+    """Return the comparison of the AUC of each pair of models, on the rows that all cover."""
+    measured = measure_lines(labels, models, resamples, groups) if len(models) > 1 else None
+    return measured.compare(list(combinations(models, 2))) if measured else ()
 
 
 def _test(difference: float, variance: float) -> tuple[float, float, float]:

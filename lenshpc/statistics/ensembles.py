@@ -321,11 +321,11 @@ def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats]) -> Combinat
 
 def _parts(rows: pd.DataFrame, usable: Flags) -> Labels:
     """Return the part (N,) in which each row is asked: its fold, or a fifth of a single fold."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     folds = rows["fold"].to_numpy()
     if len(np.unique(folds[usable])) > 1:
         return folds
+    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import
+
     parts = np.full(len(rows), -1)
     some = np.flatnonzero(usable)
     # Whole groups: two views of one object on both sides of a cut would leak its label.

@@ -150,11 +150,12 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AucComparison:
-    """The paired difference of two lines' test AUC, the first minus the second.
+class LineDifference:
+    """The difference of two lines on the same rows, of a test AUC or another measure.
 
-    `p_value` is DeLong's, two-sided; `p_holm` is corrected for all comparisons of the run; `low`
-    and `high` are the percentile interval over resamples that both lines share.
+    It is the first's minus the second's. `p_value` is two-sided, of an AUC DeLong's; `p_holm` is
+    corrected for all pairs that are compared with it; `low` and `high` are the percentile interval
+    over resamples that both lines share.
     """
 
     first: str
@@ -177,7 +178,7 @@ class ClassificationScores:
 
     headline: str
     evaluations: tuple[Evaluation, ...]
-    comparisons: tuple[AucComparison, ...]
+    comparisons: tuple[LineDifference, ...]
     weights: Mapping[str, Mapping[str, float]]
     test_prior: float | None
     oof_prior: float | None

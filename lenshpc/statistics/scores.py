@@ -109,8 +109,8 @@ def oof_prior(labels: Labels, probabilities: Floats) -> float:
 
 
 def cover(probabilities: Floats) -> npt.NDArray[np.bool_]:
-    """Return which rows (N,) have a value."""
-    return np.asarray(np.isfinite(probabilities).all(axis=1))
+    """Return which rows (N,) of values (N,) or (N, K) have one."""
+    return np.asarray(np.isfinite(probabilities.reshape(len(probabilities), -1)).all(axis=1))
 
 
 def _select_covered(

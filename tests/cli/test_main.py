@@ -16,7 +16,7 @@ from lenshpc.registry import task_names
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
 VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
-VERBS += ["resume", "aggregate", "predict", "sample", "export", "list", "serve", "clean"]
+VERBS += ["resume", "aggregate", "compare", "predict", "sample", "export", "list", "serve", "clean"]
 NOT_SIMULATED = {"super_resolution_hsc_hst"}
 SPAWNED = """
 import json, sys

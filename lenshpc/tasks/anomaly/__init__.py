@@ -10,4 +10,5 @@ ANOMALY = TaskKind(
     report="lenshpc.tasks.anomaly.report:build",
     recipe="anomaly",
     readout="lenshpc.tasks.anomaly.readout:ScoreReadout",
+    measure="lenshpc.tasks.anomaly.judge:measure_rows",
 )

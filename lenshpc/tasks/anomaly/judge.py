@@ -20,6 +20,7 @@ from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval
+from lenshpc.statistics.measures import AUC, RowValues
 from lenshpc.statistics.results import NUM_RESAMPLES, Floats, Rotation
 from lenshpc.statistics.scores import draw_aucs, rotation
 from lenshpc.tasks.anomaly.baselines import score_baselines
@@ -187,6 +188,25 @@ def find_threshold(merged: MergedScores, values: Floats, quantile: float) -> flo
     """Return a quantile of a line's scores (N,) of out-of-fold normal rows; NaN without any."""
     normal = values[(merged.rows["split"] == "oof").to_numpy()]
     return float(np.nanquantile(normal, quantile)) if np.isfinite(normal).any() else np.nan
+
+
+def measure_rows(results: RunResults) -> RowValues:
+    """Return the scores of each row, by which runs are compared; of a model its headline's."""
+    plan = results.plan
+    merged = merge_scores(results.run, plan, results.splits)
+    asked = ~merged.part("training")
+    lines = dict(merged.heads) | ({ENSEMBLE: ENSEMBLE} if ENSEMBLE in merged.values else {})
+    whole = tuple(name for name in merged.heads if not is_variant(name))
+    testing = merged.part("test")[asked]
+    return RowValues(
+        rows=merged.rows[asked].assign(
+            label=merged.anomalous[asked].astype(np.int64), split=np.where(testing, "test", "oof")
+        ),
+        measures=(AUC,),
+        headline=ENSEMBLE if ENSEMBLE in lines else next(iter(lines)),
+        values={name: (as_classes(merged.values[line][asked]),) for name, line in lines.items()},
+        parts={name: whole if name == ENSEMBLE else (name,) for name in lines},
+    )
 
 
 def score_models(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[ResultRow, ...]:

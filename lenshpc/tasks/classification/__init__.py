@@ -11,6 +11,7 @@ LENS_FINDING, MULTICLASS = (
         report="lenshpc.tasks.classification.report:build",
         recipe=recipe,
         readout="lenshpc.tasks.supervised.readout:ProbabilityReadout",
+        measure="lenshpc.tasks.supervised.judge:measure_rows",
         tools={"explain": "lenshpc.tasks.supervised.explain:grad_cam"},
     )
     for recipe in ("lens_finding", "multiclass")

@@ -10,4 +10,5 @@ FOUNDATION = TaskKind(
     report="lenshpc.tasks.foundation.report:build",
     recipe="foundation",
     readout="lenshpc.tasks.foundation.readout:EmbeddingReadout",
+    measure="lenshpc.tasks.foundation.judge:measure_rows",
 )

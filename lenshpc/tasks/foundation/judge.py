@@ -15,6 +15,7 @@ from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import evaluated_rows, read_predictions
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.bootstrap import draw, interval, sum_weighted
+from lenshpc.statistics.measures import MeanMeasure, RowValues
 from lenshpc.statistics.results import NUM_RESAMPLES
 
 ERRORS = ("loss", "mean_error", "smooth_error")
@@ -55,6 +56,23 @@ def evaluate(results: RunResults) -> RunEvaluation:
     results.say("merging the errors")
     merged = merge_errors(results.run, results.plan, results.splits, results.missing)
     return RunEvaluation(merged=merged, lines=score_errors(merged, results.plan))
+
+
+def measure_rows(results: RunResults) -> RowValues:
+    """Return the error of each row of a learnt class, by which runs are compared."""
+    plan = results.plan
+    merged = merge_errors(results.run, plan, results.splits)
+    learnt = plan.recipe.method.learnt_labels(plan.classes)
+    merged = merged[merged["label"].isin(learnt)]
+    models = {name: merged[merged["model"] == name] for name in plan.recipe.models}
+    first = next(iter(models))
+    return RowValues(
+        rows=models[first],
+        measures=(MeanMeasure(name="error of hidden patches", best=-1),),
+        headline=first,
+        values={name: (some["loss"].to_numpy(np.float64),) for name, some in models.items()},
+        parts={name: (name,) for name in models},
+    )
 
 
 def merge_errors(

@@ -10,6 +10,7 @@ PHYSICS_GUIDED = TaskKind(
     report="lenshpc.tasks.physics_guided.report:build",
     recipe="physics_guided",
     readout="lenshpc.tasks.physics_guided.readout:LensReadout",
+    measure="lenshpc.tasks.supervised.judge:measure_rows",
     tools={
         "explain": "lenshpc.tasks.supervised.explain:grad_cam",
         "reconstruct": "lenshpc.tasks.physics_guided.reconstruct:reconstruct",

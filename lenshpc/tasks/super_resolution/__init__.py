@@ -10,4 +10,5 @@ SUPER_RESOLUTION = TaskKind(
     report="lenshpc.tasks.super_resolution.report:build",
     recipe="super_resolution",
     readout="lenshpc.tasks.super_resolution.readout:ImageReadout",
+    measure="lenshpc.tasks.super_resolution.judge:measure_rows",
 )

@@ -20,12 +20,20 @@ from lenshpc.statistics import image_metrics
 from lenshpc.statistics.bootstrap import Resamples, draw, interval, sum_weighted
 from lenshpc.statistics.calibration import Calibration, CalibrationSums
 from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Transform
+from lenshpc.statistics.measures import MeanMeasure, RowValues
 from lenshpc.statistics.radial import radial_profile
 from lenshpc.statistics.results import NUM_RESAMPLES, Intervals, Kind
 from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, RunImages, Stack, open_images
 
 BICUBIC = "bicubic"
 MEASURES = ("psnr", "ssim", "mse", "ring_shift_px", "profile_mse")
+COMPARED = (
+    MeanMeasure(name="PSNR (dB)"),
+    MeanMeasure(name="SSIM"),
+    MeanMeasure(name="MSE", best=-1),
+    MeanMeasure(name="ring's distance (px)", best=-1),
+    MeanMeasure(name="profile's MSE", best=-1),
+)
 GAIN = "gain_db"
 
 Flags = npt.NDArray[np.bool_]
@@ -116,6 +124,23 @@ def evaluate(results: RunResults) -> RunEvaluation:
     images = open_images(results.run, results.plan, results.splits, results.store, results.missing)
     scores = score_images(images, results.merged, say=results.say)
     return RunEvaluation(images=images, scores=scores)
+
+
+def measure_rows(results: RunResults) -> RowValues:
+    """Return what is measured of each image, by which runs are compared; nothing is written."""
+    images = open_images(results.run, results.plan, results.splits, results.store)
+    tally = _Tally(images)
+    for block in images.blocks():
+        tally.add(block)
+        results.say(f"measuring images, {block.stop:,} of {len(images.rows):,} rows")
+    lines = [name for name in tally.measures if name == ENSEMBLE or name in images.models]
+    return RowValues(
+        rows=images.rows.assign(label=0),
+        measures=COMPARED,
+        headline=images.headline,
+        values={name: tuple(tally.measures[name][key] for key in MEASURES) for name in lines},
+        parts={name: images.combined if name == ENSEMBLE else (name,) for name in lines},
+    )
 
 
 def score_images(

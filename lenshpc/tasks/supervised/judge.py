@@ -7,13 +7,15 @@ import numpy as np
 
 from lenshpc.errors import DataError
 from lenshpc.run.predictions import ENSEMBLE
+from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.delong import compare
 from lenshpc.statistics.ensembles import SELECTION_NOTE
+from lenshpc.statistics.measures import AUC, RowValues
 from lenshpc.statistics.results import ClassificationScores, Evaluation, Kind
 from lenshpc.statistics.scores import draw_splits, oof_prior, score_model
 from lenshpc.tasks.supervised.baselines import predict_baselines
-from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge
+from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, merge_headline
 from lenshpc.tasks.supervised.settings import Supervised
 from lenshpc.tasks.supervised.variants import Trained, score_variants
 
@@ -48,6 +50,20 @@ def evaluate(results: RunResults) -> RunEvaluation:
         scores=score_models(merged, baselines, test_prior=prior, progress=results.say),
         variants=score_variants(run, plan, splits, results.missing),
         absent=absent,
+    )
+
+
+def measure_rows(results: RunResults) -> RowValues:
+    """Return the probabilities of each row, by which runs are compared."""
+    plan = results.plan
+    rows, values = merge_headline(results.run, plan, results.splits)
+    whole = tuple(name for name in plan.recipe.models if not is_variant(name))
+    return RowValues(
+        rows=rows,
+        measures=(AUC,),
+        headline=ENSEMBLE if ENSEMBLE in values else next(iter(values)),
+        values={name: (found,) for name, found in values.items()},
+        parts={name: whole if name == ENSEMBLE else (name,) for name in values},
     )
 
 

@@ -89,6 +89,25 @@ def merge(
     )
 
 
+def merge_headline(
+    run: RunPaths, plan: Plan, splits: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, Probabilities]]:
+    """Return the evaluated rows of a run that is whole, and each model's and the headline's values.
+
+    They are those of `merge`; the combinations that the recipe does not name are not fitted.
+    """
+    rows = evaluated_rows(splits)
+    models = {
+        name: _merge_model(run, plan, splits, rows, members)
+        for name, members in plan.ensembles().items()
+    }
+    parts = [values for name, values in models.items() if not is_variant(name)]
+    if len(parts) < 2:
+        return rows, models
+    together = combine(plan.recipe.ensemble, rows, parts).apply(np.array(parts))
+    return rows, models | {ENSEMBLE: together}
+
+
 def _combine(
     headline: str, rows: pd.DataFrame, models: Mapping[str, Probabilities]
 ) -> dict[str, Combination]:
