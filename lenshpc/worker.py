@@ -24,6 +24,7 @@ from lenshpc.run.paths import RunPaths
 if TYPE_CHECKING:
     from lenshpc.report.comparison import Comparison
     from lenshpc.report.content import Report
+    from lenshpc.run.judging import Judging
     from lenshpc.run.plan import Member, Plan
 
 
@@ -60,13 +61,15 @@ def write_report(
     run: RunPaths,
     *,
     out: RunPaths | None = None,
+    judging: Judging | None = None,
     allow_partial: bool = False,
     replace: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Write the report of a run with all that is known of its jobs, and return it.
 
-    It goes to the run, or to another folder `out`; then nothing is written in the run.
+    It goes to the run, or to another folder `out`; then nothing is written in the run. With
+    `judging` it lies beside the run's own report, which stays as it is.
     IncompleteError where one stands that shows more, unless it is to be replaced.
     """
     from lenshpc.launch.history import past_failures
@@ -76,17 +79,19 @@ def write_report(
     from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather
 
-    plan = load_plan(run)
+    plan = judging.plan if judging else load_plan(run)
+    place = judging.find_place(out or run) if judging else out
     kind = find_task(plan.recipe.task)
     # Before it is compared with a new one: a kill may have left the earlier report aside.
-    put_back((out or run).report)
+    put_back((place or run).report)
     usage = run_usage(run, plan)
     results = gather(
         run,
         plan,
         standings(run, plan),
         allow_partial=allow_partial,
-        out=out,
+        out=place,
+        changes=judging.changes if judging else {},
         usage=usage.summary(),
         failures=past_failures(run, usage.attempts),
         tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},

@@ -152,6 +152,7 @@ def status(run: Location | Planned) -> Status:
 
 def aggregate(
     run: Location | Planned,
+    changes: Mapping[str, Any] | None = None,
     *,
     out: Location | None = None,
     allow_partial: bool = False,
@@ -160,7 +161,9 @@ def aggregate(
     """Merge the predictions of a run's members, write its report and return it.
 
     The report goes to the run, or to `out`/report. IncompleteError where a member has none, unless
-    `allow_partial`, and where the report that is there shows more, unless `replace`.
+    `allow_partial`, and where the report that is there shows more, unless `replace`. `changes` has
+    dotted keys that decide how members are judged, such as `ensemble`: then the report lies beside
+    the run's own, in a folder that says so.
 
     Examples:
         >>> import lenshpc
@@ -169,18 +172,23 @@ def aggregate(
         <Report AUC 1.0000: .../report/report.html>
         >>> report.content["num_members"], len(report.predictions)
         (6, 150)
+        >>> lenshpc.aggregate("lens", {"ensemble": "greedy"}).folder.name
+        'report-greedy'
     """
     from lenshpc.api.progress import quieten_tqdm, telling
     from lenshpc.api.views import WrittenReport, convert
     from lenshpc.launch.modes import writing_in
+    from lenshpc.run.judging import judge_otherwise
     from lenshpc.run.ownership import require_place
     from lenshpc.run.paths import RunPaths, find_run
+    from lenshpc.run.plan import load_plan
     from lenshpc.worker import write_report
 
     quieten_tqdm()
     paths = find_run(fspath(run))
     if out is None:
         require_place(paths)
+    judging = judge_otherwise(load_plan(paths), changes.items()) if changes else None
     place = paths if out is None else RunPaths(Path(out).resolve())
     try:
         place.root.mkdir(parents=True, exist_ok=True)
@@ -190,11 +198,13 @@ def aggregate(
         report = write_report(
             paths,
             out=None if out is None else place,
+            judging=judging,
             allow_partial=allow_partial,
             replace=replace,
             say=say,
         )
-    return convert(WrittenReport, report, folder=place.report)
+    shown = judging.find_place(place) if judging else place
+    return convert(WrittenReport, report, folder=shown.report)
 
 
 def compare(

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
 @click.option("--replace", is_flag=True, help="Replace a report that shows more.")
 @click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Judge otherwise, in a report beside the first.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     help="Write FOLDER/report instead, for a run of another user.",
@@ -26,21 +33,32 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
 def aggregate(
-    run: str, allow_partial: bool, replace: bool, out: Path | None, as_json: bool
+    run: str,
+    allow_partial: bool,
+    replace: bool,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
 
     A member without predictions is an error that names the command which mends it. So is a report
     that shows more than a new one would, as members, weights or the store are gone by now.
 
+    --set changes how the members are judged (ensemble, method.test_prior, ...): nothing is trained,
+    and the report lies beside the first one, in report-VALUE or report-KEY-VALUE.
+
     \b
     Examples:
       lenshpc aggregate lens_finding-9f2c51ab
+      lenshpc aggregate lens_finding-9f2c51ab --set ensemble=stacking
       lenshpc aggregate /project/runs/lens_finding-9f2c51ab --out theirs
     """
     from lenshpc.api import aggregate as write_report
+    from lenshpc.config import parse_assignment
 
-    report = write_report(run, out=out, allow_partial=allow_partial, replace=replace)
+    changes = dict(map(parse_assignment, assignments))
+    report = write_report(run, changes, out=out, allow_partial=allow_partial, replace=replace)
     if as_json:
         echo((report.folder / "report.json").read_text(encoding="utf-8"), nl=False)
         return

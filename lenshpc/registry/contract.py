@@ -74,6 +74,7 @@ class TaskSettings(Frozen):
     # A key that names a file → the key that notes the file's SHA-256, if one does.
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({})
     judging: ClassVar[tuple[str, ...]] = ()  # keys that `evaluate` alone reads, and no training
+    combines: ClassVar[bool] = False  # several models, by the recipe's `ensemble`
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -1,14 +1,17 @@
 """Compose a run's report and write its folder whole: everything, then one rename."""
 
+import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lenshpc.errors import IncompleteError, printable
 from lenshpc.files import flush_tree, read_json, replacing_folder, write_json, write_text
 from lenshpc.registry import find_task, load
-from lenshpc.report.content import Report
+from lenshpc.report.content import Banner, Report
+from lenshpc.report.format import format_value
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
 from lenshpc.run.completion import reference
@@ -21,7 +24,25 @@ def compose(results: RunResults) -> Report:
     """Return the report of a run, as its task judges and shows it."""
     kind = find_task(results.plan.recipe.task)
     report: Report = load(kind.report)(results, load(kind.evaluate)(results))
-    return report
+    return _tell_judging(report, results.changes) if results.changes else report
+
+
+def _tell_judging(report: Report, changes: Mapping[str, tuple[Any, Any]]) -> Report:
+    """Return a report that says at its top how it is judged otherwise than the run's own."""
+    banner = Banner(
+        title="Judged otherwise than the run's own report.",
+        text="The members are the same, and were not trained again.",
+        lines=tuple(
+            f"{key} is {format_value(here)} here, and {format_value(own)} in the run's own"
+            for key, (own, here) in changes.items()
+        ),
+    )
+    told = {key: {"run": own, "here": here} for key, (own, here) in changes.items()}
+    return replace(
+        report,
+        banners=(banner, *report.banners),
+        content={**report.content, "judging": told},
+    )
 
 
 def check_members(results: RunResults) -> None:
@@ -41,10 +62,15 @@ def _refuse(results: RunResults, lost: Sequence[str]) -> None:
     if lost:
         path, store = results.place.report, results.plan.store
         why = "" if store.exists() else f", as there is no store at {store}"
+        changes = (
+            shlex.quote(f"{key}={'null' if here is None else here}")
+            for key, (_, here) in results.changes.items()
+        )
+        options = " ".join((*(f"--set {one}" for one in changes), "--replace"))
         raise IncompleteError(
             f"the report in {path} shows more than a new one would, such as "
             f"{printable(lost[0])}{why}; put back what that came from, or give it up with: "
-            f"lenshpc aggregate {reference(results.run)} --replace"
+            f"lenshpc aggregate {reference(results.run)} {options}"
         )
 
 

@@ -63,9 +63,10 @@ class MemberPaths:
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The files of one run."""
+    """The files of one run; with `judging` its report is one beside the run's own."""
 
     root: Path
+    judging: str = ""
 
     @property
     def name(self) -> str:
@@ -153,12 +154,16 @@ class RunPaths:
     @property
     def report(self) -> Path:
         """Folder of the report."""
-        return self.root / "report"
+        return self.root / f"report{self._suffix}"
 
     @property
     def merged(self) -> Path:
         """Images that were merged from the members', of tasks that make images."""
-        return self.root / "merged.zarr"
+        return self.root / f"merged{self._suffix}.zarr"
+
+    @property
+    def _suffix(self) -> str:
+        return f"-{self.judging}" if self.judging else ""
 
     @property
     def samples(self) -> Path:

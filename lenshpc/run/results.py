@@ -45,7 +45,8 @@ class Training:
 class RunResults:
     """What is known of a run of any task; `lacks` has a sentence about each missing member.
 
-    `out` is where the report goes, if not into the run. `usage` and `failures` are what its jobs
+    `out` is where the report goes, if not into the run; `changes` has, of a judging other than the
+    run's own, key → the run's value and this one. `usage` and `failures` are what its jobs
     cost and how they failed, as plain values. `tools` are the task's functions that need a trained
     network, by name; they take a member first. `say` is told what is being done.
     """
@@ -56,6 +57,7 @@ class RunResults:
     trainings: tuple[Training, ...]
     lacks: Mapping[Member, str]
     out: RunPaths | None = None
+    changes: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     usage: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, Any]] = ()
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)

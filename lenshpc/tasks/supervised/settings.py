@@ -71,6 +71,7 @@ class Supervised(TaskSettings):
     loss_keys: ClassVar[tuple[str, ...]] = ("loss",)
     encoders: ClassVar[tuple[str, ...]] = ("mae_vit",)
     judging: ClassVar[tuple[str, ...]] = ("test_prior", "calibration")
+    combines: ClassVar[bool] = True
     file_keys: ClassVar[Mapping[str, str | None]] = MappingProxyType({"weights": "weights_sha256"})
 
     @model_validator(mode="after")
