@@ -218,9 +218,9 @@ def compare(
 
     Examples:
         >>> import lenshpc
-        >>> found = lenshpc.compare("lens", "other")
+        >>> found = lenshpc.compare("lens", "theirs")
         >>> found
-        <Comparison of lens-..., other-...: A ensemble and B ensemble are not told apart: AUC ...>
+        <Comparison of lens-..., theirs: A ensemble and B ensemble are not told apart: AUC ...>
         >>> found.num_rows, [line.name for line in found.lines][:2]
         (60, ['A resnet18', 'A resnet34'])
     """

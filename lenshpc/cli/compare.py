@@ -51,12 +51,13 @@ def compare(runs: tuple[str, ...], common: bool, report: Path | None, as_json: b
     if as_json:
         echo(json.dumps(found.as_json(), indent=1))
         return
-    _draw(Console(), found)
+    draw_comparison(Console(), found)
     if report is not None:
         echo(f"report: {report}")
 
 
-def _draw(console: Console, found: Comparison) -> None:
+def draw_comparison(console: Console, found: Comparison) -> None:
+    """Print the tables and verdicts of a comparison."""
     from lenshpc.report.comparison_tables import (
         UNDECIDED,
         describe_rows,

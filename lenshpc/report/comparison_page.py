@@ -96,6 +96,8 @@ def draw_costs(one: Comparison) -> Figure:
                     color=PALETTE[at % len(PALETTE)],
                     label=f"{run.letter} {run.name}" if line.is_headline else None,
                     linestyle="none",
+                    elinewidth=0.8,
+                    alpha=0.85,
                 )
                 axes.annotate(
                     line.line,
@@ -166,6 +168,6 @@ def list_notes(one: Comparison) -> Iterator[str]:
             "have, each judged by members that did not train on it; ± is the standard error."
         )
     yield (
-        f"{one.unit}-hours are those that members trained, by their own clocks, times their "
-        "processes; all attempts are what the jobs of a run were allocated, where that is known."
+        f"Cost: the {one.unit}-hours that members trained, by their own clocks; those of all "
+        "attempts are what the jobs of a run were allocated, where that is known."
     )

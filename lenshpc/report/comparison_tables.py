@@ -41,7 +41,8 @@ def find_headline(one: Comparison) -> Headline:
     return Headline(
         label=f"Test {pair.measure} of {pair.first} minus that of {pair.second}",
         value=f"{pair.difference:+.4f}",
-        range=f"{LEVEL:.0%} interval {pair.low:+.4f} to {pair.high:+.4f}: {one.verdicts[0]}",
+        range=f"{LEVEL:.0%} interval {pair.low:+.4f} to {pair.high:+.4f}, p (Holm) "
+        f"{format_p_value(pair.p_holm)}: {'' if pair.are_apart else 'not '}told apart",
         measure=f"{pair.first} − {pair.second}, {pair.measure}",
     )
 
@@ -65,7 +66,7 @@ def tabulate_runs(one: Comparison) -> Table:
     return Table(
         columns=(
             *(Column(title=title, words=title in {"Name", "Headline"}) for title in titles),
-            Column(title=f"{one.unit}-hours of training"),
+            Column(title=f"{one.unit}-hours"),
             Column(title="of all attempts"),
         ),
         rows=tuple(rows),

@@ -28,8 +28,9 @@ def marked(name):
 
 @pytest.fixture
 def folder(spots, run, monkeypatch, tmp_path):
-    """Return the current folder, with a store in ./stores and a run without a report in ./runs."""
+    """Return the current folder, with ./stores/spots, a run without a report in ./runs, a copy."""
     shutil.copytree(spots.path, tmp_path / "stores" / "spots")
+    shutil.copytree(run.paths.root, tmp_path / "theirs")
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -1,6 +1,7 @@
 """Runs side by side: the same figures as other libraries give, and refusals in one line."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -12,11 +13,13 @@ from click.testing import CliRunner
 from foundation_run import make_foundation_run
 from generation_run import make_generation_run
 from pairs_run import make_pairs_run
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from synthetic_run import make_run
 from toy_run import results_of
 
 import lenshpc
+from lenshpc.cli.compare import draw_comparison
 from lenshpc.cli.main import main
 from lenshpc.errors import ConfigError, IncompleteError
 from lenshpc.report.comparison import ComparedLine, LineFigure
@@ -44,6 +47,9 @@ def found(runs):
 def folder_of(path, name):
     (path / name).mkdir()
     return path / name
+
+
+COSTS = ("process-hours", "of all attempts")
 
 
 def called(*arguments):
@@ -293,12 +299,22 @@ def test_front_has_what_no_other_beats_at_its_cost(found):
     assert replace(found, lines=lines).front == {"A a", "A b"}
 
 
-def test_terminal_gets_tables_of_80_columns_and_a_pipe_all_of_them(runs, tmp_path):
+def test_terminal_gets_tables_of_80_columns(found, capsys):
+    console = Console(width=80, force_terminal=True, no_color=True)
+    draw_comparison(console, found)
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    (head,) = (line for line in lines if line.startswith("Run "))
+    assert re.split("  +", head) == ["Run", "Name", "Test rows", "Out-of-fold rows", *COSTS]
+    assert "Difference               Measure  Test [interval]" in "\n".join(lines)
+
+
+def test_pipe_gets_all_columns(runs, tmp_path):
     roots = [run.paths.root for run in runs]
     page = tmp_path / "page.html"
     code, out, _ = called("compare", *roots, "--report", page)
     assert code == 0
-    assert "Difference               Measure  Test [interval]" in out
+    assert "p (Holm)  Out-of-fold ± std. err." in out
     assert "\ntrain.lr  0.0001  0.0003\n" in out
     assert out.endswith(f"report: {page}\n")
 
