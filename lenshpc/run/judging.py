@@ -68,7 +68,9 @@ def judge_otherwise(plan: Plan, assignments: Iterable[tuple[str, Any]]) -> Judgi
     for key, leaf in assignments:
         _check_key(plan, key)
         value = override(value, key, leaf)
-    recipe = validate(Recipe, value, f"run {plan.run_name}")
+    checked = validate(Recipe, value, f"run {plan.run_name}")
+    # As they are: those of a run that was resumed in another size keep the shares that are hashed.
+    recipe = checked.model_copy(update={"resources": plan.recipe.resources})
     other = plan.model_copy(update={"recipe": recipe})
     changes = find_differences(plan, other)
     if not changes:

@@ -10,6 +10,7 @@ from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals
 from lenshpc.errors import ConfigError
 from lenshpc.run.completion import is_done, read_facts
+from lenshpc.run.judging import judge_otherwise
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan, load_plan
 from lenshpc.run.resizing import resize
@@ -56,6 +57,8 @@ def test_other_places_of_as_many_processes_are_the_same_training(
         (one.fingerprint(), *map(one.member_fingerprint, plan.members)) for one in (plan, resized)
     ]
     assert prints[0] == prints[1]
+    judged = judge_otherwise(resized, [("method.test_prior", 0.1)]).plan
+    assert list(map(judged.member_fingerprint, plan.members)) == list(prints[0][1:])
 
 
 @pytest.mark.parametrize(
