@@ -46,11 +46,15 @@ log = logging.getLogger(__name__)
 
 
 class PartialEpoch(Frozen):
-    """An epoch that was left: its steps taken, its first learning rate, its seconds of training."""
+    """An epoch that was left: its steps taken, its first learning rate, its seconds of training.
+
+    `waited_s` of these seconds were waited for batches.
+    """
 
     steps: int = 0
     lr: float
     seconds: float = 0.0
+    waited_s: float = 0.0
 
 
 class MemberProgress(Frozen):

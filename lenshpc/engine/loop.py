@@ -7,7 +7,6 @@ take the same decisions. A signal stops all of them after the same step, with a 
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,6 +21,7 @@ from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress, PartialEpoch
 from lenshpc.engine.distributed import Process, RankMaximum
+from lenshpc.engine.pace import Pace, describe_epoch, describe_step
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
@@ -56,6 +56,7 @@ class GivenUp(Exception):  # noqa: N818 - no error: a study ends what promises n
 class Loop:
     """One member's training; `on_save` is told of every checkpoint, also the one at the start.
 
+    `on_step` is told on rank 0 how far an epoch has come, now and then.
     `give_up` says after an epoch, on rank 0, whether the training is to end with GivenUp.
     """
 
@@ -69,6 +70,7 @@ class Loop:
     checkpoints: Checkpoints
     stop: Stop
     on_save: Callable[[MemberProgress], None]
+    on_step: Callable[[MemberProgress], None]
     give_up: Callable[[MemberProgress], bool] | None = None
 
     def run(self, start: MemberProgress) -> MemberProgress:
@@ -83,14 +85,18 @@ class Loop:
             progress = self._epoch(progress)
             self._save(progress)
             # After the save: what the log tells of is on disk. Rank 0 alone logs at this level.
-            log.info(describe_epoch(progress, self.train.epochs, self.monitor[0]))
+            log.info(self._describe(progress))
             # After the save, without one of its own: the checkpoint of this epoch is on disk.
             # Collective, hence not inside any branch that ranks may decide differently.
             self.stop.check()
             # Rank 0 decides for all: it alone reads what other trials have reached.
             if self.give_up and distributed.agree(self.process.is_main and self.give_up(progress)):
-                raise GivenUp(describe_epoch(progress, self.train.epochs, self.monitor[0]))
+                raise GivenUp(self._describe(progress))
         return progress
+
+    def _describe(self, progress: MemberProgress) -> str:
+        num_steps = self.data.training.num_steps
+        return describe_epoch(progress, self.train.epochs, self.monitor[0], num_steps)
 
     @cached_property
     def _loss_sum(self) -> Tensor:
@@ -106,16 +112,15 @@ class Loop:
 
     def _epoch(self, progress: MemberProgress) -> MemberProgress:
         """Train one epoch, or what is left of it, and measure."""
-        epoch, began = progress.epochs_done, time.monotonic()
+        epoch, num_steps = progress.epochs_done, self.data.training.num_steps
         begun = progress.begun or PartialEpoch(lr=self.schedule.lr)
+        pace = Pace(begun, num_steps)
 
         def save(steps: int) -> None:
-            seconds = begun.seconds + time.monotonic() - began
-            place = PartialEpoch(steps=steps, lr=begun.lr, seconds=seconds)
-            self._save(progress.model_copy(update={"begun": place}))
+            self._save(progress.model_copy(update={"begun": pace.place(steps)}))
 
-        train_loss = self._train_epoch(epoch, begun.steps, save)
-        trained_s = begun.seconds + time.monotonic() - began
+        train_loss = self._train_epoch(progress, pace, save)
+        trained_s = pace.seconds
         # Collective, before any rank predicts: ranks that validate with statistics of their own
         # would merge rows of different networks. Also before the save, so that the best weights are
         # what was measured.
@@ -124,7 +129,7 @@ class Loop:
                 distributed.broadcast_buffers(module)
         # Stopped here, the epoch's steps are all taken: the checkpoint lies within the epoch, at
         # its last step, and resuming takes none and validates again.
-        metrics = self._validate(lambda: save(self.data.training.num_steps))
+        metrics = self._validate(lambda: save(num_steps))
         monitored = metrics[self.monitor[0]]
         if not math.isfinite(monitored):  # nothing is better or worse than that; all ranks see it
             raise LensHpcError(
@@ -138,13 +143,18 @@ class Loop:
             "lr": begun.lr,
             "train_loss": train_loss,
             **{f"val_{name}": value for name, value in metrics.items()},
-            "seconds": begun.seconds + time.monotonic() - began,
-            "images_per_s": self.data.training.num_steps * self.train.batch_size / trained_s,
+            "seconds": pace.seconds,
+            "images_per_s": num_steps * self.train.batch_size / trained_s,
+            "step_s": trained_s / num_steps,
+            "waiting": pace.waited_s / trained_s,
         }
         return _extend(progress, line, *self.monitor)
 
-    def _train_epoch(self, epoch: int, done: int, save: Callable[[int], None]) -> float:
-        """Take the steps after the first `done`; return the epoch's mean loss over all ranks."""
+    def _train_epoch(
+        self, progress: MemberProgress, pace: Pace, save: Callable[[int], None]
+    ) -> float:
+        """Take the steps that are left; return the epoch's mean loss over all ranks."""
+        epoch, done = progress.epochs_done, pace.begun.steps
         # Not when resuming within the epoch: `load` has brought back the sum over the steps that
         # were taken.
         if done == 0:
@@ -153,7 +163,7 @@ class Loop:
         left = self.data.training_batches(
             epoch, rank=self.process.rank, world_size=self.process.world_size, done=done
         )
-        for steps, batch in enumerate(left, start=done + 1):
+        for steps, batch in enumerate(pace.wait_for(left), start=done + 1):
             part = (epoch + (steps - 1) / num_steps) / self.train.length
             # In place: the checkpoint restores into this tensor. No `.item()`, which would wait for
             # the GPU at every step.
@@ -162,6 +172,10 @@ class Loop:
             # After the step and its schedule, so that a checkpoint here counts whole steps. Every
             # rank calls it once a step; all have equally many.
             self.stop.check(partial(save, steps))
+            if self.process.is_main and pace.is_due(steps):
+                begun = progress.model_copy(update={"begun": pace.place(steps)})
+                self.on_step(begun)
+                log.info(describe_step(begun, self.train.epochs, num_steps))
         # The quotient is a new tensor: the mean is reduced in place, and the sum itself may still
         # be saved. The loss is judged after the reduction, for all ranks to raise together.
         loss = distributed.mean_over_ranks(self._loss_sum / num_steps)
@@ -204,16 +218,6 @@ def predict_rows(
 
 
 EVALUATION_BATCH = 128
-
-
-def describe_epoch(progress: MemberProgress, epochs: int, monitor: str) -> str:
-    """Return a line on the latest epoch; epochs count from 1, as in `status`."""
-    line = progress.history[-1]
-    best = " (best)" if line["epoch"] == progress.best_epoch else ""
-    return (
-        f"epoch {progress.epochs_done}/{epochs}: train loss {line['train_loss']:.4g}, "
-        f"val {monitor} {line[f'val_{monitor}']:.4g}{best}, {line['seconds']:.1f} s"
-    )
 
 
 def _extend(

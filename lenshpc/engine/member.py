@@ -8,8 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop, is_finished
 from lenshpc.engine.monitor import watch_usage
+from lenshpc.engine.pace import estimate_left_s
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
@@ -236,7 +238,7 @@ class MemberWork:
         )
 
     def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
-        train = self.recipe.train
+        train, num_steps = self.recipe.train, data.training.num_steps
         # The same seed on all ranks while the network is made: under ZeRO the moving average copies
         # each rank's own weights, before those of rank 0 are dealt out.
         torch.manual_seed(self.member.seed)
@@ -253,16 +255,17 @@ class MemberWork:
             train=train,
             monitor=self.recipe.monitor,
             strategy=chosen,
-            schedule=Schedule(chosen.optimizer, train, data.training.num_steps),
+            schedule=Schedule(chosen.optimizer, train, num_steps),
             data=data,
             process=self.process,
             checkpoints=checkpoints,
             stop=Stop(signals=self.signals),
-            on_save=self._record,
+            on_save=partial(self._record, num_steps),
+            on_step=partial(self._tell, num_steps),
             give_up=self.give_up,
         )
 
-    def _record(self, progress: MemberProgress) -> None:
+    def _record(self, num_steps: int, progress: MemberProgress) -> None:
         """Write what `status` and the report read: the history, and where the member stands."""
         if not self.process.is_main:
             return
@@ -270,10 +273,25 @@ class MemberWork:
         self.lease.check()
         lines = [json.dumps(line) for line in progress.history]
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
+        self._write_state(num_steps, progress)
+        # Last: whether a restart has made progress is told by this line, so what it tells of must
+        # be on disk.
+        self._note("saved", place=progress.place)
+
+    def _tell(self, num_steps: int, progress: MemberProgress) -> None:
+        """Write for `status` how far an epoch has come; no training ends where that fails."""
+        with suppress(OSError):
+            self.lease.check()
+            self._write_state(num_steps, progress)
+
+    def _write_state(self, num_steps: int, progress: MemberProgress) -> None:
+        epochs = self.recipe.train.epochs
         state = {
             "epoch": progress.epochs_done,
             "step": progress.place[1],
-            "epochs": self.recipe.train.epochs,
+            "steps": num_steps,
+            "epochs": epochs,
+            "left_s": estimate_left_s(progress, epochs, num_steps),
             "best_metric": progress.best_metric,
             "best_epoch": progress.best_epoch,
             "host": distributed.hostname(),
@@ -281,9 +299,6 @@ class MemberWork:
             "updated": time.time(),
         }
         write_json(self.paths.state, state)
-        # Last: whether a restart has made progress is told by this line, so what it tells of must
-        # be on disk.
-        self._note("saved", place=progress.place)
 
     def _predict(self, task: Task, data: FoldData, progress: MemberProgress) -> None:
         """Predict with the best weights in a plain model, whatever strategy trained them."""

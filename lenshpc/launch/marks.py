@@ -1,5 +1,6 @@
 """What a run's members have written down about themselves: read in one pass over the folders."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from lenshpc.run.records import read_lines, read_record
 class Marks:
     """A member's own word; `seconds` were spent training, over all its processes' GPUs alike.
 
-    `adopted` is the member of another run that it was taken over from, where this run spent
-    nothing. `fault` says which of its files tells nothing, or why its mark does not count.
+    `fraction` of the epoch after `epoch` is trained; `left_s` is what training takes from `updated`
+    on, as it was estimated then; `curve` has the monitored metric, an epoch each. `adopted` is the
+    member of another run that it was taken over from, where this run spent nothing. `fault` says
+    which of its files tells nothing, or why its mark does not count.
     """
 
     is_done: bool = False
@@ -29,13 +32,15 @@ class Marks:
     device: str = ""
     updated: float = 0.0
     seconds: float = 0.0
-    seconds_per_epoch: float = 0.0
+    fraction: float = 0.0
+    left_s: float | None = None
+    curve: tuple[float, ...] = ()
     adopted: str = ""
     fault: str = ""
 
 
 class Told(Frozen):
-    """What is read of state.json, of done.json and of a line of metrics.jsonl, which have more."""
+    """What is read of state.json and of done.json, which have more."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -47,6 +52,9 @@ class Told(Frozen):
     updated: float = 0.0
     seconds: float = 0.0
     adopted: str = ""
+    step: int = 0
+    steps: int = 0
+    left_s: float | None = None
 
 
 def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
@@ -67,10 +75,11 @@ def _marks(run: RunPaths, plan: Plan, member: Member) -> Marks:
     paths = run.member(member.name)
     facts, lack = read_done(run, plan, member)
     try:
+        history = read_lines(dict[str, float], paths.metrics)
+        curve = _curve(history, f"val_{plan.recipe_of(member).monitor[0]}")
         if lack is None:
-            return _marks_of_done(validate(Told, facts, str(paths.done)))
+            return _marks_of_done(validate(Told, facts, str(paths.done)), curve)
         state = read_record(Told, paths.state) if paths.state.exists() else Told()
-        seconds = [line.seconds for line in read_lines(Told, paths.metrics)]
         has_mark = paths.done.exists()
     except LensHpcError as error:  # of people's interest alone: it stops no command
         return Marks(is_done=lack is None, fault=str(error))
@@ -81,13 +90,19 @@ def _marks(run: RunPaths, plan: Plan, member: Member) -> Marks:
         best_metric=state.best_metric,
         node=state.host,
         updated=state.updated,
-        seconds=sum(seconds),
-        seconds_per_epoch=sum(seconds) / len(seconds) if seconds else 0.0,
+        seconds=sum(line.get("seconds", 0.0) for line in history),
+        fraction=min(state.step / state.steps, 1.0) if state.steps else 0.0,
+        left_s=state.left_s,
+        curve=curve,
         fault=str(lack) if has_mark else "",
     )
 
 
-def _marks_of_done(told: Told) -> Marks:
+def _curve(history: list[dict[str, float]], name: str) -> tuple[float, ...]:
+    return tuple(line[name] for line in history if math.isfinite(line.get(name, math.nan)))
+
+
+def _marks_of_done(told: Told, curve: tuple[float, ...]) -> Marks:
     return Marks(
         is_done=True,
         epoch=told.epochs,
@@ -96,6 +111,7 @@ def _marks_of_done(told: Told) -> Marks:
         device=told.device,
         seconds=0.0 if told.adopted else told.seconds,
         adopted=told.adopted,
+        curve=curve,
     )
 
 

@@ -36,8 +36,10 @@ class MemberStatus:
     `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), CANCELLED (somebody ended
     it), UNKNOWN (the scheduler does not answer) or SLURM's own word for a job that waits or runs;
     `reason` says how a job ended or why it waits, `failure` what that was and what follows;
-    `estimated_end` is ISO 8601 in UTC, of one that trains; `adopted` names the run and member that
-    it was taken over from; `fault` is what is wrong with its files.
+    `epoch` epochs are done, and `fraction` of the next one. Of one that trains, `left_s` is what
+    it takes from now on, and `estimated_end` when that is, ISO 8601 in UTC. `curve` has the
+    monitored metric, an epoch each; `adopted` names the run and member that it was taken over from;
+    `fault` is what is wrong with its files.
     """
 
     index: int
@@ -51,7 +53,10 @@ class MemberStatus:
     node: str = ""
     reason: str = ""
     failure: Failure | None = None
+    fraction: float = 0.0
+    left_s: float | None = None
     estimated_end: str = ""
+    curve: tuple[float, ...] = ()
     adopted: str = ""
     fault: str = ""
 
@@ -83,8 +88,11 @@ class RunStatus:
     silence: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+        """Return plain values; curves are left out, which are many numbers."""
+        told = asdict(self)
+        for line in told["members"]:
+            del line["curve"]
+        return told
 
     @property
     def has_ended(self) -> bool:
@@ -228,6 +236,7 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
     known = sources.known.jobs.get(job)
     epochs = sources.plan.recipe_of(member).train.epochs
     size = sources.plan.recipe.resources.world_size
+    end = _estimate_end(marks) if state == "RUNNING" else None
     spent_s = sources.spent_s.get(member.index) or marks.seconds
     return MemberStatus(
         index=member.index,
@@ -242,7 +251,10 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
         node=known.nodes if known and (known.nodes or known.is_active) else marks.node,
         reason=reason or marks.fault or _describe_marks(marks, state),
         failure=failure,
-        estimated_end=_estimate_end(marks, epochs) if state == "RUNNING" else "",
+        fraction=round(marks.fraction, 4),
+        left_s=None if end is None else max(0.0, round(end - time.time(), 1)),
+        estimated_end="" if end is None else _moment(end),
+        curve=marks.curve,
         adopted=marks.adopted,
         fault=marks.fault,
     )
@@ -255,12 +267,13 @@ def _describe_marks(marks: Marks, state: str) -> str:
     return WITHOUT_RESULTS if state == "FAILED" else ""
 
 
-def _estimate_end(marks: Marks, epochs: int) -> str:
-    """Return when training ends if its epochs go on as long as they did."""
-    if not (marks.updated and marks.seconds_per_epoch):
-        return ""
-    end = marks.updated + (epochs - marks.epoch) * marks.seconds_per_epoch
-    return datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
+def _estimate_end(marks: Marks) -> float | None:
+    """Return when training ends, by what it told last: of one that hangs that may be over."""
+    return None if marks.left_s is None else marks.updated + marks.left_s
+
+
+def _moment(when: float) -> str:
+    return datetime.fromtimestamp(when, UTC).isoformat(timespec="seconds")
 
 
 def _scheduler_word(sources: Sources, index: int) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lenshpc.run.durations import format_seconds
+
 ABSENT = "–"
 METRICS = {
     "auc": "AUC",
@@ -40,13 +42,8 @@ def format_p_value(value: float | None) -> str:
 
 
 def format_duration(seconds: float | None) -> str:
-    """Return seconds as people say them: `1 h 05 min`, `3 min 12 s`, `45 s`."""
-    if seconds is None:
-        return ABSENT
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    """Return seconds as people say them, or a dash."""
+    return ABSENT if seconds is None else format_seconds(seconds)
 
 
 def format_metric(name: str) -> str:

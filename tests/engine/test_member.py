@@ -15,6 +15,7 @@ from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.files import read_json, sha256
 from lenshpc.run.completion import is_done, missing_members
+from lenshpc.run.durations import format_seconds
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.store import Store
@@ -75,10 +76,20 @@ def test_training_writes_a_line_an_epoch_to_its_log(
     monitor = undisturbed[1].recipe.monitor[0]
     best = read_json(paths.done)["best_epoch"]
     told = [one.getMessage() for one in caplog.records if one.name == "lenshpc.engine.loop"]
+
+    def tell_best(number: int) -> str:
+        if best + 1 >= number:
+            return "best"
+        return f"best {epochs[best][f'val_{monitor}']:.4g} of epoch {best + 1}"
+
+    def tell_left(number: int) -> str:
+        return f", {format_seconds(epochs[0]['seconds'])} left" if number == 1 else ""
+
     assert told == [
         f"epoch {number}/2: train loss {epoch['train_loss']:.4g}, "
-        f"val {monitor} {epoch[f'val_{monitor}']:.4g}{' (best)' if best + 1 >= number else ''}, "
-        f"{epoch['seconds']:.1f} s"
+        f"val loss {epoch['val_loss']:.4g}, val {monitor} {epoch[f'val_{monitor}']:.4g} "
+        f"({tell_best(number)}), {epoch['seconds']:.1f} s, {epoch['step_s']:.3g} s a step, "
+        f"{epoch['waiting']:.0%} waiting for data{tell_left(number)}"
         for number, epoch in enumerate(epochs, start=1)
     ]
 

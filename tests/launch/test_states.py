@@ -269,15 +269,38 @@ def test_command_that_nobody_answers_says_so_in_one_line(sent, tools, monkeypatc
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", expected)
 
 
-def test_end_is_estimated_from_the_epochs_so_far(sent, tools):
+def test_one_that_trains_tells_how_far_its_epoch_is_and_when_it_ends(sent, tools):
     tools(sacct=ACCOUNTS, squeue=QUEUE)
     paths = sent.paths.member(sent.plan.members[3].name)
-    state = {"epoch": 4, "best_metric": 0.75, "host": "gpu3", "updated": 1_800_000_000.0}
+    state = {
+        "epoch": 4,
+        "step": 30,
+        "steps": 120,
+        "left_s": 60.0,
+        "best_metric": 0.75,
+        "host": "gpu3",
+        "updated": 1_800_000_000.0,
+    }
     paths.state.write_text(json.dumps(state))
-    line = run_status(sent.paths, sent.plan).members[3]
-    remaining_s = line.epochs - 4  # an epoch took a second
-    ends = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(1_800_000_000 + remaining_s))
-    assert (line.epoch, line.best_metric, line.estimated_end) == (4, 0.75, ends)
+    status = run_status(sent.paths, sent.plan)
+    line = status.members[3]
+    ends = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(1_800_000_060))
+    assert (line.epoch, line.fraction, line.best_metric, line.estimated_end) == (
+        4,
+        0.25,
+        0.75,
+        ends,
+    )
+    assert line.left_s == pytest.approx(1_800_000_060 - time.time(), abs=10)
+    assert line.curve == pytest.approx([1 - 0.3 * 0.7**epoch for epoch in range(4)])
+    told = status.as_json()["members"][3]
+    assert {key: told[key] for key in ("epoch", "fraction", "left_s", "estimated_end")} == {
+        "epoch": 4,
+        "fraction": 0.25,
+        "left_s": line.left_s,
+        "estimated_end": ends,
+    }
+    assert "curve" not in told
 
 
 @pytest.mark.slow
