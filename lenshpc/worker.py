@@ -17,6 +17,7 @@ from lenshpc.files import put_back
 from lenshpc.launch.modes import writing, writing_in
 from lenshpc.launch.predict import PredictCalls
 from lenshpc.launch.prepare import PrepareCalls
+from lenshpc.launch.sites import read_tracking
 from lenshpc.launch.submit import Calls
 from lenshpc.registry import find_task, load
 from lenshpc.run.paths import RunPaths
@@ -37,11 +38,13 @@ def run_member(root: str, index: int) -> None:
     signals = Signals()
     from lenshpc.engine.lease import Superseded
     from lenshpc.engine.member import run_member as complete
+    from lenshpc.engine.trackers import TRACKERS
 
     run = RunPaths(Path(root))
+    trackers = {name: TRACKERS[name] for name in read_tracking(run)}
     try:
         with writing_in(run):
-            complete(run, index, signals)
+            complete(run, index, signals, trackers=trackers)
     except Stopped as stopped:
         # Not 0: the batch script asks whether to requeue only where srun has failed.
         raise SystemExit(os.EX_TEMPFAIL) from stopped

@@ -13,6 +13,7 @@ from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
 from lenshpc.cli.show import count, echo, say_withheld
 
 if TYPE_CHECKING:
+    from lenshpc.launch.sites import Tracking
     from lenshpc.launch.submit import Submission
     from lenshpc.run.adoption import Offer, Source
     from lenshpc.run.paths import RunPaths
@@ -67,6 +68,12 @@ class TaskOption(click.Option):
     shell_complete=sites,
     help="A site by name, or your .yaml.",
 )
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "mlflow", "wandb"]),
+    help="Have it follow the trainings; may be repeated.  [default: the site's tracking]",
+)
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
 @click.option("--no-adopt", is_flag=True, help="Train also what other runs have trained.")
 @click.option(
@@ -80,6 +87,7 @@ def submit(
     recipe: str | None,
     store: Path,
     site: str,
+    track: tuple[Tracking, ...],
     runs: Path,
     dry_run: bool,
     wait: bool,
@@ -112,6 +120,7 @@ def submit(
 
     changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
     source, place = choose_recipe(task, recipe), load_site(site)
+    place = place.model_copy(update={"tracking": track}) if track else place
     asked = load_recipe(source, changes)
     chain = plan_chain(asked, open_store(store), runs, place.defaults)
     for one in chain:

@@ -7,10 +7,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
+from lenshpc.engine.tracking import Tracker, TrainingStart, track
 from lenshpc.errors import DataError, LensHpcError
 from lenshpc.files import (
     read_checked,
@@ -57,16 +59,24 @@ from lenshpc.run.recipe import Recipe
 from lenshpc.store import Store
 
 GiveUp = Callable[[MemberProgress], bool]
+Trackers = Mapping[str, Callable[[], Tracker]]
 MAX_TRAININGS = 3  # whose best weights are found damaged when training has ended
 log = logging.getLogger(__name__)
 
 
 @distributed.restore_environment()
-def run_member(run: RunPaths, index: int, signals: Signals, give_up: GiveUp | None = None) -> None:
+def run_member(
+    run: RunPaths,
+    index: int,
+    signals: Signals,
+    give_up: GiveUp | None = None,
+    trackers: Trackers = MappingProxyType({}),
+) -> None:
     """Train, predict and mark as done the member `index` of a run, as the rank that this is.
 
     With `give_up` it is a trial: trained to be measured, never predicting a row of test, and ended
-    by GivenUp once rank 0 says so of its progress after an epoch. Raises Stopped, with all that was
+    by GivenUp once rank 0 says so of its progress after an epoch. `trackers` follow the training;
+    what becomes of them changes nothing in it. Raises Stopped, with all that was
     done saved, where a signal asks for it.
     """
     plan = load_plan(run)
@@ -77,7 +87,7 @@ def run_member(run: RunPaths, index: int, signals: Signals, give_up: GiveUp | No
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
     distributed.start(process, plan.recipe.resources.world_size, run.rendezvous)
     try:
-        work = MemberWork(run, plan, plan.members[index], process, signals, give_up)
+        work = MemberWork(run, plan, plan.members[index], process, signals, give_up, trackers)
         # Rank 0 decides for all, here and in what follows: a rank that saw another state of the
         # file system would enter collective calls alone, and wait for ever.
         done = process.is_main and is_done(run, plan, work.member, verify=True)
@@ -106,7 +116,8 @@ class MemberWork:
     member: Member
     process: Process
     signals: Signals
-    give_up: GiveUp | None = None
+    give_up: GiveUp | None
+    trackers: Trackers
 
     @property
     def paths(self) -> MemberPaths:
@@ -193,7 +204,9 @@ class MemberWork:
             self.lease.check()
             # An earlier training's: killed in this one, the member would be taken for trained.
             self.paths.progress.unlink(missing_ok=True)
-        progress = self._loop(task, data, checkpoints).run(self._start())
+        start = TrainingStart.of(self.run, self.plan, self.member, data.training.num_steps)
+        with track(self.trackers if self.process.is_main else {}, start) as hear:
+            progress = self._loop(task, data, checkpoints, hear).run(self._start())
         if self.process.is_main:
             self.lease.check()
             # Written after `metrics.jsonl` and before the weights move: from here on training is
@@ -237,7 +250,13 @@ class MemberWork:
             world_size=self.process.world_size,
         )
 
-    def _loop(self, task: Task, data: FoldData, checkpoints: Checkpoints) -> Loop:
+    def _loop(
+        self,
+        task: Task,
+        data: FoldData,
+        checkpoints: Checkpoints,
+        hear: Callable[[MemberProgress], None],
+    ) -> Loop:
         train, num_steps = self.recipe.train, data.training.num_steps
         # The same seed on all ranks while the network is made: under ZeRO the moving average copies
         # each rank's own weights, before those of rank 0 are dealt out.
@@ -260,12 +279,14 @@ class MemberWork:
             process=self.process,
             checkpoints=checkpoints,
             stop=Stop(signals=self.signals),
-            on_save=partial(self._record, num_steps),
+            on_save=partial(self._record, hear, num_steps),
             on_step=partial(self._tell, num_steps),
             give_up=self.give_up,
         )
 
-    def _record(self, num_steps: int, progress: MemberProgress) -> None:
+    def _record(
+        self, hear: Callable[[MemberProgress], None], num_steps: int, progress: MemberProgress
+    ) -> None:
         """Write what `status` and the report read: the history, and where the member stands."""
         if not self.process.is_main:
             return
@@ -277,6 +298,7 @@ class MemberWork:
         # Last: whether a restart has made progress is told by this line, so what it tells of must
         # be on disk.
         self._note("saved", place=progress.place)
+        hear(progress)
 
     def _tell(self, num_steps: int, progress: MemberProgress) -> None:
         """Write for `status` how far an epoch has come; no training ends where that fails."""

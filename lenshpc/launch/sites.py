@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, field_validator
 
 from lenshpc.config import Count, Frozen, locate, read_yaml, validate
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, LensHpcError
 from lenshpc.launch.slots import local_slots
+from lenshpc.run.extras import require
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.records import read_record
@@ -34,11 +35,17 @@ def _as_digits(value: Any) -> Any:
 
 
 def _not_schedulers(name: str) -> str:
+    if name in SECRETS:
+        raise ValueError(
+            f"{name} would be written into every run; export it in your shell, or log in with the "
+            "tracker's own command"
+        )
     if name.startswith(("SLURM_", "SBATCH_", "SRUN_")):
         raise ValueError(f"{name} is SLURM's; use a key of the profile, or sbatch and srun_args")
     return name
 
 
+SECRETS = {"WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"}
 # What lenshpc sets from the recipe or a key of the profile, and what keeps sbatch from sending.
 RESERVED = {"account", "array", "clusters", "comment", "constraint", "cpus-per-gpu"}
 RESERVED |= {"cpus-per-task", "dependency", "error", "exclusive", "gpus", "gpus-per-node"}
@@ -64,6 +71,7 @@ Variable = Annotated[
 # 0027 without quotes is the number 27 to YAML, whose digits are the mask's all the same
 Mask = Annotated[str, BeforeValidator(_as_digits), Field(pattern=r"^0{0,2}[2367][2367]$")]
 Mount = Annotated[str, Field(pattern=r"^/[A-Za-z0-9_.+/-]*(:/[A-Za-z0-9_.+/-]*(:r[ow])?)?$")]
+Tracking = Literal["tensorboard", "mlflow", "wandb"]
 # keys that sbatch's own variables fill where the profile has none
 VARIABLES = {
     key: f"SBATCH_{key.upper()}"
@@ -137,6 +145,9 @@ class Site(Frozen):
     srun_args: tuple[Word, ...] = ()
     sbatch: dict[str, Value | StrictInt | Literal[True]] = Field(
         default={}, description="further sbatch options; true gives one without a value"
+    )
+    tracking: tuple[Tracking, ...] = Field(
+        default=(), description="what follows trainings: tensorboard, mlflow, wandb"
     )
     slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
         default=None, description="local: members' GPUs at a time"
@@ -235,8 +246,18 @@ def read_site(run: RunPaths) -> Site:
     return read_record(Site, run.site)
 
 
+def read_tracking(run: RunPaths) -> tuple[str, ...]:
+    """Return what follows the trainings of a run; nothing where no site can be read."""
+    try:
+        return read_site(run).tracking
+    except (LensHpcError, OSError):  # no reason for a member not to train
+        return ()
+
+
 def check_fits(site: Site, recipe: Recipe) -> None:
-    """Refuse a recipe that asks for more than the site has."""
+    """Refuse a recipe that asks for more than the site has, and trackers that are not installed."""
+    for name in site.tracking:
+        require(name, f"tracking by {name}")
     size = recipe.resources
     on_gpus = bool(size.gpus_per_node)
     what = "GPUs a node" if on_gpus else "processes a node"

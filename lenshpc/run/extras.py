@@ -13,8 +13,11 @@ PACKAGES: Mapping[str, str] = MappingProxyType(  # module of each extra of setup
         "fid": "torch_fidelity",
         "fits": "astropy",
         "hdf5": "h5py",
+        "mlflow": "mlflow",
         "onnx": "onnxruntime",
         "smote": "imblearn",
+        "tensorboard": "tensorboard",
+        "wandb": "wandb",
     }
 )
 

@@ -56,6 +56,11 @@ class MemberPaths:
         return self.root / "state.json"
 
     @property
+    def tracking(self) -> Path:
+        """Folder of what trackers write, a folder each; nothing of lenshpc reads it."""
+        return self.root / "tracking"
+
+    @property
     def done(self) -> Path:
         """The outputs with their hashes: the mark that the member is complete."""
         return self.root / "done.json"

@@ -365,3 +365,14 @@ def test_profile_wins_over_the_recipe_and_the_command_line_over_both(spots, tmp_
     ]
     lines = ["#SBATCH --cpus-per-task=5", "#SBATCH --mem=4096M", "#SBATCH --time=30"]
     assert [line for line in members.splitlines() if line in lines] == lines
+
+
+@pytest.mark.parametrize("name", ["WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN"])
+def test_key_of_a_tracker_is_kept_out_of_runs(tmp_path, name):
+    told = complaint(tmp_path, f"env: {{{name}: abc}}\n")
+    assert f"{name} would be written into every run; export it in your shell" in told
+
+
+def test_tracker_that_nobody_knows_is_refused(tmp_path):
+    told = complaint(tmp_path, "tracking: [neptune]\n")
+    assert told.startswith("tracking.0: Input should be 'tensorboard', 'mlflow' or 'wandb'")

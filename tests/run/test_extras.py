@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from lenshpc.cli.main import main
 from lenshpc.data.smote import synthesise
 from lenshpc.errors import ConfigError
 from lenshpc.files import sha256
@@ -98,6 +100,21 @@ def test_a_recipe_without_the_option_needs_no_extra(spots, monkeypatch):
     for package in PACKAGES.values():
         monkeypatch.setitem(sys.modules, package, None)
     assert len(expand(classification(), spots)[0].members) == 5
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_a_tracker_is_refused_before_anything_is_sent(spots, monkeypatch, tmp_path, name):
+    monkeypatch.setitem(sys.modules, PACKAGES[name], None)
+    monkeypatch.chdir(tmp_path)
+    command = ["submit", "--task", "multiclass", "--data", str(spots.path), "--track", name]
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, done.stdout, done.stderr, list(tmp_path.iterdir())) == (
+        2,
+        "",
+        f"lenshpc: tracking by {name} needs {name}, which is not installed; "
+        f"pip install 'lenshpc[{name}]'\n",
+        [],
+    )
 
 
 @pytest.mark.parametrize(
