@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from lenshpc.cli.show import draw, echo
+from lenshpc.cli.sparkline import draw_curve
 from lenshpc.cli.table import Heading, Line, draw_lines, draw_table, find_width
 from lenshpc.errors import one_line
 from lenshpc.launch.local import stop_queue
@@ -24,14 +25,17 @@ from lenshpc.run.completion import resume_command
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
-RANKS = (0, 0, 1, 2, 3, 4, 6, 5)  # in which columns give way
+RANKS = (0, 0, 1, 2, 3, 4, 6, 5, 7)  # in which columns give way, the curve before all
+WATCHED_RANKS = (0, 0, 1, 2, 5, 4, 6, 3, 2)  # while a curve and the end change
+CURVE_WIDTH = 12
 COLOURS = {"DONE": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan"}
 
 
 def show(status: RunStatus) -> None:
     """Print the table, and what went wrong."""
     console = Console()
-    draw(console, render(status, find_width(console)))
+    ascii_only = console.options.ascii_only
+    draw(console, render(status, find_width(console), ascii_only=ascii_only))
 
 
 def watch_all(runs: Sequence[tuple[RunPaths, Plan]]) -> None:
@@ -68,9 +72,10 @@ def watch(run: RunPaths, plan: Plan) -> None:
 
 def _follow_on_terminal(console: Console, told: Iterator[RunStatus]) -> RunStatus:
     """Redraw the table; return the last status."""
+    ascii_only = console.options.ascii_only
     with Live(console=console, refresh_per_second=4) as live:
         for status in told:
-            live.update(render(status, console.width))
+            live.update(render(status, console.width, watching=True, ascii_only=ascii_only))
     return status
 
 
@@ -95,23 +100,33 @@ def _handle_interrupt(run: RunPaths, *, is_local: bool) -> None:
     sys.exit(130)
 
 
-def render(status: RunStatus, width: int | None) -> Group:
+def render(
+    status: RunStatus, width: int | None, *, watching: bool = False, ascii_only: bool = False
+) -> Group:
     """Return the table, and below it each kind of failure with its advice.
 
-    `width` is the terminal's; None is a pipe's.
+    `width` is the terminal's; None is a pipe's, where no curves are drawn.
     """
-    columns = [Heading(word=word, rank=rank) for word, rank in zip(COLUMNS, RANKS, strict=True)]
+    lines = list_lines(status)
+    words, curves = [*COLUMNS], [list[str]()] * len(lines)
+    if width is not None:
+        words.append("curve")
+        curves = [[draw_curve(line.curve, CURVE_WIDTH, ascii_only=ascii_only)] for line in lines]
+    ranks = WATCHED_RANKS if watching else RANKS
+    columns = [Heading(word=word, rank=rank) for word, rank in zip(words, ranks, strict=False)]
+    rows = [_colour(line, curve) for line, curve in zip(lines, curves, strict=True)]
     silence = [draw_lines(f"not known: {status.silence}", width)] if status.silence else []
     return Group(
         draw_lines(one_line(status.run), width, style="bold"),
-        draw_table(columns, [_colour(line) for line in list_lines(status)], width),
+        draw_table(columns, rows, width),
         *silence,
         *(_draw_failure(failure, width) for failure in list_failures(status)),
     )
 
 
-def _colour(line: StatusLine) -> Line:
-    return Line(words=line.words, note=line.note, styles=("", COLOURS.get(line.state, "")))
+def _colour(line: StatusLine, further: Sequence[str]) -> Line:
+    styles = ("", COLOURS.get(line.state, ""))
+    return Line(words=(*line.words, *further), note=line.note, styles=styles)
 
 
 def _draw_failure(failure: FailureText, width: int | None) -> Group:

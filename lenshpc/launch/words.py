@@ -18,10 +18,14 @@ COLUMNS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends")
 
 @dataclass(frozen=True, kw_only=True)
 class StatusLine:
-    """A member, many members in one state, or the report: a word a column, and what is to say."""
+    """A member, many members in one state, or the report: a word a column, and what is to say.
+
+    `curve` has the monitored metric of a member, an epoch each.
+    """
 
     words: tuple[str, ...]
     note: str = ""
+    curve: tuple[float, ...] = ()
 
     @property
     def state(self) -> str:
@@ -112,11 +116,15 @@ def _crowd(members: Sequence[MemberStatus], silence: str) -> StatusLine:
 
 def _line(line: MemberStatus, silence: str) -> StatusLine:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
-    epoch, spent = f"{line.epoch}/{line.epochs}", f"{line.gpu_hours:.2f}"
+    # A tenth is told once it is done: 12.9 is no 13.
+    tenths = int(line.fraction * 10)
+    epoch = f"{line.epoch}{f'.{tenths}' if tenths else ''}/{line.epochs}"
+    spent = f"{line.gpu_hours:.2f}"
     ends = _local_time(line.estimated_end)
     return StatusLine(
         words=(line.name, line.state, epoch, best, spent, line.job, line.node, ends),
         note="" if line.reason == silence else line.reason,
+        curve=line.curve,
     )
 
 

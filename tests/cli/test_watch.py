@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from commands import start
@@ -20,12 +21,12 @@ from lenshpc.launch.states import MemberStatus, RunStatus
 PRIORITY = "jobs of higher priority go first (Priority)"
 
 
-def drawn(width, *members, run="lens-9f2c51ab", **facts):
+def drawn(width, *members, run="lens-9f2c51ab", how=MappingProxyType({}), **facts):
     """Return the lines of a run's status; the console is narrower than any of them."""
     status = RunStatus(run=run, members=members, **{"report": "PENDING", **facts})
     console = Console(width=width or 20, no_color=True)
     with console.capture() as captured:
-        console.print(render(status, width), crop=False)
+        console.print(render(status, width, **how), crop=False)
     return captured.get().splitlines()
 
 
@@ -116,6 +117,35 @@ def test_status_on_a_terminal_of_200_columns():
         "  | epoch 3/50: train loss 0.4",
         f"  | {FAILURE.tail[1]}",
     ]
+
+
+CURVES = (
+    replace(RUNNING, curve=tuple(1 - 0.5**epoch for epoch in range(8))),
+    replace(FAILED, reason="", failure=None, curve=(0.5, 0.75, 0.875)),
+    member(2, "RUNNING", epoch=1, epochs=9, fraction=0.49, curve=(0.5,)),
+)
+
+
+def test_watched_run_has_a_curve_a_member_within_80_columns():
+    assert drawn(80, *CURVES, report_job="8123457", how={"watching": True}) == [
+        "lens-9f2c51ab",
+        "member                    state    epoch  best    job        ends       curve",
+        "000-resnet18-fold0-seed0  RUNNING  12/50  0.9312  8123456_0  Fri 03:04  ▁▅▆▇████",
+        "001-resnet18-fold1-seed0  FAILED   3/50   0.8750  8123456_1             ▁▆█",
+        "002-resnet18-fold2-seed0  RUNNING  1.4/9          8123456_2             ▄",
+        "report                    PENDING                 8123457",
+    ]
+
+
+def test_curve_gives_way_first_where_nobody_watches_and_a_pipe_has_none():
+    told = [drawn(width, *CURVES) for width in (80, 120, None)]
+    assert ["curve" in "".join(lines) for lines in told] == [False, True, False]
+
+
+def test_curve_is_drawn_in_letters_where_the_terminal_has_no_blocks():
+    told = drawn(120, *CURVES, how={"ascii_only": True})
+    assert [line.split()[-1] for line in told[2:5]] == ["_+*#@@@@", "_*@", "="]
+    assert all(line.isascii() for line in told)
 
 
 def test_status_in_a_pipe_is_a_line_a_row_whose_columns_are_always_there():
