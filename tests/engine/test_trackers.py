@@ -1,5 +1,6 @@
 """What trackers write, read back by their own packages; and that a training is none the wiser."""
 
+import shutil
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from lenshpc.files import read_sealed, sha256, write_json
 from lenshpc.launch.sites import load_site
 from lenshpc.run.completion import is_done
 from lenshpc.store import Store
+from lenshpc.worker import run_member as run_here
 
 LOSSES = (0.5, 0.25, 0.125, 0.0625)  # of four epochs; floats of 32 bits hold them
 
@@ -166,10 +168,20 @@ def test_wandb_writes_offline_and_no_key(tmp_path: Path) -> None:
     assert not any(b"secretsecret" in content for content in written)
 
 
+def test_site_says_who_follows(spots: Store, tmp_path: Path) -> None:
+    run, plan = planned(tmp_path, spots, recipe(resources__gpus_per_node=0, train__epochs=1))
+    run_here(str(run.root), 0)
+    paths = run.member(plan.members[0].name)
+    assert not paths.tracking.exists(), "nothing is said"
+    shutil.rmtree(paths.root)
+    site = load_site("local").model_copy(update={"tracking": ("tensorboard",)})
+    write_json(run.site, site.model_dump(mode="json"))
+    run_here(str(run.root), 0)
+    assert [path.name for path in paths.tracking.iterdir()] == ["tensorboard"]
+
+
 @pytest.mark.slow
-def test_site_says_who_follows_and_the_first_rank_alone_is_heard(
-    spots: Store, tmp_path: Path
-) -> None:
+def test_first_rank_alone_is_heard(spots: Store, tmp_path: Path) -> None:
     run, plan = planned(tmp_path, spots, recipe(resources__gpus_per_node=2))
     site = load_site("local").model_copy(update={"tracking": ("tensorboard",)})
     write_json(run.site, site.model_dump(mode="json"))
