@@ -8,7 +8,6 @@ is told beside it: the first import, and how long a member waits at its end.
 """
 
 import argparse
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,8 @@ from lenshpc.engine.monitor import cpu_seconds
 from lenshpc.engine.signals import Signals
 from lenshpc.engine.trackers import TRACKERS
 from lenshpc.engine.tracking import Tracker
+from lenshpc.files import unique_name
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import save_plan
 from lenshpc.run.planning import PlannedRun, plan_run
 from lenshpc.run.recipe import Recipe
@@ -75,10 +76,11 @@ def plan(folder: Path, num: int, epochs: int) -> PlannedRun:
 
 
 def train(planned: PlannedRun, name: str) -> Turn:
-    """Train the member from its first epoch on, followed by a tracker or by none, and forget it."""
+    """Train the member from its first epoch on, followed by a tracker or by none."""
     timed = Timed(TRACKERS[name]()) if name in TRACKERS else None
-    run = planned.paths
-    shutil.rmtree(run.root, ignore_errors=True)
+    # A folder of its own: MLflow keeps what it has opened.
+    run = RunPaths(unique_name(planned.paths.root, name) / planned.paths.name)
+    run.root.mkdir(parents=True)
     save_plan(run, planned.plan, planned.splits)
     stamps: list[tuple[float, float]] = []
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+import click
 import pytest
 from mlflow.tracking import MlflowClient
 from ranks import finish, planned, recipe
@@ -14,13 +16,14 @@ from ranks import start as begin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from lenshpc.cli.submit import submit
 from lenshpc.engine.checkpoint import MemberProgress
 from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.trackers import TRACKERS
 from lenshpc.engine.tracking import TrainingStart, track
 from lenshpc.files import read_sealed, sha256, write_json
-from lenshpc.launch.sites import load_site
+from lenshpc.launch.sites import Tracking, load_site
 from lenshpc.run.completion import is_done
 from lenshpc.store import Store
 from lenshpc.worker import run_member as run_here
@@ -211,3 +214,9 @@ def test_training_is_the_same_with_trackers_and_its_mark_has_nothing_of_them(
     alone, followed = marks
     assert set(alone) == set(followed)
     assert {name for name in alone if alone[name] != followed[name]} <= {"metrics.jsonl"}  # seconds
+
+
+def test_command_and_profile_offer_what_there_is() -> None:
+    (offered,) = [option for option in submit.params if option.name == "track"]
+    assert isinstance(offered.type, click.Choice)
+    assert [*offered.type.choices] == [*get_args(Tracking)] == [*TRACKERS]
