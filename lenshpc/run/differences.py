@@ -6,8 +6,8 @@ from typing import Any
 from lenshpc.run.plan import Plan
 from lenshpc.run.recipe import Recipe
 
-# A name, what is sent afterwards, and limits of jobs change no result.
-UNTOLD = ("name", "then", "resources")
+# A name, what is sent afterwards, what is searched, and limits of jobs change no result.
+UNTOLD = ("name", "then", "search", "resources")
 
 
 def find_differences(one: Plan, other: Plan) -> dict[str, tuple[Any, Any]]:

@@ -17,6 +17,7 @@ PACKAGES: Mapping[str, str] = MappingProxyType(  # module of each extra of setup
         "onnx": "onnxruntime",
         "smote": "imblearn",
         "tensorboard": "tensorboard",
+        "tune": "optuna",
         "wandb": "wandb",
     }
 )

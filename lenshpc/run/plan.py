@@ -47,7 +47,8 @@ LAYOUT_VERSION = 3  # of a run directory: what its recipe, splits and prediction
 # What a recipe says of a run as a whole, and of no training alone; `init_fingerprint` says which
 # weights lie at `init_from`.
 OF_THE_RUN = {
-    *("name", "models", "folds", "only_folds", "seeds", "variants", "init_from", "then", "ensemble")
+    *("name", "models", "folds", "only_folds", "seeds", "variants", "init_from", "then"),
+    *("ensemble", "search"),
 }
 LENGTHS = {"epochs", "schedule_epochs"}  # keys of `train` that say how long it goes on
 
@@ -100,7 +101,7 @@ class Plan(OfRecipe):
     members: tuple[Member, ...]
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 over all that can change a result: not limits of time, nor `then`.
+        """Return the SHA-256 of all that can change a result; not limits of time, `then`, `search`.
 
         A key that has its default is left out, so a later one does not make another Plan of it.
         Plugins are there by name and version, and files such as ./mynet.py by their hash, which
@@ -108,7 +109,9 @@ class Plan(OfRecipe):
         """
         # Defaults are left out of the hash: so a default may be added, but changing one changes
         # what old fingerprints mean. That needs a new version of the package.
-        recipe = self.recipe.model_dump(mode="json", exclude={"then"}, exclude_defaults=True)
+        recipe = self.recipe.model_dump(
+            mode="json", exclude={"then", "search"}, exclude_defaults=True
+        )
         recipe["resources"] = self.recipe.resources.shares
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
         return hash_value(value)

@@ -23,6 +23,7 @@ from lenshpc.registry import (
     task_names,
 )
 from lenshpc.run.augmentations import D4, Flips
+from lenshpc.run.search import Search
 from lenshpc.run.sections import Data, Resources, Train
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -68,6 +69,7 @@ class Recipe(Frozen):
     data: Data = Data()
     train: Train = Train()
     resources: Resources = Resources()
+    search: Search = Search()
     # What of `resources` was asked for beside the file: a site's defaults give way to it.
     _asked: frozenset[str] = PrivateAttr(default=frozenset())
 
