@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,38 +20,94 @@ from lenshpc.launch.predict import PredictCalls
 from lenshpc.launch.prepare import PrepareCalls
 from lenshpc.launch.sites import read_tracking
 from lenshpc.launch.submit import Calls
+from lenshpc.launch.tune import TuneCalls
 from lenshpc.registry import find_task, load
 from lenshpc.run.paths import RunPaths
 
 if TYPE_CHECKING:
+    from lenshpc.engine.signals import Signals
     from lenshpc.report.comparison import Comparison
     from lenshpc.report.content import Report
     from lenshpc.run.judging import Judging
     from lenshpc.run.plan import Member, Plan
+    from lenshpc.store import Store
 
 
 def run_member(root: str, index: int) -> None:
     """Complete the member `index` of the run at `root`, or exit EX_TEMPFAIL where it must stop."""
+    run = RunPaths(Path(root))
+    with _stopping_well(run) as signals:
+        from lenshpc.engine.member import run_member as complete
+        from lenshpc.engine.trackers import choose_trackers
+
+        complete(run, index, signals, trackers=choose_trackers(read_tracking(run)))
+
+
+def run_trial(root: str, element: int) -> None:
+    """Run a trial of the study whose base is at `root`, or exit EX_TEMPFAIL where it must stop."""
+    with _stopping_well(RunPaths(Path(root))) as signals:
+        from lenshpc.tuning.element import run_element
+        from lenshpc.tuning.study import Study
+
+        run_element(Study(Path(root).parent), element, signals)
+
+
+@contextmanager
+def _stopping_well(run: RunPaths) -> Iterator[Signals]:
+    """Yield what notes signals, and leave as a batch script expects of what they have stopped."""
     from lenshpc.engine.signals import Signals, Stopped
 
-    # Before torch is imported by the lines below, which takes seconds: a signal in that time would
+    # Before torch is imported by what follows, which takes seconds: a signal in that time would
     # end the process by its default, and the attempt would count as a crash.
     signals = Signals()
     from lenshpc.engine.lease import Superseded
-    from lenshpc.engine.member import run_member as complete
-    from lenshpc.engine.trackers import TRACKERS
 
-    run = RunPaths(Path(root))
-    trackers = {name: TRACKERS[name] for name in read_tracking(run)}
     try:
         with writing_in(run):
-            complete(run, index, signals, trackers=trackers)
+            yield signals
     except Stopped as stopped:
         # Not 0: the batch script asks whether to requeue only where srun has failed.
         raise SystemExit(os.EX_TEMPFAIL) from stopped
     except Superseded as superseded:
         # no failure: srun would end the step, and the later attempt's has the same name
         sys.stderr.write(f"lenshpc: {superseded}\n")
+
+
+def ask_round(root: str) -> None:
+    """Ask for the next points of the study whose base is at `root`."""
+    from lenshpc.tuning import boards
+    from lenshpc.tuning.study import Study
+
+    base = RunPaths(Path(root))
+    with writing_in(base):
+        boards.ask_round(Study(base.root.parent))
+
+
+def finish_study(root: str) -> None:
+    """Write the report of the study whose base is at `root`, and send its best recipe if asked."""
+    from lenshpc.tuning.report import write_report as write
+    from lenshpc.tuning.study import Study
+
+    base = RunPaths(Path(root))
+    study = Study(base.root.parent)
+    with writing_in(base):
+        best = write(study)
+    if best and study.settings.then_submit:
+        submit_best(study.settings.runs, best, study.store, base)
+
+
+def submit_best(runs: Path, recipe: Path, store: Store, base: RunPaths) -> RunPaths:
+    """Send the best recipe of a study as a run, where the study's own jobs went."""
+    from lenshpc.launch.sites import read_site
+    from lenshpc.launch.submit import search, submit
+    from lenshpc.run.planning import plan_chain
+    from lenshpc.run.recipe import load_recipe
+
+    site = read_site(base)
+    chain = plan_chain(load_recipe(str(recipe)), store, runs, site.defaults)
+    for one in chain:
+        submit(one, site, CALLS, search(one))
+    return chain[0].paths
 
 
 def run_aggregate(root: str) -> None:
@@ -205,6 +262,7 @@ def join_shards(folder: str) -> None:
     open_draft(Path(folder)).finish()
 
 
+TUNE_CALLS = TuneCalls(trial=run_trial, ask=ask_round, finish=finish_study)
 CALLS = Calls(member=run_member, aggregate=run_aggregate)
 PREDICT_CALLS = PredictCalls(predict=predict_share, join=join_predictions)
 PREPARE_CALLS = PrepareCalls(convert=convert_share, join=join_shards)

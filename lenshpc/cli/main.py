@@ -25,6 +25,7 @@ from lenshpc.cli.show import echo
 from lenshpc.cli.simulate import simulate
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
+from lenshpc.cli.tune import tune
 from lenshpc.cli.verify import verify
 
 
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 PREPARING = (simulate, prepare, verify, info)
-RUNNING = (doctor, submit, status, logs, cancel, resume, aggregate, compare)
+RUNNING = (doctor, submit, tune, status, logs, cancel, resume, aggregate, compare)
 USING = (predict, sample, export)
 KEEPING = (list_runs, serve, clean)
 for verb in (*PREPARING, *RUNNING, *USING, *KEEPING):

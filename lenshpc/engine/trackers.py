@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lenshpc.engine.tracking import End, Tracker, TrainingStart
@@ -137,6 +137,11 @@ TRACKERS: Mapping[str, Callable[[], Tracker]] = {
     "mlflow": MLflow,
     "wandb": WeightsAndBiases,
 }
+
+
+def choose_trackers(names: Iterable[str]) -> dict[str, Callable[[], Tracker]]:
+    """Return the trackers of these names."""
+    return {name: TRACKERS[name] for name in names}
 
 
 def describe(start: TrainingStart) -> dict[str, Any]:

@@ -162,7 +162,12 @@ def member_request(
 
 def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -> JobRequest:
     """Return the request of the aggregation: one process, no GPU, after all members have ended."""
-    return _cpu_request(f"{plan.run_name}-report", site, folder, after=after)
+    return single_request(f"{plan.run_name}-report", site, folder, after)
+
+
+def single_request(name: str, site: Site, folder: Path, after: str | None) -> JobRequest:
+    """Return the request of one process without a GPU, after other jobs have ended."""
+    return _cpu_request(name, site, folder, after=after)
 
 
 def conversion_request(
@@ -176,7 +181,7 @@ def conversion_request(
 
 def joining_request(name: str, site: Site, folder: Path, after: str) -> JobRequest:
     """Return the request of the job that joins what an array has made."""
-    return _cpu_request(f"{name}-join", site, folder, after=after)
+    return single_request(f"{name}-join", site, folder, after)
 
 
 def inference_request(

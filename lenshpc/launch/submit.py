@@ -354,28 +354,38 @@ class SlurmSender:
         )
 
     def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:
-        sending = Sending(inherited=(self.lock,))
-        intent = JobRecord(
-            token=sending.token,
-            scheduler="slurm",
-            site=self.site.name,
-            members=members,
-            submitted=now(),
-        )
-        # On disk before sbatch runs: killed from here on, the next command finds a token without an
-        # id, and asks for it.
-        record(self.run, intent)
         root, calls = self.run.root, self.calls
-        try:
+
+        def submit(sending: Sending) -> str:
             if members:
-                job_id = executor.submit_array(request, sending, calls.member, root, members)
-            else:
-                job_id = executor.submit_single(request, sending, calls.aggregate, root)
-        except LaunchError as error:
-            # A busy controller may have taken the job: the intent stays open, for `settle` to ask.
-            # Only a clear refusal is noted as never sent.
-            if not slurm.is_busy(error):
-                record(self.run, intent.model_copy(update={"job_id": NEVER_SENT}))
-            raise
-        record(self.run, intent.model_copy(update={"job_id": job_id}))
-        return job_id
+                return executor.submit_array(request, sending, calls.member, root, members)
+            return executor.submit_single(request, sending, calls.aggregate, root)
+
+        return send_noted(self.run, self.site, members, self.lock, submit)
+
+
+def send_noted(
+    run: RunPaths,
+    site: Site,
+    members: tuple[int, ...],
+    lock: int,
+    submit: Callable[[Sending], str],
+) -> str:
+    """Send a job that is noted before and after, under a run's lock; return its id."""
+    sending = Sending(inherited=(lock,))
+    intent = JobRecord(
+        token=sending.token, scheduler="slurm", site=site.name, members=members, submitted=now()
+    )
+    # On disk before sbatch runs: killed from here on, the next command finds a token without an
+    # id, and asks for it.
+    record(run, intent)
+    try:
+        job_id = submit(sending)
+    except LaunchError as error:
+        # A busy controller may have taken the job: the intent stays open, for `settle` to ask.
+        # Only a clear refusal is noted as never sent.
+        if not slurm.is_busy(error):
+            record(run, intent.model_copy(update={"job_id": NEVER_SENT}))
+        raise
+    record(run, intent.model_copy(update={"job_id": job_id}))
+    return job_id

@@ -7,6 +7,7 @@ needs a lock among the hosts: a file that is made by O_EXCL, which NFS keeps sin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
@@ -91,11 +92,11 @@ class Journal:
 
     def report(self, steps: Mapping[int, float]) -> bool:
         """Tell what was measured, and ask the pruner."""
-        return _report(_held(self._trial), steps)
+        return _report(_require(self._trial), steps)
 
     def tell(self, result: Result) -> None:
         """Tell the result; at once where others told it."""
-        trial = _held(self._trial)
+        trial = _require(self._trial)
         for key in ("members", "reason", "same_as"):
             trial.set_user_attr(key, getattr(result, key))
         _report(trial, result.steps)
@@ -105,7 +106,7 @@ class Journal:
     def others(self) -> list[Result]:
         """Return the other trials, as they stand now."""
         return [
-            one for one in read_journal(self._optuna) if one.number != _held(self._trial).number
+            one for one in read_journal(self._optuna) if one.number != _require(self._trial).number
         ]
 
 
@@ -139,11 +140,11 @@ class Rounds:
 
     def report(self, steps: Mapping[int, float]) -> bool:
         """Ask the pruner of what was measured."""
-        return _report(_held(self._trial), steps)
+        return _report(_require(self._trial), steps)
 
     def tell(self, result: Result) -> None:
         """Write the result."""
-        trial = _held(self._trial)
+        trial = _require(self._trial)
         _report(trial, result.steps)
         seen = _look_up(trial)
         kept = {"steps": seen.intermediate_values, "noted": seen.system_attrs}
@@ -171,6 +172,31 @@ def begin(study: Study) -> None:
     """Make what a study asks from: the journal, with the recipe's own point as the first trial."""
     if study.search.round_size is None and not (opened := open_journal(study)).trials:
         opened.enqueue_trial(as_parameters(study.search, own_values(study.settings.recipe)))
+
+
+def list_due(study: Study) -> tuple[int, ...]:
+    """Return the elements that have a trial to run: not asked for yet, or not ended."""
+    if study.search.round_size is not None:
+        return tuple(one.number for one in read_results(study) if one.state == "RUNNING")
+    trials = open_journal(study).get_trials(deepcopy=False)
+    ended = {one.user_attrs.get("element") for one in trials if one.state.is_finished()}
+    return tuple(element for element in range(study.search.trials) if element not in ended)
+
+
+def release(study: Study) -> None:
+    """Mend what a lost job left in the journal; no job of the study may be there.
+
+    A trial that was asked for by a job which was killed before it noted so belongs to nobody.
+    """
+    if study.search.round_size is not None:
+        return
+    content = study.journal.read_bytes()
+    if not content.endswith(b"\n"):  # a line that a lost node has written in part
+        os.truncate(study.journal, content.rfind(b"\n") + 1)
+    opened = open_journal(study)
+    for one in opened.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if "element" not in one.user_attrs:
+            opened.tell(one.number, state=TrialState.FAIL)
 
 
 def open_journal(study: Study, element: int = 0) -> optuna.Study:
@@ -287,7 +313,7 @@ def read_journal(opened: optuna.Study) -> list[Result]:
     return [_thaw(one) for one in trials if one.state != TrialState.WAITING]
 
 
-def _held(trial: optuna.Trial | None) -> optuna.Trial:
+def _require(trial: optuna.Trial | None) -> optuna.Trial:
     assert trial is not None, "asked of a board that has no trial"  # noqa: S101
     return trial
 

@@ -150,21 +150,18 @@ class Study:
         paths = sorted(path.parent for path in found)
         return {int(path.name.split("-")[1]): RunPaths(path) for path in paths}
 
-    def spent_hours(self) -> float:
-        """Return the hours of all trials, summed over the processes of each: GPU-hours on GPUs."""
-        lines = (
-            line
-            for run in self.find_trials().values()
-            for path in (run.root / "members").glob("*/metrics.jsonl")
-            for line in read_lines(dict[str, Any], path)
-        )
+    def hours(self) -> dict[int, float]:
+        """Return number → hours of the trials, times the processes of each: GPU-hours on GPUs."""
         ranks = self.plan.recipe.resources.world_size
-        return sum(float(line.get("seconds", 0)) for line in lines) * ranks / 3600
+        return {
+            number: ranks * sum(map(_read_seconds, run.root.glob("members/*/metrics.jsonl"))) / 3600
+            for number, run in self.find_trials().items()
+        }
 
     def has_spent_all(self) -> bool:
         """Say whether no further point may be asked for."""
         limit = self.settings.max_gpu_hours
-        return limit is not None and self.spent_hours() >= limit
+        return limit is not None and sum(self.hours().values()) >= limit
 
     def update(self, **changes: Any) -> Study:
         """Return the study with other limits, written down."""
@@ -178,6 +175,10 @@ class Study:
         recipe = apply(asked, values)
         kept = recipe.model_dump(mode="json", exclude_defaults=True, exclude=BEST)
         return {"name": f"{asked.name[:59]}-best", **kept}
+
+
+def _read_seconds(path: Path) -> float:
+    return sum(float(line.get("seconds", 0)) for line in read_lines(dict[str, Any], path))
 
 
 def _make_parent(path: Path) -> Path:

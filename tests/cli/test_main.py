@@ -15,8 +15,9 @@ from lenshpc.config import find_shipped
 from lenshpc.registry import task_names
 
 HEAVY = ["torch", "numpy", "pandas", "submitit", "pydantic", "zarr"]
-VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "status", "logs", "cancel"]
-VERBS += ["resume", "aggregate", "compare", "predict", "sample", "export", "list", "serve", "clean"]
+VERBS = ["simulate", "prepare", "verify", "info", "doctor", "submit", "tune", "status", "logs"]
+VERBS += ["cancel", "resume", "aggregate", "compare", "predict", "sample", "export", "list"]
+VERBS += ["serve", "clean"]
 NOT_SIMULATED = {"super_resolution_hsc_hst"}
 SPAWNED = """
 import json, sys
