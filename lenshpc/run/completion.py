@@ -147,7 +147,10 @@ def _title(member: Member) -> str:
 
 
 def resume_command(run: RunPaths) -> str:
-    """Return the command that reruns what is not done."""
+    """Return the command that reruns what is not done; in a study, that which goes on with it."""
+    studies = [folder for folder in run.root.parents[:2] if (folder / "study.json").is_file()]
+    if studies:
+        return f"lenshpc tune --resume {shlex.quote(str(studies[0]))}"
     return f"lenshpc resume {reference(run)}"
 
 

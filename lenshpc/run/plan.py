@@ -50,6 +50,7 @@ OF_THE_RUN = {
     *("name", "models", "folds", "only_folds", "seeds", "variants", "init_from", "then"),
     *("ensemble", "search"),
 }
+BESIDE = {"then", "search"}  # what changes no result of the run itself
 LENGTHS = {"epochs", "schedule_epochs"}  # keys of `train` that say how long it goes on
 
 
@@ -104,14 +105,11 @@ class Plan(OfRecipe):
         """Return the SHA-256 of all that can change a result; not limits of time, `then`, `search`.
 
         A key that has its default is left out, so a later one does not make another Plan of it.
-        Plugins are there by name and version, and files such as ./mynet.py by their hash, which
-        the names of their networks and losses hold.
+        Plugins are there by name and version, files such as ./mynet.py by the hash in their names.
         """
         # Defaults are left out of the hash: so a default may be added, but changing one changes
         # what old fingerprints mean. That needs a new version of the package.
-        recipe = self.recipe.model_dump(
-            mode="json", exclude={"then", "search"}, exclude_defaults=True
-        )
+        recipe = self.recipe.model_dump(mode="json", exclude=BESIDE, exclude_defaults=True)
         recipe["resources"] = self.recipe.resources.shares
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
         return hash_value(value)

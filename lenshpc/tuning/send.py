@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lenshpc.errors import IncompleteError
+from lenshpc.launch.jobs import records
 from lenshpc.launch.modes import writing
 from lenshpc.launch.sites import Site, check_fits
 from lenshpc.launch.tune import (
@@ -45,7 +46,7 @@ def begin_study(
             begin(study)
         return carry_on(Study(study.root), site, calls, say)
     except BaseException:
-        if is_new and not study.find_trials() and not study.base.jobs.exists():
+        if is_new and not (study.find_trials() or records(study.base)):
             shutil.rmtree(study.root, ignore_errors=True)
         raise
 

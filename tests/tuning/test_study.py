@@ -49,12 +49,14 @@ def test_first_trial_is_the_recipe_itself(spots: Store, tmp_path: Path) -> None:
 
 
 def test_rounds_of_one_seed_ask_for_the_same_points(spots: Store, tmp_path: Path) -> None:
-    asked = searching({"trials": 14, "round_size": 4, "seed": 3})
+    # Twelve: after ten, the sampler begins to learn.
+    asked = searching({"trials": 12, "round_size": 4, "seed": 3})
     found = [run_all(began(tmp_path / name, spots, asked)) for name in ("one", "other")]
     assert points(found[0]) == points(found[1])
-    assert [one.number for one in found[0]] == list(range(14))
-    other = searching({"trials": 14, "round_size": 4, "seed": 4})
-    assert points(run_all(began(tmp_path / "third", spots, other)))[1:] != points(found[0])[1:]
+    assert [one.number for one in found[0]] == list(range(12))
+    other = began(tmp_path / "third", spots, searching({"trials": 2, "round_size": 2, "seed": 4}))
+    ask_round(other)
+    assert read_trials(other)[1].values != found[0][1].values
 
 
 def test_rounds_whose_trials_ran_in_another_order_are_the_same(
