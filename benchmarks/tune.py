@@ -3,24 +3,40 @@
     python benchmarks/tune.py [--seeds 10]
 
 Prints, for each surface, the median over the seeds of the best value: TPE after 30 trials beside
-random search after 60.
+random search after 60. Then what a trial costs beside its trainings: the milliseconds from its
+start to that of its first training, and from the end of its last one to its own, where other trials
+have ended before.
 """
 
 import argparse
 import math
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import optuna
+from measure import scratch
+from predict import make_store
 
+from lenshpc.engine.checkpoint import MemberProgress
+from lenshpc.engine.signals import Signals
+from lenshpc.files import write_sealed
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import load_plan
+from lenshpc.run.recipe import Recipe
 from lenshpc.run.search import Search
-from lenshpc.tuning.boards import make_sampler
+from lenshpc.store import open_store
+from lenshpc.tuning.boards import begin, make_sampler
+from lenshpc.tuning.element import run_element
 from lenshpc.tuning.points import draw
+from lenshpc.tuning.study import Study, StudySettings, plan_study, write_study
 
 Surface = Callable[[Mapping[str, Any]], float]  # the smallest value is best
 TRIALS = {"tpe": 30, "random": 60}
+NUM_ROWS, NUM_TIMED = 1000, 60
 HARTMANN_A = np.array(
     [
         [10, 3, 17, 3.5, 1.7, 8],
@@ -75,8 +91,46 @@ def find_least(surface: Surface, search: Search) -> float:
     return study.best_value
 
 
+def time_trials(folder: Path, num_trials: int) -> list[tuple[float, float]]:
+    """Return the seconds before and after the trainings of each trial of a study."""
+    make_store(folder / "store", NUM_ROWS, 32, ("grey",))
+    keys = {"train.lr": {"log": [1e-5, 1e-2]}, "train.weight_decay": {"log": [1e-6, 1e-1]}}
+    recipe = Recipe(
+        name="overhead",
+        task="lens-finding",
+        models=("resnet18",),
+        folds=5,
+        search={"keys": keys, "trials": num_trials, "pruner": "none"},
+    )
+    study, planned = plan_study(recipe, open_store(folder / "store"), folder / "runs")
+    base = planned.plan.fingerprint()
+    write_study(study, planned, StudySettings(recipe=recipe, base=base, runs=folder / "runs"))
+    begin(study)
+    return [_time_trial(study, element) for element in range(num_trials)]
+
+
+def _time_trial(study: Study, element: int) -> tuple[float, float]:
+    marks = [time.perf_counter()]
+
+    def train(run: RunPaths, index: int, *_: object) -> None:
+        marks.append(time.perf_counter())
+        plan = load_plan(run)
+        member = plan.members[index]
+        line = {"epoch": 0, "val_auc": 0.9, "seconds": 1.0}
+        progress = MemberProgress(
+            fingerprint=plan.member_fingerprint(member), world_size=1, history=(line,)
+        )
+        paths = run.member(member.name)
+        paths.root.mkdir(parents=True)
+        write_sealed(paths.progress, progress.model_dump(mode="json"))
+        marks.append(time.perf_counter())
+
+    run_element(study, element, Signals(), train)
+    return marks[1] - marks[0], time.perf_counter() - marks[-1]
+
+
 def main() -> None:
-    """Compare the samplers on all surfaces."""
+    """Compare the samplers on all surfaces, then time trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     seeds = parser.parse_args().seeds
@@ -91,6 +145,13 @@ def main() -> None:
         }
         told = ", ".join(f"{one} {found[one]:.4f} in {TRIALS[one]}" for one in TRIALS)
         print(f"{name}: {told}; {'yes' if found['tpe'] <= found['random'] else 'NO'}")
+    with scratch(None) as folder:
+        timed = time_trials(folder, NUM_TIMED)
+    for first in (1, NUM_TIMED - 10):
+        before, after = (1e3 * median(one) for one in zip(*timed[first : first + 10], strict=True))
+        print(
+            f"after {first} trials: {before:.0f} ms before a trial's trainings, {after:.0f} after"
+        )
 
 
 if __name__ == "__main__":
