@@ -45,7 +45,7 @@ class Result(Frozen):
     noted: Mapping[str, Any] = {}
 
 
-class Board(Protocol):
+class TrialBoard(Protocol):
     """What a trial that runs sees of its study."""
 
     def take(self) -> Result | None:
@@ -156,7 +156,7 @@ class Rounds:
         return [result for results in self._earlier for result in results]
 
 
-def open_board(study: Study, index: int) -> Board:
+def open_board(study: Study, index: int) -> TrialBoard:
     """Return what the element `index` of a study's jobs sees."""
     return Journal(study, index) if study.search.round_size is None else Rounds(study, index)
 

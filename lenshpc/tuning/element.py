@@ -37,7 +37,7 @@ from lenshpc.files import make_private_folder, read_sealed
 from lenshpc.run.attempts import Attempts
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
-from lenshpc.tuning.boards import Board, Result, State, open_board
+from lenshpc.tuning.boards import Result, State, TrialBoard, open_board
 from lenshpc.tuning.study import Study
 
 Train = Callable[[RunPaths, int, Signals, Callable[[MemberProgress], bool]], None]
@@ -168,7 +168,7 @@ class Leader:
     """Rank 0 of a trial: it alone asks the study, and tells it."""
 
     study: Study
-    board: Board
+    board: TrialBoard
     trial: Result
     run: RunPaths
     plan: Plan

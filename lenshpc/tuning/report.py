@@ -77,7 +77,7 @@ def compose(findings: Findings) -> Report:
     num = len(study.plan.members)
     return Report(
         title=study.root.name,
-        reading="Every value is of validation rows; no trial has read a test row.",
+        reading="Every value is of validation rows; no trial has predicted a test row.",
         banners=(),
         headline=Headline(
             label=f"Best validation {metric}, mean of {format_count(num, 'training')}",
@@ -196,14 +196,14 @@ def _draw_parallel(findings: Findings) -> Figure:
             )
         titles = [_title_axis(key, span) for key, span in spans.items()]
         ends = f"\n{low:.4g} to {values.max():.4g}"
-        axes.set_xticks(range(len(spans) + 1), [*titles, metric + ends], fontsize=8)
+        axes.set_xticks(range(len(spans) + 1), [*titles, metric + ends], fontsize=8.5)
         axes.set_yticks([])
         axes.set_title("Points and values; the best in red")
 
     caption = (
         "Each line is a whole trial, from its values to the objective; a key it lacks is a gap."
     )
-    return draw_figure("parallel", caption, draw, (max(5.2, 1.7 * (len(spans) + 1)), 3.7))
+    return draw_figure("parallel", caption, draw, (max(5.2, 1.3 * (len(spans) + 1)), 3.7))
 
 
 def _title_axis(key: str, span: Span) -> str:
