@@ -45,11 +45,15 @@ def run_member(root: str, index: int) -> None:
 
 def run_trial(root: str, element: int) -> None:
     """Run a trial of the study whose base is at `root`, or exit EX_TEMPFAIL where it must stop."""
-    with _stopping_well(RunPaths(Path(root))) as signals:
+    base = RunPaths(Path(root))
+    with _stopping_well(base) as signals:
+        from lenshpc.engine.member import run_member as train
+        from lenshpc.engine.trackers import choose_trackers
         from lenshpc.tuning.element import run_element
         from lenshpc.tuning.study import Study
 
-        run_element(Study(Path(root).parent), element, signals)
+        followed = partial(train, trackers=choose_trackers(read_tracking(base)))
+        run_element(Study(base.root.parent), element, signals, followed)
 
 
 @contextmanager
