@@ -10,23 +10,26 @@ from lenshpc.config import Frozen, NonNegative, Positive, unknown
 
 Part = Annotated[float, Field(ge=0, lt=1)]
 
+# `kind` has no default anywhere: fingerprints leave defaults out, and would not tell a turn from a
+# crop.
+
 
 class Flips(Frozen):
     """Mirror left-right and up-down, each with probability 1/2."""
 
-    kind: Literal["flips"] = "flips"
+    kind: Literal["flips"]
 
 
 class D4(Frozen):
     """One of the eight flips and quarter turns."""
 
-    kind: Literal["d4"] = "d4"
+    kind: Literal["d4"]
 
 
 class Affine(Frozen):
     """Turn, scale and shift about the centre; what comes in from outside is reflected."""
 
-    kind: Literal["affine"] = "affine"
+    kind: Literal["affine"]
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = Field(
         default=180.0, description="either way"
     )
@@ -37,7 +40,7 @@ class Affine(Frozen):
 class Crop(Frozen):
     """Cut out a part of the same shape at a random place, enlarged to the whole."""
 
-    kind: Literal["crop"] = "crop"
+    kind: Literal["crop"]
     min_side: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.8, description="of the whole side"
     )
@@ -46,21 +49,21 @@ class Crop(Frozen):
 class GaussianNoise(Frozen):
     """Add Gaussian noise whose standard deviation is drawn between 0 and `std`."""
 
-    kind: Literal["noise"] = "noise"
+    kind: Literal["noise"]
     std: Positive = Field(default=0.02, description="in the units of the pixels")
 
 
 class PsfJitter(Frozen):
     """Blur by a Gaussian whose standard deviation is drawn between 0 and `sigma_px`."""
 
-    kind: Literal["psf_jitter"] = "psf_jitter"
+    kind: Literal["psf_jitter"]
     sigma_px: Annotated[float, Field(gt=0, le=4)] = 0.5
 
 
 class Contrast(Frozen):
     """Stretch pixels about the mean of their image and channel, and add a constant."""
 
-    kind: Literal["contrast"] = "contrast"
+    kind: Literal["contrast"]
     factor: Part = Field(default=0.1, description="0.1: by 0.9 to 1.1")
     brightness: NonNegative = Field(default=0.0, description="either way, in the pixels' units")
 

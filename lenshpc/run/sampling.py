@@ -29,6 +29,11 @@ class Consistency(Frozen):
     )
     ratio: Count = Field(default=4, description="unlabelled images a labelled one")
     strong: tuple[Augmentation, ...] = Field(
-        default=(Affine(shift=0.1, scale=0.2), PsfJitter(), Contrast(factor=0.3), GaussianNoise()),
+        default=(
+            Affine(kind="affine", shift=0.1, scale=0.2),
+            PsfJitter(kind="psf_jitter"),
+            Contrast(kind="contrast", factor=0.3),
+            GaussianNoise(kind="noise"),
+        ),
         description="on top of data.augment, for the image that has to agree",
     )

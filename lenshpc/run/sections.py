@@ -29,7 +29,7 @@ class Data(Frozen):
         default="fold", description="fold: mean and std of the fold's own training rows"
     )
     grey_to_rgb: bool = Field(default=False, description="hand one channel to networks as three")
-    augment: tuple[Augmentation, ...] = (D4(),)
+    augment: tuple[Augmentation, ...] = (D4(kind="d4"),)
     augment_minority: tuple[Augmentation, ...] = Field(
         default=(), description="further steps for all classes but the largest"
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from ranks import recipe
 
+from lenshpc.run.augmentations import AUGMENTATIONS
 from lenshpc.run.plan import Plan, expand
 from lenshpc.store import Store
 
@@ -96,3 +97,9 @@ def test_images_labels_plugins_and_code_decide(spots):
         assert print_of(plan.model_copy(update=change)) != print_of(plan)
     moved = replace(spots, path=spots.path / "elsewhere")
     assert print_of(plan_of(moved)) == print_of(plan)
+
+
+def test_each_augmentation_by_its_name_alone_makes_another_member_and_run(spots):
+    plans = [plan_of(spots, data__augment=[kind]) for kind in AUGMENTATIONS]
+    assert len({print_of(plan) for plan in plans}) == len(AUGMENTATIONS) == 7
+    assert len({plan.run_name for plan in plans}) == 7
