@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lenshpc.errors import ConfigError, DataError, LensHpcError
-from lenshpc.files import flush, link_file, make_open_folder, read_sealed, sha256, write_sealed
+from lenshpc.files import (
+    flush,
+    link_file,
+    make_open_folder,
+    read_sealed,
+    replacing_folder,
+    sha256,
+    write_sealed,
+)
 from lenshpc.run.completion import describe, mark_done, read_done
 from lenshpc.run.differences import find_differences
 from lenshpc.run.ownership import find_risk
@@ -263,11 +271,12 @@ def _adopt_checkpoint(paths: MemberPaths, source: Source) -> None:
     found = find_checkpoint(source.paths)
     if found is None:
         raise DataError(f"{source.title} has lost its last checkpoint")
-    paths.checkpoint.mkdir(mode=0o700)
-    # The engine compares these hashes before it loads anything. The file with them comes last: it
-    # is what makes a checkpoint.
+    # The engine compares these hashes before it loads anything.
     files = [*read_sealed(found / HASHES)["files"], f"{found.name}/{HASHES}"]
-    _link_files(source.paths.checkpoint, paths.checkpoint, files)
+    # Whole or not at all: half of it would be taken for the member's own, and be no checkpoint.
+    with replacing_folder(paths.checkpoint) as fresh:
+        fresh.chmod(0o700)
+        _link_files(source.paths.checkpoint, fresh, files)
 
 
 def _link_files(source: Path, target: Path, names: Iterable[str]) -> None:

@@ -172,6 +172,23 @@ def test_more_epochs_go_on_from_the_last_and_end_as_if_never_interrupted(
     assert again == plan
 
 
+def test_checkpoint_is_taken_over_whole_or_not_at_all(
+    first: Trained, runs: Path, spots: Store
+) -> None:
+    more = EPOCHS | {"train__epochs": 3, "train__scheduler": "constant"}
+    run, plan, offer = ask(runs, spots, **more)
+    found = RunPaths(runs / first[0].name).member(plan.members[0].name).checkpoint
+    (lost,) = found.glob("epoch-*/schedule.pt")
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert set(adopt_members(run, plan, offer.found)) == {plan.members[1]}
+    paths = run.member(plan.members[0].name)
+    assert [path.name for path in paths.root.iterdir()] == []
+    lost.write_bytes(kept)
+    assert set(adopt_members(run, plan, offer.found)) == set(plan.members)
+    assert {sha256(path) for path in paths.checkpoint.glob("epoch-*/schedule.pt")} == {sha256(lost)}
+
+
 def test_more_epochs_under_cosine_need_restart_and_say_why(spots: Store, tmp_path: Path) -> None:
     before, _ = train(tmp_path, spots, train__epochs=1, folds=1)
     run, plan, offer = ask(tmp_path, spots, train__epochs=2, folds=1)
