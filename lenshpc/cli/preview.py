@@ -47,14 +47,16 @@ def preview_chain(
 
 def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source], offer: Offer) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
-    first, second, *others = describe_plan(run, plan).items()
+    members = [("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]
+    num_sent = sum(word.startswith("sent") for _, _, word in members)
+    first, second, *others = describe_plan(run, plan, num_sent).items()
     told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
     lines = [
         *(f"{key:<12} {text}" for key, text in told),
         "",
         *_columns([("asked for", "value", "from"), *sources]),
         "",
-        *_columns([("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]),
+        *_columns(members),
         *_describe_nearest(plan, offer),
     ]
     if site.scheduler == "slurm":

@@ -217,10 +217,10 @@ def describe_taken(taken: Mapping[Member, Source]) -> Iterator[str]:
     told = {
         "done": "{members} taken over, done, from {run}",
         "trained": "{members} of {run} {verb} trained already, and left to predict",
-        "begun": "{members} of {run} {verb} gone on with, from epoch {epochs}",
+        "begun": "{members} {go} on from epoch {epochs} of {run}",
     }
     groups = Counter((one.state, one.run.name, one.epochs) for one in taken.values())
     for (state, run, epochs), number in groups.items():
-        verb = "is" if number == 1 else "are"
+        verb, go = ("is", "goes") if number == 1 else ("are", "go")
         members = count(number, "member")
-        yield told[state].format(members=members, run=run, verb=verb, epochs=epochs)
+        yield told[state].format(members=members, run=run, verb=verb, go=go, epochs=epochs)
