@@ -55,11 +55,12 @@ def _read_curve(path: Path, member: int, monitor: str) -> MemberCurve:
         lines = read_lines(dict[str, Any], path)
     except (LensHpcError, OSError):
         lines = []
-    lines = [line for line in lines if isinstance(line.get("epoch"), int)]
+    # A member that went on has written its earlier epochs again, as 0.0, 1.0, ...
+    lines = [line for line in lines if _number(line.get("epoch")) is not None]
     return MemberCurve(
         member=member,
         monitor=monitor,
-        epoch=tuple(line["epoch"] + 1 for line in lines),
+        epoch=tuple(int(line["epoch"]) + 1 for line in lines),
         train_loss=tuple(_number(line.get("train_loss")) for line in lines),
         val=tuple(_number(line.get(f"val_{monitor}")) for line in lines),
     )

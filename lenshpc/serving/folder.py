@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,9 @@ def _read_facts(path: Path) -> tuple[tuple[tuple[str, str], ...], str]:
     except OSError as error:
         return (), str(read_error(path, error))
     pairs = flatten(content) if isinstance(content, dict) else ()
-    return tuple(islice(pairs, MOST_FACTS)), ""
+    # What is searched first, as the recipe's other keys may fill the table.
+    first = sorted(pairs, key=lambda pair: not pair[0].startswith("recipe.search."))
+    return tuple(first[:MOST_FACTS]), ""
 
 
 def tell_folder(folder: RunsFolder) -> dict[str, Any]:

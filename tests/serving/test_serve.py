@@ -109,7 +109,8 @@ def test_curves_grow_with_the_files(served, run):
     address = f"/api/run/{run.paths.name}"
     assert served.read(address)["curves"][0]["epoch"] == [1]
     before = served.ask(f"/run/{run.paths.name}")[2]
-    paths.metrics.write_text(lines[0] + lines[1] + lines[2][:9])  # the last one is half written
+    again = json.dumps(json.loads(lines[0]) | {"epoch": 0.0}) + "\n"  # as one that went on has it
+    paths.metrics.write_text(again + lines[1] + lines[2][:9])  # the last one is half written
     assert served.read(address)["curves"][0]["epoch"] == [1, 2]
     assert served.ask(f"/run/{run.paths.name}")[2] != before
 
@@ -162,7 +163,7 @@ def test_run_that_cannot_be_read_stops_no_other(served, run, tmp_path):
 def test_study_shows_its_trials_and_what_its_file_tells(served, run):
     study = run.paths.root.parent / "lens-tune-0badcafe"
     (study / "trials").mkdir(parents=True)
-    write_json(study / "study.json", {"sampler": {"name": "<b>tpe</b>", "seed": 1}})
+    write_json(study / "study.json", {"a": "<b>tpe</b>", "recipe": {"search": {"seed": 1}}})
     (study / "report").mkdir()
     for name in ("report.html", "best.yaml", "trials.json"):
         (study / "report" / name).write_text("x")
@@ -178,7 +179,7 @@ def test_study_shows_its_trials_and_what_its_file_tells(served, run):
                     "lens-tune-0badcafe/report/best.yaml",
                     "lens-tune-0badcafe/report/report.html",
                 ],
-                "facts": [["sampler.name", "<b>tpe</b>"], ["sampler.seed", "1"]],
+                "facts": [["recipe.search.seed", "1"], ["a", "<b>tpe</b>"]],
                 "fault": "",
             }
         ],
