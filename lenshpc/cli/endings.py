@@ -29,7 +29,7 @@ AFTER_STOP = {
     "sample": GOES_ON,
     "predict": GOES_ON,
     "submit": SENDS,
-    "tune": "what was sent by the command is cancelled; lenshpc tune --resume goes on with a study",
+    "tune": "jobs that the command sent are cancelled; go on with: lenshpc tune --resume STUDY",
     "resume": SENDS,
     "cancel": "the same command cancels what is left",
     "serve": "no run is touched by it",

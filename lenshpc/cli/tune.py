@@ -281,7 +281,7 @@ def _draw_trials(findings: Findings) -> None:
     from lenshpc.tuning.summary import describe_values
 
     console = Console()
-    columns = [Heading(word=word) for word in ("trial", "state", "value", "hours", "values")]
+    columns = [Heading(word=word) for word in ("trial", "state", "value", "hours")]
     rows = [
         Line(
             words=(
@@ -289,9 +289,9 @@ def _draw_trials(findings: Findings) -> None:
                 one.state if one.same_as is None else f"{one.state} (as {one.same_as})",
                 "" if one.value is None else f"{one.value:.6g}",
                 f"{findings.hours.get(one.number, 0.0):.3f}",
-                describe_values(one),
             ),
-            note=one.reason if one.state == "FAIL" else "",
+            # Below its trial, for which a terminal has room however many keys are searched.
+            note=describe_values(one) + (f": {one.reason}" if one.state == "FAIL" else ""),
         )
         for one in findings.trials
     ]

@@ -212,6 +212,8 @@ def find_run(text: str, runs: Path = RUNS) -> RunPaths:
     close = [run for run in matches if run.name.startswith(text)]
     if text and len(close) == 1:
         return close[0]
+    if any((place / "study.json").is_file() for place in (Path(text), runs / text)):
+        raise ConfigError(f"{text!r} is a study and no run; see: lenshpc tune --status {text}")
     found = ", ".join(run.name for run in close or matches) or "none"
     what = "several runs begin with" if len(close) > 1 else "no run"
     raise ConfigError(f"{what} {text!r}; runs in {runs.resolve()}: {found}")

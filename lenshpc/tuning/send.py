@@ -61,6 +61,9 @@ def carry_on(study: Study, site: Site, calls: TuneCalls, say: Say) -> dict[str, 
             return send_study(base, study.plan, site, calls, plan_stages(study))
         note_submission(base, site)
         release(study)
+        last = study.search.trials - 1
+        say(f"study {study.root.name}: trials 0 to {last}, one after the other on this machine")
+        say(f"follow it with: lenshpc tune --status {study.root}")
         _run_all(study, site, calls, say)
         calls.finish(str(base.root))
     return {}
@@ -102,4 +105,4 @@ def _say_ends(study: Study, say: Say) -> None:
     ended = [one for one in read_trials(study) if one.state != "RUNNING"]
     for one in ended[-1:]:
         result = f"{one.value:.6g}" if one.value is not None else f"{one.state} {one.reason}"
-        say(f"trial {one.number + 1}/{study.search.trials}: {describe_values(one)}: {result}")
+        say(f"trial {one.number}: {describe_values(one)}: {result}")

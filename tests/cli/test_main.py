@@ -233,6 +233,13 @@ def test_unknown_run_lists_those_there_are(verb, run):
     )
 
 
+def test_study_in_place_of_a_run_is_told_with_its_command(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    assert one_line("status", tmp_path) == (
+        f"{str(tmp_path)!r} is a study and no run; see: lenshpc tune --status {tmp_path}"
+    )
+
+
 def test_missing_store_says_how_to_make_one(tmp_path):
     path = tmp_path / "absent"
     told = f"no store at {path}; make it with: lenshpc prepare DATASET SOURCE {path}"
