@@ -97,7 +97,8 @@ def finish_study(root: str) -> None:
     with writing_in(base):
         best = write(study)
     if best and study.settings.then_submit:
-        submit_best(study.settings.runs, best, study.store, base)
+        sent = submit_best(study.settings.runs, best, study.store, base)
+        sys.stderr.write(f"best recipe sent; follow it with: lenshpc status {sent.root} --watch\n")
 
 
 def submit_best(runs: Path, recipe: Path, store: Store, base: RunPaths) -> RunPaths:

@@ -58,7 +58,13 @@ class TaskOption(click.Option):
 )
 @click.option("--nodes", type=int, help="Nodes for one member.")
 @click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting, as train.epochs=30.",
+)
 @click.option(
     "--site",
     default="local",

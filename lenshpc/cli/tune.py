@@ -40,7 +40,13 @@ if TYPE_CHECKING:
 @click.option("--init-from", metavar="RUN|DIR", help="Start from these weights.")
 @click.option("--nodes", type=int, help="Nodes for one trial.")
 @click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting, as train.epochs=30.",
+)
 @click.option("--trials", type=click.IntRange(1, 100_000), help="How many.  [default: 30]")
 @click.option(
     "--rounds",
