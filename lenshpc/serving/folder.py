@@ -8,7 +8,7 @@ from typing import Any
 from lenshpc.errors import LensHpcError, read_error
 from lenshpc.files import read_json
 from lenshpc.launch.words import count_epochs
-from lenshpc.report.format import flatten
+from lenshpc.report.format import ABSENT, flatten
 from lenshpc.serving.board import FILES_EVERY_S, Board, SeenRun
 from lenshpc.serving.curves import mean_over_members
 from lenshpc.serving.documents import list_documents
@@ -94,7 +94,8 @@ def _read_facts(path: Path) -> tuple[tuple[tuple[str, str], ...], str]:
         return (), str(error)
     except OSError as error:
         return (), str(read_error(path, error))
-    pairs = flatten(content) if isinstance(content, dict) else ()
+    told = flatten(content) if isinstance(content, dict) else ()
+    pairs = [(key, text) for key, text in told if text not in ("", ABSENT)]
     # What is searched first, as the recipe's other keys may fill the table.
     first = sorted(pairs, key=lambda pair: not pair[0].startswith("recipe.search."))
     return tuple(first[:MOST_FACTS]), ""

@@ -163,7 +163,9 @@ def test_run_that_cannot_be_read_stops_no_other(served, run, tmp_path):
 def test_study_shows_its_trials_and_what_its_file_tells(served, run):
     study = run.paths.root.parent / "lens-tune-0badcafe"
     (study / "trials").mkdir(parents=True)
-    write_json(study / "study.json", {"a": "<b>tpe</b>", "recipe": {"search": {"seed": 1}}})
+    write_json(
+        study / "study.json", {"a": "<b>tpe</b>", "recipe": {"search": {"seed": 1}, "then": None}}
+    )
     (study / "report").mkdir()
     for name in ("report.html", "best.yaml", "trials.json"):
         (study / "report" / name).write_text("x")
