@@ -27,7 +27,8 @@ def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
     """Remove checkpoints of done members, job pickles and half-written files, of RUN or all runs.
 
     Without --yes nothing is removed but listed. A run that waits or runs is left alone. Results,
-    logs and weights stay, unless --all is given for a RUN.
+    logs and weights stay, unless --all is given for a RUN. Without its checkpoint a done member
+    cannot go on to more epochs.
 
     \b
     Examples:
