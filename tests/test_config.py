@@ -29,7 +29,7 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
         "train.epochs, train.batch_size, train.lr, "
         "train.weight_decay, train.layer_decay, train.freeze, train.scheduler, "
-        "train.warmup_epochs, train.plateau_patience, train.patience, train.monitor, "
+        "train.schedule_epochs, train.warmup_epochs, train.plateau_patience, train.patience, train.monitor, "
         "train.clip_norm, train.ema_decay, train.precision, train.strategy, train.zero_stage"
     )
 
@@ -38,8 +38,8 @@ def test_unknown_top_key_names_the_nearest(tmp_path):
     source = recipe_file(tmp_path, MINIMAL + "fold: 3\n")
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'fold'; did you mean folds? known: "
-        "name, task, method, models, folds, seeds, split_seed, variants, init_from, "
-        "init_fingerprint, then, ensemble, data, train, resources"
+        "name, task, method, models, folds, only_folds, seeds, split_seed, variants, init_from, "
+        "init_fingerprint, then, ensemble, data, train, resources, search"
     )
 
 

@@ -62,7 +62,7 @@ class MemberProgress(Frozen):
 
     fingerprint: str
     world_size: int
-    history: tuple[dict[str, float], ...] = ()
+    history: tuple[dict[str, int | float], ...] = ()  # epochs stay whole numbers
     best_epoch: int = -1
     best_metric: float | None = None
     begun: PartialEpoch | None = None

@@ -183,10 +183,18 @@ def _match_shorter(
     index = _index(others, Plan.endless_fingerprint)
     for member in members:
         epochs = plan.recipe_of(member).train.epochs
-        for one in index.get(plan.endless_fingerprint(member), ()):
-            if one.epochs < epochs and _is_done(one):
-                yield member, one
-                break
+        akin = index.get(plan.endless_fingerprint(member), ())
+        shorter = [one for one in akin if one.epochs < epochs and _is_done(one)]
+        if shorter:
+            # Of one that lacks its checkpoint alone the user can be told what would have helped.
+            yield (
+                member,
+                max(shorter, key=lambda one: (_is_same_way(plan, member, one), one.epochs)),
+            )
+
+
+def _is_same_way(plan: Plan, member: Member, source: Source) -> bool:
+    return source.plan.trajectory(source.member) == plan.trajectory(member)
 
 
 def check_growth(run: RunPaths, plan: Plan, shorter: Mapping[Member, Source]) -> None:
@@ -196,9 +204,9 @@ def check_growth(run: RunPaths, plan: Plan, shorter: Mapping[Member, Source]) ->
     member, source = next(iter(shorter.items()))
     recipe = plan.recipe_of(member)
     why = (
-        f"its steps would be others from the first one, as {_name_length(recipe)}"
-        if source.plan.trajectory(source.member) != plan.trajectory(member)
-        else "its last checkpoint was removed"
+        "its last checkpoint was removed"
+        if _is_same_way(plan, member, source)
+        else f"its steps would be others from the first one, as {_name_length(recipe)}"
     )
     raise ConfigError(
         f"{describe(run, member)} is done with {source.epochs} epochs in {source.run.name}, and "
@@ -209,7 +217,7 @@ def check_growth(run: RunPaths, plan: Plan, shorter: Mapping[Member, Source]) ->
 
 def _name_length(recipe: Any) -> str:
     if recipe.train.scheduler == "cosine":
-        return f"train.scheduler cosine falls over {recipe.train.length} epochs"
+        return f"train.scheduler cosine falls over {recipe.train.length} train.schedule_epochs"
     return f"task {recipe.task} weighs its loss by the part of {recipe.train.length} epochs done"
 
 

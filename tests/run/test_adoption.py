@@ -198,8 +198,8 @@ def test_more_epochs_under_cosine_need_restart_and_say_why(spots: Store, tmp_pat
     assert str(refused.value) == (
         f"member 0 (test_resnet fold 0 seed 0) of run {run.name} is done with 1 epochs in "
         f"{before.name}, and 2 cannot go on from there: its steps would be others from the first "
-        "one, as train.scheduler cosine falls over 2 epochs; give --restart to train 1 of 1 "
-        "members from the beginning"
+        "one, as train.scheduler cosine falls over 2 train.schedule_epochs; give --restart to "
+        "train 1 of 1 members from the beginning"
     )
 
 
@@ -209,6 +209,15 @@ def test_cosine_over_a_schedule_that_was_said_goes_on(spots: Store, tmp_path: Pa
     assert [source.state for source in offer.found.values()] == ["begun"]
     said = planned(tmp_path, spots, recipe(train__epochs=2, train__schedule_epochs=2, folds=1))[1]
     assert said.member_fingerprint(said.members[0]) == plan.member_fingerprint(plan.members[0])
+
+
+def test_removed_checkpoint_is_the_reason_that_is_told(spots: Store, tmp_path: Path) -> None:
+    train(tmp_path, spots, train__epochs=1, folds=1)
+    able, plan = train(tmp_path, spots, train__epochs=1, train__schedule_epochs=2, folds=1)
+    shutil.rmtree(able.member(plan.members[0].name).checkpoint)
+    run, plan, offer = ask(tmp_path, spots, train__epochs=2, folds=1)
+    with pytest.raises(ConfigError, match=rf"{able.name}, .*: its last checkpoint was removed; "):
+        check_growth(run, plan, offer.shorter)
 
 
 def test_trial_is_taken_over_and_left_to_predict(spots: Store, tmp_path: Path) -> None:
