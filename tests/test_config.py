@@ -29,7 +29,8 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
         "train.epochs, train.batch_size, train.lr, "
         "train.weight_decay, train.layer_decay, train.freeze, train.scheduler, "
-        "train.schedule_epochs, train.warmup_epochs, train.plateau_patience, train.patience, train.monitor, "
+        "train.schedule_epochs, train.warmup_epochs, train.plateau_patience, train.patience, "
+        "train.monitor, "
         "train.clip_norm, train.ema_decay, train.precision, train.strategy, train.zero_stage"
     )
 

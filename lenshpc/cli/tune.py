@@ -243,7 +243,7 @@ def _report(study: Study, sent: dict[str, Any], *, as_json: bool) -> None:
     """Say what was sent, or what was found here."""
     if not sent:
         _show(study, as_json=as_json)
-        echo(f"report: {study.report / 'report.html'}")
+        echo(f"report: {study.report / 'report.html'}", err=as_json)
         return
     if as_json:
         echo(json.dumps({"study": str(study.root), **sent}))

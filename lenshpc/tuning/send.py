@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lenshpc.errors import IncompleteError
+from lenshpc.files import lock
 from lenshpc.launch.jobs import records
 from lenshpc.launch.modes import writing
 from lenshpc.launch.sites import Site, check_fits
@@ -52,20 +53,25 @@ def begin_study(
 
 
 def carry_on(study: Study, site: Site, calls: TuneCalls, say: Say) -> dict[str, Any]:
-    """Send what a study lacks, and the report after it; return the ids of the jobs."""
+    """Send what a study lacks, and the report after it; return the ids of the jobs.
+
+    IncompleteError where another command runs the study on this machine.
+    """
     base = study.base
     with writing(site.umask):
         if site.scheduler == "slurm":
             if not find_active(base):
                 release(study)
             return send_study(base, study.plan, site, calls, plan_stages(study))
-        note_submission(base, site)
-        release(study)
-        last = study.search.trials - 1
-        say(f"study {study.root.name}: trials 0 to {last}, one after the other on this machine")
-        say(f"follow it with: lenshpc tune --status {study.root}")
-        _run_all(study, site, calls, say)
-        calls.finish(str(base.root))
+        # A second command would take over the trial that runs, and train it again.
+        with lock(study.root / ".lock"):
+            note_submission(base, site)
+            release(study)
+            last = study.search.trials - 1
+            say(f"study {study.root.name}: trials 0 to {last}, one after the other on this machine")
+            say(f"follow it with: lenshpc tune --status {study.root}")
+            _run_all(study, site, calls, say)
+            calls.finish(str(base.root))
     return {}
 
 

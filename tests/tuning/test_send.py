@@ -5,16 +5,18 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from commands import finished, start
-from studies import formula, searching
+from studies import began, formula, searching
 
 from lenshpc.cli.main import main
 from lenshpc.engine.signals import Signals
-from lenshpc.errors import LaunchError
+from lenshpc.errors import IncompleteError, LaunchError
+from lenshpc.files import lock
 from lenshpc.launch.jobs import records
 from lenshpc.launch.sites import Site
 from lenshpc.launch.tune import TuneCalls
@@ -116,6 +118,20 @@ def test_resumed_rounds_begin_with_the_trials_that_were_lost(spots: Store, slurm
     assert later == [(), (2, 3), (), (4, 5), ()]
 
 
+def test_second_command_leaves_a_study_to_the_one_that_runs_it(
+    spots: Store, tmp_path: Path
+) -> None:
+    study = began(tmp_path, spots, searching({"trials": 1}))
+    run_element(study, 0, Signals(), formula())
+    here, said = Site(name="here", scheduler="local"), list[str]()
+    finish = replace(CALLS, finish=said.append)
+    with lock(study.root / ".lock"), pytest.raises(IncompleteError, match="in use by another"):
+        carry_on(study, here, finish, said.append)
+    assert said == []
+    assert carry_on(study, here, finish, said.append) == {}
+    assert said == [str(study.base.root)]
+
+
 def test_refused_study_is_taken_back(spots: Store, slurm: Path) -> None:
     (slurm / "bin" / "sbatch").write_text("#!/bin/sh\necho 'invalid partition' >&2; exit 1\n")
     with pytest.raises(LaunchError, match="invalid partition"):
@@ -191,7 +207,7 @@ def test_study_on_this_machine_is_stopped_goes_on_and_sends_its_best(spots, tmp_
 
     code, out, err = finished(tmp_path, "tune", "--resume", root.name, "--then-submit", "--json")
     assert code == 0, err
-    told = json.loads(out.partition("\nreport:")[0])
+    told = json.loads(out)
     assert told["states"] == {"COMPLETE": 2}
     assert told["trials"][0]["values"] == dict(trial.values)
     (best,) = [path for path in runs.iterdir() if "-best-" in path.name]
