@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from lenshpc.tuning.study import Study
     from lenshpc.tuning.summary import Findings
 
+# Options that change the recipe; with --resume they are compared where a recipe is given, too.
+OF_THE_RECIPE = (
+    *("assignments", "name", "folds", "models", "seeds", "init_from", "nodes", "gpus_per_node"),
+    "round_size",
+)
+
 
 @click.command(short_help="Search a recipe's settings, and write the best recipe.")
 @click.option("--task", cls=TaskOption, metavar="TASK", shell_complete=tasks)
@@ -100,6 +106,8 @@ def tune(
     if shown:
         _show(find_study(shown, runs), as_json=as_json)
     elif resumed:
+        if dry_run:
+            raise click.UsageError("--dry-run is for a new study; of one that was begun: --status")
         _resume(find_study(resumed, runs), as_json=as_json, **options)
     else:
         _begin(runs, dry_run=dry_run, as_json=as_json, **options)
@@ -162,6 +170,13 @@ def _resume(
     require_own(study.base)
     if options["task"] or options["recipe"]:
         check_same(study, _load_recipe(**options))
+    elif given := [key for key in OF_THE_RECIPE if options[key] not in (None, ())]:
+        flags = {"assignments": "set", "round_size": "rounds"}
+        flag = flags.get(given[0], given[0].replace("_", "-"))
+        raise click.UsageError(
+            f"--{flag} changes the recipe, and a study goes on with its own; drop it, or begin "
+            "another study without --resume"
+        )
     place = _load_site(site, parallel) if site else read_site(study.base)
     changes: dict[str, Any] = {"then_submit": then_submit or study.settings.then_submit}
     if max_gpu_hours is not None:

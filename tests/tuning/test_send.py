@@ -177,6 +177,25 @@ def test_wrong_input_ends_in_a_line_with_exit_2(spots, tmp_path, monkeypatch, mo
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--dry-run"], "--dry-run is for a new study"),
+        (["--set", "train.lr=1e-3"], "--set changes the recipe"),
+        (["--rounds", "2"], "--rounds changes the recipe"),
+        (["--gpus-per-node", "0"], "--gpus-per-node changes the recipe"),
+    ],
+)
+def test_resuming_refuses_what_it_would_not_do(spots: Store, tmp_path: Path, more, complaint):
+    study = began(tmp_path, spots, searching({"trials": 1}))
+    before = study.file.read_bytes()
+    done = CliRunner().invoke(main, ["tune", "--resume", str(study.root), *more])
+    assert done.exit_code == 2
+    assert complaint in done.stderr
+    assert study.file.read_bytes() == before
+    assert read_trials(study) == []
+
+
 def test_dry_run_shows_ranges_and_cost_and_writes_nothing(spots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, options(spots, "--dry-run", "--trials", "12"))
