@@ -123,13 +123,13 @@ def test_second_command_leaves_a_study_to_the_one_that_runs_it(
 ) -> None:
     study = began(tmp_path, spots, searching({"trials": 1}))
     run_element(study, 0, Signals(), formula())
-    here, said = Site(name="here", scheduler="local"), list[str]()
-    finish = replace(CALLS, finish=said.append)
+    here, said, ended = Site(name="here", scheduler="local"), list[str](), list[str]()
+    finish = replace(CALLS, finish=ended.append)
     with lock(study.root / ".lock"), pytest.raises(IncompleteError, match="in use by another"):
         carry_on(study, here, finish, said.append)
-    assert said == []
+    assert (said, ended) == ([], [])
     assert carry_on(study, here, finish, said.append) == {}
-    assert said == [str(study.base.root)]
+    assert ended == [str(study.base.root)]
 
 
 def test_refused_study_is_taken_back(spots: Store, slurm: Path) -> None:
