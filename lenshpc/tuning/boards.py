@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from lenshpc.config import Frozen, validate
-from lenshpc.errors import IncompleteError, printable
+from lenshpc.errors import DataError, IncompleteError, one_line, printable
 from lenshpc.files import read_sealed, write_sealed
 from lenshpc.run.search import Search
 from lenshpc.tuning.points import Values, as_parameters, draw, own_values
@@ -200,11 +200,17 @@ def release(study: Study) -> None:
 
 
 def open_journal(study: Study, element: int = 0) -> optuna.Study:
-    """Return the study in its journal."""
+    """Return the study in its journal; DataError where that is damaged."""
     path = str(study.journal)
-    storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-    # A seed a element: with one for all, each would ask for the same point.
-    return _create(study, element, storage)
+    try:
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        # A seed a element: with one for all, each would ask for the same point.
+        return _create(study, element, storage)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged: a line is no JSON ({one_line(error)}); restore it, or begin "
+            f"another study with: --set search.seed={study.search.seed + 1}"
+        ) from error
 
 
 def _create(study: Study, seed: int, storage: JournalStorage | None = None) -> optuna.Study:

@@ -10,6 +10,7 @@ from ranks import recipe
 from studies import began, formula, searching
 
 from lenshpc.engine.signals import Signals
+from lenshpc.errors import DataError
 from lenshpc.store import Store
 from lenshpc.tuning.boards import list_due, open_journal, read_trials, release
 from lenshpc.tuning.element import run_element
@@ -65,6 +66,15 @@ def test_journal_that_a_lost_node_has_cut_off_is_mended(spots: Store, tmp_path: 
 
 
 @pytest.mark.slow
+def test_journal_with_a_damaged_line_is_refused_in_words(spots: Store, tmp_path: Path) -> None:
+    study = began(tmp_path, spots, searching({"trials": 1}))
+    lines = study.journal.read_text().splitlines()
+    study.journal.write_text("\n".join([lines[0], lines[1][:9], *lines[2:]]) + "\n")
+    for look in (read_trials, list_due, release):
+        with pytest.raises(DataError, match=r"journal.log is damaged.*--set search.seed=1$"):
+            look(study)
+
+
 def test_ranks_of_a_trial_go_from_fold_to_fold_together(spots: Store, tmp_path: Path) -> None:
     cpus = {"gpus_per_node": 0, "tasks_per_node": 2}
     asked = recipe(folds=3, resources=cpus, train__epochs=1, search={"trials": 1})
