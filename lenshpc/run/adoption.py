@@ -6,6 +6,7 @@ seed, model, fold, ensemble or name of a run trains nothing again.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -261,6 +262,10 @@ def _adopt_done(run: RunPaths, plan: Plan, member: Member, source: Source) -> No
         raise DataError(f"{describe(source.run, source.member)} {lack}")
     paths = run.member(member.name)
     _link_files(source.paths.root, paths.root, done["files"])
+    if plan.recipe_of(member).can_grow and not paths.checkpoint.exists():
+        # What more epochs go on from, also when the run is gone that it came from.
+        with suppress(DataError, FileNotFoundError):
+            _adopt_checkpoint(paths, source)
     hashes = {paths.root / name: digest for name, digest in done["files"].items()}
     own = {*Member.model_fields, "fingerprint", "files"}
     facts = {key: value for key, value in done.items() if key not in own}

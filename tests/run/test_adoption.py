@@ -189,6 +189,18 @@ def test_checkpoint_is_taken_over_whole_or_not_at_all(
     assert {sha256(path) for path in paths.checkpoint.glob("epoch-*/schedule.pt")} == {sha256(lost)}
 
 
+def test_adopted_member_goes_on_to_more_epochs_when_its_first_run_is_gone(
+    first: Trained, runs: Path, spots: Store
+) -> None:
+    constant = EPOCHS | {"train__scheduler": "constant"}
+    run, _, offer = ask(runs, spots, **constant, name="second")
+    assert len(adopt_members(run, first[1], offer.found)) == 2
+    shutil.rmtree(runs / first[0].name)
+    _, _, offer = ask(runs, spots, **constant | {"train__epochs": 3})
+    names = [member.name for member in first[1].members]
+    assert told(offer) == {name: ("begun", f"{run.name}/{name}") for name in names}
+
+
 def test_more_epochs_under_cosine_need_restart_and_say_why(spots: Store, tmp_path: Path) -> None:
     before, _ = train(tmp_path, spots, train__epochs=1, folds=1)
     run, plan, offer = ask(tmp_path, spots, train__epochs=2, folds=1)
