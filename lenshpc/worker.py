@@ -105,13 +105,18 @@ def submit_best(runs: Path, recipe: Path, store: Store, base: RunPaths) -> RunPa
     """Send the best recipe of a study as a run, where the study's own jobs went."""
     from lenshpc.launch.sites import read_site
     from lenshpc.launch.submit import search, submit
+    from lenshpc.run.plan import load_plan
     from lenshpc.run.planning import plan_chain
     from lenshpc.run.recipe import load_recipe
 
+    # Those of the trials: what was asked for on the command line is in no profile.
+    resources = load_plan(base).recipe.resources.model_dump(mode="json")
     site = read_site(base)
-    chain = plan_chain(load_recipe(str(recipe)), store, runs, site.defaults)
+    asked = load_recipe(str(recipe), [("resources", resources)])
+    chain = plan_chain(asked, store, runs, site.defaults)
     for one in chain:
-        submit(one, site, CALLS, search(one))
+        # Nobody is there to say so where an older run of the recipe has fewer epochs.
+        submit(one, site, CALLS, search(one, restart=True))
     return chain[0].paths
 
 

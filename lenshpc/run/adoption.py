@@ -229,10 +229,9 @@ def adopt_members(
 
     def take(member: Member) -> bool:
         try:
-            _adopt(run, plan, member, found[member])
+            return _adopt(run, plan, member, found[member])
         except (DataError, FileNotFoundError):  # the member is trained, as if nobody had it
             return False
-        return True
 
     with ThreadPoolExecutor() as threads:  # hashing needs no lock of Python's
         taken = list(threads.map(take, found))
@@ -241,10 +240,11 @@ def adopt_members(
     }
 
 
-def _adopt(run: RunPaths, plan: Plan, member: Member, source: Source) -> None:
+def _adopt(run: RunPaths, plan: Plan, member: Member, source: Source) -> bool:
     """Take over a member: its files are linked where possible, once they have their hashes.
 
-    DataError where one was altered. May be repeated after it was cut short.
+    Returns whether anything was taken: a member that has a checkpoint goes on from its own.
+    DataError where a file was altered. May be repeated after it was cut short.
     """
     paths = run.member(member.name)
     make_open_folder(paths.root)
@@ -254,6 +254,9 @@ def _adopt(run: RunPaths, plan: Plan, member: Member, source: Source) -> None:
         _adopt_trained(paths, source)
     elif not paths.checkpoint.exists():
         _adopt_checkpoint(paths, source)
+    else:
+        return False
+    return True
 
 
 def _adopt_done(run: RunPaths, plan: Plan, member: Member, source: Source) -> None:

@@ -30,6 +30,12 @@ def resize(run: RunPaths, plan: Plan, nodes: int | None, gpus_per_node: int | No
         gpus_per_node=now.gpus_per_node if gpus_per_node is None else gpus_per_node,
         tasks_per_node=now.tasks_per_node,
     )
+    batch, world = plan.recipe.train.batch_size, size.num_processes
+    if not world or batch % world:
+        raise ConfigError(
+            f"train.batch_size {batch} cannot be shared by {world} processes; give nodes and GPUs "
+            f"whose product divides {batch}"
+        )
     resized = with_size(plan.recipe, size, f"run {run.name} in another size")
     if resized.resources.world_size != now.world_size:
         _check_shares(run, plan)

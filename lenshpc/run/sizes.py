@@ -14,6 +14,11 @@ class Size(Frozen):
     gpus_per_node: int
     tasks_per_node: int | None = None
 
+    @property
+    def num_processes(self) -> int:
+        """Return the number of processes of a member."""
+        return self.nodes * (self.gpus_per_node or self.tasks_per_node or 1)
+
 
 def read_size(run: RunPaths) -> Size | None:
     """Return the size that `resume` has given a run; None where it has that of its Plan."""

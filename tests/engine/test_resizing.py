@@ -87,5 +87,9 @@ def test_run_without_weights_and_a_batch_that_cannot_be_shared_out_are_refused(
     run, plan = planned(tmp_path, spots, recipe(folds=1))
     with pytest.raises(ConfigError, match=r"test_resnet of run .* has no weights yet, so nobody"):
         resize(run, plan, 2, None)
-    with pytest.raises(ConfigError, match=r"in another size: train.batch_size 16 cannot be shared"):
+    with pytest.raises(ConfigError) as refused:
         resize(run, plan, 3, None)
+    assert str(refused.value) == (
+        "train.batch_size 16 cannot be shared by 3 processes; give nodes and GPUs whose product "
+        "divides 16"
+    )

@@ -185,7 +185,7 @@ def test_checkpoint_is_taken_over_whole_or_not_at_all(
     paths = run.member(plan.members[0].name)
     assert [path.name for path in paths.root.iterdir()] == []
     lost.write_bytes(kept)
-    assert set(adopt_members(run, plan, offer.found)) == set(plan.members)
+    assert set(adopt_members(run, plan, offer.found)) == {plan.members[0]}, "the other has it"
     assert {sha256(path) for path in paths.checkpoint.glob("epoch-*/schedule.pt")} == {sha256(lost)}
 
 
@@ -221,6 +221,16 @@ def test_cosine_over_a_schedule_that_was_said_goes_on(spots: Store, tmp_path: Pa
     assert [source.state for source in offer.found.values()] == ["begun"]
     said = planned(tmp_path, spots, recipe(train__epochs=2, train__schedule_epochs=2, folds=1))[1]
     assert said.member_fingerprint(said.members[0]) == plan.member_fingerprint(plan.members[0])
+
+
+def test_member_with_a_checkpoint_of_its_own_is_not_told_as_taken_over(
+    runs: Path, spots: Store
+) -> None:
+    longer = {**EPOCHS, "train__epochs": 3, "train__scheduler": "constant"}
+    run, plan, offer = ask(runs, spots, **longer)
+    first = plan.members[0]
+    run.member(first.name).checkpoint.mkdir(parents=True)
+    assert list(adopt_members(run, plan, offer.found)) == [plan.members[1]]
 
 
 def test_removed_checkpoint_is_the_reason_that_is_told(spots: Store, tmp_path: Path) -> None:
