@@ -223,7 +223,7 @@ def place_on(span: Span, value: Any) -> float:
 
 def _tabulate(findings: Findings) -> Table:
     keys = list(findings.study.search.keys)
-    titles = ("trial", "", format_metric(findings.study.objective[0]), "hours", *keys)
+    titles = ("trial", "state", format_metric(findings.study.objective[0]), "hours", *keys)
     rows = [
         Row(
             cells=(
@@ -237,7 +237,7 @@ def _tabulate(findings: Findings) -> Table:
         )
         for one in findings.trials
     ]
-    columns = tuple(Column(title=title, words=title == "") for title in titles)
+    columns = tuple(Column(title=title, words=title == "state") for title in titles)
     return Table(columns=columns, rows=tuple(rows))
 
 
