@@ -28,7 +28,13 @@ from lenshpc.run.plan import Plan
 RANKS = (0, 0, 1, 2, 3, 4, 6, 5, 7)  # in which columns give way, the curve before all
 WATCHED_RANKS = (0, 0, 1, 2, 5, 4, 6, 3, 2)  # while a curve and the end change
 CURVE_WIDTH = 12
-COLOURS = {"DONE": "green", "FAILED": "red", "CANCELLED": "yellow", "RUNNING": "cyan"}
+COLOURS = {
+    "DONE": "green",
+    "TRAINED": "green",
+    "FAILED": "red",
+    "CANCELLED": "yellow",
+    "RUNNING": "cyan",
+}
 
 
 def show(status: RunStatus) -> None:

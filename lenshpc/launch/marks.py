@@ -26,6 +26,7 @@ class Marks:
     """
 
     is_done: bool = False
+    is_trained: bool = False
     epoch: int = 0
     best_metric: float | None = None
     node: str = ""
@@ -86,6 +87,7 @@ def _marks(run: RunPaths, plan: Plan, member: Member) -> Marks:
     except OSError as error:
         return Marks(fault=str(read_error(paths.root, error)))
     return Marks(
+        is_trained=paths.progress.exists(),
         epoch=state.epoch,
         best_metric=state.best_metric,
         node=state.host,

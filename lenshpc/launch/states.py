@@ -21,7 +21,7 @@ from lenshpc.run.ownership import find_owner
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
-ENDED = frozenset({"DONE", "FAILED", "CANCELLED", "NOT SUBMITTED"})
+ENDED = frozenset({"DONE", "TRAINED", "FAILED", "CANCELLED", "NOT SUBMITTED"})
 UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
 WITHOUT_RESULTS = "its job ended well, and its results are not there"
 SENT_SINCE = "jobs were sent since SLURM was asked"
@@ -33,8 +33,9 @@ LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 class MemberStatus:
     """One line of `lenshpc status`.
 
-    `state` is DONE, NOT SUBMITTED, FAILED (ended without being done), CANCELLED (somebody ended
-    it), UNKNOWN (the scheduler does not answer) or SLURM's own word for a job that waits or runs;
+    `state` is DONE, TRAINED (of a study's trial, which predicts nothing), NOT SUBMITTED, FAILED
+    (ended without being done), CANCELLED (somebody ended it), UNKNOWN (the scheduler does not
+    answer) or SLURM's own word for a job that waits or runs;
     `reason` says how a job ended or why it waits, `failure` what that was and what follows;
     `epoch` epochs are done, and `fraction` of the next one. Of one that trains, `left_s` is what
     it takes from now on, and `estimated_end` when that is, ISO 8601 in UTC. `curve` has the
@@ -233,6 +234,8 @@ def _member_status(sources: Sources, member: Member) -> MemberStatus:
     marks = sources.marks.get(member.index, Marks())
     job, word = _scheduler_word(sources, member.index)
     state, reason, failure = _classify(sources, job, word, is_done=marks.is_done)
+    if state == "NOT SUBMITTED" and marks.is_trained:
+        state = "TRAINED"
     known = sources.known.jobs.get(job)
     epochs = sources.plan.recipe_of(member).train.epochs
     size = sources.plan.recipe.resources.world_size

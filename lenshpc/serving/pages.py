@@ -17,6 +17,7 @@ from lenshpc.serving.folder import RunsFolder, SeenStudy, list_galleries, tell_f
 MOST_MEMBERS = 300  # in a table and its charts
 COLOURS = {
     "DONE": "good",
+    "TRAINED": "good",
     "FAILED": "bad",
     "RUNNING": "busy",
     "CANCELLED": "odd",

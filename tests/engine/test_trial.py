@@ -10,6 +10,7 @@ from lenshpc.engine.loop import GivenUp
 from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals
 from lenshpc.files import read_sealed
+from lenshpc.launch.states import run_status
 from lenshpc.run.completion import is_done
 from lenshpc.store import Store
 
@@ -31,6 +32,8 @@ def test_trial_is_trained_and_predicts_nothing_and_may_be_predicted_later(
     assert ended.epochs_done == 2
     assert not paths.predictions.exists()
     assert not paths.done.exists()
+    states = [line.state for line in run_status(run, plan).members]
+    assert states == ["TRAINED", "NOT SUBMITTED", "NOT SUBMITTED"]
     weights = paths.weights.read_bytes()
     run_member(run, 0, Signals(), never)
     assert seen == [1, 2], "what is trained is not trained again"
