@@ -4,7 +4,7 @@ Two Plans have the same member where the fingerprints are equal, whatever else t
 seed, model, fold, ensemble or name of a run trains nothing again.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +32,8 @@ HASHES = "hashes.json"  # of a checkpoint
 # What equal members have in common, before their fingerprints are looked at.
 SHARED = ("layout", "store_hash", "splits_hash", "code_version")
 State = Literal["done", "trained", "begun"]
+HashMember = Callable[[Plan, Member], str]
+Key = tuple[str, int, int]  # a hash, a fold, a seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,11 @@ def find_offer(run: RunPaths, plan: Plan, members: Collection[Member], runs: Pat
     differences = {other: find_differences(one, plan) for other, one in others}
     near = [other for other, told in differences.items() if "task" not in told]
     nearest = min(near, key=lambda other: len(differences[other]), default=None)
-    akin = [one for one in others if _is_akin(one[1], plan) and find_risk(one[0].root) is None]
+    akin = [
+        (other, one)
+        for other, one in others
+        if _is_akin(one, plan) and _list_begun(other) and find_risk(other.root) is None
+    ]
     found = dict(_match(plan, members, akin))
     left = [member for member in members if member not in found]
     return Offer(
@@ -104,10 +110,7 @@ def _list_others(run: RunPaths, runs: Path) -> Iterator[tuple[RunPaths, Plan]]:
             continue
         try:
             yield other, load_plan(other)
-        except (
-            LensHpcError,
-            OSError,
-        ):  # damaged, of another version or user: it has nothing to give
+        except (LensHpcError, OSError):  # damaged, of another version or user
             continue
 
 
@@ -122,21 +125,45 @@ def _match(
     whole = _index(others, Plan.member_fingerprint)
     growing = [one for one in others if one[1].recipe.can_grow or one[1].recipe.variants]
     begun = _index(growing, Plan.trajectory)
-    for member in members:
-        source = next(
-            filter(None, map(_see, whole.get(plan.member_fingerprint(member), ()))), None
-        ) or _find_longest(plan, member, begun.get(plan.trajectory(member), ()))
+    find_whole, find_begun = (
+        _key_members(plan, one) for one in (Plan.member_fingerprint, Plan.trajectory)
+    )
+    for member in members if others else ():
+        equal = filter(None, map(_see, whole.get(find_whole(member), ())))
+        source = next(equal, None) or _find_longest(plan, member, begun.get(find_begun(member), ()))
         if source is not None:
             yield member, source
 
 
-def _index(others: Sequence[tuple[RunPaths, Plan]], hash_member: Any) -> dict[str, list[Source]]:
-    """Return fingerprint → the members that have it."""
-    index: dict[str, list[Source]] = {}
+def _key_members(plan: Plan, hash_member: HashMember) -> Callable[[Member], Key]:
+    """Return what tells of a member what its hash tells, with one hash a model: there are many."""
+    # Of a fold and a seed all that is hashed is their numbers.
+    prints = {
+        model: hash_member(plan, Member(index=0, model=model, fold=0, seed=0))
+        for model in plan.recipe.models
+    }
+    return lambda member: (prints[member.model], member.fold, member.seed)
+
+
+def _list_begun(run: RunPaths) -> set[str]:
+    """Return the names of the members that have a folder."""
+    try:
+        return {path.name for path in (run.root / "members").iterdir()}
+    except OSError:
+        return set()
+
+
+def _index(
+    others: Sequence[tuple[RunPaths, Plan]], hash_member: HashMember
+) -> dict[Key, list[Source]]:
+    """Return key → the members that have it and have begun."""
+    index: dict[Key, list[Source]] = {}
     for run, plan in others:
+        begun, find_key = _list_begun(run), _key_members(plan, hash_member)
         for member in plan.members:
-            one = Source(run=run, plan=plan, member=member, state="done")
-            index.setdefault(hash_member(plan, member), []).append(one)
+            if member.name in begun:
+                one = Source(run=run, plan=plan, member=member, state="done")
+                index.setdefault(find_key(member), []).append(one)
     return index
 
 
@@ -182,9 +209,10 @@ def _match_shorter(
 ) -> Iterator[tuple[Member, Source]]:
     """Yield the members that are done elsewhere with fewer epochs alone."""
     index = _index(others, Plan.endless_fingerprint)
-    for member in members:
+    find_key = _key_members(plan, Plan.endless_fingerprint)
+    for member in members if others else ():
         epochs = plan.recipe_of(member).train.epochs
-        akin = index.get(plan.endless_fingerprint(member), ())
+        akin = index.get(find_key(member), ())
         shorter = [one for one in akin if one.epochs < epochs and _is_done(one)]
         if shorter:
             # Of one that lacks its checkpoint alone the user can be told what would have helped.
