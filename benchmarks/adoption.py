@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from measure import Table, scratch
-from predict import make_store
+from noise import make_store
 
 from lenshpc.files import sha256
 from lenshpc.launch.submit import search

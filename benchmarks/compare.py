@@ -12,43 +12,18 @@ from statistics import median
 import numpy as np
 import pandas as pd
 from measure import Table, arguments, command, report, rounds, scratch
+from noise import make_store
 
 from lenshpc.files import write_json
 from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, expand, save_plan
 from lenshpc.run.recipe import Recipe
-from lenshpc.store import Pixels, StoreSpec, begin, open_store
-from lenshpc.store.draft import WrittenChunk
+from lenshpc.store import open_store
 
 LENSHPC = str(Path(sys.executable).with_name("lenshpc"))
 FACTS = {"best_epoch": 0, "epochs": 1, "seconds": 60.0, "num_processes": 1, "device": "cpu"}
 NUM_TRAIN = 20_000
-
-
-def make_store(path: Path, num_test: int) -> None:
-    """Write a store of images of one pixel."""
-    num = NUM_TRAIN + num_test
-    rows = pd.DataFrame({"id": [f"{at:08d}" for at in range(num)], "label": np.arange(num) % 2})
-    rows = rows.assign(split=np.repeat(["train", "test"], [NUM_TRAIN, num_test]), group=rows["id"])
-    image = Pixels(shape=(1, 1, 1), dtype="float32", channels=("g",))
-    spec = StoreSpec(dataset="lens_finding", classes=("nonlens", "lens"), image=image)
-    draft = begin(path, spec, rows, settings={})
-    rng = np.random.default_rng(0)
-    for shard, block in enumerate(draft.blocks):
-        starts = range(block.start, block.stop, spec.chunk_rows)
-        sizes = [min(spec.chunk_rows, block.stop - at) for at in starts]
-        chunks = (
-            WrittenChunk(
-                pixels={"images": rng.random((size, 1, 1, 1), dtype=np.float32)},
-                sha256=rng.integers(0, 256, (size, 32), dtype=np.uint8),
-                size=np.ones(size, np.int64),
-                values=np.empty((size, 0)),
-            )
-            for size in sizes
-        )
-        draft.write(shard, chunks)
-    draft.finish()
 
 
 def make_run(folder: Path, store: Path, name: str, separation: float) -> None:
@@ -83,7 +58,8 @@ def main() -> None:
     """Print the seconds of the command, for terminals and with its page."""
     asked = arguments(__doc__ or "", num=100_000, repeats=3)
     with scratch(asked.folder) as folder:
-        make_store(folder / "store", asked.num)
+        splits = np.repeat(["train", "test"], [NUM_TRAIN, asked.num])
+        make_store(folder / "store", len(splits), 1, ("g",), splits)
         for name, separation in (("one", 2.0), ("other", 2.05)):
             make_run(folder, folder / "store", name, separation)
         runs = [str(folder / "runs" / name) for name in ("one", "other")]

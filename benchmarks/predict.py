@@ -18,9 +18,9 @@ from statistics import median
 
 import numpy as np
 import onnxruntime
-import pandas as pd
 import torch
 from measure import Table, scratch
+from noise import make_store
 from safetensors.torch import save_file
 
 from lenshpc.engine.ensemble import BATCH_ROWS, Ensemble
@@ -32,45 +32,13 @@ from lenshpc.models.backbones import build
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.trained import EnsembleSpec, PixelStatistics, TrainedEnsemble, TrainedMember
 from lenshpc.statistics.ensembles import Mixture, dump_mixture
-from lenshpc.store import Pixels, StoreSpec, open_store
-from lenshpc.store import begin as begin_store
-from lenshpc.store.draft import WrittenChunk
+from lenshpc.store import open_store
 
 SIDE, CHANNELS = 64, ("g", "r", "i")
 MODELS = ("resnet18", "resnet34")
 FOLDS = 3
 MEAN, STD = (0.1, 0.1, 0.1), (0.2, 0.2, 0.2)
 BATCH = BATCH_ROWS["cpu"]
-
-
-def make_store(path: Path, num: int, side: int, channels: tuple[str, ...]) -> None:
-    """Write a store of noise."""
-    rows = pd.DataFrame({"id": [f"{at:08d}" for at in range(num)]})
-    splits = np.where(np.arange(num) % 5, "train", "test")
-    rows = rows.assign(label=np.arange(num) % 2, split=splits, group=rows["id"], file=rows["id"])
-    rows = rows.assign(at=-1, partner="")
-    image = Pixels(shape=(len(channels), side, side), dtype="float32", channels=channels)
-    spec = StoreSpec(
-        dataset="noise", classes=("nonlens", "lens"), image=image, source={}, codec="none"
-    )
-    draft = begin_store(path, spec, rows, {})
-    rng = np.random.default_rng(0)
-    for shard, block in enumerate(draft.blocks):
-        sizes = [
-            min(spec.chunk_rows, block.stop - at)
-            for at in range(block.start, block.stop, spec.chunk_rows)
-        ]
-        chunks = (
-            WrittenChunk(
-                pixels={"images": rng.random((size, *image.shape), dtype=np.float32)},
-                sha256=rng.integers(0, 256, (size, 32), dtype=np.uint8),
-                size=np.ones(size, np.int64),
-                values=np.empty((size, 0)),
-            )
-            for size in sizes
-        )
-        draft.write(shard, chunks)
-    draft.finish()
 
 
 def make_ensemble(
@@ -245,7 +213,7 @@ def measure_memory(folder: Path, sizes: list[int]) -> Table:
 def predict_rows(folder: Path, num: int) -> None:
     """Predict that many rows in this process; print seconds and peak memory before and after."""
     make = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
-    make += f"from predict import *; make_store(Path({str(folder / 'store')!r}), {num}, 8, ('g',))"
+    make += f"from noise import *; make_store(Path({str(folder / 'store')!r}), {num}, 8, ('g',))"
     subprocess.run([sys.executable, "-c", make], check=True)  # in a process of its own
     trained = make_ensemble(folder, ("d4_net",), 1, (1, 8, 8))
     start_parts(folder / "out", trained, folder / "store")

@@ -18,7 +18,7 @@ from statistics import median
 
 import torch
 from measure import Table, report, rounds, scratch, spread
-from predict import make_store
+from noise import make_store
 
 from lenshpc.engine.checkpoint import MemberProgress
 from lenshpc.engine.member import run_member

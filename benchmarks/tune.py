@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import optuna
 from measure import scratch
-from predict import make_store
+from noise import make_store
 from scipy.interpolate import RegularGridInterpolator
 
 from lenshpc.engine.checkpoint import MemberProgress

@@ -30,16 +30,25 @@ class TaskOption(click.Option):
         return super().get_help_record(ctx)
 
 
-@click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
-@click.option(
-    "--task",
-    cls=TaskOption,
-    metavar="TASK",
-    shell_complete=tasks,
-)
-@click.option(
+task_option = click.option("--task", cls=TaskOption, metavar="TASK", shell_complete=tasks)
+recipe_option = click.option(
     "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
 )
+gpus_option = click.option(
+    "--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs."
+)
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting, as train.epochs=30.",
+)
+
+
+@click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
+@task_option
+@recipe_option
 @click.option(
     "--data",
     "store",
@@ -57,14 +66,8 @@ class TaskOption(click.Option):
     "--init-from", metavar="RUN|DIR", help="Start from the weights of this run or export."
 )
 @click.option("--nodes", type=int, help="Nodes for one member.")
-@click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting, as train.epochs=30.",
-)
+@gpus_option
+@set_option
 @click.option(
     "--site",
     default="local",

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lenshpc.cli.completing import recipes, sites, tasks
+from lenshpc.cli.completing import sites
 from lenshpc.cli.show import count, echo, say_withheld
-from lenshpc.cli.submit import TaskOption, choose_recipe, list_changes
+from lenshpc.cli.submit import (
+    choose_recipe,
+    gpus_option,
+    list_changes,
+    recipe_option,
+    set_option,
+    task_option,
+)
 
 if TYPE_CHECKING:
     from lenshpc.launch.sites import Site
@@ -27,10 +34,8 @@ OF_THE_RECIPE = (
 
 
 @click.command(short_help="Search a recipe's settings, and write the best recipe.")
-@click.option("--task", cls=TaskOption, metavar="TASK", shell_complete=tasks)
-@click.option(
-    "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
-)
+@task_option
+@recipe_option
 @click.option(
     "--data",
     "store",
@@ -45,14 +50,8 @@ OF_THE_RECIPE = (
 @click.option("--seeds", help="Seeds, separated by commas, all trained by each trial.")
 @click.option("--init-from", metavar="RUN|DIR", help="Start from these weights.")
 @click.option("--nodes", type=int, help="Nodes for one trial.")
-@click.option("--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs.")
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change a setting, as train.epochs=30.",
-)
+@gpus_option
+@set_option
 @click.option("--trials", type=click.IntRange(1, 100_000), help="How many.  [default: 30]")
 @click.option(
     "--rounds",

@@ -12,7 +12,6 @@ loaded, and the last two checkpoints are kept, so that a damaged one costs an ep
 
 import json
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,8 @@ from lenshpc.files import (
     write_json,
     write_sealed,
 )
+from lenshpc.run.paths import HASHES, list_checkpoints
 
-HASHES = "hashes.json"
 log = logging.getLogger(__name__)
 
 
@@ -205,8 +204,7 @@ class Checkpoints:
         The log names the first damaged file of each newer one.
         """
         damaged = []
-        # Drafts begin with a dot, so the pattern never finds one.
-        names = _tell(sorted((path.name for path in self._folder.glob("epoch-*")), key=_place_in))
+        names = _tell(list_checkpoints(self._folder))
         for name in reversed(names):
             fault = self._find_damage(name)
             if fault is None:
@@ -274,11 +272,6 @@ def _tell(value: Any) -> Any:
     return json.loads(distributed.broadcast_text(json.dumps(value)))
 
 
-def _place_in(name: str) -> list[int]:
-    # As numbers: as text epoch-10000 stands before epoch-9999.
-    return [int(number) for number in re.findall(r"\d+", name)]
-
-
 def _save_weights(weights: dict[str, Tensor], path: Path) -> str:
     """Write weights; return their SHA-256, taken before anybody else could alter them."""
     with replacing(path) as temporary:
@@ -327,9 +320,7 @@ def _restore_rank_state(
     rank = distributed.rank()
     state = _read_rank_state(folder, min(rank, world_size - 1))
     torch.set_rng_state(state["cpu"])
-    if (
-        rank >= world_size
-    ):  # one more than there were: with its fellow's state both would draw alike
+    if rank >= world_size:  # with its fellow's state both would draw alike
         torch.manual_seed(int(torch.randint(2**62, ())) + rank)
     for name, buffer in strategy.module.named_buffers():
         # In place: the module, DDP and DeepSpeed hold these very tensors.

@@ -7,7 +7,7 @@ seed, model, fold, ensemble or name of a run trains nothing again.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +21,13 @@ from lenshpc.files import (
     sha256,
     write_sealed,
 )
-from lenshpc.run.completion import describe, mark_done, read_done
+from lenshpc.run.completion import describe, is_done, mark_done, read_done
 from lenshpc.run.differences import find_differences
 from lenshpc.run.ownership import find_risk
-from lenshpc.run.paths import MemberPaths, RunPaths, find_runs
+from lenshpc.run.paths import HASHES, MemberPaths, RunPaths, find_runs, list_checkpoints
 from lenshpc.run.plan import Member, Plan, load_plan
 
 TRIALS = "*/trials"  # of studies: folders of runs whose members have weights and no predictions
-HASHES = "hashes.json"  # of a checkpoint
 # What equal members have in common, before their fingerprints are looked at.
 SHARED = ("layout", "store_hash", "splits_hash", "code_version")
 State = Literal["done", "trained", "begun"]
@@ -169,22 +168,21 @@ def _index(
 
 def _see(source: Source) -> Source | None:
     """Return a member of the same fingerprint as what it is; None where it is nothing yet."""
+    if _is_done(source):
+        return source
     try:
-        if read_done(source.run, source.plan, source.member)[1] is None:
-            return source
         ended = read_sealed(source.paths.progress)
         whole = sha256(source.paths.weights) == ended["weights_sha256"]
     except (LensHpcError, OSError, KeyError):
         return None
-    trained = Source(run=source.run, plan=source.plan, member=source.member, state="trained")
-    return trained if whole else None
+    return replace(source, state="trained") if whole else None
 
 
 def _find_longest(plan: Plan, member: Member, others: Sequence[Source]) -> Source | None:
     """Return the longest training that a member goes on from, with its last checkpoint kept."""
     epochs = plan.recipe_of(member).train.epochs
     able = [
-        Source(run=one.run, plan=one.plan, member=one.member, state="begun")
+        replace(one, state="begun")
         for one in others
         if one.epochs < epochs and _is_done(one) and find_checkpoint(one.paths)
     ]
@@ -193,15 +191,15 @@ def _find_longest(plan: Plan, member: Member, others: Sequence[Source]) -> Sourc
 
 def _is_done(source: Source) -> bool:
     try:
-        return read_done(source.run, source.plan, source.member)[1] is None
-    except LensHpcError:
+        return is_done(source.run, source.plan, source.member)
+    except (LensHpcError, OSError):  # that cannot be told, so it gives nothing
         return False
 
 
 def find_checkpoint(paths: MemberPaths) -> Path | None:
     """Return the last checkpoint that a finished member has kept, if it has one."""
-    found = sorted(paths.checkpoint.glob(f"epoch-*/{HASHES}"))
-    return found[-1].parent if found else None
+    found = [paths.checkpoint / name for name in list_checkpoints(paths.checkpoint)]
+    return next((one for one in reversed(found) if (one / HASHES).is_file()), None)
 
 
 def _match_shorter(

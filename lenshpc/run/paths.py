@@ -1,12 +1,14 @@
 """Where every file of a run lies: the one owner of the run directory's layout."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lenshpc.errors import ConfigError, read_error
 
 RUNS = Path("runs")
+HASHES = "hashes.json"  # in a checkpoint, of all its files
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,14 @@ class RunPaths:
     def member(self, name: str) -> MemberPaths:
         """Return the files of the member of that name."""
         return MemberPaths(self.root / "members" / name)
+
+
+def list_checkpoints(folder: Path) -> list[str]:
+    """Return the names of the checkpoints in a folder, oldest first."""
+    # Drafts begin with a dot, so the pattern never finds one. As numbers: as text epoch-10000
+    # stands before epoch-9999.
+    names = (path.name for path in folder.glob("epoch-*"))
+    return sorted(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def find_runs(folder: Path) -> list[RunPaths]:

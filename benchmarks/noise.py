@@ -1,0 +1,46 @@
+"""Stores of noise: for what is timed of runs, no matter what their images show."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.store import Pixels, StoreSpec, begin
+from lenshpc.store.draft import WrittenChunk
+
+
+def make_store(
+    path: Path,
+    num: int,
+    side: int,
+    channels: Sequence[str],
+    splits: npt.NDArray[np.str_] | None = None,
+) -> None:
+    """Write a store of two classes in turn; every fifth row is of test unless `splits` says."""
+    numbers = np.arange(num)
+    if splits is None:
+        splits = np.where(numbers % 5, "train", "test")
+    rows = pd.DataFrame({"id": [f"{at:08d}" for at in numbers], "label": numbers % 2})
+    rows = rows.assign(split=splits, group=rows["id"], file=rows["id"], at=-1, partner="")
+    image = Pixels(shape=(len(channels), side, side), dtype="float32", channels=tuple(channels))
+    spec = StoreSpec(
+        dataset="noise", classes=("nonlens", "lens"), image=image, source={}, codec="none"
+    )
+    draft = begin(path, spec, rows, {})
+    rng = np.random.default_rng(0)
+    for shard, block in enumerate(draft.blocks):
+        starts = range(block.start, block.stop, spec.chunk_rows)
+        sizes = [min(spec.chunk_rows, block.stop - at) for at in starts]
+        chunks = (
+            WrittenChunk(
+                pixels={"images": rng.random((size, *image.shape), dtype=np.float32)},
+                sha256=rng.integers(0, 256, (size, 32), dtype=np.uint8),
+                size=np.ones(size, np.int64),
+                values=np.empty((size, 0)),
+            )
+            for size in sizes
+        )
+        draft.write(shard, chunks)
+    draft.finish()
