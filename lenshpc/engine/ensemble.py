@@ -17,7 +17,7 @@ from lenshpc.data.batches import Preparation
 from lenshpc.data.decoded import middle
 from lenshpc.data.resize import Resize
 from lenshpc.engine.load import inference_spec, make_task, parse_weights
-from lenshpc.engine.strategy import autocast
+from lenshpc.engine.precision import autocast
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import (
     Request,

@@ -163,11 +163,11 @@ class Loop:
         left = self.data.training_batches(
             epoch, rank=self.process.rank, world_size=self.process.world_size, done=done
         )
+        parts = self._list_progress(epoch)
         for steps, batch in enumerate(pace.wait_for(left), start=done + 1):
-            part = (epoch + (steps - 1) / num_steps) / self.train.length
             # In place: the checkpoint restores into this tensor. No `.item()`, which would wait for
             # the GPU at every step.
-            self._loss_sum.add_(self.strategy.step({**batch, "progress": torch.tensor(part)}))
+            self._loss_sum.add_(self.strategy.step({**batch, "progress": parts[steps - 1]}))
             self.schedule.after_step()
             # After the step and its schedule, so that a checkpoint here counts whole steps. Every
             # rank calls it once a step; all have equally many.
@@ -185,6 +185,13 @@ class Loop:
                 "lower train.lr, set train.clip_norm=1, or look at the data with lenshpc info"
             )
         return loss
+
+    def _list_progress(self, epoch: int) -> Tensor:
+        """Return the part of the training that is done before each step of an epoch."""
+        num_steps = self.data.training.num_steps
+        parts = [(epoch + step / num_steps) / self.train.length for step in range(num_steps)]
+        # Once an epoch: a number that a step sends to the GPU by itself waits for the steps before.
+        return torch.tensor(parts, device=self.process.device)
 
     def _validate(self, save: Callable[[], None]) -> dict[str, float]:
         def predict(batch: Batch) -> dict[str, Tensor]:

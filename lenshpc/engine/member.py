@@ -20,7 +20,7 @@ import torch
 
 from lenshpc.data.batches import Preparation
 from lenshpc.data.fold import FoldData, open_fold
-from lenshpc.engine import devices, distributed, strategy
+from lenshpc.engine import devices, distributed
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease
@@ -28,10 +28,13 @@ from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop, is_finished
 from lenshpc.engine.monitor import watch_usage
 from lenshpc.engine.pace import estimate_left_s
+from lenshpc.engine.precision import autocast
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
+from lenshpc.engine.step import on_device
+from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.tracking import Tracker, TrainingStart, track
 from lenshpc.errors import DataError, LensHpcError
 from lenshpc.files import (
@@ -268,13 +271,13 @@ class MemberWork:
         # Again, and by rank: with one seed all ranks would drop the same units and mix the same
         # images.
         torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
-        chosen = strategy.choose(self.recipe, task, model, self.process)
+        strategy = choose_strategy(self.recipe, task, model, self.process)
         return Loop(
             task=task,
             train=train,
             monitor=self.recipe.monitor,
-            strategy=chosen,
-            schedule=Schedule(chosen.optimizer, train, num_steps),
+            strategy=strategy,
+            schedule=Schedule(strategy.optimizer, train, num_steps),
             data=data,
             process=self.process,
             checkpoints=checkpoints,
@@ -337,9 +340,9 @@ class MemberWork:
             # Nothing to save: predictions are made again from the weights. Collective, so before
             # every batch on every rank.
             stop.check()
-            on_device = strategy.on_device(batch, self.process.device)
-            with torch.no_grad(), strategy.autocast(self.recipe.train, self.process.device):
-                return task.infer(model, on_device)
+            moved = on_device(batch, self.process.device)
+            with torch.no_grad(), autocast(self.recipe.train, self.process.device):
+                return task.infer(model, moved)
 
         write_predictions(self.paths, infer, data, self.process, self.lease)
 

@@ -233,7 +233,7 @@ class Batch(TypedDict, total=False):
     mix: Tensor  # (B,), its weight, 0 for genuine rows
     weak: Tensor  # (U, C, H, W), unlabelled images
     strong: Tensor  # (U, C, H, W), the same, changed more
-    phase: Tensor  # scalar: which optimiser step of the batch this is
+    phase: int  # which optimiser step of the batch this is
     progress: Tensor  # scalar: the part of the training that is done, in [0, 1]
 
 

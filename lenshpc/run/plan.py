@@ -109,7 +109,7 @@ class Plan(OfRecipe):
         """
         # Defaults are left out of the hash: so a default may be added, but changing one changes
         # what old fingerprints mean. That needs a new version of the package.
-        recipe = self.recipe.model_dump(mode="json", exclude=BESIDE, exclude_defaults=True)
+        recipe = self.recipe.list_choices(BESIDE)
         recipe["resources"] = self.recipe.resources.shares
         value = self.model_dump(mode="json", exclude={"store", "recipe"}) | {"recipe": recipe}
         return hash_value(value)
@@ -191,11 +191,7 @@ class Plan(OfRecipe):
 
 
 def _say_of_training(recipe: Recipe) -> dict[str, Any]:
-    asked = recipe.model_dump(
-        mode="json",
-        exclude={**dict.fromkeys(OF_THE_RUN, True), "method": set(recipe.method.judging)},
-        exclude_defaults=True,
-    )
+    asked = recipe.list_choices(OF_THE_RUN, recipe.method.judging)
     if recipe.init_from is None:
         asked.pop("init_fingerprint", None)
     # Said or not, a schedule as long as the training is the same one.

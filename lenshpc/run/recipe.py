@@ -1,7 +1,7 @@
 """The recipe: what a user asks to run, as one frozen, strictly validated value."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -24,7 +24,7 @@ from lenshpc.registry import (
 )
 from lenshpc.run.augmentations import D4, Flips
 from lenshpc.run.search import Search
-from lenshpc.run.sections import Data, Resources, Train
+from lenshpc.run.sections import OPERATION, Data, Resources, Train
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
@@ -277,6 +277,19 @@ class Recipe(Frozen):
             value = override(value, key, leaf)
         recipe = validate(Recipe, value, f"variants.{variant}")
         return recipe.model_copy(update={"resources": self.resources})
+
+    def list_choices(
+        self, without: Collection[str] = (), method_without: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """Return what differs from the defaults, of all that decides a result, as plain values.
+
+        `without` names keys that are left out, `method_without` keys of `method`.
+        """
+        left_out: dict[str, Any] = dict.fromkeys(without, True)
+        left_out |= {"train": set(OPERATION), "method": set(method_without)}
+        made = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
+        # A section of which nothing else was chosen is as good as absent.
+        return {key: value for key, value in made.items() if value != {} or key == "method"}
 
     def with_defaults(self, defaults: Iterable[tuple[str, Any]]) -> "Recipe":
         """Return the recipe as it is sent to a site, whose defaults are dotted keys and values.

@@ -11,6 +11,8 @@ from lenshpc.run.augmentations import D4, Augmentation
 Memory = Annotated[float, Field(ge=0.0005, le=1e6, description="GB")]
 Minutes = Annotated[int, Field(ge=1, le=527_040)]  # a year
 Times = Annotated[int, Field(ge=0, le=10**6)]
+# Keys of `Train` that change neither a weight nor a prediction: no fingerprint covers them.
+OPERATION = frozenset({"evaluation_batch", "checkpoint_min", "timeout_min", "profile"})
 
 
 class Data(Frozen):
@@ -74,17 +76,32 @@ class Train(Frozen):
 
     epochs: Count = 15
     batch_size: Count = Field(default=32, description="images a step, over all processes")
+    accumulate: Count = Field(
+        default=1, description="parts in which a process takes its share of a step, one by one"
+    )
+    optimizer: str = Field(default="adamw", description="one of torch's or timm's, by timm's name")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.9, description="of optimisers that have one, such as sgd"
+    )
     lr: Positive = 1e-4
+    lr_per_256: Positive | None = Field(
+        default=None, description="instead of lr: the rate of a batch of 256, scaled to batch_size"
+    )
     weight_decay: NonNegative = 1e-4
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="factor of lr from each layer of the encoder to the one below"
+        default=None, description="factor of lr from each layer of the network to the one below"
     )
     freeze: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         default=(), description="parts of the network that do not learn, by name; * stands for any"
     )
-    scheduler: Literal["constant", "cosine", "plateau"] = "cosine"
+    scheduler: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "cosine"
     schedule_epochs: Count | None = Field(
         default=None, description="over which a schedule goes; as many as epochs if absent"
+    )
+    cycles: Count = Field(default=1, description="of scheduler cosine; each begins at lr again")
+    step_epochs: Count = Field(default=10, description="between two reductions of scheduler step")
+    step_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.1, description="of lr at each of them"
     )
     warmup_epochs: Annotated[int, Field(ge=0, le=10**9)] = 0
     plateau_patience: Count = 2
@@ -96,9 +113,41 @@ class Train(Frozen):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="of a moving average of the weights, used in their place; 0: none"
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    swa_epochs: Count | None = Field(
+        default=None, description="last epochs whose weights are averaged, and used in their place"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = Field(default=True, description="fp32 products in TF32 where a GPU has it")
+    deterministic: bool = Field(
+        default=False, description="only algorithms that give the same bits each time; slower"
+    )
+    channels_last: bool | None = Field(
+        default=None, description="memory layout of images and weights; on a GPU if absent"
+    )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        default="none", description="mode of torch.compile"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="compute activations again backwards: less memory, more time"
+    )
+    sync_batchnorm: bool = Field(
+        default=False, description="batch norm over the batch of all processes, not of each"
+    )
     strategy: Literal["auto", "single", "ddp", "deepspeed"] = "auto"
     zero_stage: Literal[1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        default="none", description="what ZeRO keeps in the memory of the host"
+    )
+    evaluation_batch: Count | None = Field(
+        default=None, description="images that a process predicts at once; by memory if absent"
+    )
+    checkpoint_min: NonNegative = Field(
+        default=0.0, description="minutes between checkpoints; 0: one after each epoch"
+    )
+    timeout_min: Minutes = Field(
+        default=30, description="after which a process that waits for another one gives up"
+    )
+    profile: bool = Field(default=False, description="a trace of ten steps, in the run's folder")
 
     @property
     def length(self) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.lease import Lease
+from lenshpc.engine.plain import Plain
 from lenshpc.engine.schedule import Schedule
-from lenshpc.engine.strategy import Plain
 
 START = MemberProgress(fingerprint="f" * 64, world_size=1)
 

@@ -8,7 +8,7 @@ from ranks import finish, planned, recipe, start
 from safetensors.torch import load_file
 from torch import nn
 
-from lenshpc.engine.strategy import make_average
+from lenshpc.engine.averages import make_average
 from lenshpc.run.sections import Train
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from networks import build
 
-from lenshpc.engine.strategy import adamw
+from lenshpc.engine.optimizers import adamw
 from lenshpc.errors import ConfigError
 from lenshpc.models.encoder import VitEncoder, encoder_of, layer_factors, positions
 from lenshpc.models.importing import timm_module

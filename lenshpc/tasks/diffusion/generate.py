@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.engine.load import load_model, load_task
-from lenshpc.engine.strategy import autocast
+from lenshpc.engine.precision import autocast
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.sections import Train

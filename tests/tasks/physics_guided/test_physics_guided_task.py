@@ -32,7 +32,7 @@ def make(zoom=2.0, **method):
 
 def batch_at(progress, **more):
     image = torch.rand(4, 1, 32, 32)
-    times = {"phase": torch.tensor(0), "progress": torch.tensor(progress)}
+    times = {"phase": 0, "progress": torch.tensor(progress)}
     return {"image": image, "label": LABELS, **times, **more}
 
 

@@ -34,7 +34,7 @@ def given(logits, labels, **further):
 
 
 def loss_of(task, batch, model=None):
-    first = {**batch, "phase": torch.tensor(0)}
+    first = {**batch, "phase": 0}
     return task.training_step(model or nn.Flatten(), first)["loss"]
 
 
@@ -152,7 +152,7 @@ def test_second_step_of_complement_training_raises_the_entropy_of_the_wrong_clas
     task = make(counts=(60, 30, 10), class_weights="balanced", loss="complement")
     logits, weights = torch.randn(6, 3), torch.tensor([100 / 180, 100 / 90, 100 / 30])
     steps = [
-        task.training_step(nn.Flatten(), {**given(logits, LABELS), "phase": torch.tensor(phase)})
+        task.training_step(nn.Flatten(), {**given(logits, LABELS), "phase": phase})
         for phase in range(task.num_phases)
     ]
     primary = functional.cross_entropy(logits, LABELS, reduction="none") * weights[LABELS]

@@ -12,7 +12,7 @@ from lenshpc.run.sections import Train
 from lenshpc.tasks.classification.settings import Classification as Settings
 from lenshpc.tasks.physics_guided.settings import PhysicsGuided
 
-FIRST = {"phase": torch.tensor(0), "progress": torch.tensor(1.0)}
+FIRST = {"phase": 0, "progress": torch.tensor(1.0)}
 NUM_CLASSES = {"cross_entropy": 3, "bce": 2, "focal": 3, "complement": 3, "guided": 3}
 GUIDED = {"loss": "cross_entropy", "physics": {"pixel_scale_arcsec": 0.2, "source_side": 8}}
 LENS = (
