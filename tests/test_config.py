@@ -27,11 +27,15 @@ def test_unknown_nested_key_names_the_nearest_with_its_path(tmp_path):
     source = recipe_file(tmp_path, MINIMAL + "train:\n  epoch: 3\n")
     assert complaint(load_recipe, source) == (
         f"recipe {source}: unknown key 'train.epoch'; did you mean train.epochs? known: "
-        "train.epochs, train.batch_size, train.lr, "
-        "train.weight_decay, train.layer_decay, train.freeze, train.scheduler, "
-        "train.schedule_epochs, train.warmup_epochs, train.plateau_patience, train.patience, "
-        "train.monitor, "
-        "train.clip_norm, train.ema_decay, train.precision, train.strategy, train.zero_stage"
+        "train.epochs, train.batch_size, train.accumulate, train.optimizer, train.momentum, "
+        "train.lr, train.lr_per_256, train.weight_decay, train.layer_decay, train.freeze, "
+        "train.scheduler, train.schedule_epochs, train.cycles, train.step_epochs, "
+        "train.step_factor, train.warmup_epochs, train.plateau_patience, train.patience, "
+        "train.monitor, train.clip_norm, train.ema_decay, train.swa_epochs, train.precision, "
+        "train.tf32, train.deterministic, train.channels_last, train.compile, "
+        "train.activation_checkpointing, train.sync_batchnorm, train.strategy, "
+        "train.zero_stage, train.offload, train.evaluation_batch, train.checkpoint_min, "
+        "train.timeout_min, train.profile"
     )
 
 
