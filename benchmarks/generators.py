@@ -58,7 +58,7 @@ def lenshpc(side: int) -> Parts:
     return (
         model,
         lambda images: training.training_step(model, {"image": images})["loss"],
-        lambda num, steps: task(steps).draw(model, 0, 0, range(num)),
+        lambda num, steps: task(steps).draw(model, 0, 0, torch.arange(num, device=DEVICE)),
     )
 
 

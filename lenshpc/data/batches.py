@@ -140,8 +140,11 @@ class BatchSource:
             scale = self.preparation.scale
             read = self._read(self.reader, seconds, scale, batches, augmenter, epoch)
             for some, partner in zip(rows, read, strict=True):
-                mix = torch.from_numpy(self.pairs.mix(some)).to(self.device)
-                yield {"partner": partner, "mix": mix}
+                weights = self.pairs.mix(some)
+                # Found here: on a GPU it would be waited for.
+                places = {"mix": weights, "mixed": weights.nonzero()[0]}
+                sent = {key: torch.from_numpy(one).to(self.device) for key, one in places.items()}
+                yield {"partner": partner, "mix": sent["mix"], "mixed": sent["mixed"]}
         else:
             yield from repeat({}, len(rows))
 

@@ -8,7 +8,7 @@ done for all images of a batch at once, in numpy or torch alike, on int64 that w
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +87,8 @@ class Chance:
 
     def uniform(self, number: int, low: float = 0.0, high: float = 1.0) -> Floats:
         """Return the `number`th draw (B,) of each image from [low, high)."""
-        # 53 bits, as many as a float64 holds: so never 1.0, and `integers` never gives `end`.
-        part = _shift_right(_join_key(self.keys, number), 11) / 2**53
+        # Never 1.0, so `integers` never gives `end`.
+        part: Floats = uniform(join_key(self.keys, number))
         return low + (high - low) * part
 
     def integers(self, number: int, end: int) -> npt.NDArray[np.int64]:
@@ -102,16 +102,16 @@ def draw(
     """Return what each step does to each visit's image of (height, width)."""
     # In this order, and each step by its place: another order gives all runs other images under the
     # same fingerprint. Change it with the version of the package only.
-    keys = _join_key(_join_key(_join_key(np.zeros(1, np.int64), seed), epoch), visits)
-    return [_draw(step, Chance(_join_key(keys, place), sides)) for place, step in enumerate(steps)]
+    keys = join_key(join_key(join_key(np.zeros(1, np.int64), seed), epoch), visits)
+    return [_draw(step, Chance(join_key(keys, place), sides)) for place, step in enumerate(steps)]
 
 
-def standard_normal(keys: Keys, num: int, device: torch.device) -> Tensor:
+def standard_normal(keys: Keys | Tensor, num: int, device: torch.device) -> Tensor:
     """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device."""
     # Integers wrap around alike on all devices; a generator of torch gives other numbers on a GPU
     # than on a CPU.
     places = _mix(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
-    bits = _mix(torch.from_numpy(keys).to(device)[:, None] ^ places)
+    bits = _mix(torch.as_tensor(keys, device=device)[:, None] ^ places)
     # 24 bits, as many as a float32 holds, and plus one: the logarithm of 0 would be infinite noise.
     radius = torch.sqrt(-2 * torch.log(((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24))
     angle = (bits & 0xFFFFFF).float() * (2 * torch.pi / 2**24)
@@ -130,8 +130,21 @@ def _mix(values: Integers) -> Integers:
     return values ^ _shift_right(values, 31)
 
 
-def _join_key(keys: Keys, value: int | Keys) -> Keys:
-    return _mix(keys + (np.atleast_1d(np.asarray(value, np.int64)) + 1) * _GOLDEN)
+def join_key(keys: Integers, value: int | Integers) -> Integers:
+    """Return keys (B,) that differ wherever the keys (B,) or the values do."""
+    # Python's integers do not wrap around as those of numpy and torch do.
+    step = _wrap_around((value + 1) * _GOLDEN) if isinstance(value, int) else (value + 1) * _GOLDEN
+    return _mix(keys + step)
+
+
+def uniform(keys: Integers) -> Any:
+    """Return a number (B,) in [0, 1) of each key, float64."""
+    # 53 bits, as many as a float64 holds: so never 1.0.
+    return _shift_right(keys, 11) / 2**53
+
+
+def _wrap_around(value: int) -> int:
+    return (value + 2**63) % 2**64 - 2**63
 
 
 def _draw(step: Augmentation, chance: Chance) -> Drawn:
@@ -145,7 +158,7 @@ def _draw(step: Augmentation, chance: Chance) -> Drawn:
         case Crop():
             return _crop(step, chance)
         case GaussianNoise():
-            return AddedNoise(_join_key(chance.keys, 1), chance.uniform(0, 0, step.std))
+            return AddedNoise(join_key(chance.keys, 1), chance.uniform(0, 0, step.std))
         case PsfJitter():
             return _psf_jitter(step, chance)
         case Contrast():

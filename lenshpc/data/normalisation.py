@@ -57,10 +57,17 @@ def _statistics(
 
 def in_units(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return images (B, C, H, W) without their normalisation, in float32."""
-    means, stds = (torch.tensor(one, device=images.device).view(-1, 1, 1) for one in (mean, std))
+    means, stds = (on_device(one, images.device).view(-1, 1, 1) for one in (mean, std))
     # float32 before the product: in bfloat16 the errors that are measured would be smaller than its
     # steps.
     return images.float() * stds + means
+
+
+def on_device(values: Sequence[float], device: torch.device) -> Tensor:
+    """Return a few numbers (n,) as float32, without a copy from the CPU."""
+    # `torch.tensor` would copy them, and a copy waits for all that the GPU has yet to do; a number
+    # that is filled in travels with its kernel.
+    return torch.stack([torch.full((), value, device=device) for value in values])
 
 
 def dtype_that_holds(mean: Sequence[float], std: Sequence[float]) -> torch.dtype:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError, one_line
 from lenshpc.models.importing import timm_module
+from lenshpc.models.numerics import in_float32
 from lenshpc.models.weights import download, weights_file
 from lenshpc.registry import Shape
 
@@ -52,8 +53,8 @@ class Backbone(nn.Module):
 
     def head(self, features: Tensor) -> Tensor:
         """Return the outputs of the last layer."""
-        outputs: Tensor = self.network.get_classifier()(features)
-        return outputs
+        # In bfloat16 sure answers would be equal by the dozen, and have no order.
+        return in_float32(self.network.get_classifier(), features)
 
     def last_layers(self) -> list[str]:
         """Return the names of the last layers: the network's, and what a task puts beside it."""
@@ -66,29 +67,37 @@ class Backbone(nn.Module):
         ]
 
     def forward(
-        self, image: Tensor, partner: Tensor | None = None, mix: Tensor | None = None
+        self,
+        image: Tensor,
+        partner: Tensor | None = None,
+        mix: Tensor | None = None,
+        mixed: Tensor | None = None,
     ) -> Tensor:
         """Return outputs; the features of row i lie `mix[i]` of the way to those of `partner[i]`.
 
-        There may be fewer partners than images: those of the first rows.
+        `mixed` (M,) are the rows for which that is so; the others' partners are left alone. There
+        may be fewer partners than images: those of the first rows.
         """
-        return self.head(self.between(image, partner, mix)[1])
+        return self.head(self.between(image, partner, mix, mixed)[1])
 
     def between(
-        self, image: Tensor, partner: Tensor | None, mix: Tensor | None
+        self,
+        image: Tensor,
+        partner: Tensor | None = None,
+        mix: Tensor | None = None,
+        mixed: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the features (B, D) of images, and where they lie after the mixing."""
-        if partner is None or mix is None:
+        if partner is None or mix is None or mixed is None:
             features = self.features(image)
             return features, features
         # Only the partners that are mixed in pass the network: batch norm must not count genuine
-        # rows twice.
-        chosen = mix.nonzero()[:, 0]
-        # One call: DDP allows one forward pass a step, and batch norm sees both halves together.
-        both = self.features(torch.cat([image, partner[chosen]]))
+        # rows twice. One call: DDP allows one forward pass a step, and batch norm sees both halves
+        # together.
+        both = self.features(torch.cat([image, partner[mixed]]))
         own, other = both[: len(image)], both[len(image) :]
-        way = mix[chosen, None].to(both.dtype) * (other - own[chosen])
-        return own, own.index_add(0, chosen, way)
+        way = mix[mixed, None].to(both.dtype) * (other - own[mixed])
+        return own, own.index_add(0, mixed, way)
 
 
 def last_layer(network: nn.Module, use: str) -> Any:

@@ -231,6 +231,7 @@ class Batch(TypedDict, total=False):
     target: Tensor  # (B, C, sH, sW), of pairs
     partner: Tensor  # (B, C, H, W), the other parent of each synthetic row
     mix: Tensor  # (B,), its weight, 0 for genuine rows
+    mixed: Tensor  # (M,), the places of the synthetic rows in the batch
     weak: Tensor  # (U, C, H, W), unlabelled images
     strong: Tensor  # (U, C, H, W), the same, changed more
     phase: int  # which optimiser step of the batch this is

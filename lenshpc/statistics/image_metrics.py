@@ -38,7 +38,7 @@ def ssim(one: Images, other: Images) -> Images:
     xp = array_namespace(one, other)
     # Autocast and TF32 change matrix products of float32, never those of float64.
     one, other = (xp.astype(images, xp.float64) for images in (one, other))
-    rows, columns = (xp.asarray(_window(side), device=one.device) for side in one.shape[2:])
+    rows, columns = (_window(xp, side, one.device) for side in one.shape[2:])
 
     def moments(images: Images) -> tuple[Images, Images]:
         """Return the squared mean and the variance within the window around each pixel."""
@@ -54,13 +54,17 @@ def ssim(one: Images, other: Images) -> Images:
     return xp.mean(luminance * structure, axis=(1, 2, 3))
 
 
-def _window(side: int) -> Floats:
+def _window(xp: Any, side: int, device: Any) -> Images:
     """Return the matrix (side, side) of the window's sums along a mirrored axis."""
-    from scipy.ndimage import gaussian_filter1d
-
-    reach = WINDOW_PX // 2
-    pixels = np.eye(side)
-    return np.asarray(gaussian_filter1d(pixels, SIGMA_PX, axis=0, mode="mirror", radius=reach))
+    # Reckoned where the images lie: a GPU would wait for a copy of it.
+    reach, period = WINDOW_PX // 2, max(1, 2 * (side - 1))
+    pixel = xp.arange(side, device=device)
+    offset = xp.arange(-reach, reach + 1, device=device)
+    weight = xp.exp(-(xp.astype(offset, xp.float64) ** 2) / (2 * SIGMA_PX**2))
+    seen = (pixel[:, None] + offset) % period
+    mirrored = period // 2 - xp.abs(seen - period // 2)
+    hits = xp.astype(mirrored[:, :, None] == pixel, xp.float64)
+    return xp.sum(hits * (weight / xp.sum(weight))[:, None], axis=1)
 
 
 def ring_radius(profiles: Floats) -> Floats:

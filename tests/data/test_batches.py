@@ -95,6 +95,7 @@ def test_synthetic_rows_come_with_both_parents_and_their_weights():
     assert torch.equal(batch["image"], torch.from_numpy(images[[5, 1, 3]]))
     assert torch.equal(batch["partner"], torch.from_numpy(images[[3, 1, 4]]))
     assert batch["mix"].tolist() == [0.5, 0, 0.25]
+    assert batch["mixed"].tolist() == [0, 2]
     assert (batch["label"].tolist(), batch["row"].tolist()) == ([1, 1, 0], [13, 1, 12])
 
 

@@ -83,6 +83,6 @@ def test_partners_belong_to_the_first_rows() -> None:
     network = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
     image, partner = torch.randn(5, 1, 32, 32), torch.randn(2, 1, 32, 32)
     mix = torch.tensor([0, 1.0])
-    outputs = network(image, partner, mix)
+    outputs = network(image, partner, mix, torch.tensor([1]))
     expected = torch.cat([image[:1], partner[1:], image[2:]])
     torch.testing.assert_close(outputs, network(expected))

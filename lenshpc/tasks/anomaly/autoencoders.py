@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lenshpc.models.numerics import widen
 from lenshpc.registry import Shape
 from lenshpc.tasks.anomaly.scorers import Scorer, row_mean
 
@@ -101,7 +102,8 @@ class VariationalAutoencoder(Scorer):
 
     def forward(self, image: Tensor, progress: Tensor | None = None) -> Tensor:
         """Return minus the evidence bound a pixel; drawn in training, of the mean otherwise."""
-        mean, log_variance = self.encoder(image).chunk(2, dim=1)
+        # float32: the exponential of a variance in float16 is soon infinite.
+        mean, log_variance = widen(self.encoder(image)).chunk(2, dim=1)
         kl = (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=1) / 2
         latent = mean
         if self.training:
@@ -137,7 +139,7 @@ class WassersteinAutoencoder(Autoencoder):
         squared = row_mean((self.decoder(latent) - image) ** 2)
         if not self.training:
             return squared
-        return squared + self._mmd_weight * discrepancy(latent.float())
+        return squared + self._mmd_weight * discrepancy(widen(latent))
 
 
 def discrepancy(latent_BD: Tensor) -> Tensor:
@@ -148,8 +150,8 @@ def discrepancy(latent_BD: Tensor) -> Tensor:
     num, num_latents = latent_BD.shape
     if num < 2:
         return latent_BD.new_zeros(())
-    prior_BD = torch.randn_like(latent_BD)
-    both = torch.cat([latent_BD, prior_BD])
+    # float64: distances are small differences of what autocast and TF32 round to three digits.
+    both = torch.cat([latent_BD, torch.randn_like(latent_BD)]).double()
     # Rounding may put a squared distance below 0, and the kernel has a pole there.
     square = functional.relu(
         both.square().sum(1)[:, None] + both.square().sum(1) - 2 * both @ both.T
@@ -157,4 +159,4 @@ def discrepancy(latent_BD: Tensor) -> Tensor:
     scales = [2 * num_latents * scale for scale in MMD_SCALES]
     kernel = torch.stack([scale / (scale + square) for scale in scales]).sum(dim=0)
     own = kernel[:num, :num].sum() + kernel[num:, num:].sum() - kernel.diagonal().sum()
-    return own / (num * (num - 1)) - 2 * kernel[:num, num:].mean()
+    return (own / (num * (num - 1)) - 2 * kernel[:num, num:].mean()).to(latent_BD.dtype)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lenshpc.models.d4 import NUM_SYMMETRIES, transform
+from lenshpc.models.numerics import product, solve
 from lenshpc.physics import deflect_shear, deflect_sis
 from lenshpc.registry import Shape
 from lenshpc.tasks.anomaly.autoencoders import ConvEncoder
@@ -63,8 +64,7 @@ class LensAutoencoder(Scorer):
 
         Each image has noise of its own strength, at its most likely value: log σ + log(RSS)/2.
         """
-        # Not in autocast: its matrix products in bfloat16 would blur, fit and solve with three
-        # digits.
+        # Not in autocast: in bfloat16 it would draw, fit and solve with three digits.
         with torch.autocast(image.device.type, enabled=False):
             # The logarithm of a perfect fit would be minus infinity.
             left = self._misfit(self.encoder(image), image) + SMALLEST
@@ -98,9 +98,10 @@ class LensAutoencoder(Scorer):
         for _ in range(NUM_STEPS):
             changed = [self._residual(latent + DIFFERENCE * one, image) for one in eye]
             slope = torch.stack([(one - left) / DIFFERENCE for one in changed], dim=2)
-            normal = slope.mT @ slope
+            normal = product(slope.mT, slope)
             scale = torch.diagonal(normal, dim1=1, dim2=2)[:, None] + SMALLEST
-            step = torch.linalg.solve(normal + damping * scale * eye, slope.mT @ left[..., None])
+            right = product(slope.mT, left[..., None])
+            step = solve(normal + damping * scale * eye, right)
             tried = (latent - step[..., 0].clamp(-MAX_STEP, MAX_STEP)).clamp(
                 -MAX_LATENT, MAX_LATENT
             )
@@ -132,13 +133,12 @@ class LensAutoencoder(Scorer):
         weight = (-self.log_noise.detach()).exp().expand_as(image)
         weighted = templates * weight.flatten(2)[:, :, None]
         target = (image * weight).flatten(2)[..., None]
-        normal = weighted @ weighted.mT
+        normal = product(weighted, weighted.mT)
         # Relative to the templates: two that are alike would make the matrix singular.
         ridge = RIDGE * torch.diagonal(normal, dim1=2, dim2=3).mean(dim=2)
         eye = torch.eye(3, device=image.device, dtype=image.dtype)
-        bright = torch.linalg.solve(normal + ridge[..., None, None] * eye, weighted @ target)
-        drawn: Tensor = bright.mT @ templates
-        return drawn.reshape(image.shape)
+        bright = solve(normal + ridge[..., None, None] * eye, product(weighted, target))
+        return product(bright.mT, templates).reshape(image.shape)
 
     def templates(self, latent: Tensor) -> Tensor:
         """Return source, lens light and sky, (B, 3, H, W), each of brightness about 1."""
@@ -159,10 +159,10 @@ class LensAutoencoder(Scorer):
     def _blur(self, maps: Tensor) -> Tensor:
         """Return maps (B, T, H, W) seen through a Gaussian point-spread function."""
         rows, columns = (self._gaussian(side) for side in maps.shape[2:])
-        return rows @ maps @ columns
+        return product(product(rows, maps), columns)
 
     def _gaussian(self, side: int) -> Tensor:
-        """Return the matrix that blurs a side: a convolution might be rounded to TF32."""
+        """Return the matrix that blurs a side."""
         at = torch.arange(side, device=self.blur.device)
         weight = (-(((at[:, None] - at) / self.blur.exp()) ** 2) / 2).exp()
         return weight / weight[side // 2].sum()

@@ -41,9 +41,15 @@ def backbone_of(card: Card) -> Backbone:
 class FrozenNetwork(nn.Module):
     """The features of any image by a network that does not learn."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.card = read_card(path)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.card, name))[:, None, None]
+            self.register_buffer(name, values, persistent=False)
         self._backbone = backbone_of(self.card)
         state = {
             name: value.float() if value.is_floating_point() else value
@@ -61,13 +67,9 @@ class FrozenNetwork(nn.Module):
 
     def features(self, stretched: Tensor) -> Tensor:
         """Return features (B, D) of what `resize` gave, stretched as the card says."""
-        mean, std = (
-            stretched.new_tensor(values)[:, None, None]
-            for values in (self.card.mean, self.card.std)
-        )
         # Not in autocast: distances are compared between runs, whose precision may differ.
         with torch.autocast(stretched.device.type, enabled=False):
-            return self._backbone.features((stretched - mean) / std).float()
+            return self._backbone.features((stretched - self.mean) / self.std).float()
 
 
 def in_unit_range(images: Tensor) -> Tensor:

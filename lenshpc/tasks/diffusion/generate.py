@@ -46,7 +46,7 @@ class Generator:
         # others.
         with torch.no_grad(), autocast(self.train, self.device):
             drawn = [
-                self.task.draw(self.model, SAMPLES, seed, block, self._labels(block))
+                self.task.draw(self.model, SAMPLES, seed, self._rows(block), self._labels(block))
                 for block in blocks
             ]
         return torch.cat(drawn).cpu().numpy()
@@ -57,7 +57,7 @@ class Generator:
         The frames 0, 5, 10, … are the draws themselves, by 25 DDIM steps at most. With classes, all
         are of the first.
         """
-        stops = SeededNoise((SAMPLES, 0), range(NUM_STOPS)).draw(self.task.shape, self.device)
+        stops = SeededNoise((SAMPLES, 0), self._rows(range(NUM_STOPS))).draw(self.task.shape)
         legs = pairwise([*stops, stops[0]])
         starts = [slerp(*leg, at / FRAMES_A_LEG) for leg in legs for at in range(FRAMES_A_LEG)]
         label = self._labels(range(1))
@@ -71,7 +71,10 @@ class Generator:
     def _labels(self, rows: range) -> Tensor | None:
         if not self.task.num_classes:
             return None
-        return torch.tensor(rows, device=self.device) % self.task.num_classes
+        return self._rows(rows) % self.task.num_classes
+
+    def _rows(self, rows: range) -> Tensor:
+        return torch.arange(rows.start, rows.stop, device=self.device)
 
 
 def open_generator(plan: Plan, run: RunPaths, member: Member) -> Generator:

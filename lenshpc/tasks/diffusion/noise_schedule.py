@@ -6,7 +6,7 @@ x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise (Ho et al. 2020, arXiv
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import torch
@@ -58,7 +58,7 @@ class NoiseSchedule:
         """
         if gamma is None:
             return torch.ones(level.shape, device=level.device)
-        alpha_bar = self.alpha_bar.to(level.device)[level]
+        alpha_bar = alpha_bar_on(self, level.device)[level]
         snr = alpha_bar / (1 - alpha_bar)
         least = snr.clamp(max=gamma) / (snr if self.prediction == "epsilon" else snr + 1)
         return torch.where(snr > 0, least, 1.0).float()
@@ -99,10 +99,16 @@ class NoiseSchedule:
 
     def _parts(self, level: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return the factors of image and noise, (B, 1, …)."""
-        alpha_bar = self.alpha_bar.to(level.device)[level].view(-1, *[1] * (like.ndim - 1))
+        alpha_bar = alpha_bar_on(self, level.device)[level].view(-1, *[1] * (like.ndim - 1))
         # Roots in float64 and then rounded: 1 - alpha_bar of the first levels has no digits in
         # float32.
         return alpha_bar.sqrt().to(like.dtype), (1 - alpha_bar).sqrt().to(like.dtype)
+
+
+@lru_cache
+def alpha_bar_on(schedule: NoiseSchedule, device: torch.device) -> Tensor:
+    """Return alpha_bar (T,) of a schedule where the levels lie; it is copied once."""
+    return schedule.alpha_bar.to(device)
 
 
 def _linear(num: int) -> Tensor:

@@ -3,15 +3,16 @@
 Shapes: B rows, C channels, H by W pixels.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lenshpc.data.draws import join_key, standard_normal, uniform
 from lenshpc.registry import Shape
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
 
@@ -19,21 +20,32 @@ MIN_SINE = 1e-6
 
 
 class SeededNoise:
-    """Normal numbers that are functions of a seed (some integers) and each row, nothing else."""
+    """Normal numbers that are functions of a seed (some integers) and each row, nothing else.
 
-    def __init__(self, seed: tuple[int, ...], rows: Iterable[int]) -> None:
-        # A generator a row, on the CPU: an image must not depend on its batch, its rank or the kind
-        # of device.
-        self._generators = [np.random.default_rng([*seed, int(row)]) for row in rows]
+    They are made where the rows (B,) lie.
+    """
 
-    def draw(self, shape: Shape, device: torch.device) -> Tensor:
+    def __init__(self, seed: tuple[int, ...], rows: Tensor) -> None:
+        # A key a row and draw, and no generator: an image must not depend on its batch, its rank or
+        # the kind of device.
+        keys = torch.zeros_like(rows)
+        for part in seed:
+            keys = join_key(keys, part)
+        self._keys = join_key(keys, rows)
+        self._draws = count()
+
+    def draw(self, shape: Shape) -> Tensor:
         """Return the next numbers (B, C, H, W)."""
-        drawn = [one.standard_normal(shape, np.float32) for one in self._generators]
-        return torch.from_numpy(np.stack(drawn)).to(device)
+        keys = self._next_keys()
+        return standard_normal(keys, math.prod(shape), keys.device).view(-1, *shape)
 
-    def levels(self, num: int, device: torch.device) -> Tensor:
+    def levels(self, num: int) -> Tensor:
         """Return the next level of noise of each row (B,), all equally likely."""
-        return torch.tensor([one.integers(num) for one in self._generators], device=device)
+        part: Tensor = uniform(self._next_keys())
+        return (part * num).long()
+
+    def _next_keys(self) -> Tensor:
+        return join_key(self._keys, next(self._draws))
 
 
 def slerp(one: Tensor, other: Tensor, part: float) -> Tensor:
@@ -46,22 +58,19 @@ def slerp(one: Tensor, other: Tensor, part: float) -> Tensor:
         return other if part else one
     cosine = (one * other).sum() / (one.norm() * other.norm())
     angle = cosine.clamp(-1, 1).acos()
-    if angle.sin() < MIN_SINE:
-        return torch.lerp(one, other, part)
-    mixed: Tensor = (((1 - part) * angle).sin() * one + (part * angle).sin() * other) / angle.sin()
-    return mixed
+    mixed = (((1 - part) * angle).sin() * one + (part * angle).sin() * other) / angle.sin()
+    return torch.where(angle.sin() < MIN_SINE, torch.lerp(one, other, part), mixed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How images are drawn by a network; `low` and `high` (C, 1, 1) bound their pixels."""
+    """How images are drawn by a network; `bounds` are of their pixels, (C, 1, 1) each."""
 
     schedule: NoiseSchedule
     kind: Literal["ddim", "ancestral"]
     num_steps: int
     scale: float | None = None
-    low: Tensor | None = None
-    high: Tensor | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def __call__(
@@ -103,6 +112,4 @@ class Sampler:
         return hidden + self.scale * (told - hidden)
 
     def _clip(self, image: Tensor) -> Tensor:
-        if self.low is None or self.high is None:
-            return image
-        return image.clamp(self.low.to(image.device), self.high.to(image.device))
+        return image if self.bounds is None else image.clamp(*self.bounds)

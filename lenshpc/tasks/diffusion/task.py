@@ -5,7 +5,6 @@ The fold's normalisation gives images a deviation of 1; they are halved, as Karr
 Shapes: B rows of a batch, C channels, H by W pixels.
 """
 
-from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
@@ -13,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.normalisation import dtype_that_holds, in_units
+from lenshpc.data.normalisation import dtype_that_holds, in_units, on_device
 from lenshpc.registry import Batch, TaskSpec, build_component
-from lenshpc.statistics.image_metrics import blur
-from lenshpc.tasks.diffusion.features import Features
+from lenshpc.tasks.diffusion.features import Blur, Features
 from lenshpc.tasks.diffusion.noise_schedule import NoiseSchedule
 from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion
@@ -43,7 +41,7 @@ class Denoising:
             prediction=settings.prediction,
             zero_terminal_snr=settings.zero_terminal_snr,
         )
-        self._features = Features(settings.inception)
+        self._features, self._blur = Features(settings.inception), Blur(self.shape[1:])
 
     def build_model(self, name: str) -> nn.Module:
         """Return the network that takes images, levels and classes."""
@@ -64,9 +62,8 @@ class Denoising:
         """Return the weighted error of each row, at a level and with noise that are its own."""
         # Of the row alone: a level drawn anew each epoch would scatter the loss more than an epoch
         # lowers it.
-        image, noise = STD * batch["image"], SeededNoise((VALIDATION,), batch["row"].tolist())
-        level = noise.levels(self._settings.num_steps, image.device)
-        drawn = noise.draw(self.shape, image.device)
+        image, noise = STD * batch["image"], SeededNoise((VALIDATION,), batch["row"])
+        level, drawn = noise.levels(self._settings.num_steps), noise.draw(self.shape)
         return {"loss": self._losses(model, image, drawn, level, self._label(batch))}
 
     def infer(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -74,10 +71,10 @@ class Denoising:
 
         The features are of the drawn image, of the row's own one and of that one blurred.
         """
-        drawn = self.draw(model, EVALUATION, 0, batch["row"].tolist(), self._label(batch))
+        drawn = self.draw(model, EVALUATION, 0, batch["row"], self._label(batch))
         real = in_units(batch["image"], self._spec.mean, self._spec.std)
-        control = torch.from_numpy(blur(real.cpu().numpy())).to(real.device)
-        features = self._features({"sample": drawn, "real": real, "blurred": control})
+        blurred = self._blur.to(real.device)(real)
+        features = self._features({"sample": drawn, "real": real, "blurred": blurred})
         return {**self.predict(model, batch), "sample": drawn.to(self._kept), **features}
 
     def summarise(
@@ -91,14 +88,15 @@ class Denoising:
         model: nn.Module,
         purpose: int,
         seed: int,
-        rows: Iterable[int],
+        rows: Tensor,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Return images (B, C, H, W) in the store's units: functions of purpose, seed and row."""
-        device = next(model.parameters()).device
+        """Return images (B, C, H, W) in the store's units: functions of purpose, seed and row.
+
+        The rows (B,) lie where the network does.
+        """
         noise = SeededNoise((purpose, seed), rows)
-        start = noise.draw(self.shape, device)
-        return self.decode(model, start, label, noise=noise)
+        return self.decode(model, noise.draw(self.shape), label, noise=noise)
 
     def decode(
         self,
@@ -111,16 +109,14 @@ class Denoising:
     ) -> Tensor:
         """Return the images of what is noise alone; by DDIM where no further noise is given."""
         steps = self._settings.sampling_steps
-        low, high = self._bounds()
         sampler = Sampler(
             schedule=self._schedule,
             kind=self._settings.sampler,
             num_steps=steps if most_steps is None else min(steps, most_steps),
             scale=self._settings.guidance.scale if self._settings.guidance else None,
-            low=low,
-            high=high,
+            bounds=self._bounds(start.device),
         )
-        draw = (lambda: noise.draw(self.shape, start.device)) if noise else None
+        draw = (lambda: noise.draw(self.shape)) if noise else None
         return self._in_units(sampler(model, start, label, draw))
 
     def _losses(
@@ -140,12 +136,13 @@ class Denoising:
         """Return what the network sees in the units of the store."""
         return in_units(image.float() / STD, self._spec.mean, self._spec.std)
 
-    def _bounds(self) -> tuple[Tensor | None, Tensor | None]:
+    def _bounds(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return the least and the largest pixel that the network shall draw, (C, 1, 1) each."""
         if self._settings.pixel_range is None:
-            return None, None
+            return None
         low, high = self._settings.pixel_range
         mean, std = (
-            torch.tensor(values).view(-1, 1, 1) for values in (self._spec.mean, self._spec.std)
+            on_device(values, device).view(-1, 1, 1) for values in (self._spec.mean, self._spec.std)
         )
         factor = STD / std
         return (low - mean) * factor, (high - mean) * factor

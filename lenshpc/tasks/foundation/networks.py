@@ -55,8 +55,7 @@ class MaskedAutoencoder(nn.Module):
         """
         if order is None:
             rows, columns = self.encoder.grid(image)
-            # On the CPU: the same masks on any device.
-            order = torch.rand(len(image), rows * columns).argsort(dim=1).to(image.device)
+            order = torch.rand(len(image), rows * columns, device=image.device).argsort(dim=1)
         drawn, hidden = self.draw(image, order)
         return self.error(image, drawn, hidden)
 

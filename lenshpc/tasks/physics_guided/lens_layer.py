@@ -48,6 +48,7 @@ class LensRenderer(nn.Module):
     x: Tensor
     y: Tensor
     ring: Tensor
+    places: Tensor
 
     def __init__(self, physics: Physics, side_px: int, pixel_scale_arcsec: float) -> None:
         super().__init__()
@@ -56,7 +57,10 @@ class LensRenderer(nn.Module):
         y, x = torch.meshgrid(at, at, indexing="ij")
         low, high = physics.ring_arcsec
         ring = (low <= torch.hypot(x, y)) & (torch.hypot(x, y) <= high)
-        for name, values in (("x", x[ring]), ("y", y[ring]), ("ring", ring)):
+        # Of the ring's pixels in a flat image: a mask would have a GPU waited for.
+        places = ring.flatten().nonzero()[:, 0]
+        buffers = {"x": x[ring], "y": y[ring], "ring": ring, "places": places}
+        for name, values in buffers.items():
             # Follows from settings and size of image; in a file of weights it would bind the
             # network to one size.
             self.register_buffer(name, values, persistent=False)
@@ -114,7 +118,7 @@ class LensRenderer(nn.Module):
         has the weighted mean. Drawing takes the same weights. Neither undoes the blurring by the
         point-spread function, so the source is the blurred one.
         """
-        light = light_of(image.to(self.x.dtype))[:, self.ring]
+        light = light_of(image.to(self.x.dtype)).flatten(1)[:, self.places]
         index, weight = self._nodes(*self.trace(lens))
         side = self.physics.source_side
         total, cover = (
@@ -131,9 +135,8 @@ class LensRenderer(nn.Module):
 
     def draw(self, rays: Tensor) -> Tensor:
         """Return values at the rays (B, N) as images (B, H, W), 0 outside the ring."""
-        images = rays.new_zeros(len(rays), *self.ring.shape)
-        images[:, self.ring] = rays
-        return images
+        images = rays.new_zeros(len(rays), self.ring.numel())
+        return images.index_copy(1, self.places, rays).view(-1, *self.ring.shape)
 
     def losses(self, image: Tensor, lens: LensParameters) -> Tensor:
         """Return each image's misfit (B,), as a part of the misfit without any lens.

@@ -77,7 +77,7 @@ class GuidedClassifier(SupervisedTask):
     def apply(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Return what the classification says, and the parameters of the lens."""
         features, views = self._look(model, batch["image"])
-        lens = self._layer.lens(cast(GuidedBackbone, model).lens(features))
+        lens = self._layer.lens(cast(GuidedBackbone, model).lens_of(features))
         return {**answer_columns(features, views), **lens._asdict()}
 
     def summarise(
@@ -97,8 +97,7 @@ class GuidedClassifier(SupervisedTask):
 
     def _raw(self, model: nn.Module, batch: Batch) -> Tensor:
         guided = cast(GuidedBackbone, model)
-        raw_BP: Tensor = guided.lens(guided.features(batch["image"]))
-        return raw_BP
+        return guided.lens_of(guided.features(batch["image"]))
 
     def _losses(self, image: Tensor, raw_BP: Tensor) -> Tensor:
         """Return the layer's loss of each row (B,), in float32 whatever the precision."""

@@ -83,9 +83,8 @@ def consistency(weak_UK: Tensor, strong_UK: Tensor, threshold: float) -> Tensor:
 def mixup(image_BCHW: Tensor, target_BK: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Return convex combinations with other rows, λ ~ Beta(α, α) (Zhang et al. 2018, eq. 1)."""
     share = _beta(alpha)
-    # Drawn on the CPU, as all draws of mixing are: the same sequence on any device, and no wait for
-    # the GPU.
-    other = torch.randperm(len(image_BCHW)).to(image_BCHW.device)
+    # On the device, since a copy would be waited for; a number drawn on the CPU needs none.
+    other = torch.randperm(len(image_BCHW), device=image_BCHW.device)
     return (
         share * image_BCHW + (1 - share) * image_BCHW[other],
         share * target_BK + (1 - share) * target_BK[other],
@@ -100,7 +99,7 @@ def cutmix(image_BCHW: Tensor, target_BK: Tensor, alpha: float) -> tuple[Tensor,
     """
     height, width = image_BCHW.shape[2:]
     rows, columns = _box(height, width, _beta(alpha))
-    other = torch.randperm(len(image_BCHW)).to(image_BCHW.device)
+    other = torch.randperm(len(image_BCHW), device=image_BCHW.device)
     pasted = image_BCHW.clone()
     pasted[:, :, rows, columns] = image_BCHW[other][:, :, rows, columns]
     area = (rows.stop - rows.start) * (columns.stop - columns.start)

@@ -72,7 +72,7 @@ class SupervisedTask:
         """Return the loss of the outputs of that call."""
         logits, sizes = losses.two_logits(outputs), [len(view) for view in _views(batch)]
         labelled, *unlabelled = torch.split(logits, [len(batch["image"]), *sizes])
-        weights = self._weights.to(logits.device)
+        self._weights = weights = self._weights.to(logits.device)  # copied once
         if self.num_phases > 1 and batch["phase"] > 0:
             # Negative, since this step raises the entropy of the wrong classes.
             return -losses.complement_entropy(labelled, weights * target).mean()
@@ -143,7 +143,7 @@ class SupervisedTask:
         if settings.smote is not None and "partner" in batch:
             partner, mix = batch["partner"], batch["mix"].to(image.dtype)
             if settings.smote.space == "feature":
-                return image, target, (partner, mix)
+                return image, target, (partner, mix, batch["mixed"])
             image = torch.lerp(image, partner, mix[:, None, None, None])
         return *self._mix_up(image, target), ()
 

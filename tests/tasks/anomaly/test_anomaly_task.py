@@ -11,6 +11,7 @@ from lenshpc.registry import TaskSpec, component_names
 from lenshpc.run.networks import check_names
 from lenshpc.run.sections import Train
 from lenshpc.statistics.image_metrics import ssim
+from lenshpc.tasks.anomaly.autoencoders import discrepancy
 from lenshpc.tasks.anomaly.settings import Anomaly as Settings
 
 SIDE = 24
@@ -148,11 +149,34 @@ def test_turned_scores_are_those_of_turned_images():
     )
 
 
-def test_a_batch_with_another_class_is_refused(name):
-    task = make()
-    batch = rings() | {"label": torch.tensor([0, 0, 1, 0, 0, 0, 0, 0])}
+def test_an_epoch_with_another_class_is_refused(name):
+    task, columns = make(), {"loss": np.zeros(8, np.float32)}
+    model, labels = task.build_model(name), np.zeros(8, int)
+    task.training_step(model, rings())
+    assert task.summarise(labels, columns) == {"loss": 0.0}
+    task.training_step(model, rings() | {"label": torch.tensor([0, 0, 1, 0, 0, 0, 0, 0])})
+    task.training_step(model, rings())
     with pytest.raises(DataError, match="rows of class sub came to training"):
-        task.training_step(task.build_model(name), batch)
+        task.summarise(labels, columns)
+
+
+@pytest.mark.parametrize("num", [1, 8])
+def test_discrepancy_inside_autocast_is_that_outside(num):
+    latent, found = torch.randn(num, 32), []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(discrepancy(latent))
+    assert torch.equal(*found)
+    assert found[0].dtype == torch.float32
+
+
+def test_variances_that_float16_does_not_hold_have_a_loss():
+    model = make().build_model("conv_vae").eval()
+    torch.nn.init.constant_(model.encoder.out.bias, 12)  # exp(12) is 163,000
+    with torch.autocast("cpu", torch.float16):
+        loss = model(rings()["image"])
+    torch.testing.assert_close(loss, model(rings()["image"]), rtol=1e-2, atol=0)
 
 
 def test_training_rows_of_another_class_are_refused_before_anything_runs():

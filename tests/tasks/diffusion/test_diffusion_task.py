@@ -1,16 +1,21 @@
 """What the diffusion task promises to the engine; sampling against what is known exactly."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from scipy import stats
 from torch import nn
 
 from lenshpc.engine.load import make_task
 from lenshpc.registry import TaskSpec
 from lenshpc.run.sections import Train
+from lenshpc.statistics.image_metrics import blur
 from lenshpc.tasks.diffusion.feature_extractors import array_name, find_shipped
+from lenshpc.tasks.diffusion.features import Blur
 from lenshpc.tasks.diffusion.sampling import Sampler, SeededNoise
 from lenshpc.tasks.diffusion.settings import Diffusion as Settings
 from lenshpc.tasks.diffusion.task import EVALUATION, SAMPLES
@@ -118,10 +123,12 @@ def test_validation_loss_does_not_depend_on_the_random_state():
 def test_draws_are_functions_of_purpose_seed_and_row():
     task = make(sampler="ancestral")
     model = woken(task)
-    first = task.draw(model, SAMPLES, 0, [5, 6])
-    torch.testing.assert_close(task.draw(model, SAMPLES, 0, [6])[0], first[1], atol=1e-4, rtol=0)
+    rows = torch.tensor([5, 6])
+    first = task.draw(model, SAMPLES, 0, rows)
+    other = task.draw(model, SAMPLES, 0, rows[1:])
+    torch.testing.assert_close(other[0], first[1], atol=1e-4, rtol=0)
     for purpose, seed in ((EVALUATION, 0), (SAMPLES, 1)):
-        assert not torch.allclose(task.draw(model, purpose, seed, [5, 6]), first)
+        assert not torch.allclose(task.draw(model, purpose, seed, rows), first)
 
 
 @torch.no_grad()
@@ -172,12 +179,48 @@ def test_guidance_moves_away_from_the_hidden_class(scale, expected):
 
 
 def test_noise_is_normal_and_levels_are_uniform():
-    noise = SeededNoise((0,), range(4000))
-    levels = noise.levels(4, torch.device("cpu"))
+    noise = SeededNoise((0,), torch.arange(4000))
+    levels = noise.levels(4)
     assert np.bincount(levels).tolist() == pytest.approx([1000] * 4, abs=100)
-    drawn = noise.draw((1, 4, 4), torch.device("cpu"))
-    assert drawn.mean().item() == pytest.approx(0, abs=0.02)
-    assert drawn.std().item() == pytest.approx(1, abs=0.02)
+    drawn = torch.cat([noise.draw((1, 4, 4)) for _ in range(2)], dim=1).flatten(1)
+    assert stats.kstest(drawn[:, :16].flatten(), "norm").pvalue > 0.01
+    correlations = np.corrcoef(drawn.T.numpy()) - np.eye(32)
+    assert np.abs(correlations).max() < 5 / 4000**0.5
+
+
+def test_noise_of_a_row_is_split_mix_of_its_key():
+    """By Python's own integers, from the paper's constants."""
+    numbers = SeededNoise((3, 1), torch.tensor([7])).draw((1, 1, 4))
+    key = 0
+    for part in (3, 1, 7, 0):  # seed, row, first draw
+        key = mix(key + (part + 1) * GOLDEN)
+    bits = [mix(key ^ mix(place * GOLDEN)) for place in (1, 2)]
+    radius = [math.sqrt(-2 * math.log(((one >> 40) + 1) / 2**24)) for one in bits]
+    angle = [2 * math.pi * (one & 0xFFFFFF) / 2**24 for one in bits]
+    expected = [
+        one * turn(other)
+        for turn in (math.cos, math.sin)
+        for one, other in zip(radius, angle, strict=True)
+    ]
+    assert numbers.flatten().tolist() == pytest.approx(expected, abs=1e-5)
+
+
+GOLDEN, WORD = 0x9E3779B97F4A7C15, 2**64
+
+
+def mix(value):
+    value %= WORD
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % WORD
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % WORD
+    return value ^ value >> 31
+
+
+@pytest.mark.parametrize("sides", [(16, 16), (17, 12), (2, 3)])
+def test_blur_is_that_of_the_report(sides):
+    images = torch.randn(3, 2, *sides)
+    found = Blur(sides)(images)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, blur(images.numpy()), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_walk_goes_through_the_draws_exactly(run):
     for stop in range(NUM_STOPS):
         with torch.no_grad():
             drawn = generator.task.draw(
-                generator.model, SAMPLES, 0, [stop], torch.zeros(1, dtype=torch.int64)
+                generator.model, SAMPLES, 0, torch.tensor([stop]), torch.zeros(1, dtype=torch.int64)
             )
         assert np.array_equal(frames[stop * FRAMES_A_LEG], drawn[0].numpy())
 

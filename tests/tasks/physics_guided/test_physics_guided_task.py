@@ -68,7 +68,11 @@ def test_smote_between_features_leaves_the_lens_of_each_image():
     task = make(smote={"space": "feature"})
     model = task.build_model("test_resnet").eval()
     batch = batch_at(1.0)
-    partner = {"partner": torch.rand(4, 1, 32, 32), "mix": torch.tensor([0.0, 0.5, 0.0, 1.0])}
+    partner = {
+        "partner": torch.rand(4, 1, 32, 32),
+        "mix": torch.tensor([0.0, 0.5, 0.0, 1.0]),
+        "mixed": torch.tensor([1, 3]),
+    }
     mixed, alone = (task.training_step(model, one) for one in (batch | partner, batch))
     torch.testing.assert_close(mixed["physics_loss"], alone["physics_loss"])
     assert not torch.isclose(mixed["loss"], alone["loss"])

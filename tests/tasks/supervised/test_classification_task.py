@@ -99,10 +99,12 @@ def test_smote_between_features_mixes_before_the_last_layer():
     task = make(smote={"space": "feature"})
     model = task.build_model("test_resnet").eval()
     one, two, mix = *torch.randn(2, 6, 1, 32, 32), torch.tensor([0, 0, 0.3, 0.5, 0, 1])
-    found = loss_of(task, {"image": one, "label": LABELS, "partner": two, "mix": mix}, model)
+    batch = {"image": one, "label": LABELS, "partner": two}
+    found = loss_of(task, batch | {"mix": mix, "mixed": torch.tensor([2, 3, 5])}, model)
     features = torch.lerp(model.features(one), model.features(two), mix[:, None])
     torch.testing.assert_close(found, functional.cross_entropy(model.head(features), LABELS))
-    plain = loss_of(task, {"image": one, "label": LABELS, "partner": two, "mix": 0 * mix}, model)
+    none = {"mix": 0 * mix, "mixed": torch.zeros(0, dtype=torch.int64)}
+    plain = loss_of(task, batch | none, model)
     torch.testing.assert_close(plain, functional.cross_entropy(model(one), LABELS))
 
 
