@@ -3,9 +3,11 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from torch._C._distributed_c10d import Store
 
 from lenshpc.engine import rendezvous
 from lenshpc.errors import ConfigError, LaunchError, one_line
+
+ASK_US = 500_000  # between two questions to all ranks: asked and answered within a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +128,18 @@ def restore_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
-def start(process: Process, expected: int, folder: Path) -> None:
+def start(
+    process: Process,
+    expected: int,
+    folder: Path,
+    *,
+    timeout: timedelta = rendezvous.PATIENCE,
+    needs_group: bool = False,
+) -> None:
     """Join the process group: NCCL on GPUs, gloo on CPUs; without GPUs one thread a process.
 
-    The ranks meet in a private folder of this attempt below `folder`.
+    The ranks meet in a private folder of this attempt below `folder`. One that waits for another
+    gives up after `timeout`. A lone process has no group unless it `needs_group`.
     """
     # Every rank sees this and stops: with fewer ranks than planned each would train on a larger
     # share of the batch, under the same fingerprint.
@@ -141,33 +153,39 @@ def start(process: Process, expected: int, folder: Path) -> None:
         # site's own choice stands.
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
-    meeting = rendezvous.meet(folder / process.attempt, process.rank, process.world_size)
-    _join(process, meeting.store)
+    _take_device(process)
+    if process.world_size == 1 and not needs_group:
+        return
+    meeting = rendezvous.meet(folder / process.attempt, process.rank, process.world_size, timeout)
+    _join(process, meeting.store, timeout)
     rendezvous.prove(meeting.secret)
     if process.is_main:
         rendezvous.end_talk(folder / process.attempt)
 
 
-def _join(process: Process, store: Store) -> None:
+def _take_device(process: Process) -> None:
     # DeepSpeed takes it for the GPU's number; it takes the group as it is.
     os.environ["LOCAL_RANK"] = str(process.device.index or 0)
     if process.device.type == "cpu":
+        # One thread a rank, since the ranks share the cores and sums in another number of threads
+        # are other sums.
         torch.set_num_threads(1)
-        # gloo: NCCL needs a GPU. One thread a rank, since the ranks share the cores and sums in
-        # another number of threads are other sums.
-        backend, device = "gloo", None
     else:
         # Before the group is made: NCCL binds to the current device, and all ranks would meet on
         # GPU 0.
         torch.cuda.set_device(process.device)
-        # gloo carries what the CPUs agree upon while the GPUs compute
-        backend, device = "cpu:gloo,cuda:nccl", process.device
+
+
+def _join(process: Process, store: Store, timeout: timedelta) -> None:
+    on_gpu = process.device.type != "cpu"
     dist.init_process_group(
-        backend,
+        # gloo carries what the CPUs agree upon while the GPUs compute
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         store=store,
         rank=process.rank,
         world_size=process.world_size,
-        device_id=device,
+        timeout=timeout,
+        device_id=process.device if on_gpu else None,
     )
 
 
@@ -230,35 +248,54 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
 class RankMaximum:
     """The largest of the ranks' numbers, told to all of them at the same call.
 
-    A call returns the answer to the call before: it travels while a step is computed, and no rank
-    waits. The ranks must call it equally often.
+    The ranks are asked about twice a second, whatever a call takes, and no rank waits: the answer
+    travels until they are asked again. They must call it equally often.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._asked: tuple[dist.Work, torch.Tensor] | None = None
+        self._asked_s = now()
+        self._calls, self._every = 0, 1
 
-    def largest(self, number: int) -> int:
-        """Return the largest number of the call before; this call's on a lone process."""
-        if not dist.is_initialized() or dist.get_world_size() == 1:
+    def largest(self, number: int, *, at_once: bool = False) -> int:
+        """Return the largest number of when it was last asked, or 0; this call's on a lone process.
+
+        `at_once` asks on this call, however soon it is.
+        """
+        if num_ranks() == 1:
             return number
-        # Asked on every call and answered at the next, on all ranks alike: a rank that returns
-        # early leaves the others waiting for its number, and they stop after different steps.
-        before, self._asked = self._asked, _reduce_max(number)
-        answer = _answer(before) if before else 0
+        self._calls += 1
+        # By what all ranks know, and never by a clock of this one: a rank that asks alone leaves
+        # the others waiting for its number, and they stop after different steps.
+        if self._calls < self._every and not at_once:
+            return 0
+        before, self._asked = self._asked, _reduce_max(number, self._measure_call_us())
+        answer, call_us = _answer(before) if before else (0, ASK_US)
+        # At most twice as many as before: a GPU's first steps are only queued, and look fast.
+        self._every = max(1, min(2 * self._every, ASK_US // call_us))
         if answer:
             _answer(self._asked)  # nothing may be under way when the group ends
         return answer
 
+    def _measure_call_us(self) -> int:
+        """Return the microseconds from one call to the next, since all were asked last."""
+        now = self._now()
+        each = (now - self._asked_s) / self._calls
+        self._asked_s, self._calls = now, 0
+        return max(1, round(each * 1e6))
 
-def _reduce_max(number: int) -> tuple[dist.Work, torch.Tensor]:
-    asked = torch.tensor(number)  # on the CPU: a GPU would have to be waited for
+
+def _reduce_max(*numbers: int) -> tuple[dist.Work, torch.Tensor]:
+    asked = torch.tensor(numbers)  # on the CPU: a GPU would have to be waited for
     return dist.all_reduce(asked, dist.ReduceOp.MAX, async_op=True), asked
 
 
-def _answer(asked: tuple[dist.Work, torch.Tensor]) -> int:
-    work, number = asked
+def _answer(asked: tuple[dist.Work, torch.Tensor]) -> tuple[int, int]:
+    work, numbers = asked
     work.wait()
-    return int(number)
+    largest, call_us = numbers.tolist()
+    return largest, call_us
 
 
 def mean_over_ranks(value: torch.Tensor) -> float:

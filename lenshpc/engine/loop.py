@@ -40,9 +40,12 @@ class Stop:
     signals: Signals
     agreement: RankMaximum = field(default_factory=RankMaximum)
 
-    def check(self, save: Callable[[], None] = lambda: None) -> None:
-        """Save and stop if a rank was signalled; a collective call."""
-        number = self.agreement.largest(self.signals.received)
+    def check(self, save: Callable[[], None] = lambda: None, *, at_once: bool = True) -> None:
+        """Save and stop if a rank was signalled; a collective call.
+
+        The ranks talk now, or where not `at_once` about twice a second.
+        """
+        number = self.agreement.largest(self.signals.received, at_once=at_once)
         if number:
             save()
             raise Stopped(number)
@@ -171,7 +174,7 @@ class Loop:
             self.schedule.after_step()
             # After the step and its schedule, so that a checkpoint here counts whole steps. Every
             # rank calls it once a step; all have equally many.
-            self.stop.check(partial(save, steps))
+            self.stop.check(partial(save, steps), at_once=False)
             if self.process.is_main and pace.is_due(steps):
                 begun = progress.model_copy(update={"begun": pace.place(steps)})
                 self.on_step(begun)

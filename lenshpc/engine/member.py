@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,7 @@ from lenshpc.data.fold import FoldData, open_fold
 from lenshpc.engine import devices, distributed
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
+from lenshpc.engine.ending import end_well
 from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop, is_finished
@@ -88,9 +90,15 @@ def run_member(
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("submitit").propagate = False  # it writes to the log by itself
     logging.getLogger("lenshpc").setLevel(logging.INFO if process.is_main else logging.WARNING)
-    distributed.start(process, plan.recipe.resources.world_size, run.rendezvous)
-    try:
-        work = MemberWork(run, plan, plan.members[index], process, signals, give_up, trackers)
+    work = MemberWork(run, plan, plan.members[index], process, signals, give_up, trackers)
+    with end_well(process):
+        distributed.start(
+            process,
+            plan.recipe.resources.world_size,
+            run.rendezvous,
+            timeout=timedelta(minutes=work.recipe.train.timeout_min),
+            needs_group=work.recipe.strategy not in {"single", "ddp"},
+        )
         # Rank 0 decides for all, here and in what follows: a rank that saw another state of the
         # file system would enter collective calls alone, and wait for ever.
         done = process.is_main and is_done(run, plan, work.member, verify=True)
@@ -104,8 +112,6 @@ def run_member(
         # All ranks meet here, done or not, so that none takes the group down while rank 0 still
         # writes the mark.
         distributed.barrier()
-    finally:
-        distributed.stop()
     # Not after an error: ranks that still run would wait for a store that is gone.
     distributed.leave(process, run.rendezvous)
 

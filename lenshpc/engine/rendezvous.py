@@ -85,19 +85,20 @@ class FolderStore(Store):
         return self._folder / hashlib.sha256(key.encode()).hexdigest()
 
 
-def meet(folder: Path, rank: int, world_size: int) -> Meeting:
+def meet(folder: Path, rank: int, world_size: int, patience: timedelta = PATIENCE) -> Meeting:
     """Meet the other ranks in a folder that is this attempt's alone; all of them call this.
 
-    Raises LaunchError where somebody else could read the folder or write into it.
+    Raises LaunchError where somebody else could read the folder or write into it, and where not all
+    come within `patience`.
     """
     if world_size == 1:
         return Meeting(store=HashStore(), secret=b"")
     make_private_folder(folder.parent)
     make_private_folder(folder)
-    talk = FolderStore(folder / "talk")
+    talk = FolderStore(folder / "talk", patience)
     with (folder / "lock").open("ab") as lock:
         store, secret = _lead(talk, lock, world_size) if rank == 0 else _follow(talk, lock, rank)
-    return Meeting(store=_open_store(folder / store, world_size), secret=secret)
+    return Meeting(store=_open_store(folder / store, world_size, patience), secret=secret)
 
 
 def _lead(talk: FolderStore, lock: IO[bytes], world_size: int) -> tuple[str, bytes]:
@@ -132,11 +133,11 @@ def _is_held_elsewhere(lock: IO[bytes]) -> bool:
     return False
 
 
-def _open_store(path: Path, world_size: int) -> Store:
+def _open_store(path: Path, world_size: int, patience: timedelta) -> Store:
     if path.name.startswith("folder-"):
-        return FolderStore(path)
+        return FolderStore(path, patience)
     store = FileStore(str(path), world_size)
-    store.set_timeout(PATIENCE)
+    store.set_timeout(patience)
     return store
 
 

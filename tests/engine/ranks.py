@@ -48,8 +48,17 @@ def planned(folder: Path, store: Store, asked: Recipe) -> tuple[RunPaths, Plan]:
     return run, plan
 
 
-def start(runs: list[RunPaths], index: int, world_size: int = 1) -> list[subprocess.Popen[str]]:
-    """Start the ranks of a member of each run, one run after the other."""
+def start(
+    runs: list[RunPaths],
+    index: int,
+    world_size: int = 1,
+    script: str = SCRIPT,
+    log: int = subprocess.PIPE,
+) -> list[subprocess.Popen[str]]:
+    """Start the ranks of a member of each run, one run after the other.
+
+    They write to a pipe each, or all to the file of that descriptor.
+    """
     shared = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
@@ -57,7 +66,7 @@ def start(runs: list[RunPaths], index: int, world_size: int = 1) -> list[subproc
         "SUBMITIT_LOCAL_JOB_ID": str(next(_JOBS)),
         "SUBMITIT_LOCAL_NTASKS": str(world_size),
     }
-    command = [sys.executable, "-c", SCRIPT, str(index), *(str(run.root) for run in runs)]
+    command = [sys.executable, "-c", script, str(index), *(str(run.root) for run in runs)]
     return [
         subprocess.Popen(
             command,
@@ -66,7 +75,7 @@ def start(runs: list[RunPaths], index: int, world_size: int = 1) -> list[subproc
                 "SUBMITIT_LOCAL_GLOBALID": str(rank),
                 "SUBMITIT_LOCAL_LOCALID": str(rank),
             },
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
         )
