@@ -10,7 +10,7 @@ VERSION = $(shell $(BIN)/python -c 'import lenshpc; print(lenshpc.__version__)')
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE  # what is first imported stays compiled for all that follow
 
-.PHONY: help setup check format test test-slurm test-all demo image wheel bench clean
+.PHONY: help setup check format test test-slurm test-all test-gpu demo image wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -49,6 +49,10 @@ test-slurm: setup  ## the tests marked slurm, on the cluster of slurm/cluster.sh
 test-all:  ## the same with the slow tests: every recipe, interruption and outage; an hour or more
 	$(MAKE) test QUICK= PARALLEL=
 
+test-gpu: setup  ## the tests marked gpu, on this machine's GPU
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "no GPU here")'
+	$(BIN)/pytest -q -rs -m 'gpu' tests/gpu
+
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
 	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --train lens=100,nonlens=300 \
@@ -70,12 +74,21 @@ image: wheel  ## a container image of that wheel; ENGINE=docker, IMAGE_ARGS="--b
 	.venv-rivals-$*/bin/python -m pip install -q --disable-pip-version-check -r $<
 	touch $@
 
-bench: setup .venv-rivals-loading/installed .venv-rivals-diffusion/installed  ## loading, conversion, memory, options beside other libraries
+# On top of ours, for lenshpc's networks and the very same torch.
+.venv-rivals-training/installed: benchmarks/rivals-training.txt $(VENV)/installed
+	$(PYTHON) -m venv .venv-rivals-training
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+	  >$$(.venv-rivals-training/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/lenshpc.pth
+	.venv-rivals-training/bin/python -m pip install -q --disable-pip-version-check -r $<
+	touch $@
+
+bench: setup .venv-rivals-loading/installed .venv-rivals-diffusion/installed .venv-rivals-training/installed  ## loading, conversion, memory, options beside other libraries
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/conversion.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/options.py
 	$(BIN)/python benchmarks/diffusion.py
+	$(BIN)/python benchmarks/training.py
 
 clean:  ## remove the demo and what tools leave behind, not the environment
 	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

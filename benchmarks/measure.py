@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 LOADING_PYTHON = HERE.parent / ".venv-rivals-loading" / "bin" / "python"
+TRAINING_PYTHON = HERE.parent / ".venv-rivals-training" / "bin" / "python"
 DIFFUSION_PYTHON = HERE.parent / ".venv-rivals-diffusion" / "bin" / "python"
 NUM_PROCESSES = 2
 IMAGE_SHAPE = (3, 64, 64)
@@ -102,9 +104,16 @@ def cpu_seconds() -> float:
 
 
 @contextmanager
-def served(python: Path | str, *argv: object, num_images: int) -> Iterator[Turn]:
-    """Yield what asks one run of a process that serves, started once for all rounds."""
-    command = [str(python), "-W", "ignore", *map(str, argv)]
+def served(
+    python: Path | str, *argv: object, num_images: int, cores: str | None = None
+) -> Iterator[Turn]:
+    """Yield what asks one run of a process that serves, started once for all rounds.
+
+    With `cores`, as in `0,1`, it has these alone, and is stopped between its turns: what it does
+    in the background falls into them.
+    """
+    pinned = ["taskset", "-c", cores] if cores else []
+    command = [*pinned, str(python), "-W", "ignore", *map(str, argv)]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -114,23 +123,34 @@ def served(python: Path | str, *argv: object, num_images: int) -> Iterator[Turn]
             stderr=errors,
             text=True,
             cwd=HERE,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdin is not None
         assert process.stdout is not None
 
+        def tell(number: signal.Signals) -> None:
+            if cores:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+
         def turn(argument: str) -> Cost:
+            tell(signal.SIGCONT)
             with suppress(BrokenPipeError):
                 print(argument, file=process.stdin, flush=True)
             line = process.stdout.readline()
             if not line:
                 errors.seek(0)
                 raise SystemExit(f"{' '.join(command)} failed:\n{errors.read()}")
+            tell(signal.SIGSTOP)
             answer = json.loads(line)
             assert answer.pop("num_images") == num_images, line
             return Cost(**answer)
 
-        yield turn
+        try:
+            yield turn
+        finally:
+            tell(signal.SIGCONT)
 
 
 def command(*argv: object) -> Turn:
