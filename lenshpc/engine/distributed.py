@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from lenshpc.engine import rendezvous
+from lenshpc.engine.cards import find_gpu, refuse_shared_gpus
 from lenshpc.errors import ConfigError, LaunchError, one_line
 
 ASK_US = 500_000  # between two questions to all ranks: asked and answered within a second
@@ -157,6 +158,7 @@ def start(
     if process.world_size == 1 and not needs_group:
         return
     meeting = rendezvous.meet(folder / process.attempt, process.rank, process.world_size, timeout)
+    refuse_shared_gpus(meeting.store, process.rank, process.world_size, find_gpu(process.device))
     _join(process, meeting.store, timeout)
     rendezvous.prove(meeting.secret)
     if process.is_main:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lenshpc.engine import distributed
+from lenshpc.engine.cards import find_gpu
 from lenshpc.engine.distributed import Process
 from lenshpc.files import write_json
 from lenshpc.run.measured import Measured
@@ -104,23 +103,6 @@ def _watch(path: Path, process: Process, ended: threading.Event) -> None:
                 written = time.monotonic()
                 with suppress(OSError):  # the disk may have room again next time
                     write_json(path, tally.measure(process).model_dump(mode="json"))
-
-
-def find_gpu(device: torch.device) -> str:
-    """Return the UUID by which NVML knows a device; "" of the CPU.
-
-    Never a number: NVML counts all GPUs of the node by bus, CUDA those that it may see by speed.
-    """
-    if device.type != "cuda":
-        return ""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    name = visible[device.index or 0].strip() if (device.index or 0) < len(visible) else ""
-    # CUDA tells the UUID of a whole GPU, and not that of the slice which it uses.
-    return name if name.startswith("MIG-") else f"GPU-{_properties(device).uuid}"
-
-
-def _properties(device: torch.device) -> Any:
-    return torch.cuda.get_device_properties(device)
 
 
 def open_gpu(name: str) -> Callable[[], GpuSample]:

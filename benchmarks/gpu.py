@@ -1,0 +1,457 @@
+"""Measure one GPU in at most ten minutes: images/s, utilisation, share of the card's peak.
+
+For each network: the bare step, the engine's own on one batch that lies on the device, in five
+ways to compute; then the whole way, a member as a job trains it, and the way of a notebook:
+DataLoader over .npy files, albumentations, a plain loop. Without a GPU only `--toy` makes sense.
+"""
+
+import argparse
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import albumentations
+import numpy as np
+import torch
+from albumentations.pytorch import ToTensorV2
+from cards import peak_tflops
+from measure import Table, machine, scratch
+from members import write_plan
+from noise import make_store
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from lenshpc.data.fold import open_fold
+from lenshpc.engine.cards import find_gpu
+from lenshpc.engine.checkpoint import MemberProgress
+from lenshpc.engine.distributed import Process, device_name
+from lenshpc.engine.loop import GivenUp
+from lenshpc.engine.member import build_task, run_member
+from lenshpc.engine.monitor import open_gpu
+from lenshpc.engine.signals import Signals
+from lenshpc.engine.strategy import choose_strategy
+from lenshpc.registry import Batch, Task
+from lenshpc.run.plan import Member
+from lenshpc.run.planning import PlannedRun, plan_run
+from lenshpc.run.recipe import Recipe
+from lenshpc.store import open_store
+
+NUM_FILES = 2048  # of the notebook's folder; it goes round them
+EPOCHS = 3  # of the whole way, the first uncounted
+OUT = Path(__file__).parents[1] / "docs" / "gpu"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "fp32": {"tf32": False, "channels_last": False},
+    "TF32": {"channels_last": False},
+    "bf16": {"precision": "bf16", "channels_last": False},
+    "bf16, channels_last": {"precision": "bf16", "channels_last": True},
+    "bf16, channels_last, compiled": {
+        "precision": "bf16",
+        "channels_last": True,
+        "compile": "default",
+    },
+}
+WHOLE = "bf16, channels_last"  # the variant of the whole way
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network, its task, and images of what size and number."""
+
+    title: str
+    task: str
+    network: str
+    side: int
+    channels: int = 1
+    batch: int
+    num: int
+    method: dict[str, Any] = field(default_factory=dict)
+
+
+BOTH = ["nonlens", "lens"]  # so that the masked autoencoder learns from all rows
+UNET = {"width": 128}
+CASES = (
+    Case(
+        title="resnet18 at 64 px",
+        task="lens-finding",
+        network="resnet18",
+        side=64,
+        channels=3,
+        batch=256,
+        num=50_000,
+    ),
+    Case(
+        title="resnet18 at 64 px, batches of 32",
+        task="lens-finding",
+        network="resnet18",
+        side=64,
+        channels=3,
+        batch=32,
+        num=20_000,
+    ),
+    Case(
+        title="convnextv2_tiny at 224 px",
+        task="lens-finding",
+        network="convnextv2_tiny",
+        side=224,
+        channels=3,
+        batch=128,
+        num=5000,
+    ),
+    Case(
+        title="U-Net at 64 px",
+        task="diffusion",
+        network="unet",
+        side=64,
+        batch=64,
+        num=10_000,
+        method=UNET,
+    ),
+    Case(
+        title="U-Net at 128 px",
+        task="diffusion",
+        network="unet",
+        side=128,
+        batch=16,
+        num=2500,
+        method=UNET,
+    ),
+    Case(
+        title="masked autoencoder at 64 px",
+        task="foundation",
+        network="mae_vit",
+        side=64,
+        batch=256,
+        num=50_000,
+        method={"classes": BOTH},
+    ),
+)
+TOY_UNET = {"width": 8, "multipliers": [1, 1], "blocks": 1}
+TOY_VIT = {"patch": 8, "width": 12, "depth": 1, "heads": 3}
+TOYS = (
+    Case(
+        title="a small ResNet",
+        task="lens-finding",
+        network="test_resnet",
+        side=32,
+        channels=3,
+        batch=4,
+        num=40,
+    ),
+    Case(
+        title="a small U-Net",
+        task="diffusion",
+        network="unet",
+        side=16,
+        batch=4,
+        num=40,
+        method=TOY_UNET,
+    ),
+    Case(
+        title="a small masked autoencoder",
+        task="foundation",
+        network="mae_vit",
+        side=16,
+        batch=4,
+        num=40,
+        method={
+            "classes": BOTH,
+            "vit": TOY_VIT,
+            "decoder_width": 12,
+            "decoder_depth": 1,
+        },
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One line: a case, how it was computed, and what came of it."""
+
+    case: str
+    how: str
+    images_per_s: float
+    tflops: float
+    peak_share: float | None
+    busy: float | None = None
+
+    @property
+    def row(self) -> list[str]:
+        """Return it as a row of a table."""
+        shown = (f"{self.images_per_s:.0f}", f"{self.tflops:.2f}")
+        return [self.case, self.how, *shown, _percent(self.peak_share), _percent(self.busy)]
+
+
+def _percent(part: float | None) -> str:
+    return "–" if part is None else f"{part:.1%}"
+
+
+def plan(case: Case, folder: Path, how: str, device: torch.device) -> PlannedRun:
+    """Return the planned run of a case, computed in one of the ways, and write it."""
+    recipe = Recipe(
+        name=f"gpu{len(list(folder.iterdir()))}",
+        task=case.task,
+        models=(case.network,),
+        folds=1,
+        method=case.method,
+        train={"epochs": EPOCHS, "batch_size": case.batch, "lr": 1e-4, **VARIANTS[how]},
+        resources={"gpus_per_node": int(device.type != "cpu")},
+    )
+    planned = plan_run(recipe, open_store(folder / "store"), folder / "runs")
+    write_plan(planned)
+    return planned
+
+
+@contextmanager
+def open_member(planned: PlannedRun, device: torch.device) -> Iterator[tuple[Task, Member, Any]]:
+    """Yield the task of a run's only member, the member, and a batch of its first epoch."""
+    member = planned.plan.members[0]
+    store = planned.store
+    with open_fold(planned.plan, member, planned.splits, store, device) as data:
+        task = build_task(planned.paths, planned.plan, member, store, data)
+        with closing(data.training_batches(0, rank=0, world_size=1, done=0)) as batches:
+            batch = next(batches)
+        yield task, member, {**batch, "progress": torch.zeros((), device=device)}
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has computed all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_steps(step: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Return the seconds that a step takes, once those are over which compile and try out."""
+    for _ in range(5):
+        step()
+    synchronise(device)
+    began, num_steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for _ in range(10):
+            step()
+        # Once in ten: a step that waits for the device would not queue the next one.
+        synchronise(device)
+        num_steps += 10
+    return (time.perf_counter() - began) / num_steps
+
+
+def count_flops(task: Task, network: str, batch: Batch, device: torch.device) -> float:
+    """Return the floating-point operations of a training step, an image."""
+    model = task.build_model(network).to(device)
+    with FlopCounterMode(display=False) as counter:
+        task.training_step(model, {**batch, "phase": 0})["loss"].backward()
+    return counter.get_total_flops() / len(batch["image"])
+
+
+def measure_step(planned: PlannedRun, device: torch.device, seconds: float) -> tuple[float, float]:
+    """Return the images a second of the engine's step on one batch, and its FLOP an image."""
+    with open_member(planned, device) as (task, member, batch):
+        flops = count_flops(task, member.network, batch, device)
+        torch.manual_seed(0)
+        recipe = planned.plan.recipe_of(member)
+        strategy = choose_strategy(recipe, task, task.build_model(member.network), Process())
+        step_s = time_steps(lambda: strategy.step(batch), device, seconds)
+        return len(batch["image"]) / step_s, flops
+
+
+def measure_whole(planned: PlannedRun, device: torch.device) -> tuple[float, float | None]:
+    """Return the images a second of a member's training, and the GPU's busy share.
+
+    All of an epoch counts, checkpoint included, but the validation.
+    """
+    stamps: list[tuple[float, dict[str, float]]] = []
+
+    def look(progress: MemberProgress) -> bool:
+        stamps.append((time.perf_counter(), dict(progress.history[-1])))
+        return len(stamps) == EPOCHS
+
+    with sample_busy(device) as samples, suppress(GivenUp):
+        run_member(planned.paths, 0, Signals(), look)
+    lines = [line for _, line in stamps[1:]]
+    dev = planned.splits[planned.splits["split"] == "dev"]
+    batch_size = planned.plan.recipe.train.batch_size
+    num_steps = int((dev["fold"] != 0).sum()) // batch_size
+    validating_s = sum(line["seconds"] - num_steps * line["step_s"] for line in lines)
+    seconds = stamps[-1][0] - stamps[0][0] - validating_s
+    return len(lines) * num_steps * batch_size / seconds, mean(samples) if samples else None
+
+
+@contextmanager
+def sample_busy(device: torch.device) -> Iterator[list[float]]:
+    """Yield a list that grows by how busy the GPU is, until the block ends."""
+    samples: list[float] = []
+    ended, sample = threading.Event(), open_gpu(find_gpu(device))
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            if (busy := sample().busy) is not None:
+                samples.append(busy)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield samples
+    ended.set()
+    thread.join()
+
+
+class Files(Dataset[Any]):
+    """Loose .npy files, flipped and turned by albumentations, as notebooks have them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = sorted(folder.iterdir())
+        flips = [albumentations.HorizontalFlip(), albumentations.VerticalFlip()]
+        self._change = albumentations.Compose(
+            [*flips, albumentations.RandomRotate90(), ToTensorV2()]
+        )
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self._files)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int, int]:
+        """Return image, label and number."""
+        image = np.load(self._files[row]).transpose(1, 2, 0)
+        return self._change(image=image)["image"], row % 2, row
+
+
+def write_files(case: Case, folder: Path, num: int) -> Path:
+    """Write images as .npy files, of which every 64th is another; return their folder."""
+    folder.mkdir()
+    rng, shape = np.random.default_rng(0), (case.channels, case.side, case.side)
+    for at in range(num):
+        if at < 64:
+            np.save(folder / f"{at:05d}.npy", rng.random(shape, np.float32))
+        else:
+            os.link(folder / f"{at % 64:05d}.npy", folder / f"{at:05d}.npy")
+    return folder
+
+
+def measure_notebook(
+    planned: PlannedRun, files: Path, device: torch.device, seconds: float, *, half: bool
+) -> float:
+    """Return the images a second of a plain loop over a DataLoader, with the same loss."""
+    recipe = planned.plan.recipe
+    workers = min(8, len(os.sched_getaffinity(0)))
+    loader = DataLoader(
+        Files(files),
+        recipe.train.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+    with open_member(planned, device) as (task, member, _):
+        model = task.build_model(member.network).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        loaded = (one for _ in cycle([0]) for one in loader)
+        total, progress = 0.0, torch.zeros((), device=device)
+
+        def step() -> None:
+            nonlocal total
+            image, label, row = (one.to(device) for one in next(loaded))
+            batch: Any = {"image": image, "label": label, "row": row}
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                loss = task.training_step(model, {**batch, "phase": 0, "progress": progress})[
+                    "loss"
+                ]
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+
+        return recipe.train.batch_size / time_steps(step, device, seconds)
+
+
+def measure_case(
+    case: Case, folder: Path, device: torch.device, seconds: float, variants: list[str]
+) -> Iterator[Measured]:
+    """Yield the lines of a case, the bare steps first."""
+    make_store(folder / "store", case.num, case.side, [f"c{at}" for at in range(case.channels)])
+    files = write_files(case, folder / "files", min(NUM_FILES, 8 * case.batch))
+    flops = 0.0
+
+    def line(how: str, rate: float, train: dict[str, Any], busy: float | None = None) -> Measured:
+        precision, tf32 = train.get("precision", "fp32"), train.get("tf32", True)
+        peak = peak_tflops(device_name(device), precision, tf32=tf32)
+        tflops = rate * flops / 1e12
+        share = None if peak is None else tflops / peak
+        return Measured(
+            case=case.title, how=how, images_per_s=rate, tflops=tflops, peak_share=share, busy=busy
+        )
+
+    for how in variants:
+        rate, flops = measure_step(plan(case, folder, how, device), device, seconds)
+        yield line(f"bare step, {how}", rate, VARIANTS[how])
+    planned = plan(case, folder, WHOLE, device)
+    rate, busy = measure_whole(planned, device)
+    yield line(f"whole way, {WHOLE}", rate, VARIANTS[WHOLE], busy)
+    for how, half in (("fp32", False), ("bf16", True)):
+        rate = measure_notebook(planned, files, device, seconds, half=half)
+        yield line(f"notebook, {how}", rate, VARIANTS["bf16" if half else "TF32"])
+
+
+def compare(lines: list[Measured]) -> Table:
+    """Return the table of ratios, a row a case."""
+    rates = {(one.case, one.how): one.images_per_s for one in lines}
+    others = (f"bare step, {WHOLE}", "notebook, fp32", "notebook, bf16")
+    rows = [
+        [case, *(f"{rate / rates[case, other]:.3f}" for other in others)]
+        for (case, how), rate in rates.items()
+        if how.startswith("whole way")
+    ]
+    return Table("Whole way ÷ another", ("", "bare step", "notebook", "notebook, bf16"), rows)
+
+
+def main() -> None:
+    """Measure, print, and write Markdown and JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--toy", action="store_true", help="tiny networks, on a CPU too")
+    parser.add_argument("--seconds", type=float, default=3, help="of a measurement (%(default)s)")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the result (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="where stores are written")
+    asked = parser.parse_args()
+    device = Process().device
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+        if not asked.toy:
+            raise SystemExit("no GPU here; python benchmarks/gpu.py --toy runs on a CPU")
+    began, lines = time.perf_counter(), list[Measured]()
+    # A toy compiles nothing: that alone takes longer than all else.
+    variants = [how for how in VARIANTS if not (asked.toy and "compiled" in how)]
+    for case in TOYS if asked.toy else CASES:
+        with scratch(asked.folder) as folder:
+            for one in measure_case(case, folder, device, asked.seconds, variants):
+                print(" | ".join(one.row), flush=True)
+                lines.append(one)
+    facts = {
+        "card": device_name(device),
+        **machine(("lenshpc", "torch", "timm")),
+        "seconds": f"{time.perf_counter() - began:.0f}",
+    }
+    write(asked.out, facts, lines)
+
+
+def write(folder: Path, facts: dict[str, str], lines: list[Measured]) -> None:
+    """Write the tables and what they are made of, by the card's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = facts["card"].replace(" ", "-").lower()
+    header = ("", "how", "images/s", "TFLOP/s", "share of peak", "GPU busy")
+    tables = [Table(f"{facts['card']}", header, [one.row for one in lines]), compare(lines)]
+    told = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    text = "\n\n".join(["# One GPU, measured", told, *map(str, tables)])
+    (folder / f"{name}.md").write_text(f"{text}\n", encoding="utf-8")
+    content = json.dumps({**facts, "lines": [asdict(one) for one in lines]}, indent=1)
+    (folder / f"{name}.json").write_text(f"{content}\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
