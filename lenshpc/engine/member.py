@@ -29,14 +29,16 @@ from lenshpc.engine.lease import Lease
 from lenshpc.engine.load import make_task
 from lenshpc.engine.loop import Loop, Stop, is_finished
 from lenshpc.engine.monitor import watch_usage
+from lenshpc.engine.network import place, uses_channels_last
 from lenshpc.engine.pace import estimate_left_s
 from lenshpc.engine.precision import autocast
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped, cause
-from lenshpc.engine.step import on_device
+from lenshpc.engine.step import lay_out
 from lenshpc.engine.strategy import choose_strategy
+from lenshpc.engine.switches import set_switches
 from lenshpc.engine.tracking import Tracker, TrainingStart, track
 from lenshpc.errors import DataError, LensHpcError
 from lenshpc.files import (
@@ -107,7 +109,8 @@ def run_member(
             # `noted` is the outer one: what `taken` turns into Superseded must not be noted as a
             # failure, after which the job would never be requeued.
             usage = run.usage(process.attempt, process.rank)
-            with watch_usage(usage, process), work.record_attempt(), work.lease.hold():
+            switches = set_switches(work.recipe.train, process.device)
+            with watch_usage(usage, process), work.record_attempt(), work.lease.hold(), switches:
                 work.complete()
         # All ranks meet here, done or not, so that none takes the group down while rank 0 still
         # writes the mark.
@@ -338,7 +341,8 @@ class MemberWork:
         # as one that has just trained.
         weights = read_checked(self.paths.weights, progress.weights_sha256)
         model.load_state_dict(safetensors.torch.load(weights))
-        model.to(self.process.device).eval()
+        train, device = self.recipe.train, self.process.device
+        place(model, train, device).eval()
         # A new agreement: the one of training may still hold an answer that belongs to it.
         stop = Stop(signals=self.signals)
 
@@ -346,9 +350,9 @@ class MemberWork:
             # Nothing to save: predictions are made again from the weights. Collective, so before
             # every batch on every rank.
             stop.check()
-            moved = on_device(batch, self.process.device)
-            with torch.no_grad(), autocast(self.recipe.train, self.process.device):
-                return task.infer(model, moved)
+            laid = lay_out(batch, channels_last=uses_channels_last(train, device))
+            with torch.no_grad(), autocast(train, device):
+                return task.infer(model, laid)
 
         write_predictions(self.paths, infer, data, self.process, self.lease)
 

@@ -1,5 +1,6 @@
 """Steps on one process, or under DDP over several."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -8,11 +9,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lenshpc.engine import distributed
 from lenshpc.engine.averages import load_average, make_average, save_average, select_network
+from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
+from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import adamw
-from lenshpc.engine.precision import autocast
-from lenshpc.engine.step import Weights, on_cpu, on_device, phases
+from lenshpc.engine.precision import LossScale, autocast
+from lenshpc.engine.step import Weights, lay_out, mean_loss, on_cpu, phases, split
 from lenshpc.errors import ConfigError
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
@@ -23,41 +26,63 @@ class Plain:
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         self._task, self._train, self._device = task, train, process.device
-        # Moved before the optimiser and the average are made: both would hold the tensors of the
-        # CPU.
-        self.module = model.to(self._device)
+        self.module = prepare_network(model, train, process)
+        self._channels_last = uses_channels_last(train, process.device)
         # Before what looks at which parameters learn: DDP would wait for gradients of all others.
         self._frozen = freeze(self.module, train.freeze)
-        several = process.world_size > 1
-        self._wrapped = DistributedDataParallel(self.module) if several else self.module
+        self._wrapped = wrap(self.module, process)
         self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
         self.average = make_average(self.module, train)
+        self._scale = LossScale(train, process.device)
+        self._compilation = Compilation(self.module, train, process.device)
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
-        moved = on_device(batch, self._device)
-        first, *_ = [self._step(one) for one in phases(self._task, moved)]
+        laid = lay_out(batch, channels_last=self._channels_last)
+        first, *_ = [self._step(one) for one in phases(self._task, laid)]
         return first
 
     def _step(self, batch: Batch) -> Tensor:
         set_training(self._wrapped, self._frozen)
+        *early, last = split(batch, self._train.accumulate)
+        with self._keep_gradients():
+            losses = [self._backward(part) for part in early]
+        losses.append(self._backward(last))
+        self._update()
+        return mean_loss(losses)
+
+    def _keep_gradients(self) -> AbstractContextManager[None]:
+        """Return a context in which gradients add up on each rank, and are not sent."""
+        if isinstance(self._wrapped, DistributedDataParallel):
+            return self._wrapped.no_sync()
+        return nullcontext()
+
+    def _backward(self, part: Batch) -> Tensor:
+        """Add a part's gradients, and return its loss."""
         # Around the forward pass and the loss only: the backward pass repeats the types of the
         # forward one by itself.
         with autocast(self._train, self._device):
-            loss = self._task.training_step(self._wrapped, batch)["loss"]
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._compilation.compute(
+                lambda: self._task.training_step(self._wrapped, part)["loss"]
+            )
+        self._scale.scale(loss / self._train.accumulate).backward()  # type: ignore[no-untyped-call]
+        detached: Tensor = loss.detach()
+        return detached
+
+    def _update(self) -> None:
+        """Take the optimiser's step on the gradients of the whole batch."""
         if self._train.clip_norm > 0:
             # After backward, when DDP has averaged the gradients: clipped before, each rank would
             # clip by another norm.
+            self._scale.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self._train.clip_norm)
-        self.optimizer.step()
+        self._scale.step(self.optimizer)
+        self._scale.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             # From the bare module: a wrapper has names with `module.` before them, and checkpoints
             # would depend on the number of ranks.
             self.average.update_parameters(self.module)
-        detached: Tensor = loss.detach()
-        return detached
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
@@ -65,8 +90,9 @@ class Plain:
         # Without the wrapper: DDP would copy buffers at each forward pass, a collective call too
         # many.
         module.eval()
-        with torch.no_grad(), autocast(self._train, self._device):
-            return self._task.predict(module, on_device(batch, self._device))
+        laid = lay_out(batch, channels_last=self._channels_last)
+        with torch.no_grad(), autocast(self._train, self._device), self._compilation.pause():
+            return self._task.predict(module, laid)
 
     def check_resharding(self, before: int, now: int) -> None:
         """Refuse where a layer looks at its rank's share of the batch alone."""
@@ -81,7 +107,11 @@ class Plain:
     def save(self, folder: Path) -> None:
         """Write model and optimiser, which are equal on all ranks, from rank 0."""
         # Nothing collective in here: every rank comes, rank 0 writes.
-        state = {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {
+            "model": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scale.state_dict(),
+        }
         if distributed.rank() == 0:
             torch.save(state, folder / "training.pt")
             save_average(self.average, folder)
@@ -91,9 +121,25 @@ class Plain:
         state = torch.load(folder / "training.pt", map_location=self._device, weights_only=True)
         self.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._scale.load_state_dict(state["scaler"])
         load_average(self.average, folder)
 
     def weights(self) -> Weights:
         """Return the model's weights on the CPU of rank 0."""
         module = select_network(self.module, self.average)
         return on_cpu(module.state_dict()) if distributed.rank() == 0 else {}
+
+
+def wrap(network: nn.Module, process: Process) -> nn.Module:
+    """Return the network under DDP, whose settings are written out; alone it needs none."""
+    if process.world_size == 1:
+        return network
+    return DistributedDataParallel(
+        network,
+        broadcast_buffers=False,  # the loop does, once an epoch
+        gradient_as_bucket_view=True,  # or gradients would be there twice
+        bucket_cap_mb=4 * bucket_elements(network) / 2**20,
+        find_unused_parameters=False,
+        # The graph may be another one from step to step: phases, rows that are mixed or not.
+        static_graph=False,
+    )

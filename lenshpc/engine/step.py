@@ -17,13 +17,31 @@ def phases(task: Task, batch: Batch) -> Iterator[Batch]:
         yield {**batch, "phase": phase}
 
 
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on the device."""
-    moved = {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+def split(batch: Batch, count: int) -> list[Batch]:
+    """Return a batch in equal parts of its rows, without a copy; scalars go with each part."""
+    chunks = {
+        key: value.chunk(count) if isinstance(value, Tensor) and value.dim() else [value] * count
         for key, value in batch.items()
     }
-    return cast(Batch, moved)
+    return [cast(Batch, {key: parts[at] for key, parts in chunks.items()}) for at in range(count)]
+
+
+def lay_out(batch: Batch, *, channels_last: bool) -> Batch:
+    """Return the batch with its images in the layout that the network computes in."""
+    if not channels_last:
+        return batch
+    laid = {
+        key: value.contiguous(memory_format=torch.channels_last)
+        if isinstance(value, Tensor) and value.dim() == 4
+        else value
+        for key, value in batch.items()
+    }
+    return cast(Batch, laid)
+
+
+def mean_loss(parts: list[Tensor]) -> Tensor:
+    """Return the loss of a whole share from those of its equal parts."""
+    return parts[0] if len(parts) == 1 else torch.stack(parts).mean()
 
 
 def on_cpu(state: Mapping[str, Tensor]) -> Weights:

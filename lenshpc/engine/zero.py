@@ -1,5 +1,6 @@
 """Steps under DeepSpeed ZeRO, which shares out optimiser, gradients and parameters."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ from torch import Tensor, nn
 
 from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.averages import load_average, make_average, save_average, select_network
+from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
+from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import adamw
-from lenshpc.engine.precision import autocast
-from lenshpc.engine.step import Weights, on_cpu, on_device, phases
-from lenshpc.errors import ConfigError
+from lenshpc.engine.precision import HostScale, autocast
+from lenshpc.engine.shards import ShardAverage
+from lenshpc.engine.step import Weights, lay_out, mean_loss, on_cpu, phases, split
+from lenshpc.errors import ConfigError, one_line
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
 
@@ -26,36 +30,60 @@ class DeepSpeed:
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
+        model = prepare_network(model, train, process)
+        self._channels_last = uses_channels_last(train, process.device)
         self._frozen = freeze(model, train.freeze)
         # Ours and not DeepSpeed's, so that the groups and the step are those of the other
         # strategies.
-        base = adamw(model, train)
-        # Before initialize, which may share the weights out among the ranks.
-        self.average = make_average(model, train, process.device)
-        self._engine, _, _, _ = deepspeed.initialize(
-            model=model, optimizer=base, config=zero_config(train, process.world_size)
-        )
+        base: torch.optim.Optimizer = adamw(model, train)
+        if train.offload != "none":
+            base = move_to_host(base)
+        shared = train.zero_stage == 3
+        # Before initialize, which shares the weights out among the ranks in stage 3.
+        self.average = None if shared else make_average(model, train, process.device)
+        config = zero_config(train, process.world_size, bucket_elements(model))
+        self._engine, _, _, _ = deepspeed.initialize(model=model, optimizer=base, config=config)
         # It makes a group of its own, with connections of its own.
         rendezvous.prove_further(self._engine.data_parallel_group)
         self._gather = deepspeed.zero.GatheredParameters
         self.module: nn.Module = self._engine.module
         self.optimizer: torch.optim.Optimizer = base
+        self._shards = ShardAverage(self._engine, train) if shared else None
+        self._scale = HostScale() if train.precision == "fp16" else None
+        # DeepSpeed's own scaler: gradients are clipped before it divides by its scale, and steps
+        # that it leaves out do not lower it.
+        self._engine.optimizer.torch_autocast_gradscaler = None
+        self._compilation = Compilation(self.module, train, process.device)
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
-        moved = on_device(batch, self._device)
-        first, *_ = [self._step(one) for one in phases(self._task, moved)]
+        laid = lay_out(batch, channels_last=self._channels_last)
+        first, *_ = [self._step(one) for one in phases(self._task, laid)]
         return first
 
     def _step(self, batch: Batch) -> Tensor:
         set_training(self._engine, self._frozen)
-        loss = self._task.training_step(self._engine, batch)["loss"]
-        # The engine's own, and its step: it reduces the gradients, clips and zeroes them. Calling
-        # the optimiser here would step on shares that are not reduced.
-        self._engine.backward(loss)
-        self._engine.step()
+        if self._scale is not None:
+            self._engine.optimizer.override_loss_scale(self._scale.scale)
+        losses = [self._backward(part) for part in split(batch, self._train.accumulate)]
+        if self._scale is not None:
+            self._scale.follow(skipped=self._engine.optimizer.overflow)
+        if self._shards is not None:
+            self._shards.update()
         if self.average is not None:
             self.average.update_parameters(self.module)
+        return mean_loss(losses)
+
+    def _backward(self, part: Batch) -> Tensor:
+        """Add a part's gradients; after the last one, DeepSpeed takes the optimiser's step."""
+        loss = self._compilation.compute(
+            lambda: self._task.training_step(self._engine, part)["loss"]
+        )
+        # The engine's own, and its step: it reduces the gradients, clips and zeroes them. Calling
+        # the optimiser here would step on shares that are not reduced. It divides by the number of
+        # parts by itself.
+        self._engine.backward(loss)
+        self._engine.step()
         detached: Tensor = loss.detach()
         return detached
 
@@ -63,8 +91,18 @@ class DeepSpeed:
         """Return the task's predictions without gradients."""
         module = select_network(self._engine, self.average)
         module.eval()
-        with torch.no_grad(), autocast(self._train, self._device):
-            return self._task.predict(module, on_device(batch, self._device))
+        laid = lay_out(batch, channels_last=self._channels_last)
+        with (
+            torch.no_grad(),
+            autocast(self._train, self._device),
+            self._compilation.pause(),
+            self._show_average(),
+        ):
+            return self._task.predict(module, laid)
+
+    def _show_average(self) -> AbstractContextManager[None]:
+        """Return a context in which the shares of ZeRO-3 are those of the average."""
+        return nullcontext() if self._shards is None else self._shards.show()
 
     def check_resharding(self, before: int, now: int) -> None:
         """Refuse: each rank has written its share of the optimiser."""
@@ -75,9 +113,15 @@ class DeepSpeed:
 
     def save(self, folder: Path) -> None:
         """Write each rank's part."""
+        state = {
+            "scaler": None if self._scale is None else vars(self._scale),
+            "shards": None if self._shards is None else self._shards.state_dict(),
+        }
         # Collective: each rank writes its share and waits. save_latest=False, since which
         # checkpoint counts is told by our rename alone.
-        self._engine.save_checkpoint(str(folder), tag=self.TAG, save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder), tag=self.TAG, save_latest=False, client_state=state
+        )
         if distributed.rank() == 0:
             save_average(self.average, folder)
 
@@ -85,7 +129,11 @@ class DeepSpeed:
         """Read back what `save` wrote, on the same number of ranks."""
         # DeepSpeed unpickles here; the folder is private to the user, and its fingerprint was
         # compared before.
-        self._engine.load_checkpoint(str(folder), tag=self.TAG)
+        _, state = self._engine.load_checkpoint(str(folder), tag=self.TAG)
+        if self._scale is not None:
+            vars(self._scale).update(state["scaler"])
+        if self._shards is not None:
+            self._shards.load_state_dict(state["shards"])
         load_average(self.average, folder)
 
     def weights(self) -> Weights:
@@ -95,25 +143,70 @@ class DeepSpeed:
         shared = list(self.module.parameters()) if self._train.zero_stage == 3 else []
         # All ranks enter: gathering is collective, a rank-0-only branch around it hangs. The copies
         # are made inside, before the shares are let go.
-        with self._gather(shared):
+        with self._show_average(), self._gather(shared):
             return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
 
 
-def zero_config(train: Train, world_size: int) -> dict[str, Any]:
-    """Return DeepSpeed's configuration: all that would make it differ from DDP is written out."""
+def zero_config(train: Train, world_size: int, bucket: int) -> dict[str, Any]:
+    """Return DeepSpeed's configuration: all that would make it differ from DDP is written out.
+
+    A message between ranks has `bucket` numbers.
+    """
+    offloads = train.offload != "none"
     return {
         # All three numbers are written out: DeepSpeed refuses them where they do not multiply up,
         # instead of accumulating steps in silence.
         "train_batch_size": train.batch_size,
-        "train_micro_batch_size_per_gpu": train.batch_size // world_size,
-        "gradient_accumulation_steps": 1,
+        "train_micro_batch_size_per_gpu": train.batch_size // world_size // train.accumulate,
+        "gradient_accumulation_steps": train.accumulate,
         "gradient_clipping": train.clip_norm,  # DeepSpeed's default is 1.0
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": {
+            "stage": train.zero_stage,
+            "overlap_comm": True,
+            # Its norm is read on the host: only where it is needed, to clip or to skip a step.
+            "compute_grad_norm": train.clip_norm > 0 or train.precision == "fp16" or offloads,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": bucket,  # DeepSpeed's default takes 2 GB, whatever the network
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
+            # It would replace torch's `linear` for the whole process, and round in other places.
+            "memory_efficient_linear": False,
+            **_list_offloads(train),
+        },
         "zero_allow_untested_optimizer": True,  # torch's AdamW needs no compiler
-        "torch_autocast": {"enabled": train.precision == "bf16", "dtype": "bfloat16"},
+        "torch_autocast": {
+            "enabled": train.precision != "fp32",
+            "dtype": {"fp16": "float16"}.get(train.precision, "bfloat16"),
+            # No layer's gradients are reduced in half precision: they are summed as under DDP.
+            "lower_precision_safe_modules": [],
+        },
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def _list_offloads(train: Train) -> dict[str, Any]:
+    """Return what ZeRO keeps on the host."""
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    keys = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}
+    return {f"offload_{key}": host for key in keys[train.offload]}
+
+
+def move_to_host(base: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return DeepSpeed's Adam for CPUs in place of AdamW, on the same groups of parameters.
+
+    ConfigError where it cannot be built on this node.
+    """
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    try:
+        moved: torch.optim.Optimizer = DeepSpeedCPUAdam(base.param_groups, adamw_mode=True)
+    except Exception as error:  # what a compiler of extensions raises is anybody's guess
+        raise ConfigError(
+            f"train.offload needs DeepSpeed's CPU Adam, which cannot be built on this node "
+            f"({one_line(error)[:200]}); install g++ and ninja, or use --set train.offload=none"
+        ) from error
+    return moved
 
 
 def _deepspeed(device: torch.device) -> Any:

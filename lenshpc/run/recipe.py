@@ -140,6 +140,18 @@ class Recipe(Frozen):
                 f"train.batch_size {batch} cannot be shared by {world} {what}; "
                 f"use --set train.batch_size={world * max(1, round(batch / world))}"
             )
+        share, parts = batch // world, self.train.accumulate
+        if share % parts:
+            fitting = max(part for part in range(1, parts) if share % part == 0)
+            raise ValueError(
+                f"train.accumulate {parts} does not divide the {share} images that each of "
+                f"{world} {what} takes of a batch; use --set train.accumulate={fitting}"
+            )
+        if self.train.sync_batchnorm and world > 1 and not self.resources.gpus_per_node:
+            raise ValueError(
+                f"train.sync_batchnorm is for GPUs, and {world} processes on CPUs are asked for; "
+                "drop it"
+            )
         if self.train.strategy == "single" and world > 1:
             raise ValueError(
                 f"train.strategy single is one process, but {world} {what} are asked for; use ddp"
@@ -234,15 +246,6 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _goes_with_its_method(self) -> Self:
         self.method.check_recipe(self)
-        return self
-
-    @model_validator(mode="after")
-    def _averages_whole_weights(self) -> Self:
-        if self.train.ema_decay and self.strategy == "deepspeed" and self.train.zero_stage == 3:
-            raise ValueError(
-                "train.ema_decay averages whole weights, which ZeRO-3 shares out; "
-                "use --set train.zero_stage=2"
-            )
         return self
 
     @model_validator(mode="after")

@@ -149,6 +149,30 @@ class Train(Frozen):
     )
     profile: bool = Field(default=False, description="a trace of ten steps, in the run's folder")
 
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if self.offload != "none" and self.strategy != "deepspeed":
+            raise ValueError(
+                f"train.offload {self.offload} is for ZeRO, and train.strategy is {self.strategy}; "
+                "use --set train.strategy=deepspeed"
+            )
+        if self.offload == "parameters" and self.zero_stage != 3:
+            raise ValueError(
+                f"train.offload parameters is for ZeRO-3, which shares them out, and "
+                f"train.zero_stage is {self.zero_stage}; use --set train.zero_stage=3"
+            )
+        if self.offload != "none" and self.optimizer != "adamw":
+            raise ValueError(
+                f"train.offload computes AdamW on the host, and train.optimizer is "
+                f"{self.optimizer}; use --set train.optimizer=adamw"
+            )
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "train.compile max-autotune picks what was fastest at the time, so that bits "
+                "differ, and train.deterministic forbids that; use --set train.compile=default"
+            )
+        return self
+
     @property
     def length(self) -> int:
         """Return the number of epochs over which what changes with time does so."""

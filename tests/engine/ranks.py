@@ -59,6 +59,14 @@ def start(
 
     They write to a pipe each, or all to the file of that descriptor.
     """
+    command = [sys.executable, "-c", script, str(index), *(str(run.root) for run in runs)]
+    return start_ranks(command, world_size, log)
+
+
+def start_ranks(
+    command: list[str], world_size: int, log: int = subprocess.PIPE
+) -> list[subprocess.Popen[str]]:
+    """Start a command as each of some ranks."""
     shared = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
@@ -66,7 +74,6 @@ def start(
         "SUBMITIT_LOCAL_JOB_ID": str(next(_JOBS)),
         "SUBMITIT_LOCAL_NTASKS": str(world_size),
     }
-    command = [sys.executable, "-c", script, str(index), *(str(run.root) for run in runs)]
     return [
         subprocess.Popen(
             command,

@@ -332,9 +332,47 @@ def test_variant_that_makes_no_recipe_is_refused(changes, told):
     assert told in complaint(**changes, resources={"gpus_per_node": 2})
 
 
-def test_average_of_weights_that_zero_3_shares_out_is_refused():
-    told = complaint(train__ema_decay=0.9, train__strategy="deepspeed", train__zero_stage=3)
-    assert told == (
-        "recipe: train.ema_decay averages whole weights, which ZeRO-3 shares out; "
-        "use --set train.zero_stage=2"
-    )
+ZERO2 = {"strategy": "deepspeed", "zero_stage": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"train": {"batch_size": 16, "accumulate": 3}, "resources__gpus_per_node": 2},
+            "train.accumulate 3 does not divide the 8 images that each of 2 GPUs takes of a batch; "
+            "use --set train.accumulate=2",
+        ),
+        (
+            {"train": {"sync_batchnorm": True}, "resources": {"gpus_per_node": 0, "nodes": 2}},
+            "train.sync_batchnorm is for GPUs, and 2 processes on CPUs are asked for; drop it",
+        ),
+        (
+            {"train": {"offload": "optimizer"}},
+            "train.offload optimizer is for ZeRO, and train.strategy is auto; "
+            "use --set train.strategy=deepspeed",
+        ),
+        (
+            {"train": {"offload": "parameters", **ZERO2}},
+            "train.offload parameters is for ZeRO-3, which shares them out, and train.zero_stage "
+            "is 2; use --set train.zero_stage=3",
+        ),
+        (
+            {"train": {"offload": "optimizer", "optimizer": "sgd", **ZERO2}},
+            "train.offload computes AdamW on the host, and train.optimizer is sgd; "
+            "use --set train.optimizer=adamw",
+        ),
+        (
+            {"train": {"deterministic": True, "compile": "max-autotune"}},
+            "train.compile max-autotune picks what was fastest at the time, so that bits differ, "
+            "and train.deterministic forbids that; use --set train.compile=default",
+        ),
+    ],
+)
+def test_ways_of_stepping_that_do_not_go_together_are_refused(changes, told):
+    assert complaint(**changes).removeprefix("recipe: ").removeprefix("train: ") == told
+
+
+def test_averages_go_with_every_stage_of_zero():
+    zero3 = {"strategy": "deepspeed", "zero_stage": 3, "ema_decay": 0.9}
+    assert make(train=zero3).train.ema_decay == 0.9
