@@ -27,7 +27,7 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     from lenshpc.data.batches import BatchSource, Preparation
     from lenshpc.data.decoded import Decoded
     from lenshpc.data.order import TrainingOrder, window_rows
-    from lenshpc.data.readers import open_reader
+    from lenshpc.data.readers import open_readers
     from lenshpc.run.sections import Data
     from lenshpc.store import channel_statistics, open_store
 
@@ -44,8 +44,9 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
     mean, std = (
         channel_statistics(store.moments) if normalise == "fold" else (np.zeros(3), np.ones(3))
     )
+    (reader,) = held.enter_context(open_readers([decoded], device))
     source = BatchSource(
-        reader=held.enter_context(open_reader(decoded, device)),
+        reader=reader,
         labels=order.labels,
         preparation=Preparation(
             scale=decoded.scale,

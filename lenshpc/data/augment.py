@@ -4,9 +4,10 @@ Both apply the same drawn parameters to pixels in their own units: nothing is cl
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,24 @@ from lenshpc.data.draws import (
     Stretches,
     Turns,
     Warps,
+    convert,
     draw,
     standard_normal,
 )
 from lenshpc.data.order import Visits
+from lenshpc.data.sending import Cut, cut_places
 from lenshpc.run.augmentations import Augmentation
 from lenshpc.run.extras import importing
 
 Image = npt.NDArray[np.float32]
+
+
+class Changes(NamedTuple):
+    """What becomes of images: `drawn` of all, and then `further` of those at the places `rare`."""
+
+    drawn: list[Any]
+    rare: Any
+    further: list[Any]
 
 
 @dataclass(frozen=True)
@@ -48,40 +59,73 @@ class Augmenter:
         """Return whether images are changed at all."""
         return bool(self.steps or self.rare_steps)
 
-    def __call__(self, images: Tensor, epoch: int, visits: Visits) -> Tensor:
-        """Return (B, C, H, W) float32 images as that epoch sees those visits."""
-        height, width = images.shape[2:]
+    def draw(self, epoch: int, batches: Sequence[Visits], sides: tuple[int, int]) -> Changes:
+        """Return what becomes of the images (height, width) of batches in that epoch, to be sent.
+
+        Every value is a Cut: all batches are drawn at once.
+        """
         # Drawn from (seed, epoch, visit) alone: a generator kept here would tie the images to the
         # number of ranks, to the batches before, and to interruptions.
-        images = _apply(images, draw(self.steps, self.seed, epoch, visits, (height, width)))
-        rare = self.is_rare[visits % len(self.is_rare)]
-        if self.rare_steps and rare.any():
-            steps = (*self.steps, *self.rare_steps)
-            # All steps are drawn and the first ones dropped: a step's numbers are told by its place
-            # in the list.
-            drawn = draw(steps, self.seed, epoch, visits[rare], (height, width))
-            which = torch.from_numpy(rare).to(images.device)
-            images[which] = _apply(images[which], drawn[len(self.steps) :])
-        return images
+        visits, sizes = np.concatenate(batches), [len(batch) for batch in batches]
+        chance = (self.seed, epoch)
+        drawn = draw(self.steps, *chance, visits, sides)
+        is_rare = self.is_rare[visits % len(self.is_rare)] & bool(self.rare_steps)
+        rare = cut_places(is_rare, sizes)
+        # By its place in the whole list: a step's numbers are told by it.
+        further = draw(self.rare_steps, *chance, visits[is_rare], sides, first=len(self.steps))
+        return Changes(
+            drawn=convert(drawn, partial(Cut, sizes=sizes)),
+            rare=rare,
+            further=convert(further, partial(Cut, sizes=rare.sizes)),
+        )
 
 
-def _apply(images: Tensor, drawn: list[Drawn]) -> Tensor:
+def change(images: Tensor, changes: Changes) -> Tensor:
+    """Return (B, C, H, W) float32 images after what was drawn for them, sent to their device."""
+    images = _apply(images, changes.drawn)
+    if len(changes.rare):
+        further = _apply(images.index_select(0, changes.rare), changes.further)
+        images.index_copy_(0, changes.rare, further)
+    return images
+
+
+def _apply(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
     if not drawn:
         return images
     return on_cpu(images, drawn) if images.device.type == "cpu" else on_device(images, drawn)
 
 
-def on_cpu(images: Tensor, drawn: list[Drawn]) -> Tensor:
+def on_cpu(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
     """Return the images augmented one by one, by albumentations where it does not clip."""
+    held = convert(drawn, Tensor.numpy)
+    changed = np.empty(images.shape, np.float32)
+    for index, (image, place) in enumerate(zip(images.numpy(), changed, strict=True)):
+        if len(held) == 1 and isinstance(held[0], Turns):
+            # The default list: read through a view, and written once.
+            place[:] = _view_turned(image, int(held[0].elements[index]))
+        else:
+            place[:] = _augment_one(image, held, index)
+    return torch.from_numpy(changed)
+
+
+def _view_turned(image: Image, element: int) -> Image:
+    """Return the image (C, H, W) under a symmetry, in the same memory."""
+    turned = image.swapaxes(1, 2) if element % 2 else image
+    down = -1 if element % 4 in (1, 2) else 1
+    right = -1 if (element % 4 in (2, 3)) != (element >= 4) else 1
+    return turned[:, ::down, ::right]
+
+
+def _augment_one(image: Image, drawn: Sequence[Drawn], index: int) -> Image:
+    """Return the image (C, H, W) at a place of its batch after all that was drawn for it."""
     import cv2
 
     # OpenCV's own threads would fight those of the other ranks on the node for cores.
     cv2.setNumThreads(0)
-    batch = [np.ascontiguousarray(image) for image in images.permute(0, 2, 3, 1).numpy()]
+    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
     for what in drawn:
-        batch = [_one(image, what, index) for index, image in enumerate(batch)]
-    together = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
-    return together.clone(memory_format=torch.contiguous_format)
+        pixels = _one(pixels, what, index)
+    return pixels.transpose(2, 0, 1)
 
 
 @cache
@@ -95,8 +139,7 @@ def _geometric() -> Any:
 
 
 # The eight symmetries by albumentations' names: quarter turns, and those mirrored.
-_TURNED = ("e", "r90", "r180", "r270")
-_MIRRORED = ("h", "hvt", "v", "t")
+_SYMMETRIES = ("e", "r90", "r180", "r270", "h", "hvt", "v", "t")
 
 
 def _one(image: Image, what: Drawn, index: int) -> Any:
@@ -105,8 +148,8 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
 
     match what:
         case Turns():
-            names = _MIRRORED if what.mirrored[index] else _TURNED
-            return _geometric().d4(image, names[what.quarters[index]])
+            # albumentations' own: how it lays out memory decides how a mean is rounded later.
+            return _geometric().d4(image, _SYMMETRIES[what.elements[index]])
         case Warps():
             return _geometric().warp_affine(
                 image,
@@ -124,7 +167,7 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
         case AddedNoise():
             # In the order (C, H, W), in which a GPU draws it, then turned to (H, W, C): else the
             # noise would differ by device.
-            field = standard_normal(what.keys[[index]], image.size, torch.device("cpu")).numpy()
+            field = standard_normal(torch.from_numpy(what.keys[[index]]), image.size).numpy()
             field = field.reshape(image.shape[2], *image.shape[:2]).transpose(1, 2, 0)
             return image + np.float32(what.stds[index]) * field
         case Stretches():
@@ -133,69 +176,79 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
             return mean + factor * (image - mean) + added
 
 
-def on_device(images: Tensor, drawn: list[Drawn]) -> Tensor:
-    """Return the images augmented together, where they lie."""
+def on_device(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+    """Return the images augmented together, where they and what was drawn lie."""
     for what in drawn:
         match what:
             case Turns():
-                images = _turn(images, what)
+                images = _turn(images, what.elements)
             case Warps():
-                images = _warp(images, what)
+                images = _warp(images, what.matrices)
             case Blurs():
-                images = _blur(images, what)
+                images = _blur(images, what.kernels)
             case AddedNoise():
-                field = standard_normal(what.keys, images[0].numel(), images.device)
-                images = images + _column(what.stds, images) * field.view_as(images)
+                field = standard_normal(what.keys, images[0].numel())
+                images = images + _column(what.stds) * field.view_as(images)
             case Stretches():
                 mean = images.mean(dim=(2, 3), keepdim=True)
-                stretched = _column(what.factors, images) * (images - mean)
-                images = mean + stretched + _column(what.added, images)
+                stretched = _column(what.factors) * (images - mean)
+                images = mean + stretched + _column(what.added)
     return images
 
 
-def _column(values: npt.NDArray[np.float64], images: Tensor) -> Tensor:
-    """Return one value an image, as (B, 1, 1, 1) on the device."""
+def _column(values: Tensor) -> Tensor:
+    """Return one value an image, as (B, 1, 1, 1)."""
     # float32: a float64 factor would make the whole batch float64.
-    return torch.from_numpy(values.astype(np.float32)).to(images.device)[:, None, None, None]
+    return values.float()[:, None, None, None]
 
 
-def _turn(images: Tensor, what: Turns) -> Tensor:
-    turned = torch.empty_like(images)
-    elements = what.quarters + 4 * what.mirrored
-    for element in np.unique(elements):
-        rows = torch.from_numpy(np.flatnonzero(elements == element)).to(images.device)
-        part = torch.rot90(images[rows], int(element) % 4, (2, 3))
-        turned[rows] = part.flip(3) if element >= 4 else part
-    return turned
+@cache
+def _symmetries(height: int, width: int, device: torch.device) -> Tensor:
+    """Return which pixel comes to each place (8, H * W) under each symmetry."""
+    places = torch.arange(height * width, device=device).view(height, width)
+    turned = [torch.rot90(places, quarters) for quarters in range(4)]
+    # Odd turns of images that are not square mean nothing, and are drawn for none.
+    return torch.stack([one.flatten() for one in (*turned, *(part.flip(1) for part in turned))])
 
 
-def _warp(images: Tensor, what: Warps) -> Tensor:
+def _turn(images: Tensor, elements: Tensor) -> Tensor:
+    """Turn and mirror all images in one gather."""
+    height, width = images.shape[2:]
+    sources = _symmetries(height, width, images.device).index_select(0, elements)
+    return (
+        images.flatten(2)
+        .gather(2, sources[:, None].expand(-1, images.shape[1], -1))
+        .view_as(images)
+    )
+
+
+def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Interpolate linearly; outside, the image is reflected about the centres of its edge pixels.
 
     With `align_corners` -1 and 1 are these centres.
     """
     height, width = images.shape[2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    points = torch.stack([x, y, torch.ones_like(x)], dim=-1).to(images.device, torch.float32)
-    matrices = torch.from_numpy(what.matrices.astype(np.float32)).to(images.device)
-    old = torch.einsum("bij,hwj->bhwi", matrices, points)
-    half = torch.tensor([width - 1, height - 1], device=images.device) / 2
+    x = torch.arange(width, device=images.device)
+    y = torch.arange(height, device=images.device)[:, None]
+    # Sums of products, not a matrix product: rounded to TF32, a place would be off by a thirtieth
+    # of a pixel.
+    along_x, along_y, constant = matrices.float()[..., None, None].unbind(2)
+    old_x, old_y = (along_x * x + along_y * y + constant).unbind(1)
+    grid = torch.stack([2 * old_x / (width - 1) - 1, 2 * old_y / (height - 1) - 1], dim=-1)
     # align_corners with reflection about the centres of edge pixels is OpenCV's BORDER_REFLECT_101.
-    return functional.grid_sample(
-        images, old / half - 1, padding_mode="reflection", align_corners=True
-    )
+    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=True)
 
 
-def _blur(images: Tensor, what: Blurs) -> Tensor:
+def _blur(images: Tensor, kernels: Tensor) -> Tensor:
     """Convolve each image with its own kernel along x, then y.
 
     Sums of products, not a convolution: cuDNN's would be rounded to TF32.
     """
-    reach = what.kernels.shape[1] // 2
+    reach = kernels.shape[1] // 2
     for axis, margins in ((3, (reach, reach, 0, 0)), (2, (0, 0, reach, reach))):
         padded = functional.pad(images, margins, mode="reflect")
         blurred = torch.zeros_like(images)
-        for place, taps in enumerate(what.kernels.T):
-            blurred += _column(taps, images) * padded.narrow(axis, place, images.shape[axis])
+        for place, taps in enumerate(kernels.unbind(1)):
+            blurred += _column(taps) * padded.narrow(axis, place, images.shape[axis])
         images = blurred
     return images

@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import repeat
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lenshpc.data.augment import Augmenter
-from lenshpc.data.order import Rows, Visits
+from lenshpc.data.augment import Augmenter, Changes, change
+from lenshpc.data.order import Rows, Visits, group
 from lenshpc.data.readers import ImageReader
+from lenshpc.data.sending import BLOCK_VISITS, Cut, cut_places, send
 from lenshpc.data.smote import NO_PAIRS, SyntheticPairs
 from lenshpc.data.stretch import stretch
 from lenshpc.registry import Batch
@@ -34,6 +35,9 @@ class Preparation:
     stretch: str = "none"
     each_image: bool = False
     repeats: int = 1
+    _placed: dict[tuple[float, torch.device], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __call__(self, pixels: Tensor, scale: float) -> Tensor:
         """Return the images (B, C, H, W) of pixels that `scale` turns into the store's floats."""
@@ -57,13 +61,25 @@ class Preparation:
         """Overwrite pixels by (pixels * scale - mean) / std, in two passes or none."""
         if scale == 1 and self._is_plain:
             return images
-        mean, std = (
-            torch.from_numpy(values).to(images.device)[:, None, None]
-            for values in (self.mean, self.std)
-        )
         # In place, which `Reader.read` promises to bear: its tensors are copies. Scale and std in
         # one factor spare a pass over the pixels.
-        return images.sub_(mean / scale).mul_(scale / std)
+        mean, factor = self._place_terms(scale, images.device)
+        return images.sub_(mean).mul_(factor)
+
+    def _place_terms(self, scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return what is subtracted from such pixels and what they are multiplied by, (C, 1, 1)."""
+        if device.type == "cpu":
+            return self._terms(scale)
+        # Once a device: sent with every batch, they would wait for the step before it.
+        key = (scale, device)
+        if key not in self._placed:
+            mean, factor = self._terms(scale)
+            self._placed[key] = mean.to(device), factor.to(device)
+        return self._placed[key]
+
+    def _terms(self, scale: float) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.from_numpy(one)[:, None, None] for one in (self.mean, self.std))
+        return mean / scale, scale / std
 
     @cached_property
     def _is_plain(self) -> bool:
@@ -76,6 +92,19 @@ class Targets:
 
     reader: ImageReader
     scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Further rows of each batch, without a label, and how its weak and strong view are changed."""
+
+    visits: Sequence[Visits]
+    weak: Augmenter
+    strong: Augmenter
+
+
+# What a batch calls such images, how they are changed, by which visits, and where they come from.
+Seen = tuple[str, Augmenter, Sequence[Visits], ImageReader]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +122,11 @@ class BatchSource:
     pairs: SyntheticPairs = field(default=NO_PAIRS)
 
     def batches(
-        self, batches: Sequence[Visits], augmenter: Augmenter | None = None, epoch: int = 0
+        self,
+        batches: Sequence[Visits],
+        augmenter: Augmenter | None = None,
+        epoch: int = 0,
+        views: Views | None = None,
     ) -> Iterator[Batch]:
         """Yield each batch, in order.
 
@@ -102,66 +135,83 @@ class BatchSource:
         # A visit counts by all rows, synthetic ones included; its row is the remainder. Readers and
         # labels take rows, augmentation takes visits.
         rows = [visits % len(self.labels) for visits in batches]
-        firsts = [self.pairs.first(some) for some in rows]
+        # All that one reader gives to a batch is read as one, and so sent in one copy.
+        pixels = self.reader.read(self._list_parts(rows, views))
+        targets = self.targets.reader.read(rows) if self.targets else [None] * len(rows)
+        seen = [*self._list_seen(batches, augmenter, views)]
+        values = self._values(rows, seen, epoch)
+        for found in zip(pixels, targets, values, strict=True):
+            yield self._batch(*found, has_views=views is not None)
+
+    def _list_parts(self, rows: Sequence[Rows], views: Views | None) -> Sequence[Rows]:
+        """Return the rows that are read for each batch: its own, partners', those of its views."""
+        parts = [[self.pairs.first(some) for some in rows]]
+        if len(self.pairs):
+            parts.append([self.pairs.second(some) for some in rows])
+        if views is not None:
+            parts.append([visits % len(self.labels) for visits in views.visits])
+        return [np.concatenate(of_batch) for of_batch in zip(*parts, strict=True)]
+
+    def _list_seen(
+        self, batches: Sequence[Visits], augmenter: Augmenter | None, views: Views | None
+    ) -> Iterator[Seen]:
+        """Yield which images of a batch are changed, by what, for which visits."""
         # By the visits of the batch and not by the parents' rows: image, partner and target of a
         # visit are turned alike.
-        images = self._read(self.reader, firsts, self.preparation.scale, batches, augmenter, epoch)
-        others = self._others(rows, batches, augmenter, epoch)
-        for rows_B, image, other in zip(rows, images, others, strict=True):
-            yield {
-                "image": image,
-                "label": torch.from_numpy(self.labels[rows_B]).to(self.device),
-                "row": torch.from_numpy(rows_B).to(self.device),
-                **other,
+        if augmenter is not None:
+            yield "image", augmenter, batches, self.reader
+            if self.targets is not None:
+                yield "target", augmenter, batches, self.targets.reader
+        if views is not None:
+            yield "weak", views.weak, views.visits, self.reader
+            yield "strong", views.strong, views.visits, self.reader
+
+    def _values(
+        self, rows: Sequence[Rows], seen: Sequence[Seen], epoch: int
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what belongs to each batch beside its pixels, made and sent for many at once."""
+        for part in group(BLOCK_VISITS, rows):
+            sizes = [len(some) for some in rows[part]]
+            together = np.concatenate(rows[part])
+            values: dict[str, Any] = {
+                "row": Cut(together, sizes),
+                "label": Cut(self.labels[together], sizes),
+                "changes": {
+                    name: augmenter.draw(epoch, visits[part], reader.sides)
+                    for name, augmenter, visits, reader in seen
+                    if augmenter.has_steps
+                },
             }
+            if len(self.pairs):
+                weights = self.pairs.mix(together)
+                values["mix"] = Cut(weights, sizes)
+                values["mixed"] = cut_places(weights != 0, sizes)
+            yield from send(values, self.device)
 
-    def views(
-        self, batches: Sequence[Visits], augmenter: Augmenter, epoch: int
-    ) -> Iterator[Tensor]:
-        """Yield the images of each batch alone."""
-        rows = [visits % len(self.labels) for visits in batches]
-        return self._read(self.reader, rows, self.preparation.scale, batches, augmenter, epoch)
+    def _batch(
+        self, pixels: Tensor, target: Tensor | None, values: dict[str, Any], *, has_views: bool
+    ) -> Batch:
+        """Return a batch of its pixels, and of those that were read with them."""
+        changes, scale = values.pop("changes"), self.preparation.scale
+        num = len(values["row"])
+        batch = cast(Batch, values)
+        batch["image"] = self._see(pixels[:num], scale, changes.get("image"))
+        if "mix" in values:
+            batch["partner"] = self._see(pixels[num : 2 * num], scale, changes.get("image"))
+            num *= 2
+        if target is not None and self.targets is not None:
+            batch["target"] = self._see(target, self.targets.scale, changes.get("target"))
+        if has_views:
+            # A copy for the first: what sees pixels overwrites them.
+            batch["weak"] = self._see(pixels[num:].clone(), scale, changes.get("weak"))
+            batch["strong"] = self._see(pixels[num:], scale, changes.get("strong"))
+        return batch
 
-    def _others(
-        self,
-        rows: Sequence[Rows],
-        batches: Sequence[Visits],
-        augmenter: Augmenter | None,
-        epoch: int,
-    ) -> Iterator[Batch]:
-        """Yield what a batch holds beside its images."""
-        if self.targets is not None:
-            reader, scale = self.targets.reader, self.targets.scale
-            read = self._read(reader, rows, scale, batches, augmenter, epoch)
-            for target in read:
-                yield {"target": target}
-        elif len(self.pairs):
-            seconds = [self.pairs.second(some) for some in rows]
-            scale = self.preparation.scale
-            read = self._read(self.reader, seconds, scale, batches, augmenter, epoch)
-            for some, partner in zip(rows, read, strict=True):
-                weights = self.pairs.mix(some)
-                # Found here: on a GPU it would be waited for.
-                places = {"mix": weights, "mixed": weights.nonzero()[0]}
-                sent = {key: torch.from_numpy(one).to(self.device) for key, one in places.items()}
-                yield {"partner": partner, "mix": sent["mix"], "mixed": sent["mixed"]}
-        else:
-            yield from repeat({}, len(rows))
-
-    def _read(
-        self,
-        reader: ImageReader,
-        rows: Sequence[Rows],
-        scale: float,
-        batches: Sequence[Visits],
-        augmenter: Augmenter | None,
-        epoch: int,
-    ) -> Iterator[Tensor]:
-        """Yield prepared images; whatever belongs to one visit is augmented alike."""
-        for visits, pixels in zip(batches, reader.read(rows), strict=True):
-            images, left = pixels.float(), scale
-            if augmenter is not None and augmenter.has_steps:
-                # Augmented in the store's units, before stretch and normalisation: noise and
-                # contrast are given in those units.
-                images, left = augmenter(images.mul_(scale), epoch, visits), 1.0
-            yield self.preparation(images, left)
+    def _see(self, pixels: Tensor, scale: float, changes: Changes | None) -> Tensor:
+        """Return pixels as the network sees them."""
+        images = pixels.float()
+        if changes is not None:
+            # Augmented in the store's units, before stretch and normalisation: noise and contrast
+            # are given in those units.
+            images, scale = change(images.mul_(scale), changes), 1.0
+        return self.preparation(images, scale)

@@ -3,12 +3,12 @@
 Both back ends apply what is drawn here, so they see the same augmentation, and it depends neither
 on the number of ranks nor on an interruption. The random numbers are those of SplitMix64 (Steele,
 Lea and Flood 2014, doi:10.1145/2660193.2660195): its output at any place is a few multiplications,
-done for all images of a batch at once, in numpy or torch alike, on int64 that wrap around.
+done for many images at once, in numpy or torch alike, on int64 that wrap around.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,81 +37,97 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-@dataclass(frozen=True)
-class Turns:
-    """Quarter turns (B,), counterclockwise, then mirrored (B,) left-right or not."""
-
-    quarters: npt.NDArray[np.int64]
-    mirrored: npt.NDArray[np.bool_]
+# What is drawn of V visits. Its fields are arrays of numpy as they are drawn, and tensors once they
+# have been sent: named tuples, so that one function sends and cuts all of them.
 
 
-@dataclass(frozen=True)
-class Warps:
-    """Matrices (B, 2, 3): which point (x, y, 1) of the old image comes to a point of the new."""
+class Turns(NamedTuple):
+    """Symmetries (V,): quarter turns counterclockwise; from 4 on then mirrored left-right."""
 
-    matrices: Floats
-
-
-@dataclass(frozen=True)
-class AddedNoise:
-    """A key (B,) of each image's noise, and its std (B,)."""
-
-    keys: Keys
-    stds: Floats
+    elements: Any
 
 
-@dataclass(frozen=True)
-class Blurs:
-    """Kernels (B, K) along either axis, K odd; each adds up to 1."""
+class Warps(NamedTuple):
+    """Matrices (V, 2, 3): which point (x, y, 1) of the old image comes to a point of the new."""
 
-    kernels: Floats
+    matrices: Any
 
 
-@dataclass(frozen=True)
-class Stretches:
-    """Factors (B,) about the mean of image and channel, and what is added (B,)."""
+class AddedNoise(NamedTuple):
+    """A key (V,) of each image's noise, and its std (V,)."""
 
-    factors: Floats
-    added: Floats
+    keys: Any
+    stds: Any
+
+
+class Blurs(NamedTuple):
+    """Kernels (V, K) along either axis, K odd; each adds up to 1."""
+
+    kernels: Any
+
+
+class Stretches(NamedTuple):
+    """Factors (V,) about the mean of image and channel, and what is added (V,)."""
+
+    factors: Any
+    added: Any
 
 
 Drawn = Turns | Warps | AddedNoise | Blurs | Stretches
 
 
+def convert(drawn: Sequence[Drawn], how: Callable[[Any], Any]) -> list[Any]:
+    """Return what was drawn with `how` of all its values."""
+    whats: Sequence[Any] = drawn
+    return [what._make(map(how, what)) for what in whats]
+
+
 @dataclass(frozen=True)
 class Chance:
-    """The random numbers of one augmentation of a batch."""
+    """The random numbers of one augmentation of V visits."""
 
     keys: Keys
     sides: tuple[int, int]
 
     def uniform(self, number: int, low: float = 0.0, high: float = 1.0) -> Floats:
-        """Return the `number`th draw (B,) of each image from [low, high)."""
+        """Return the `number`th draw (V,) of each image from [low, high)."""
         # Never 1.0, so `integers` never gives `end`.
         part: Floats = uniform(join_key(self.keys, number))
         return low + (high - low) * part
 
     def integers(self, number: int, end: int) -> npt.NDArray[np.int64]:
-        """Return the `number`th draw (B,) of each image from 0 to end - 1."""
+        """Return the `number`th draw (V,) of each image from 0 to end - 1."""
         return (self.uniform(number) * end).astype(np.int64)
 
 
 def draw(
-    steps: Sequence[Augmentation], seed: int, epoch: int, visits: Visits, sides: tuple[int, int]
+    steps: Sequence[Augmentation],
+    seed: int,
+    epoch: int,
+    visits: Visits,
+    sides: tuple[int, int],
+    first: int = 0,
 ) -> list[Drawn]:
-    """Return what each step does to each visit's image of (height, width)."""
+    """Return what each step does to each visit's image of (height, width).
+
+    The steps are those of a longer list, from its place `first` on.
+    """
     # In this order, and each step by its place: another order gives all runs other images under the
     # same fingerprint. Change it with the version of the package only.
     keys = join_key(join_key(join_key(np.zeros(1, np.int64), seed), epoch), visits)
-    return [_draw(step, Chance(join_key(keys, place), sides)) for place, step in enumerate(steps)]
+    places = enumerate(steps, start=first)
+    return [_draw(step, Chance(join_key(keys, place), sides)) for place, step in places]
 
 
-def standard_normal(keys: Keys | Tensor, num: int, device: torch.device) -> Tensor:
-    """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device."""
+def standard_normal(keys: Tensor, num: int) -> Tensor:
+    """Return float32 (B, num) from N(0, 1) by Box and Muller (1958), the same on any device.
+
+    It lies where the keys (B,) do, which are int64.
+    """
     # Integers wrap around alike on all devices; a generator of torch gives other numbers on a GPU
     # than on a CPU.
-    places = _mix(torch.arange(1, (num + 1) // 2 + 1, device=device) * _GOLDEN)
-    bits = _mix(torch.as_tensor(keys, device=device)[:, None] ^ places)
+    places = _mix(torch.arange(1, (num + 1) // 2 + 1, device=keys.device) * _GOLDEN)
+    bits = _mix(keys[:, None] ^ places)
     # 24 bits, as many as a float32 holds, and plus one: the logarithm of 0 would be infinite noise.
     radius = torch.sqrt(-2 * torch.log(((bits >> 40 & 0xFFFFFF) + 1).float() / 2**24))
     angle = (bits & 0xFFFFFF).float() * (2 * torch.pi / 2**24)
@@ -169,12 +185,11 @@ def _draw(step: Augmentation, chance: Chance) -> Drawn:
 def _flips(chance: Chance) -> Turns:
     """An up-down flip is half a turn and a left-right flip."""
     left_right, up_down = chance.integers(0, 2), chance.integers(1, 2)
-    return Turns(2 * up_down, left_right != up_down)
+    return Turns(2 * up_down + 4 * (left_right != up_down))
 
 
 def _d4(chance: Chance) -> Turns:
-    element = chance.integers(0, 8)
-    return Turns(element % 4, element >= 4)
+    return Turns(chance.integers(0, 8))
 
 
 def _affine(step: Affine, chance: Chance) -> Warps:
@@ -197,7 +212,7 @@ def _crop(step: Crop, chance: Chance) -> Warps:
 
 
 def _about_centre(linear: Floats, shifts: Sequence[Floats], sides: tuple[int, int]) -> Floats:
-    """Return (B, 2, 3) of old = linear (new - centre - shift) + centre, linear being (2, 2, B)."""
+    """Return (V, 2, 3) of old = linear (new - centre - shift) + centre, linear being (2, 2, V)."""
     height, width = sides
     centre = np.array([(width - 1) / 2, (height - 1) / 2])[:, None]
     moved = centre + np.array([shifts[0] * width, shifts[1] * height])
@@ -208,7 +223,7 @@ def _about_centre(linear: Floats, shifts: Sequence[Floats], sides: tuple[int, in
 def _psf_jitter(step: PsfJitter, chance: Chance) -> Blurs:
     # A sigma of 0 would divide by 0; a thousandth of a pixel changes no image.
     sigma = np.maximum(chance.uniform(0, 0, step.sigma_px), 1e-3)[:, None]
-    # Of the largest sigma: all kernels of a batch have one length.
+    # Of the largest sigma: all kernels have one length.
     reach = int(np.ceil(3 * step.sigma_px))
     kernels = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     return Blurs(kernels / kernels.sum(axis=1, keepdims=True))

@@ -1,7 +1,7 @@
 """The rows of one member: which train and which validate, and how they become batches."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 
 from lenshpc.data.augment import Augmenter
-from lenshpc.data.batches import BatchSource, Preparation, Targets
+from lenshpc.data.batches import BatchSource, Preparation, Targets, Views
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
-from lenshpc.data.readers import ImageReader, open_reader
+from lenshpc.data.prefetch import prepare_ahead
+from lenshpc.data.readers import ImageReader, open_readers
 from lenshpc.data.smote import NO_PAIRS, SyntheticPairs, synthesise
 from lenshpc.registry import Batch
 from lenshpc.run.plan import Member, Plan, scored_rows
@@ -45,20 +46,18 @@ class FoldData:
     def training_batches(
         self, epoch: int, *, rank: int, world_size: int, done: int
     ) -> Iterator[Batch]:
-        """Yield this rank's share of each step of an epoch after the first `done`."""
+        """Return this rank's share of each step of an epoch after the first `done`."""
         # Resuming at a step is cutting the list: that rests on the whole epoch being computed from
         # (seed, epoch), whatever was done.
         visits = self.training.batches(epoch, rank=rank, world_size=world_size)[done:]
-        labelled = self.source.batches(visits, self.augmenter, epoch)
-        if self.unlabelled is None:
-            yield from labelled
-            return
-        order, strong = self.unlabelled.order, self.unlabelled.strong
-        others = order.batches(epoch, len(visits) + done, rank=rank, world_size=world_size)[done:]
-        views = [self.source.views(others, how, epoch) for how in (self.augmenter, strong)]
-        for batch, weak, changed in zip(labelled, *views, strict=True):
-            batch["weak"], batch["strong"] = weak, changed
-            yield batch
+        views = None
+        if self.unlabelled is not None:
+            order, strong = self.unlabelled.order, self.unlabelled.strong
+            steps = len(visits) + done
+            others = order.batches(epoch, steps, rank=rank, world_size=world_size)[done:]
+            views = Views(visits=others, weak=self.augmenter, strong=strong)
+        batches = self.source.batches(visits, self.augmenter, epoch, views)
+        return prepare_ahead(batches, self.source.device)
 
 
 @contextmanager
@@ -73,9 +72,13 @@ def open_fold(
     kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
     rows = kept["row"].to_numpy()
     decoded = Decoded(store, settings)
-    with ExitStack() as held:
-        # Held until the member ends: the file is removed by the last process that lets go of it.
-        reader = held.enter_context(open_reader(decoded, device))
+    halves = [Decoded(store, settings, "targets")] if recipe.method.needs_targets else []
+    # Held until the member ends: the file is removed by the last process that lets go of it.
+    with open_readers([decoded, *halves], device) as (reader, *readers):
+        targets = [
+            Targets(reader=other, scale=half.scale)
+            for other, half in zip(readers, halves, strict=True)
+        ]
         pairs, labels = _with_synthetic(recipe, member, store, rows, reader)
         training = TrainingOrder(
             rows=np.concatenate([rows, np.arange(store.num_rows, len(labels))]),
@@ -93,7 +96,7 @@ def open_fold(
             preparation=_preparation(decoded, reader, rows),
             device=device,
             pairs=pairs,
-            targets=_targets(recipe, store, device, held),
+            targets=targets[0] if targets else None,
         )
         # By what is trained on, synthetic rows included, so that classes which SMOTE has filled up
         # count as they are.
@@ -144,14 +147,6 @@ def _preparation(decoded: Decoded, reader: ImageReader, rows: Rows) -> Preparati
         each_image=settings.normalise == "image",
         repeats=repeats,
     )
-
-
-def _targets(recipe: Recipe, store: Store, device: torch.device, held: ExitStack) -> Targets | None:
-    """Return how the targets are read, where the method learns from pairs."""
-    if not recipe.method.needs_targets:
-        return None
-    decoded = Decoded(store, recipe.data, "targets")
-    return Targets(reader=held.enter_context(open_reader(decoded, device)), scale=decoded.scale)
 
 
 def _build_unlabelled(

@@ -5,6 +5,7 @@ A visit is a row and how often the epoch drew it before: of N rows, visit v is r
 All batches of an epoch are computed at once, so going on at any step means slicing the list.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,6 +114,15 @@ class UnlabelledOrder:
         rounds = [generator.permutation(self.rows) + n * self.num_labels for n in times]
         steps = np.concatenate([*rounds, self.rows[:0]])[:needed].reshape(num_steps, -1)
         return list(steps[:, rank::world_size])
+
+
+def group(num_rows: int, batches: Sequence[Rows]) -> Iterator[slice]:
+    """Yield the places of batches that follow each other, of at most that many rows together.
+
+    A batch that is larger is alone.
+    """
+    num = max(1, num_rows // max([1, *map(len, batches)]))
+    yield from (slice(start, start + num) for start in range(0, len(batches), num))
 
 
 def evaluation_batches(rows: Rows, batch_size: int, *, rank: int, world_size: int) -> list[Rows]:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lenshpc.data.decoded import Decoded, Images
-from lenshpc.data.order import Rows, window_rows
+from lenshpc.data.order import Rows, group, window_rows
+from lenshpc.data.sending import BLOCK_VISITS, Cut, empty_on_host, send
 from lenshpc.data.shared import open_shared_images
 
 NUM_THREADS = 2  # of a process that reads ahead: two decode some 5 GB/s
-COPIED_ROWS = 256
+NUM_AHEAD = 4  # batches that lie in pinned memory before they are asked for
 
 Item = TypeVar("Item")
 _log = logging.getLogger(__name__)
@@ -33,38 +34,41 @@ _log = logging.getLogger(__name__)
 class ImageReader(Protocol):
     """A way of loading."""
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return an image's height and width."""
+
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
 
 
 @contextmanager
-def open_reader(decoded: Decoded, device: torch.device) -> Iterator[ImageReader]:
-    """Yield the reader that the Plan's word and the size of the images ask for, and log which."""
-    with ExitStack() as held:
-        if decoded.settings.loading == "stream":
-            text = "%.2f GB of images: streamed from %s, as data.loading says"
-            _log.info(text, decoded.num_bytes / 1e9, decoded.store.path)
-            yield Streamed(decoded, device)
-        else:
-            yield _resident(decoded, device, held)
+def open_readers(
+    arrays: Sequence[Decoded], device: torch.device
+) -> Iterator[Sequence[ImageReader]]:
+    """Yield a reader of each array, as the Plan's word and their size ask for, and log which.
 
-
-def _resident(decoded: Decoded, device: torch.device, held: ExitStack) -> ImageReader:
-    """Return a reader of images on the GPU if they leave half of it to the network, or in RAM."""
-    images = held.enter_context(open_shared_images(decoded))
+    Images and their targets are read in one way: what fits is asked of all together.
+    """
+    size_gb = sum(decoded.num_bytes for decoded in arrays) / 1e9
+    if arrays[0].settings.loading == "stream":
+        path = arrays[0].store.path
+        _log.info("%.2f GB of images: streamed from %s, as data.loading says", size_gb, path)
+        yield [Streamed(decoded, device) for decoded in arrays]
+        return
     # This may differ by node: nothing below may depend on it but speed, so all readers give the
-    # same pixels for the same rows.
-    room = torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else 0
-    fits = decoded.num_bytes <= room
-    why = f"half of the GPU's free memory is {room / 1e9:.2f} GB" if room else "there is no GPU"
+    # same pixels for the same rows. Half of the memory is left to the network.
+    room_gb = torch.cuda.mem_get_info(device)[0] / 2e9 if device.type == "cuda" else 0.0
+    fits = size_gb <= room_gb
+    why = f"half of the GPU's free memory is {room_gb:.2f} GB" if room_gb else "there is no GPU"
     where = f"on {device}" if fits else "in RAM, one copy a node"
-    _log.info("%.2f GB of images: %s, since %s", decoded.num_bytes / 1e9, where, why)
-    if not fits:
-        return InMemory(images, device)
-    reader = OnDevice.copy(images, device)
-    # Only after the copy: the mapped file may be removed as soon as nobody holds its lock.
-    held.close()  # the node's copy is not needed any more
-    return reader
+    _log.info("%.2f GB of images: %s, since %s", size_gb, where, why)
+    with ExitStack() as held:
+        if fits:
+            yield [OnDevice.fill(decoded, device) for decoded in arrays]
+        else:
+            images = [held.enter_context(open_shared_images(decoded)) for decoded in arrays]
+            yield [InMemory(one, device) for one in images]
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,31 @@ class OnDevice:
     images: Tensor
 
     @classmethod
-    def copy(cls, images: Images, device: torch.device) -> "OnDevice":
-        """Return a reader of a copy on the device."""
-        dtype = getattr(torch, images.dtype.name)
-        held = torch.empty(images.shape, dtype=dtype, device=device)
-        for start in range(0, len(images), COPIED_ROWS):
-            # A copy: torch warns of a tensor on read-only memory, which a mapped file is.
-            block = np.array(images[start : start + COPIED_ROWS])
-            held[start : start + len(block)] = torch.from_numpy(block)
+    def fill(cls, decoded: Decoded, device: torch.device) -> "OnDevice":
+        """Return a reader of all images, decoded chunk by chunk and sent at once."""
+        dtype = getattr(torch, decoded.dtype.name)
+        held = torch.empty((decoded.store.num_rows, *decoded.shape), dtype=dtype, device=device)
+        chunks = decoded.read_chunks(range(decoded.num_chunks))
+        # A chunk is to be used before the next is asked for: what is sent later is a copy.
+        sent = _send((_take(images, np.arange(len(images)), device) for images in chunks), device)
+        places = torch.split(held, decoded.store.chunk_rows)
+        for place, images in zip(places, sent, strict=True):
+            place.copy_(images)
         return cls(held)
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return an image's height and width."""
+        return self.images.shape[2], self.images.shape[3]
 
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
-        for rows in batches:
-            yield self.images.index_select(0, torch.from_numpy(rows).to(self.images.device))
+        for part in group(BLOCK_VISITS, batches):
+            block = batches[part]
+            rows = Cut(np.concatenate(block), [len(batch) for batch in block])
+            yield from (
+                self.images.index_select(0, some) for some in send(rows, self.images.device)
+            )
 
 
 @dataclass(frozen=True)
@@ -97,11 +112,14 @@ class InMemory:
     images: Images
     device: torch.device
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return an image's height and width."""
+        return self.images.shape[2], self.images.shape[3]
+
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
-        # Indexing by an array copies. A slice would be a view of memory that all processes of the
-        # node share, and batches are overwritten.
-        return _send((torch.from_numpy(self.images[rows]) for rows in batches), self.device)
+        return _send((_take(self.images, rows, self.device) for rows in batches), self.device)
 
 
 @dataclass(frozen=True)
@@ -115,12 +133,18 @@ class Streamed:
     decoded: Decoded
     device: torch.device
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return an image's height and width."""
+        return self.decoded.shape[1], self.decoded.shape[2]
+
     def read(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
         """Yield the pixels of each batch, in order."""
         return _send(self._pixels(batches), self.device)
 
     def _pixels(self, batches: Sequence[Rows]) -> Iterator[Tensor]:
-        windows = self._windows(batches)
+        length = window_rows(self.decoded.image_bytes)
+        windows = [batches[part] for part in group(length, batches)]
         # Twice: `_rows_to_hold` takes whole chunks up to that many rows.
         longest = 2 * max((sum(map(len, window)) for window in windows), default=0)
         # Used in turn: new memory for each window would cost as much as decoding it.
@@ -130,13 +154,8 @@ class Streamed:
         filled = ahead(map(self._fill, windows, cycle(held)), 1)
         for window, (rows, pixels) in zip(windows, filled, strict=True):
             for batch in window:
-                # A copy, as above: the buffer is filled anew while the batch is still in use.
-                yield torch.from_numpy(pixels[np.searchsorted(rows, batch)])
-
-    def _windows(self, batches: Sequence[Rows]) -> list[Sequence[Rows]]:
-        longest = max(map(len, batches), default=1)
-        length = max(1, window_rows(self.decoded.image_bytes) // longest)
-        return [batches[start : start + length] for start in range(0, len(batches), length)]
+                # The buffer is filled anew while the batch is still in use.
+                yield _take(pixels, np.searchsorted(rows, batch), self.device)
 
     def _fill(self, window: Sequence[Rows], held: Images) -> tuple[Rows, Images]:
         """Return rows that contain the window's, ascending, each once, and their pixels."""
@@ -192,11 +211,22 @@ def ahead(items: Iterator[Item], num_items: int) -> Iterator[Item]:
             yield item  # type: ignore[misc]  # the sentinel never gets here
 
 
+def _take(images: Images, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Return a copy of those images, from where it can be sent to the device.
+
+    Memory that all processes of the node share, and buffers that are filled anew, must not be
+    written into as batches are.
+    """
+    held = empty_on_host((len(rows), *images.shape[1:]), images.dtype, device)
+    # mode clip writes straight into `out`; the default checks first, by way of another copy.
+    np.take(images, rows, axis=0, out=held.numpy(), mode="clip")
+    return held
+
+
 def _send(pixels: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
     """Yield the tensors on the device; a GPU's are copied while earlier ones are used."""
     if device.type == "cpu":
         yield from pixels
         return
-    # Only pinned memory is copied while the GPU computes; from any other the copy waits in silence.
-    for pinned in ahead((tensor.pin_memory() for tensor in pixels), 4):
-        yield pinned.to(device, non_blocking=True)
+    for tensor in ahead(iter(pixels), NUM_AHEAD):
+        yield tensor.to(device, non_blocking=True)

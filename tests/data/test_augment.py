@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy import ndimage, stats
 
-from lenshpc.data.augment import Augmenter, on_cpu, on_device
-from lenshpc.data.draws import draw, standard_normal
+from lenshpc.data.augment import Augmenter, change, on_cpu, on_device
+from lenshpc.data.draws import convert, draw, standard_normal
+from lenshpc.data.sending import send
 from lenshpc.run.augmentations import AUGMENTATIONS
 from lenshpc.run.sections import Data
 
@@ -26,12 +27,14 @@ def steps_of(*augment):
 
 
 def drawn(augment, visits=VISITS, seed=0, epoch=0, sides=(SIDE, SIDE)):
-    return draw(steps_of(*augment), seed, epoch, visits, sides)
+    return convert(draw(steps_of(*augment), seed, epoch, visits, sides), torch.from_numpy)
 
 
 def augmented(augment, images=PIXELS, visits=VISITS, seed=0, epoch=0):
     images = torch.from_numpy(images[: len(visits)].copy())
-    return Augmenter(steps_of(*augment), seed)(images, epoch, np.asarray(visits)).numpy()
+    drawn = Augmenter(steps_of(*augment), seed).draw(epoch, [np.asarray(visits)], (SIDE, SIDE))
+    (changes,) = send(drawn, images.device)
+    return change(images, changes).numpy()
 
 
 def symmetries(image):
@@ -81,6 +84,31 @@ def test_other_seed_epoch_or_visit_gives_another_image(name, what):
 
 
 @pytest.mark.parametrize("back_end", [on_cpu, on_device])
+@pytest.mark.parametrize(
+    "names", [["d4"], ["d4", {"affine": {"rotate_deg": 0, "scale": 0, "shift": 0}}]]
+)
+def test_each_symmetry_is_that_of_its_number(back_end, names):
+    """Alone and in a list the CPU turns images in two ways."""
+    images = torch.from_numpy(np.repeat(PIXELS[:1], 64, axis=0))
+    plan = drawn(names)
+    found = back_end(images, plan).numpy()
+    for image, element in zip(found, plan[0].elements.tolist(), strict=True):
+        turned = np.rot90(PIXELS[0], element % 4, axes=(1, 2))
+        expected = turned[:, :, ::-1] if element >= 4 else turned
+        np.testing.assert_allclose(image, expected, atol=1e-4 if len(names) > 1 else 0)
+
+
+@pytest.mark.parametrize("back_end", [on_cpu, on_device])
+def test_images_that_are_not_square_are_flipped(back_end):
+    images = PIXELS[:32, :, :20]
+    plan = drawn(["flips"], np.arange(32))
+    found = back_end(torch.from_numpy(images.copy()), plan).numpy()
+    flips = [images, images[:, :, ::-1, ::-1], images[..., ::-1], images[:, :, ::-1]]
+    expected = np.stack([flips[[0, 2, 4, 6].index(e)][n] for n, e in enumerate(plan[0].elements)])
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("back_end", [on_cpu, on_device])
 @pytest.mark.parametrize(("name", "num"), [("d4", 8), ("flips", 4)])
 def test_d4_and_flips_give_their_symmetries_equally_often(back_end, name, num):
     image = PIXELS[0]
@@ -101,8 +129,8 @@ def test_affine_turns_scales_and_shifts_as_scipy_does(back_end):
     plan = drawn([{"affine": {"rotate_deg": 30, "scale": 0.2, "shift": 0.1}}])
     found = back_end(torch.from_numpy(SMOOTH), plan).numpy()
     for index in range(8):
-        linear = plan[0].matrices[index][::-1, [1, 0]]  # scipy's axes are y, x
-        offset = plan[0].matrices[index][::-1, 2]
+        matrix = plan[0].matrices[index].numpy()
+        linear, offset = matrix[::-1, [1, 0]], matrix[::-1, 2]  # scipy's axes are y, x
         for channel in range(3):
             expected = ndimage.affine_transform(
                 SMOOTH[index, channel], linear, offset, order=1, mode="mirror"
@@ -115,15 +143,14 @@ def test_affine_matrices_keep_to_their_ranges_about_the_centre():
     (warps,) = drawn(
         [{"affine": {"rotate_deg": 90, "scale": 0.1, "shift": 0.05}}], visits, sides=sides
     )
-    linear = warps.matrices[:, :, :2]
+    matrices = warps.matrices.numpy()
+    linear = matrices[:, :, :2]
     zoom = 1 / np.sqrt(np.linalg.det(linear))
     angle = np.degrees(np.arctan2(-linear[:, 0, 1], linear[:, 0, 0]))
     assert stats.kstest(zoom, stats.uniform(0.9, 0.2).cdf).pvalue > 1e-3
     assert stats.kstest(angle, stats.uniform(-90, 180).cdf).pvalue > 1e-3
     centre = np.array([19.5, 9.5])
-    moved = (
-        np.einsum("bij,bj->bi", np.linalg.inv(linear), centre - warps.matrices[:, :, 2]) - centre
-    )
+    moved = np.einsum("bij,bj->bi", np.linalg.inv(linear), centre - matrices[:, :, 2]) - centre
     for axis, side in enumerate((40, 20)):
         assert stats.kstest(moved[:, axis] / side, stats.uniform(-0.05, 0.1).cdf).pvalue > 1e-3
 
@@ -131,7 +158,7 @@ def test_affine_matrices_keep_to_their_ranges_about_the_centre():
 def test_crop_never_looks_outside_and_reaches_every_edge():
     (warps,) = drawn([{"crop": {"min_side": 0.5}}], np.arange(20_000), sides=(20, 40))
     edges = np.array([[-0.5, -0.5, 1], [39.5, 19.5, 1]])  # of the pixels at the corners
-    old = np.einsum("bij,nj->nbi", warps.matrices, edges)
+    old = np.einsum("bij,nj->nbi", warps.matrices.numpy(), edges)
     width, height = (old[1] - old[0]).T
     np.testing.assert_allclose(width / 40, height / 20, rtol=1e-9)
     assert stats.kstest(width / 40, stats.uniform(0.5, 0.5).cdf).pvalue > 1e-3
@@ -147,7 +174,7 @@ def test_psf_jitter_blurs_as_scipy_does():
     reach = (plan[0].kernels.shape[1] - 1) // 2
     places = np.arange(-reach, reach + 1)
     for index in range(8):
-        kernel = plan[0].kernels[index]
+        kernel = plan[0].kernels[index].numpy()
         expected = ndimage.convolve1d(PIXELS[index].astype(np.float64), kernel, 1, mode="mirror")
         expected = ndimage.convolve1d(expected, kernel, 2, mode="mirror")
         np.testing.assert_allclose(found[index], expected, atol=2e-5)
@@ -158,13 +185,14 @@ def test_noise_is_normal_of_the_drawn_deviation_and_not_clipped():
     images = np.zeros((64, 3, SIDE, SIDE), np.float32)
     plan = drawn([{"noise": {"std": 5.0}}])
     found = on_device(torch.from_numpy(images), plan).numpy()
-    np.testing.assert_allclose(found.std(axis=(1, 2, 3)), plan[0].stds, rtol=0.05)
-    assert stats.kstest(plan[0].stds, stats.uniform(0, 5).cdf).pvalue > 1e-3
+    stds = plan[0].stds.numpy()
+    np.testing.assert_allclose(found.std(axis=(1, 2, 3)), stds, rtol=0.05)
+    assert stats.kstest(stds, stats.uniform(0, 5).cdf).pvalue > 1e-3
 
 
 def test_standard_normal_is_normal_and_uncorrelated():
-    keys = draw(steps_of("noise"), 0, 0, np.arange(50), (1, 1))[0].keys
-    field = standard_normal(keys, 4001, torch.device("cpu")).numpy()
+    keys = drawn(["noise"], np.arange(50))[0].keys
+    field = standard_normal(keys, 4001).numpy()
     assert field.shape == (50, 4001)
     assert stats.kstest(field.ravel(), stats.norm.cdf).pvalue > 1e-3
     correlations = np.corrcoef(field)[np.triu_indices(50, 1)] * np.sqrt(4001)
@@ -177,11 +205,11 @@ def test_contrast_stretches_about_the_mean_of_image_and_channel():
     plan = drawn([{"contrast": {"factor": 0.5, "brightness": 2.0}}])
     found = on_cpu(torch.from_numpy(PIXELS), plan).numpy()
     axes = (2, 3)
-    added, factors = plan[0].added[:, None], plan[0].factors[:, None]
+    factors, added = (values.numpy()[:, None] for values in plan[0])
     np.testing.assert_allclose(found.mean(axis=axes), PIXELS.mean(axis=axes) + added, rtol=1e-5)
     np.testing.assert_allclose(found.std(axis=axes), PIXELS.std(axis=axes) * factors, rtol=1e-4)
-    assert stats.kstest(plan[0].factors, stats.uniform(0.5, 1).cdf).pvalue > 1e-3
-    assert stats.kstest(plan[0].added, stats.uniform(-2, 4).cdf).pvalue > 1e-3
+    assert stats.kstest(factors[:, 0], stats.uniform(0.5, 1).cdf).pvalue > 1e-3
+    assert stats.kstest(added[:, 0], stats.uniform(-2, 4).cdf).pvalue > 1e-3
 
 
 def test_draws_are_those_of_splitmix64():
@@ -197,7 +225,7 @@ def test_draws_are_those_of_splitmix64():
 
 def test_order_of_the_list_counts_and_equal_steps_draw_differently():
     first, second = drawn(["noise", "noise"])
-    assert not np.array_equal(first.keys, second.keys)
+    assert not torch.equal(first.keys, second.keys)
     assert [type(what).__name__ for what in drawn(["d4", "noise"])] == ["Turns", "AddedNoise"]
     assert [type(what).__name__ for what in drawn(["noise", "d4"])] == ["AddedNoise", "Turns"]
 
@@ -207,5 +235,5 @@ def test_order_of_the_list_counts_and_equal_steps_draw_differently():
 @pytest.mark.parametrize("name", NAMES)
 def test_gpu_augments_as_the_device_path_on_the_cpu(name):
     plan, images = drawn([name]), torch.from_numpy(SMOOTH)
-    found = on_device(images.cuda(), plan).cpu()
+    found = on_device(images.cuda(), convert(plan, torch.Tensor.cuda)).cpu()
     torch.testing.assert_close(found, on_device(images, plan), rtol=0, atol=1e-3)

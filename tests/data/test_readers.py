@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerator import GPU, pretend_gpu
 from stores import write_rows
 
 from lenshpc.data.decoded import Decoded
 from lenshpc.data.order import TrainingOrder, evaluation_batches
-from lenshpc.data.readers import InMemory, OnDevice, Streamed, ahead, open_reader
+from lenshpc.data.readers import InMemory, OnDevice, Streamed, ahead, open_readers
 from lenshpc.data.shared import open_shared_images
 from lenshpc.errors import DataError
 from lenshpc.run.sections import Data
@@ -72,7 +73,7 @@ def test_all_ways_give_the_same_tensors(store_and_images, name, size):
     store, _ = store_and_images
     decoded, batches = Decoded(store, Data(image_size=size)), lists()[name]
     with open_shared_images(decoded) as images:
-        ways = [InMemory(images, CPU), OnDevice.copy(images, CPU), Streamed(decoded, CPU)]
+        ways = [InMemory(images, CPU), OnDevice.fill(decoded, CPU), Streamed(decoded, CPU)]
         found = [list(way.read(batches)) for way in ways]
     for other in found[1:]:
         assert len(other) == len(batches)
@@ -122,7 +123,7 @@ def test_flipped_bit_is_noticed_in_the_thread_and_named(tmp_path, place):
 )
 def test_way_is_the_plans_and_told_in_the_log(store_and_images, caplog, loading, kind, told):
     caplog.set_level(logging.INFO, "lenshpc")
-    with open_reader(Decoded(store_and_images[0], Data(loading=loading)), CPU) as reader:
+    with open_readers([Decoded(store_and_images[0], Data(loading=loading))], CPU) as (reader,):
         assert isinstance(reader, kind)
     assert [record.getMessage().startswith(told) for record in caplog.records] == [True]
 
@@ -163,6 +164,28 @@ def test_images_are_cropped_about_their_middle_then_resized(store_and_images):
     np.testing.assert_allclose(blocks[1], means, rtol=1e-5, atol=1e-6)
 
 
+def test_images_and_targets_that_fit_alone_but_not_together_stay_in_ram(
+    store_and_images, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO, "lenshpc")
+    decoded, gpu = Decoded(store_and_images[0], Data(loading="resident")), torch.device("cuda", 0)
+    free = 2 * 1.5 * decoded.num_bytes  # of which half is left to the network
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
+    with open_readers([decoded, decoded], gpu) as readers:
+        assert [type(reader) for reader in readers] == [InMemory, InMemory]
+    assert ", since half of the GPU's free memory is " in caplog.text
+
+
+def test_images_are_sent_to_the_gpu_straight_from_the_store(store_and_images, tmp_path):
+    decoded = Decoded(store_and_images[0], Data())
+    with pretend_gpu() as traffic:
+        reader = OnDevice.fill(decoded, GPU)
+        assert traffic.sent == decoded.num_chunks
+        assert np.array_equal(reader.images.cpu().numpy(), store_and_images[1])
+        assert reader.images.dtype == getattr(torch, decoded.dtype.name)
+    assert list(tmp_path.glob("lenshpc-*")) == []
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):
@@ -170,7 +193,7 @@ def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):
     batches = lists()["resident"]
     with open_shared_images(decoded) as images:
         expected = list(InMemory(images, CPU).read(batches))
-        ways = [InMemory(images, gpu), OnDevice.copy(images, gpu), Streamed(decoded, gpu)]
+        ways = [InMemory(images, gpu), OnDevice.fill(decoded, gpu), Streamed(decoded, gpu)]
         for way in ways:
             for one, other in zip(expected, way.read(batches), strict=True):
                 assert other.is_cuda
@@ -181,6 +204,6 @@ def test_all_ways_give_the_same_tensors_on_a_gpu(store_and_images):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_small_images_go_onto_the_gpu(store_and_images, tmp_path):
     gpu = torch.device("cuda", 0)
-    with open_reader(Decoded(store_and_images[0], Data(loading="resident")), gpu) as reader:
+    with open_readers([Decoded(store_and_images[0], Data(loading="resident"))], gpu) as (reader,):
         assert isinstance(reader, OnDevice)
         assert list(tmp_path.glob("lenshpc-*")) == []

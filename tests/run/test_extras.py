@@ -31,11 +31,11 @@ from lenshpc.tasks.supervised.explain import class_maps
 ROOT = Path(__file__).parents[2]
 AUGMENTS = """
 import numpy, torch
-from lenshpc.data.augment import Augmenter
+from lenshpc.data.augment import on_cpu
+from lenshpc.data.draws import Warps
 from lenshpc.errors import ConfigError
-from lenshpc.run.sections import Data
 try:
-    Augmenter(Data().augment, 0)(torch.zeros(2, 1, 8, 8), 0, numpy.arange(2))
+    on_cpu(torch.zeros(2, 1, 8, 8), [Warps(torch.zeros(2, 2, 3))])
 except ConfigError as error:
     print(error)
 """

@@ -37,7 +37,7 @@ class SeededNoise:
     def draw(self, shape: Shape) -> Tensor:
         """Return the next numbers (B, C, H, W)."""
         keys = self._next_keys()
-        return standard_normal(keys, math.prod(shape), keys.device).view(-1, *shape)
+        return standard_normal(keys, math.prod(shape)).view(-1, *shape)
 
     def levels(self, num: int) -> Tensor:
         """Return the next level of noise of each row (B,), all equally likely."""

@@ -97,8 +97,7 @@ def _average_tokens(network: MaskedAutoencoder, image: Tensor) -> Tensor:
 
 def _orders(network: MaskedAutoencoder, batch: Batch) -> Tensor:
     """Return the patches' numbers (B, N) in an order drawn for each row."""
-    image = batch["image"]
-    num_rows, num_columns = network.encoder.grid(image)
+    num_rows, num_columns = network.encoder.grid(batch["image"])
     # Of the row alone: epochs, members and ranks are judged under the same masks, or a lucky mask
     # would pick the epoch.
-    return standard_normal(batch["row"], num_rows * num_columns, image.device).argsort(dim=1)
+    return standard_normal(batch["row"], num_rows * num_columns).argsort(dim=1)
