@@ -1,7 +1,5 @@
 """Averages of the weights over the steps of a training, which are validated and kept."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -36,18 +34,3 @@ def make_average(
 def select_network(module: nn.Module, average: AveragedModel | None) -> nn.Module:
     """Return the network that is validated and kept: the average's, where there is one."""
     return module if average is None else average.module
-
-
-def save_average(average: AveragedModel | None, folder: Path) -> None:
-    """Write the average, which is equal on all ranks."""
-    if average is not None:
-        torch.save(average.state_dict(), folder / "average.pt")
-
-
-def load_average(average: AveragedModel | None, folder: Path) -> None:
-    """Read back what `save_average` wrote."""
-    if average is not None:
-        # On the CPU: `load_state_dict` copies into place, and a rank's second copy on the GPU would
-        # be waste.
-        state = torch.load(folder / "average.pt", map_location="cpu", weights_only=True)
-        average.load_state_dict(state)

@@ -277,7 +277,10 @@ class RankMaximum:
         # At most twice as many as before: a GPU's first steps are only queued, and look fast.
         self._every = max(1, min(2 * self._every, ASK_US // call_us))
         if answer:
-            _answer(self._asked)  # nothing may be under way when the group ends
+            # Nothing may be under way when the group ends; and it was asked before all heard this
+            # answer, so it would be acted upon twice.
+            _answer(self._asked)
+            self._asked = None
         return answer
 
     def _measure_call_us(self) -> int:

@@ -31,23 +31,32 @@ from lenshpc.run.sections import Train
 
 log = logging.getLogger(__name__)
 Columns = dict[str, npt.NDArray[Any]]
+DUE = 1  # less than the signals that stop a member: these count where both are told
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """The signal at which all ranks stop at the same place."""
+    """The signal at which all ranks stop at the same place, or save and go on."""
 
     signals: Signals
     agreement: RankMaximum = field(default_factory=RankMaximum)
 
-    def check(self, save: Callable[[], None] = lambda: None, *, at_once: bool = True) -> None:
-        """Save and stop if a rank was signalled; a collective call.
+    def check(
+        self,
+        save: Callable[[], None] = lambda: None,
+        is_due: Callable[[], bool] = lambda: False,
+        *,
+        at_once: bool = True,
+    ) -> None:
+        """Save and stop where a rank was signalled, save where for one it is due; collective.
 
         The ranks talk now, or where not `at_once` about twice a second.
         """
-        number = self.agreement.largest(self.signals.received, at_once=at_once)
+        asked = self.signals.received or (DUE if is_due() else 0)
+        number = self.agreement.largest(asked, at_once=at_once)
         if number:
             save()
+        if number > DUE:
             raise Stopped(number)
 
 
@@ -57,8 +66,9 @@ class GivenUp(Exception):  # noqa: N818 - no error: a study ends what promises n
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """One member's training; `on_save` is told of every checkpoint, also the one at the start.
+    """One member's training; `on_progress` is told of every epoch, and at the start.
 
+    `on_save` is told of the checkpoint at the start; of later ones `checkpoints` tell it.
     `on_step` is told on rank 0 how far an epoch has come, now and then.
     `give_up` says after an epoch, on rank 0, whether the training is to end with GivenUp.
     """
@@ -72,28 +82,47 @@ class Loop:
     process: Process
     checkpoints: Checkpoints
     stop: Stop
+    on_progress: Callable[[MemberProgress], None]
     on_save: Callable[[MemberProgress], None]
     on_step: Callable[[MemberProgress], None]
     give_up: Callable[[MemberProgress], bool] | None = None
 
     def run(self, start: MemberProgress) -> MemberProgress:
-        """Train from the newest checkpoint to the last epoch, or until nothing improves."""
+        """Train from the newest checkpoint to the last epoch, or until nothing improves.
+
+        No checkpoint is being written when this ends, however it does.
+        """
+        try:
+            progress = self._train(start)
+            self.checkpoints.finish()
+        except (Stopped, GivenUp):
+            self.checkpoints.finish()  # all ranks are here, and what they saved is to be there
+            raise
+        finally:
+            self.checkpoints.abandon()
+        return progress
+
+    def _train(self, start: MemberProgress) -> MemberProgress:
         # It restores the random state too: nothing may draw between here and the first step, or a
         # resumed run would differ from an undisturbed one.
         progress = self.checkpoints.load(self.strategy, self.schedule, self._loss_sum, start)
         # Also at the start: a run killed after its last checkpoint and before its metrics finds
         # them written here, from the checkpoint's history.
+        self.on_progress(progress)
         self.on_save(progress)
         while not is_finished(progress, self.train):
             progress = self._epoch(progress)
-            self._save(progress)
-            # After the save: what the log tells of is on disk. Rank 0 alone logs at this level.
-            log.info(self._describe(progress))
-            # After the save, without one of its own: the checkpoint of this epoch is on disk.
-            # Collective, hence not inside any branch that ranks may decide differently.
-            self.stop.check()
+            save = partial(self._save, progress)
+            if self._is_due_after(progress):
+                save()
+            self.on_progress(progress)
+            log.info(self._describe(progress))  # on rank 0 alone, at this level
+            # Collective, hence not inside any branch that ranks may decide differently. It saves
+            # nothing twice.
+            self.stop.check(save)
             # Rank 0 decides for all: it alone reads what other trials have reached.
             if self.give_up and distributed.agree(self.process.is_main and self.give_up(progress)):
+                save()
                 raise GivenUp(self._describe(progress))
         return progress
 
@@ -109,9 +138,15 @@ class Loop:
         return torch.zeros((), dtype=torch.float64, device=self.process.device)
 
     def _save(self, progress: MemberProgress) -> None:
-        # The checkpoint first: what `on_save` tells of must be there to go on from.
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
-        self.on_save(progress)
+
+    def _is_due_after(self, progress: MemberProgress) -> bool:
+        """Say whether to save after an epoch; its weights are kept until then if they are best."""
+        if progress.epochs_since_best == 0:
+            self.checkpoints.keep_best(self.strategy)
+        # Always at the end. In between by rank 0's clock, and so asked of it by all.
+        due = self.checkpoints.is_due(after_epoch=True)
+        return is_finished(progress, self.train) or distributed.agree(due)
 
     def _epoch(self, progress: MemberProgress) -> MemberProgress:
         """Train one epoch, or what is left of it, and measure."""
@@ -120,7 +155,9 @@ class Loop:
         pace = Pace(begun, num_steps)
 
         def save(steps: int) -> None:
-            self._save(progress.model_copy(update={"begun": pace.place(steps)}))
+            begun = progress.model_copy(update={"begun": pace.place(steps)})
+            self._save(begun)
+            self.on_progress(begun)
 
         train_loss = self._train_epoch(progress, pace, save)
         trained_s = pace.seconds
@@ -174,7 +211,7 @@ class Loop:
             self.schedule.after_step()
             # After the step and its schedule, so that a checkpoint here counts whole steps. Every
             # rank calls it once a step; all have equally many.
-            self.stop.check(partial(save, steps), at_once=False)
+            self.stop.check(partial(save, steps), self.checkpoints.is_due, at_once=False)
             if self.process.is_main and pace.is_due(steps):
                 begun = progress.model_copy(update={"begun": pace.place(steps)})
                 self.on_step(begun)
@@ -200,7 +237,7 @@ class Loop:
         def predict(batch: Batch) -> dict[str, Tensor]:
             # Before the batch is predicted, on all ranks equally often: they have equally many
             # batches.
-            self.stop.check(save)
+            self.stop.check(save, self.checkpoints.is_due)
             return self.strategy.predict(batch)
 
         columns = predict_rows(predict, self.data, self.data.val_rows, self.process)

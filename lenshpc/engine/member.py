@@ -194,7 +194,8 @@ class MemberWork:
 
     def _train(self, task: Task, data: FoldData) -> MemberProgress:
         """Train to the end and leave the best epoch's weights; at once where that was done."""
-        checkpoints = Checkpoints(self.paths.checkpoint, self.lease)
+        interval_s = 60 * self.recipe.train.checkpoint_min
+        checkpoints = Checkpoints(self.paths.checkpoint, self.lease, interval_s, self._note_saved)
         for _ in range(MAX_TRAININGS):
             if self._is_trained(checkpoints):
                 break
@@ -291,7 +292,8 @@ class MemberWork:
             process=self.process,
             checkpoints=checkpoints,
             stop=Stop(signals=self.signals),
-            on_save=partial(self._record, hear, num_steps),
+            on_progress=partial(self._record, hear, num_steps),
+            on_save=self._note_saved,
             on_step=partial(self._tell, num_steps),
             give_up=self.give_up,
         )
@@ -307,10 +309,11 @@ class MemberWork:
         lines = [json.dumps(line) for line in progress.history]
         write_text(self.paths.metrics, "".join(f"{line}\n" for line in lines))
         self._write_state(num_steps, progress)
-        # Last: whether a restart has made progress is told by this line, so what it tells of must
-        # be on disk.
-        self._note("saved", place=progress.place)
         hear(progress)
+
+    def _note_saved(self, progress: MemberProgress) -> None:
+        # Whether a restart has made progress is told by this line, so what it tells of is on disk.
+        self._note("saved", place=progress.place)
 
     def _tell(self, num_steps: int, progress: MemberProgress) -> None:
         """Write for `status` how far an epoch has come; no training ends where that fails."""

@@ -1,22 +1,23 @@
 """Steps on one process, or under DDP over several."""
 
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lenshpc.engine import distributed
-from lenshpc.engine.averages import load_average, make_average, save_average, select_network
+from lenshpc.engine.averages import make_average, select_network
 from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
 from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import adamw
 from lenshpc.engine.precision import LossScale, autocast
-from lenshpc.engine.step import Weights, lay_out, mean_loss, on_cpu, phases, split
-from lenshpc.errors import ConfigError
+from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
 
@@ -96,38 +97,34 @@ class Plain:
 
     def check_resharding(self, before: int, now: int) -> None:
         """Refuse where a layer looks at its rank's share of the batch alone."""
-        if any(
-            isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in self.module.modules()
-        ):
-            raise ConfigError(
-                f"batch norm has seen shares of the batch for {before} processes, and there are "
-                f"{now}; resume with nodes and GPUs that multiply to {before}"
-            )
+        refuse_batch_norm(self.module, before, now)
 
-    def save(self, folder: Path) -> None:
-        """Write model and optimiser, which are equal on all ranks, from rank 0."""
-        # Nothing collective in here: every rank comes, rank 0 writes.
+    def state(self) -> dict[str, Any]:
+        """Return model and optimiser, which are equal on all ranks, on rank 0."""
+        if distributed.rank() != 0:
+            return {}
         state = {
             "model": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self._scale.state_dict(),
         }
-        if distributed.rank() == 0:
-            torch.save(state, folder / "training.pt")
-            save_average(self.average, folder)
+        return state | ({"average": self.average.state_dict()} if self.average else {})
 
-    def load(self, folder: Path) -> None:
-        """Read back what `save` wrote."""
-        state = torch.load(folder / "training.pt", map_location=self._device, weights_only=True)
+    def load(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from what `state` returned on rank 0."""
+        state = next(iter(parts))
         self.module.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # A copy: on a CPU the optimiser would keep the very tensors.
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         self._scale.load_state_dict(state["scaler"])
-        load_average(self.average, folder)
+        if self.average:
+            self.average.load_state_dict(state["average"])
 
-    def weights(self) -> Weights:
-        """Return the model's weights on the CPU of rank 0."""
+    @contextmanager
+    def weights(self) -> Iterator[Weights]:
+        """Have the model's weights on rank 0 while the block lasts."""
         module = select_network(self.module, self.average)
-        return on_cpu(module.state_dict()) if distributed.rank() == 0 else {}
+        yield module.state_dict() if distributed.rank() == 0 else {}
 
 
 def wrap(network: nn.Module, process: Process) -> nn.Module:

@@ -1,13 +1,15 @@
 """The average of weights that ZeRO-3 has shared out: each rank averages its own shares."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lenshpc.engine import distributed
 from lenshpc.engine.averages import make_average
+from lenshpc.engine.resharding import Fragment, take_share
 from lenshpc.run.sections import Train
 
 
@@ -47,14 +49,34 @@ class ShardAverage:
         if zero.persistent_parameters:  # as after a step
             zero.persistent_parameters[0].all_gather(zero.persistent_parameters)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return this rank's part of the average."""
-        return {} if self._average is None else self._average.state_dict()
+    def state(self) -> dict[str, Any]:
+        """Return this rank's shares of the average by parameter, and how many it was given."""
+        if self._average is None:
+            return {}
+        shares = {
+            name: {"start": share.start, "weight": share.find(share.flat), "state": {}}
+            for name, share in self._fragments()
+        }
+        return {"shares": shares, "count": self._average.n_averaged}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        if self._average is not None:
-            self._average.load_state_dict(state)
+    def load(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from what `state` returned on each rank, be there as many of them now or not."""
+        if self._average is None:
+            return
+        own = dict(self._fragments())
+        for part in parts:
+            self._average.n_averaged.copy_(part["count"])
+            for name in own.keys() & part["shares"].keys():
+                take_share(own[name], part["shares"][name], {})
+
+    def _fragments(self) -> Iterator[tuple[str, Fragment]]:
+        """Yield the name of each parameter of which this rank has a share, and its average."""
+        values = self._average.module.parameters() if self._average else ()
+        for (name, one), value in zip(self._engine.module.named_parameters(), values, strict=True):
+            start = distributed.rank() * len(value)
+            numel = min(len(value), one.ds_numel - start)  # the last ranks' shares are filled up
+            if numel > 0:
+                yield name, Fragment(start, value, 0, numel)
 
 
 def list_shares(module: nn.Module) -> nn.ParameterList:

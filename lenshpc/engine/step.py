@@ -1,11 +1,12 @@
 """What every strategy does with a batch and with weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lenshpc.errors import ConfigError
 from lenshpc.registry import Batch, Task
 
 Weights = dict[str, Tensor]
@@ -44,8 +45,12 @@ def mean_loss(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).mean()
 
 
-def on_cpu(state: Mapping[str, Tensor]) -> Weights:
-    """Return contiguous copies on the CPU."""
-    # clone: on a CPU `.cpu()` is the same tensor, and safetensors refuses tensors that share
-    # memory.
-    return {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+def refuse_batch_norm(module: nn.Module, before: int, now: int) -> None:
+    """Refuse another number of ranks where a layer looks at its rank's share of the batch alone."""
+    # SyncBatchNorm is of the same class, and looks at the whole batch.
+    layers = [one for one in module.modules() if not isinstance(one, nn.SyncBatchNorm)]
+    if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
+        raise ConfigError(
+            f"batch norm has seen shares of the batch for {before} processes, and there are "
+            f"{now}; resume with nodes and GPUs that multiply to {before}"
+        )

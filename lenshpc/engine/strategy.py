@@ -3,8 +3,9 @@
 All take the same step on the mean gradient over the ranks; at equal seeds their losses agree.
 """
 
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from lenshpc.run.recipe import Recipe
 
 
 class Strategy(Protocol):
-    """What the loop needs of a way to train; `save` and `weights` are collective calls."""
+    """What the loop needs of a way to train; `load` and `weights` are collective calls."""
 
     optimizer: torch.optim.Optimizer
     module: nn.Module
@@ -31,17 +32,17 @@ class Strategy(Protocol):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the task's predictions without gradients."""
 
-    def save(self, folder: Path) -> None:
-        """Write model and optimiser into a folder that all ranks see."""
+    def state(self) -> dict[str, Any]:
+        """Return this rank's part of model and optimiser: the tensors that steps change."""
 
-    def load(self, folder: Path) -> None:
-        """Read back what `save` wrote."""
+    def load(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from what `state` returned on each rank; no tensor of it is kept."""
 
     def check_resharding(self, before: int, now: int) -> None:
         """Raise ConfigError unless what `before` ranks saved can be gone on with by `now`."""
 
-    def weights(self) -> Weights:
-        """Return the whole model's weights on the CPU of rank 0; empty elsewhere."""
+    def weights(self) -> AbstractContextManager[Weights]:
+        """Have the whole model's weights on rank 0 while the block lasts; none elsewhere."""
 
 
 def choose_strategy(recipe: Recipe, task: Task, model: nn.Module, process: Process) -> Strategy:

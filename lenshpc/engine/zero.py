@@ -1,22 +1,23 @@
 """Steps under DeepSpeed ZeRO, which shares out optimiser, gradients and parameters."""
 
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lenshpc.engine import distributed, rendezvous
-from lenshpc.engine.averages import load_average, make_average, save_average, select_network
+from lenshpc.engine.averages import make_average, select_network
 from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
 from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import adamw
 from lenshpc.engine.precision import HostScale, autocast
+from lenshpc.engine.resharding import read_shares, write_shares
 from lenshpc.engine.shards import ShardAverage
-from lenshpc.engine.step import Weights, lay_out, mean_loss, on_cpu, phases, split
+from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
 from lenshpc.errors import ConfigError, one_line
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
@@ -24,8 +25,6 @@ from lenshpc.run.sections import Train
 
 class DeepSpeed:
     """DeepSpeed with optimiser state (ZeRO-1), gradients (2) and parameters (3) shared out."""
-
-    TAG = "zero"
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         deepspeed = _deepspeed(process.device)
@@ -105,46 +104,39 @@ class DeepSpeed:
         return nullcontext() if self._shards is None else self._shards.show()
 
     def check_resharding(self, before: int, now: int) -> None:
-        """Refuse: each rank has written its share of the optimiser."""
-        raise ConfigError(
-            f"the checkpoint was cut for {before} processes by ZeRO, and there are {now}; resume "
-            f"with nodes and GPUs that multiply to {before}"
-        )
+        """Refuse where a layer looks at its rank's share of the batch alone."""
+        refuse_batch_norm(self.module, before, now)
 
-    def save(self, folder: Path) -> None:
-        """Write each rank's part."""
-        state = {
-            "scaler": None if self._scale is None else vars(self._scale),
-            "shards": None if self._shards is None else self._shards.state_dict(),
-        }
-        # Collective: each rank writes its share and waits. save_latest=False, since which
-        # checkpoint counts is told by our rename alone.
-        self._engine.save_checkpoint(
-            str(folder), tag=self.TAG, save_latest=False, client_state=state
-        )
-        if distributed.rank() == 0:
-            save_average(self.average, folder)
-
-    def load(self, folder: Path) -> None:
-        """Read back what `save` wrote, on the same number of ranks."""
-        # DeepSpeed unpickles here; the folder is private to the user, and its fingerprint was
-        # compared before.
-        _, state = self._engine.load_checkpoint(str(folder), tag=self.TAG)
+    def state(self) -> dict[str, Any]:
+        """Return this rank's shares of weights and optimiser, and on rank 0 what all have."""
+        state: dict[str, Any] = {"shares": read_shares(self._engine)}
         if self._scale is not None:
-            vars(self._scale).update(state["scaler"])
+            state["scaler"] = vars(self._scale)
         if self._shards is not None:
-            self._shards.load_state_dict(state["shards"])
-        load_average(self.average, folder)
+            state["shard_average"] = self._shards.state()
+        if self.average is not None and distributed.rank() == 0:
+            state["average"] = self.average.state_dict()
+        return state
 
-    def weights(self) -> Weights:
-        """Return the whole model's weights on the CPU of rank 0; ZeRO-3 gathers them first."""
+    def load(self, parts: Iterable[Mapping[str, Any]]) -> None:
+        """Go on from what `state` returned on each rank, be there as many of them now or not."""
+        first, *others = parts
+        write_shares(self._engine, (part["shares"] for part in (first, *others)))
+        if self._scale is not None:
+            vars(self._scale).update(first["scaler"])
+        if self._shards is not None:
+            self._shards.load(part["shard_average"] for part in (first, *others))
         if self.average is not None:
-            return on_cpu(self.average.module.state_dict()) if distributed.rank() == 0 else {}
+            self.average.load_state_dict(first["average"])
+
+    @contextmanager
+    def weights(self) -> Iterator[Weights]:
+        """Have the whole model's weights on rank 0 while the block lasts; ZeRO-3 gathers them."""
         shared = list(self.module.parameters()) if self._train.zero_stage == 3 else []
-        # All ranks enter: gathering is collective, a rank-0-only branch around it hangs. The copies
-        # are made inside, before the shares are let go.
+        module = select_network(self.module, self.average)
+        # All ranks enter: gathering is collective, a rank-0-only branch around it hangs.
         with self._show_average(), self._gather(shared):
-            return on_cpu(self.module.state_dict()) if distributed.rank() == 0 else {}
+            yield module.state_dict() if distributed.rank() == 0 else {}
 
 
 def zero_config(train: Train, world_size: int, bucket: int) -> dict[str, Any]:

@@ -45,12 +45,8 @@ def resize(run: RunPaths, plan: Plan, nodes: int | None, gpus_per_node: int | No
 
 def _check_shares(run: RunPaths, plan: Plan) -> None:
     """Refuse another number of processes where that would change more than rounding."""
-    if plan.recipe.strategy == "deepspeed":
-        raise ConfigError(
-            f"run {run.name} trains with DeepSpeed, whose checkpoints are cut by the number of "
-            "processes; give nodes and GPUs that multiply to "
-            f"{plan.recipe.resources.world_size} processes, or submit the recipe with the new size"
-        )
+    if plan.recipe.train.sync_batchnorm:  # it looks at the whole batch
+        return
     for member in plan.members:
         weights = next(iter(_find_weights(run.member(member.name).root)), None)
         if weights is None:

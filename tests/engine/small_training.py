@@ -52,6 +52,8 @@ class SmallTraining:
             self.schedule.after_step()
         best = {"best_epoch": progress.epochs_done} if is_best else {}
         after = progress.model_copy(update={"history": (*progress.history, {"epoch": 1.0}), **best})
+        if is_best:
+            self.checkpoints.keep_best(self.strategy)
         self.save(after)
         return after
 
@@ -62,8 +64,9 @@ class SmallTraining:
         return progress
 
     def save(self, progress: MemberProgress) -> None:
-        """Save as the loop does."""
+        """Save as the loop does, and wait until that is on disk."""
         self.checkpoints.save(self.strategy, self.schedule, self.loss_sum, progress)
+        self.checkpoints.finish()
 
     def load(self) -> MemberProgress:
         """Load as the loop does."""

@@ -103,11 +103,11 @@ def test_damaged_checkpoint_costs_what_came_after_the_one_before(
     for _ in range(3):
         stop_after_a_step(run)
     newest = run.member(name).checkpoint / "epoch-0000-step-00000003"
-    flip(newest / "training.pt")
+    flip(newest / "rank-0000.pt")
     caplog.clear()
     run_member(run, 0, Signals())
     assert warnings_in(caplog) == [
-        f"{newest / 'training.pt'} is damaged; training goes on from epoch-0000-step-00000002"
+        f"{newest / 'rank-0000.pt'} is damaged; training goes on from epoch-0000-step-00000002"
     ]
     assert outcome(run.member(name)) == outcome(original.member(name))
     assert is_done(run, plan, plan.members[0], verify=True)

@@ -178,7 +178,7 @@ def test_checkpoint_is_taken_over_whole_or_not_at_all(
     more = EPOCHS | {"train__epochs": 3, "train__scheduler": "constant"}
     run, plan, offer = ask(runs, spots, **more)
     found = RunPaths(runs / first[0].name).member(plan.members[0].name).checkpoint
-    (lost,) = found.glob("epoch-*/schedule.pt")
+    (lost,) = found.glob("epoch-*/rank-0000.pt")
     kept = lost.read_bytes()
     lost.unlink()
     assert set(adopt_members(run, plan, offer.found)) == {plan.members[1]}
@@ -186,7 +186,8 @@ def test_checkpoint_is_taken_over_whole_or_not_at_all(
     assert [path.name for path in paths.root.iterdir()] == []
     lost.write_bytes(kept)
     assert set(adopt_members(run, plan, offer.found)) == {plan.members[0]}, "the other has it"
-    assert {sha256(path) for path in paths.checkpoint.glob("epoch-*/schedule.pt")} == {sha256(lost)}
+    adopted = paths.checkpoint.glob("epoch-*/rank-0000.pt")
+    assert {sha256(path) for path in adopted} == {sha256(lost)}
 
 
 def test_adopted_member_goes_on_to_more_epochs_when_its_first_run_is_gone(
