@@ -1,7 +1,9 @@
 """A member that is killed goes on as if nothing had happened."""
 
 import json
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from ranks import finish, kill_in_epoch, planned, recipe, start
 
 from lenshpc.files import sha256
 from lenshpc.run.completion import is_done
+from lenshpc.run.paths import MemberPaths
 from lenshpc.store import Store
 
 
@@ -57,28 +60,57 @@ def test_killed_member_ends_with_the_weights_of_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_member_killed_at_22_random_moments_ends_with_the_same_weights(
-    spots: Store, tmp_path: Path
+@pytest.mark.parametrize(
+    ("world_size", "minutes", "kills"),
+    [(1, 0, 14), (1, 0.005, 12), (2, 0, 12), (2, 0.005, 12)],
+    ids=["single-epochs", "single-interval", "ddp-epochs", "ddp-interval"],
+)
+def test_member_killed_at_random_moments_ends_with_the_same_weights(
+    spots: Store, tmp_path: Path, world_size: int, minutes: float, kills: int
 ) -> None:
-    asked = recipe(train__epochs=30)
+    train = {"epochs": 30, "batch_size": 16, "lr": 1e-3, "checkpoint_min": minutes}
+    asked = recipe(train=train, resources__gpus_per_node=world_size)
     undisturbed, plan = planned(tmp_path / "undisturbed", spots, asked)
-    name = plan.members[1].name
-    finish(start([undisturbed], 1))
-    expected = sha256(undisturbed.member(name).weights)
-    moments = np.random.default_rng(0)
-    for trial in range(2):
-        disturbed, _ = planned(tmp_path / f"disturbed{trial}", spots, asked)
-        for attempt in range(11):
-            (rank,) = start([disturbed], 1)
-            while len(list(disturbed.slurm.glob("*_attempts.jsonl"))) <= attempt:  # it has begun
-                assert rank.poll() is None, rank.communicate()[0]
-                time.sleep(0.002)
-            time.sleep(moments.uniform(0, 0.5))
+    disturbed, _ = planned(tmp_path / "disturbed", spots, asked)
+    one, other = (run.member(plan.members[1].name) for run in (undisturbed, disturbed))
+    finish(start([undisturbed], 1, world_size))
+    moments = np.random.default_rng(world_size)
+    for attempt in range(kills):
+        drafts = set(list_drafts(other))
+        ranks = start([disturbed], 1, world_size)
+        if attempt % 2:  # while one is written
+            wait_until(ranks, lambda known=drafts: set(list_drafts(other)) - known)
+            time.sleep(moments.uniform(0, 0.02))
+        else:
+            begun = attempt + 1
+            wait_until(ranks, lambda n=begun: len(list(disturbed.slurm.glob(EVENTS))) >= n)
+            time.sleep(moments.uniform(0, 0.6))
+        for rank in ranks:
             rank.kill()
+        for rank in ranks:
             rank.communicate()
-            assert not disturbed.member(name).done.exists(), "killed too late"
-        finish(start([disturbed], 1))
-        assert sha256(disturbed.member(name).weights) == expected
+        assert not other.done.exists(), "killed too late"
+    finish(start([disturbed], 1, world_size))
+    assert sha256(other.weights) == sha256(one.weights)
+    assert sha256(other.predictions) == sha256(one.predictions)
+    assert _losses(other.metrics) == _losses(one.metrics)
+
+
+EVENTS = "*_attempts.jsonl"
+
+
+def list_drafts(paths: MemberPaths) -> list[str]:
+    """Return the names of the checkpoints that are being written, or were when it was killed."""
+    return [path.name for path in paths.checkpoint.glob(".epoch-*")]
+
+
+def wait_until(ranks: list[subprocess.Popen[str]], is_so: Callable[[], object]) -> None:
+    """Wait until something holds, while all ranks live."""
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 @pytest.mark.slow
