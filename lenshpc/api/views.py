@@ -212,7 +212,7 @@ def _tabulate_models(plan: Plan) -> Iterator[Block]:
             len({one.seed for one in members}),
         )
         training = (recipe.train.epochs, recipe.train.batch_size)
-        lines.append([model, *map(str, numbers), *map(str, training), f"{recipe.train.lr:g}"])
+        lines.append([model, *map(str, numbers), *map(str, training), f"{recipe.train.rate:g}"])
     yield Table.of(["model", "members", "folds", "seeds", "epochs", "batch", "lr"], lines)
     others = len(plan.recipe.models) - len(groups)
     if others:

@@ -15,7 +15,7 @@ from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
 from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
-from lenshpc.engine.optimizers import adamw
+from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.engine.precision import LossScale, autocast
 from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
 from lenshpc.registry import Batch, Task
@@ -32,7 +32,7 @@ class Plain:
         # Before what looks at which parameters learn: DDP would wait for gradients of all others.
         self._frozen = freeze(self.module, train.freeze)
         self._wrapped = wrap(self.module, process)
-        self.optimizer: torch.optim.Optimizer = adamw(self.module, train)
+        self.optimizer: torch.optim.Optimizer = build_optimizer(self.module, train, self._device)
         self.average = make_average(self.module, train)
         self._scale = LossScale(train, process.device)
         self._compilation = Compilation(self.module, train, process.device)

@@ -1,4 +1,4 @@
-"""Learning rates over time: warm-up, cosine, constant, or lowered when the loss stands still."""
+"""Learning rates over time: a function of the step, or lowered when the loss stands still."""
 
 import math
 from typing import Any
@@ -7,6 +7,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lenshpc.run.sections import Train
+
+# L. N. Smith and N. Topin 2018 (arXiv 1708.07120), with torch's numbers: the part of the steps in
+# which the rate rises, its highest by its first, and its first by its last.
+RISING, BEGINNING, ENDING = 0.3, 25.0, 1e4
 
 
 class Schedule:
@@ -51,10 +55,27 @@ class Schedule:
 
 
 def factor(step: int, train: Train, steps_per_epoch: int) -> float:
-    """Return the learning rate of a step as a part of `train.lr`: linear up, then cosine to 0."""
+    """Return the learning rate of a step as a part of `train.rate`: linear up, then as scheduled.
+
+    Equal to torch's StepLR, OneCycleLR and CosineAnnealingWarmRestarts, but a function of the step.
+    """
     warmup, total = train.warmup_epochs * steps_per_epoch, train.length * steps_per_epoch
     if step < warmup:
         return (step + 1) / warmup
-    if train.scheduler != "cosine":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    done, span = step - warmup, max(1, total - warmup)
+    if train.scheduler == "cosine":
+        cycle = min(train.cycles - 1, done * train.cycles // span)
+        return _anneal(1.0, 0.0, done * train.cycles - cycle * span, span)
+    if train.scheduler == "step":
+        return float(train.step_factor ** (done // (train.step_epochs * steps_per_epoch)))
+    if train.scheduler == "one_cycle":
+        top, first = RISING * total - 1, 1 / BEGINNING
+        if step <= top:
+            return _anneal(first, 1.0, step, top)
+        return _anneal(1.0, first / ENDING, step - top, total - 1 - top)
+    return 1.0
+
+
+def _anneal(begin: float, end: float, done: float, span: float) -> float:
+    """Return where half a cosine from `begin` to `end` stands when `done` of `span` is over."""
+    return end + (begin - end) * 0.5 * (1 + math.cos(math.pi * done / span))

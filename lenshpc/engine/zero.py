@@ -13,7 +13,7 @@ from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
 from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
-from lenshpc.engine.optimizers import adamw
+from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.engine.precision import HostScale, autocast
 from lenshpc.engine.resharding import read_shares, write_shares
 from lenshpc.engine.shards import ShardAverage
@@ -34,7 +34,7 @@ class DeepSpeed:
         self._frozen = freeze(model, train.freeze)
         # Ours and not DeepSpeed's, so that the groups and the step are those of the other
         # strategies.
-        base: torch.optim.Optimizer = adamw(model, train)
+        base: torch.optim.Optimizer = build_optimizer(model, train, process.device)
         if train.offload != "none":
             base = move_to_host(base)
         shared = train.zero_stage == 3

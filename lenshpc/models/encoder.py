@@ -50,12 +50,10 @@ class VitEncoder(nn.Module):
         normed: Tensor = self.norm(tokens)
         return normed
 
-    def layer_of(self, name: str) -> int:
-        """Return which layer a parameter is of: 0 are the patches, depth + 1 what follows all."""
-        part, _, rest = name.partition(".")
-        if part == "patches":
-            return 0
-        return int(rest.partition(".")[0]) + 1 if part == "blocks" else self.size.depth + 1
+    def group_matcher(self, *, coarse: bool = False) -> dict[str, str]:
+        """Return how a parameter's name says its layer, as timm asks: `norm` is above all."""
+        del coarse  # each block is a layer
+        return {"stem": r"^patches", "blocks": r"^blocks\.(\d+)"}
 
 
 class EncoderClassifier(Classifier):
@@ -140,18 +138,3 @@ def choose_tokens(tokens: Tensor, numbers: Tensor) -> Tensor:
 def encoder_of(model: nn.Module) -> VitEncoder | None:
     """Return the encoder in a network, if it has one."""
     return next((part for part in model.modules() if isinstance(part, VitEncoder)), None)
-
-
-def layer_factors(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
-    """Return parameter → factor of its learning rate: 1 after the encoder, less in each layer down.
-
-    Layer-wise decay as in Clark et al. 2020 (arXiv 2003.10555); empty without an encoder.
-    """
-    encoder = encoder_of(model)
-    if encoder is None:
-        return {}
-    last = encoder.size.depth + 1
-    return {
-        parameter: decay ** (last - encoder.layer_of(name))
-        for name, parameter in encoder.named_parameters()
-    }

@@ -20,9 +20,11 @@ from lenshpc.registry import (
     families_of,
     find_task,
     is_from_file,
+    plugin_entries,
     task_names,
 )
 from lenshpc.run.augmentations import D4, Flips
+from lenshpc.run.optimizers import BY_TENSOR
 from lenshpc.run.search import Search
 from lenshpc.run.sections import OPERATION, Data, Resources, Train
 
@@ -156,8 +158,6 @@ class Recipe(Frozen):
             raise ValueError(
                 f"train.strategy single is one process, but {world} {what} are asked for; use ddp"
             )
-        if self.train.scheduler == "plateau" and self.train.warmup_epochs:
-            raise ValueError("train.scheduler plateau has no warm-up; use cosine or constant")
         if self.train.length < self.train.epochs:
             raise ValueError(
                 f"train.schedule_epochs {self.train.length} must not be fewer than train.epochs "
@@ -212,12 +212,17 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _decays_by_layers(self) -> Self:
-        able = self.method.encoders
-        plain = [model for model in self.models if not is_variant(model) and model not in able]
+        others = {entry.name.rpartition(".")[2] for entry in plugin_entries()}
+        # Of timm's, a file's and a plugin's networks the member finds out.
+        known = {*component_names("networks", self.method.family)} - {
+            *self.method.encoders,
+            *others,
+        }
+        plain = sorted(known & {*self.models})
         if self.train.layer_decay is not None and plain:
             raise ValueError(
-                f"train.layer_decay knows the layers of {' and '.join(able) or 'no network'} "
-                f"alone, not of {plain[0]}; drop it, or give {plain[0]} a variant without it"
+                f"train.layer_decay: network {plain[0]} does not say which layers it has; drop it, "
+                f"or give {plain[0]} a variant without it"
             )
         return self
 
@@ -246,6 +251,15 @@ class Recipe(Frozen):
     @model_validator(mode="after")
     def _goes_with_its_method(self) -> Self:
         self.method.check_recipe(self)
+        return self
+
+    @model_validator(mode="after")
+    def _steps_on_shares(self) -> Self:
+        if self.strategy == "deepspeed" and self.train.optimizer in BY_TENSOR:
+            raise ValueError(
+                f"train.optimizer {self.train.optimizer} steps on whole tensors, which ZeRO cuts; "
+                "use --set train.strategy=ddp, or one that steps on each value, such as adamw"
+            )
         return self
 
     @model_validator(mode="after")
@@ -333,7 +347,8 @@ class Recipe(Frozen):
     @property
     def knows_length(self) -> bool:
         """Return whether a step of training depends on how many epochs it is meant to have."""
-        return self.train.scheduler == "cosine" or self.method.follows_progress
+        scheduled = self.train.scheduler in {"cosine", "one_cycle"}
+        return scheduled or self.train.swa_epochs is not None or self.method.follows_progress
 
     @property
     def can_grow(self) -> bool:

@@ -1,11 +1,14 @@
 """The sections of a recipe that all tasks share: images, training, resources."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from lenshpc.config import Count, Frozen, NonNegative, Positive, Side
 from lenshpc.run.augmentations import D4, Augmentation
+from lenshpc.run.optimizers import WITH_MOMENTUM, find_fault
 
 # Less is 0M to sbatch, which stands for all memory of a node.
 Memory = Annotated[float, Field(ge=0.0005, le=1e6, description="GB")]
@@ -13,6 +16,8 @@ Minutes = Annotated[int, Field(ge=1, le=527_040)]  # a year
 Times = Annotated[int, Field(ge=0, le=10**6)]
 # Keys of `Train` that change neither a weight nor a prediction: no fingerprint covers them.
 OPERATION = frozenset({"evaluation_batch", "checkpoint_min", "timeout_min", "profile"})
+# Keys of `Train` that one scheduler reads.
+SCHEDULED = MappingProxyType({"cycles": "cosine", "step_epochs": "step", "step_factor": "step"})
 
 
 class Data(Frozen):
@@ -83,7 +88,7 @@ class Train(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.9, description="of optimisers that have one, such as sgd"
     )
-    lr: Positive = 1e-4
+    lr: Positive | None = Field(default=1e-4, description="null where lr_per_256 is given")
     lr_per_256: Positive | None = Field(
         default=None, description="instead of lr: the rate of a batch of 256, scaled to batch_size"
     )
@@ -172,6 +177,78 @@ class Train(Frozen):
                 "differ, and train.deterministic forbids that; use --set train.compile=default"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_lr_of_its_own(cls, value: Any) -> Any:
+        # So that the default, which nobody has asked for, is not taken for one of two rates.
+        given = isinstance(value, Mapping) and value.get("lr_per_256") is not None
+        return {"lr": None, **value} if given else value
+
+    @model_validator(mode="after")
+    def _has_one_rate(self) -> Self:
+        if (self.lr is None) == (self.lr_per_256 is None):
+            raise ValueError(
+                f"train.lr {self.lr} and train.lr_per_256 {self.lr_per_256}: give one of the two; "
+                "the other is set to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_optimizer(self) -> Self:
+        fault = find_fault(self.optimizer)
+        if fault:
+            raise ValueError(f"train.optimizer: {fault}")
+        if self._was_changed("momentum") and self.optimizer not in WITH_MOMENTUM:
+            raise ValueError(
+                f"train.momentum {self.momentum}: optimizer {self.optimizer} has none; drop it, or "
+                "use one that has, such as sgd"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _knows_its_schedule(self) -> Self:
+        for key, scheduler in SCHEDULED.items():
+            if self._was_changed(key) and self.scheduler != scheduler:
+                raise ValueError(
+                    f"train.{key} {getattr(self, key)} is of scheduler {scheduler}, and "
+                    f"train.scheduler is {self.scheduler}; drop it"
+                )
+        if self.warmup_epochs and self.scheduler in {"plateau", "one_cycle"}:
+            raise ValueError(
+                f"train.scheduler {self.scheduler} takes no train.warmup_epochs"
+                f"{', as it warms up by itself' if self.scheduler == 'one_cycle' else ''}; "
+                "drop it, or use cosine or constant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _averages_in_one_way(self) -> Self:
+        if self.swa_epochs is None:
+            return self
+        if self.ema_decay:
+            raise ValueError("train.swa_epochs and train.ema_decay both average; drop one of them")
+        if self.patience is not None:
+            raise ValueError(
+                "train.swa_epochs averages the last epochs, and train.patience may end the "
+                "training before them; drop one of the two"
+            )
+        if self.swa_epochs > self.length:
+            raise ValueError(
+                f"train.swa_epochs {self.swa_epochs} must not be more than the epochs, "
+                f"{self.length}"
+            )
+        return self
+
+    def _was_changed(self, key: str) -> bool:
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
+
+    @property
+    def rate(self) -> float:
+        """Return the learning rate at its highest, of a step on the whole batch."""
+        if self.lr_per_256 is not None:
+            return self.lr_per_256 * self.batch_size / 256
+        return self.lr or 0.0  # one of the two is given
 
     @property
     def length(self) -> int:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from networks import build
 
-from lenshpc.engine.optimizers import adamw
+from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.errors import ConfigError
-from lenshpc.models.encoder import VitEncoder, encoder_of, layer_factors, positions
+from lenshpc.models.encoder import VitEncoder, encoder_of, positions
 from lenshpc.models.importing import timm_module
+from lenshpc.models.layers import layer_factors
 from lenshpc.models.vit import Vit
 from lenshpc.run.sections import Train
 from lenshpc.tasks.foundation.networks import MaskedAutoencoder, fill_smoothly, fill_with_mean
@@ -123,7 +124,7 @@ def test_probe_trains_its_last_layer_alone_on_standardised_features():
         "mae_vit", image_shape=(1, 16, 16), num_outputs=3, vit=SIZE, linear_probe=True
     ).train()
     before = {name: value.clone() for name, value in probe.network.state_dict().items()}
-    optimizer = adamw(probe, Train(lr=0.1))
+    optimizer = build_optimizer(probe, Train(lr=0.1), torch.device("cpu"))
     image = 5 + torch.randn(16, 1, 16, 16)
     features = probe.features(image)
     torch.testing.assert_close(features.mean(dim=0), torch.zeros(24), atol=1e-4, rtol=0)
@@ -155,7 +156,8 @@ def test_rates_of_the_layers_are_those_of_timm():
     assert factors[encoder.blocks[0].attn.qkv.weight] == 0.75**3
     assert factors[encoder.norm.weight] == 1
     assert sorted({*factors.values()}) == pytest.approx(sorted(expected))
-    groups = adamw(model, Train(lr=1.0, layer_decay=0.75, weight_decay=0.1)).param_groups
+    train = Train(lr=1.0, layer_decay=0.75, weight_decay=0.1)
+    groups = build_optimizer(model, train, torch.device("cpu")).param_groups
     rates = [(group["lr"], group["weight_decay"]) for group in groups]
     assert rates[:2] == [(1.0, 0.1), (1.0, 0.0)]
     assert rates[-1] == (0.75**4, 0.0)

@@ -70,13 +70,14 @@ def test_settings_that_contradict_each_other_are_refused(changes, told):
         pretraining(**changes)
 
 
-def test_layer_decay_of_a_network_without_our_encoder_is_refused():
+def test_layer_decay_of_a_network_that_knows_no_layers_is_refused():
     train = {"layer_decay": 0.75}
-    with pytest.raises(ValueError, match=r"mae_vit alone, not of resnet18"):
-        classification(models=("mae_vit", "resnet18"), train=train)
+    with pytest.raises(ValueError, match=r"network d4_net does not say which layers it has; drop"):
+        classification(models=("mae_vit", "resnet18", "d4_net"), train=train)
     variants = {"plain": {"train.layer_decay": None}}
-    recipe = classification(models=("mae_vit", "resnet18+plain"), train=train, variants=variants)
-    assert recipe.of("resnet18+plain").train.layer_decay is None
+    models = ("mae_vit", "resnet18", "d4_net+plain")
+    recipe = classification(models=models, train=train, variants=variants)
+    assert recipe.of("d4_net+plain").train.layer_decay is None
 
 
 def test_part_of_the_labels_that_fills_no_batch_is_refused(spots):
