@@ -25,7 +25,7 @@ def make_average(
         # One minus the decay, as (1 - decay) * difference keeps the digits that decay * old + (1 -
         # decay) * new would lose where decay is nearly 1.
         part = torch.as_tensor(9 / (10 + steps)).clamp(min=1 - train.ema_decay)
-        torch._foreach_mul_(change, float(part))  # as a tensor it would be sent to the GPU
+        torch._foreach_mul_(change, part)
         torch._foreach_add_(old, change)
 
     return AveragedModel(model, device, multi_avg_fn=blend)

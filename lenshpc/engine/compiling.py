@@ -4,13 +4,16 @@ import importlib.util
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lenshpc.errors import ConfigError, one_line
+from lenshpc.files import make_private_folder
 from lenshpc.run.sections import Train
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ class Compilation:
         self._network, self._works = network, train.compile != "none"
         if self._works:
             refuse_without_compiler(device)
+            keep_private()
             # Shares are equally large in all steps, so no shape has to be kept open.
             network.compile(mode=train.compile, dynamic=False)
 
@@ -56,6 +60,14 @@ class Compilation:
             return nullcontext()
         paused: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
         return paused
+
+
+def keep_private() -> None:
+    """Have torch keep what it compiled where no other user can put code; LaunchError if it can."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = Path(tempfile.gettempdir()) / f"lenshpc-compiled-{os.geteuid()}"
+        make_private_folder(folder)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)  # for the member's time
 
 
 def refuse_without_compiler(device: torch.device) -> None:

@@ -25,8 +25,7 @@ def prepare_network(model: nn.Module, train: Train, process: Process) -> nn.Modu
         model = convert(model)
     if train.activation_checkpointing:
         recompute_blocks(model)
-    # Moved before the optimiser and the average are made: both would hold the tensors of the CPU.
-    return place(model, train, process.device)
+    return model
 
 
 def place(model: nn.Module, train: Train, device: torch.device) -> nn.Module:

@@ -14,7 +14,7 @@ from lenshpc.engine.averages import make_average, select_network
 from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.freezing import freeze, set_training
-from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
+from lenshpc.engine.network import bucket_elements, place, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.engine.precision import LossScale, autocast
 from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
@@ -27,7 +27,9 @@ class Plain:
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         self._task, self._train, self._device = task, train, process.device
-        self.module = prepare_network(model, train, process)
+        # Moved before the optimiser and the average are made: both would hold the tensors of the
+        # CPU.
+        self.module = place(prepare_network(model, train, process), train, process.device)
         self._channels_last = uses_channels_last(train, process.device)
         # Before what looks at which parameters learn: DDP would wait for gradients of all others.
         self._frozen = freeze(self.module, train.freeze)

@@ -20,10 +20,15 @@ def phases(task: Task, batch: Batch) -> Iterator[Batch]:
 
 def split(batch: Batch, count: int) -> list[Batch]:
     """Return a batch in equal parts of its rows, without a copy; scalars go with each part."""
+    if count == 1:
+        return [batch]
     chunks = {
         key: value.chunk(count) if isinstance(value, Tensor) and value.dim() else [value] * count
         for key, value in batch.items()
     }
+    if "mixed" in batch:  # places among the rows; how many lie in a part, the host has to ask
+        places, rows = batch["mixed"], len(batch["image"]) // count
+        chunks["mixed"] = [places[places // rows == at] - at * rows for at in range(count)]
     return [cast(Batch, {key: parts[at] for key, parts in chunks.items()}) for at in range(count)]
 
 

@@ -29,6 +29,7 @@ class DeepSpeed:
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
         deepspeed = _deepspeed(process.device)
         self._task, self._train, self._device = task, train, process.device
+        # It stays on the host: DeepSpeed moves it, in stage 3 each rank's share alone.
         model = prepare_network(model, train, process)
         self._channels_last = uses_channels_last(train, process.device)
         self._frozen = freeze(model, train.freeze)

@@ -176,6 +176,12 @@ class Train(Frozen):
                 "train.compile max-autotune picks what was fastest at the time, so that bits "
                 "differ, and train.deterministic forbids that; use --set train.compile=default"
             )
+        if self.activation_checkpointing and self.compile != "none":
+            raise ValueError(
+                "train.compile decides by itself what is computed again backwards, and "
+                "train.activation_checkpointing does too; use --set train.compile=none, or drop "
+                "train.activation_checkpointing"
+            )
         return self
 
     @model_validator(mode="before")

@@ -65,7 +65,7 @@ def make_recipe(task: str, strategy: str, train: dict[str, Any]) -> Recipe:
     """Return a task's recipe under a strategy, with further settings of training."""
     world_size, chosen = STRATEGIES[strategy]
     given = TASKS[task]
-    common = {"batch_size": 8, "lr": 1e-3, "clip_norm": 0.5, "scheduler": "constant"}
+    common = {"batch_size": 8, "lr": 1e-4, "clip_norm": 0.5, "scheduler": "constant"}
     return Recipe.model_validate(
         {
             "name": "contract",

@@ -367,6 +367,12 @@ ZERO2 = {"strategy": "deepspeed", "zero_stage": 2}
             "train.compile max-autotune picks what was fastest at the time, so that bits differ, "
             "and train.deterministic forbids that; use --set train.compile=default",
         ),
+        (
+            {"train": {"activation_checkpointing": True, "compile": "default"}},
+            "train.compile decides by itself what is computed again backwards, and "
+            "train.activation_checkpointing does too; use --set train.compile=none, or drop "
+            "train.activation_checkpointing",
+        ),
     ],
 )
 def test_ways_of_stepping_that_do_not_go_together_are_refused(changes, told):
