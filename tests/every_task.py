@@ -1,6 +1,8 @@
 """Every task, network, loss and method that changes a step, at toy size: built, with a batch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +10,11 @@ from torch import Tensor, nn
 
 from lenshpc.engine.load import make_task
 from lenshpc.registry import Batch, Shape, Task, TaskSpec, find_task
+from lenshpc.run.recipe import load_recipe, network_of
 from lenshpc.run.sections import Train
 
 FUNCTIONS = ("predict", "infer", "apply")
+RECIPES = sorted(Path(__file__).parents[1].glob("jobs/*.yaml"))
 ROWS = 4
 SMALL_VIT = {"patch": 8, "width": 24, "depth": 2, "heads": 2}
 MAE = {"vit": SMALL_VIT, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2}
@@ -33,6 +37,7 @@ class Case:
     mixes: bool = False  # with parents of synthetic rows
     views: int = 0  # of unlabelled images
     side: int = 32
+    channels: int = 1
 
     def build(self) -> tuple[Task, nn.Module, Batch]:
         """Return the task, its network and a batch, on the CPU; no layer gives zeros."""
@@ -44,8 +49,8 @@ class Case:
         return task, model, self._batch()
 
     def _task(self) -> Task:
-        shape: Shape = (1, self.side, self.side)
-        target: Shape = (1, self.scale * self.side, self.scale * self.side)
+        shape: Shape = (self.channels, self.side, self.side)
+        target: Shape = (self.channels, self.scale * self.side, self.scale * self.side)
         spec = TaskSpec(
             settings=find_task(self.task).settings(**self.method),
             train=Train(),
@@ -54,8 +59,8 @@ class Case:
             class_counts=(10, *(0 if self.task == "anomaly" else 5,) * (self.num_classes - 1)),
             image_shape=shape,
             target_shape=target if self.scale else None,
-            mean=(0.25,),
-            std=(0.5,),
+            mean=(0.25,) * self.channels,
+            std=(0.5,) * self.channels,
         )
         return make_task(self.task, spec)
 
@@ -63,7 +68,7 @@ class Case:
         side = self.side
         label = torch.arange(ROWS) % self.num_classes * (self.task != "anomaly")
         batch: Batch = {
-            "image": _images(ROWS, side),
+            "image": _images(ROWS, side).repeat(1, self.channels, 1, 1),
             "label": label,
             "row": torch.arange(ROWS) + 7,
             "phase": 0,
@@ -86,6 +91,26 @@ def _images(num: int, side: int) -> Tensor:
     radius = torch.hypot(at[:, None], at) / side
     rings = torch.exp(-((radius - torch.linspace(0.2, 0.35, num)[:, None, None]) ** 2) * 400)
     return (rings + 0.1 * torch.randn(num, side, side))[:, None]
+
+
+def recipe_cases(path: Path) -> Iterator[Case]:
+    """Yield a case for each model of a recipe, small where the settings say so."""
+    small: dict[str, dict[str, Any]] = {"diffusion": UNET, "super-resolution": RCAN}
+    recipe = load_recipe(str(path))
+    for model in recipe.models:
+        one = recipe.of(model)
+        method = one.method.model_dump(exclude_unset=True) | small.get(one.task, {})
+        yield Case(
+            task=one.task,
+            network=network_of(model),
+            method={**method, **({"weights": "random"} if one.method.takes_timm else {})},
+            num_classes=2 if one.task == "lens-finding" else 3,
+            scale=2 * one.method.needs_targets,
+            mixes=one.method.synthetic is not None,
+            views=6 * (one.method.unlabelled is not None),
+            side=16 if one.task in small else one.data.image_size or 64,
+            channels=3 if one.data.grey_to_rgb else 1,
+        )
 
 
 LENSES = Case(task="lens-finding", network="test_resnet")
@@ -117,8 +142,9 @@ CASES = {
     "unguided": replace(GUIDED, method={}),
     **{
         name: Case(task="anomaly", network=name, method={"latents": 4})
-        for name in ("conv_ae", "conv_vae", "wae", "lens_ae")
+        for name in ("conv_ae", "conv_vae", "wae")
     },
+    "lens_ae": Case(task="anomaly", network="lens_ae", side=16),
     **{name: replace(LARGER, network=name) for name in ("srresnet", "edsr", "rcan")},
     "mae_sr": replace(LARGER, network="mae_sr", method={**RCAN, "vit": SMALL_VIT}, scale=4),
     **{

@@ -6,6 +6,21 @@ from every_task import CASES, FUNCTIONS
 
 pytestmark = pytest.mark.usefixtures("seeded")
 TOLERANCES = {torch.bfloat16: 0.03, torch.float16: 0.005}
+# One of each kind; all others, and float16, are slow.
+QUICK = {
+    *("bce", "complement", "smote-features", "mae_vit", "guided", "conv_vae", "wae", "lens_ae"),
+    *("l1_ssim", "foundation-norm", "guided-diffusion"),
+}
+EVERY = [
+    pytest.param(
+        name,
+        dtype,
+        marks=() if dtype == torch.bfloat16 and name in QUICK else pytest.mark.slow,
+        id=f"{name}-{dtype}",
+    )
+    for name in CASES
+    for dtype in TOLERANCES
+]
 
 
 def near(found, expected, dtype):
@@ -22,8 +37,7 @@ def step(task, model, batch, **autocast):
     return loss.detach(), [one.grad for one in model.parameters() if one.grad is not None]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "dtype"), EVERY)
 def test_losses_and_gradients_are_finite_and_near_those_of_float32(name, dtype):
     task, model, batch = CASES[name].build()
     model.train()
@@ -35,8 +49,7 @@ def test_losses_and_gradients_are_finite_and_near_those_of_float32(name, dtype):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "dtype"), EVERY)
 def test_predictions_are_float32_and_near_those_without_autocast(name, dtype):
     task, model, batch = CASES[name].build()
     for ask in [getattr(task, one) for one in FUNCTIONS if hasattr(task, one)]:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from accelerator import GPU, pretend_gpu
-from every_task import CASES, FUNCTIONS
+from every_task import CASES, FUNCTIONS, RECIPES, recipe_cases
 from torch import Tensor
+
+from lenshpc.registry import component_names, find_task
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -19,9 +21,8 @@ def step(task, model, batch):
         task.training_step(model, batch | {"phase": phase})["loss"].backward()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_step_of_training_neither_reads_nor_copies(name):
-    task, model, batch = CASES[name].build()
+def check_training(case):
+    task, model, batch = case.build()
     with pretend_gpu() as traffic:
         model, batch = model.to(GPU).train(), to_gpu(batch)
         step(task, model, batch)  # what is copied once stays there
@@ -32,9 +33,8 @@ def test_a_step_of_training_neither_reads_nor_copies(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", CASES)
-def test_predictions_stay_on_the_gpu_and_are_those_of_the_cpu(name):
-    task, model, batch = CASES[name].build()
+def check_predictions(case):
+    task, model, batch = case.build()
     functions = [getattr(task, one) for one in FUNCTIONS if hasattr(task, one)]
     expected = [ask(model.eval(), batch) for ask in functions]
     with pretend_gpu() as traffic:
@@ -49,3 +49,33 @@ def test_predictions_stay_on_the_gpu_and_are_those_of_the_cpu(name):
     for one, other in zip(fetched, expected, strict=True):
         assert list(one) == list(other)
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_step_of_training_neither_reads_nor_copies(name):
+    check_training(CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_predictions_stay_on_the_gpu_and_are_those_of_the_cpu(name):
+    check_predictions(CASES[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_networks_of_the_recipes_that_ship_wait_for_nothing(path):
+    for case in recipe_cases(path):
+        check_training(case)
+        check_predictions(case)
+
+
+@pytest.mark.parametrize("group", ["networks", "losses"])
+def test_every_network_and_loss_of_ours_has_a_case(group):
+    settings = {find_task(case.task).settings for case in CASES.values()}
+    ours = {(one.family, name) for one in settings for name in component_names(group, one.family)}
+    covered = set()
+    for case in CASES.values():
+        made = find_task(case.task).settings(**case.method)
+        names = [case.network] if group == "networks" else made.losses
+        covered |= {(made.family, name) for name in names}
+    assert ours <= covered

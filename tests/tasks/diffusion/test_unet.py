@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lenshpc.tasks.diffusion.unet import UNet, pad, sinusoids
+from lenshpc.tasks.diffusion.unet import Double, UNet, pad, sinusoids
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -69,3 +69,14 @@ def test_sinusoids_are_the_papers():
     angles = [3.0, 3.0 / 100]
     expected = torch.tensor([*angles]).sin().tolist() + torch.tensor([*angles]).cos().tolist()
     torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("sides", [(5, 7), (1, 1), (8, 2)])
+def test_doubling_is_the_convolution_of_repeated_pixels(sides):
+    layer, maps = Double(6).double(), torch.randn(2, 6, *sides, dtype=torch.float64)
+    expected = layer.convolution(maps.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    weights = tuple(layer.parameters())
+    found = layer(maps, torch.zeros(0))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    gradients = [torch.autograd.grad(one.square().sum(), weights) for one in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-9, rtol=0)
