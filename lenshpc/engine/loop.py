@@ -19,6 +19,7 @@ from torch import Tensor
 from lenshpc.data.fold import FoldData
 from lenshpc.data.order import Rows, evaluation_batches
 from lenshpc.engine import distributed
+from lenshpc.engine.averages import Average
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress, PartialEpoch
 from lenshpc.engine.distributed import Process, RankMaximum
 from lenshpc.engine.pace import Pace, describe_epoch, describe_step
@@ -164,9 +165,11 @@ class Loop:
         # Collective, before any rank predicts: ranks that validate with statistics of their own
         # would merge rows of different networks. Also before the save, so that the best weights are
         # what was measured.
-        for module in (self.strategy.module, self.strategy.average):
-            if module is not None:
-                distributed.broadcast_buffers(module)
+        average = self.strategy.average
+        if average is not None:
+            self._update(average, epoch, lambda: save(num_steps))
+            distributed.broadcast_buffers(average.module)
+        distributed.broadcast_buffers(self.strategy.module)
         # Stopped here, the epoch's steps are all taken: the checkpoint lies within the epoch, at
         # its last step, and resuming takes none and validates again.
         metrics = self._validate(lambda: save(num_steps))
@@ -232,6 +235,20 @@ class Loop:
         parts = [(epoch + step / num_steps) / self.train.length for step in range(num_steps)]
         # Once an epoch: a number that a step sends to the GPU by itself waits for the steps before.
         return torch.tensor(parts, device=self.process.device)
+
+    def _update(self, average: Average, epoch: int, save: Callable[[], None]) -> None:
+        """Have the average take in an epoch's weights, and measure what goes with them."""
+        average.after_epoch(self.strategy.module, epoch)
+        rank, world_size = self.process.rank, self.process.world_size
+
+        def predict(batch: Batch) -> None:
+            self.stop.check(save)
+            self.strategy.predict(batch)
+
+        average.measure(
+            predict,
+            partial(self.data.training_batches, epoch, rank=rank, world_size=world_size, done=0),
+        )
 
     def _validate(self, save: Callable[[], None]) -> dict[str, float]:
         def predict(batch: Batch) -> dict[str, Tensor]:

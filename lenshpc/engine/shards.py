@@ -57,7 +57,7 @@ class ShardAverage:
             name: {"start": share.start, "weight": share.find(share.flat), "state": {}}
             for name, share in self._fragments()
         }
-        return {"shares": shares, "count": self._average.n_averaged}
+        return {"shares": shares, "count": self._average.count}
 
     def load(self, parts: Iterable[Mapping[str, Any]]) -> None:
         """Go on from what `state` returned on each rank, be there as many of them now or not."""
@@ -65,7 +65,7 @@ class ShardAverage:
             return
         own = dict(self._fragments())
         for part in parts:
-            self._average.n_averaged.copy_(part["count"])
+            self._average.count = part["count"]
             for name in own.keys() & part["shares"].keys():
                 take_share(own[name], part["shares"][name], {})
 

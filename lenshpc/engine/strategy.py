@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from lenshpc.engine.averages import Average
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.plain import Plain
 from lenshpc.engine.step import Weights
@@ -24,7 +24,7 @@ class Strategy(Protocol):
 
     optimizer: torch.optim.Optimizer
     module: nn.Module
-    average: AveragedModel | None
+    average: Average | None
 
     def step(self, batch: Batch) -> Tensor:
         """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""

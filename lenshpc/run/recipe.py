@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -33,6 +34,7 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
 
 
 MAX_MEMBERS = 100_000
+SMALL_SHARE = 16  # images
 VARIED = ("method.", "train.", "data.")
 # A network's name, or FILE.py:NAME, or what a Plan has of that; then a variant's name.
 MODEL = r"([A-Za-z0-9_.]+(@[0-9a-f]+)?|[^+\n]+\.py:[A-Za-z_]\w*)(\+[A-Za-z0-9_]+)?"
@@ -157,16 +159,6 @@ class Recipe(Frozen):
         if self.train.strategy == "single" and world > 1:
             raise ValueError(
                 f"train.strategy single is one process, but {world} {what} are asked for; use ddp"
-            )
-        if self.train.length < self.train.epochs:
-            raise ValueError(
-                f"train.schedule_epochs {self.train.length} must not be fewer than train.epochs "
-                f"{self.train.epochs}"
-            )
-        if self.train.warmup_epochs >= self.train.epochs:
-            raise ValueError(
-                f"train.warmup_epochs {self.train.warmup_epochs} must be fewer than train.epochs "
-                f"{self.train.epochs}; use --set train.warmup_epochs={self.train.epochs - 1}"
             )
         return self
 
@@ -322,7 +314,18 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
-        return (*self.method.warnings(self), *self._warn_of_random_layers())
+        own = (self._warn_of_random_layers(), self._warn_of_small_shares())
+        return (*self.method.warnings(self), *chain.from_iterable(own))
+
+    def _warn_of_small_shares(self) -> Iterator[str]:
+        size, num = self.resources, self.train.batch_size
+        share = num // (size.world_size * self.train.accumulate)
+        if size.gpus_per_node and share < SMALL_SHARE:
+            yield (
+                f"train.batch_size {num} gives each of {size.world_size} GPUs {share} images at "
+                f"once, fewer than {SMALL_SHARE}, which few GPUs are busy with; lenshpc submit "
+                "--probe finds how many fit"
+            )
 
     def _warn_of_random_layers(self) -> Iterator[str]:
         spares = {"layer_decay": self.train.layer_decay is not None, "freeze": self.train.freeze}

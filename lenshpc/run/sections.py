@@ -229,11 +229,30 @@ class Train(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _fits_its_epochs(self) -> Self:
+        if self.length < self.epochs:
+            raise ValueError(
+                f"train.schedule_epochs {self.length} must not be fewer than train.epochs "
+                f"{self.epochs}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"train.warmup_epochs {self.warmup_epochs} must be fewer than train.epochs "
+                f"{self.epochs}; use --set train.warmup_epochs={self.epochs - 1}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _averages_in_one_way(self) -> Self:
         if self.swa_epochs is None:
             return self
         if self.ema_decay:
             raise ValueError("train.swa_epochs and train.ema_decay both average; drop one of them")
+        if self.strategy == "deepspeed" and self.zero_stage == 3:
+            raise ValueError(
+                "train.swa_epochs averages whole weights, which ZeRO-3 shares out; "
+                "use --set train.zero_stage=2"
+            )
         if self.patience is not None:
             raise ValueError(
                 "train.swa_epochs averages the last epochs, and train.patience may end the "

@@ -1,14 +1,17 @@
-"""The moving average of the weights: its value, and what is made with it."""
+"""The averages of the weights: their values, and what is made with them."""
 
+import copy
 import json
 
 import pytest
 import torch
-from ranks import finish, planned, recipe, start
+from accelerator import GPU, pretend_gpu
+from ranks import finish, kill_in_epoch, planned, recipe, start
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
-from lenshpc.engine.averages import make_average
+from lenshpc.engine.averages import load_average, make_average, save_average, select_network
 from lenshpc.run.sections import Train
 
 
@@ -27,6 +30,121 @@ def test_average_is_the_closed_form_of_its_decays(seeded):
 
 def test_no_decay_keeps_no_average():
     assert make_average(nn.Linear(1, 1), Train()) is None
+
+
+def test_moving_average_reads_nothing_from_a_gpu():
+    with pretend_gpu() as traffic:
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).to(GPU)
+        average = make_average(model, Train(ema_decay=0.9))
+        traffic.clear()
+        for _ in range(3):
+            average.update_parameters(model)
+        assert (traffic.sent, traffic.fetched, traffic.reads) == (0, 0, 0), traffic.where
+        average.after_epoch(model, 0)
+        assert (traffic.sent, traffic.fetched, traffic.reads) == (0, 0, 0), traffic.where
+
+
+def test_equal_average_is_the_mean_after_each_of_the_last_epochs(seeded, tmp_path):
+    model, train = nn.Linear(3, 2), Train(swa_epochs=3, epochs=5)
+    average, weights = make_average(model, train), []
+    for epoch in range(5):
+        assert (select_network(model, average) is model) == (epoch < 3)
+        model.weight.data = torch.randn(2, 3)
+        weights.append(model.weight.detach().clone())
+        average.update_parameters(model)
+        for _ in range(2):  # as of a member that is stopped while it validates, and goes on
+            average.after_epoch(model, epoch)
+            save_average(average, tmp_path)
+            average = make_average(model, train)
+            load_average(average, tmp_path)
+    assert average.count == 3
+    torch.testing.assert_close(average.module.weight.detach(), torch.stack(weights[2:]).mean(0))
+
+
+def test_statistics_of_the_equal_average_are_those_of_all_batches(seeded):
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3),
+        nn.BatchNorm2d(3),
+        nn.Dropout(0.5),
+        nn.Conv2d(3, 2, 3),
+        nn.BatchNorm2d(2),
+    )
+    beside = nn.BatchNorm2d(7)  # no batch passes it
+    beside.running_mean.fill_(5.0)
+    both = nn.ModuleList([model, beside])
+    average = make_average(both, Train(swa_epochs=1, epochs=1))
+    average.after_epoch(both, 0)
+    batches = [torch.randn(8, 1, 9, 9) + shift for shift in range(4)]
+    expected = copy.deepcopy(model)
+    expected[2] = nn.Identity()  # torch's function lets it drop, ours does not
+    update_bn(batches, expected)
+
+    def predict(batch):
+        average.module.eval()
+        with torch.no_grad():
+            return average.module[0](batch)
+
+    average.measure(predict, lambda: batches)
+    measured = average.module[0]
+    for place in (1, 4):
+        torch.testing.assert_close(measured[place].state_dict(), expected[place].state_dict())
+        assert measured[place].momentum == 0.1
+    assert average.module[1].running_mean.tolist() == [5.0] * 7
+    predict(batches[0])
+    torch.testing.assert_close(measured[1].state_dict(), expected[1].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("train", "told"),
+    [
+        ({"swa_epochs": 2, "ema_decay": 0.9}, "train.swa_epochs and train.ema_decay both average"),
+        ({"swa_epochs": 2, "patience": 1}, "train.patience may end the training before them"),
+        ({"swa_epochs": 16}, "train.swa_epochs 16 must not be more than the epochs, 15"),
+    ],
+)
+def test_averages_that_cannot_be_are_refused(train, told):
+    with pytest.raises(ValueError, match=told):
+        Train.model_validate(train)
+
+
+def test_training_with_an_equal_average_knows_its_length():
+    assert not recipe(train__scheduler="constant", train__swa_epochs=1).can_grow
+
+
+SWA = {"train__swa_epochs": 2, "train__epochs": 4, "train__scheduler": "constant"}
+
+
+@pytest.mark.slow
+def test_plain_weights_are_validated_until_the_equal_average_begins(spots, tmp_path):
+    plain, _ = history(tmp_path, spots, **(SWA | {"train__swa_epochs": None}))
+    averaged, _ = history(tmp_path, spots, **SWA)
+    assert [line["train_loss"] for line in averaged] == [line["train_loss"] for line in plain]
+    same = [a["val_loss"] == b["val_loss"] for a, b in zip(averaged, plain, strict=True)]
+    assert same == [True, True, False, False]
+
+
+@pytest.mark.slow
+def test_killed_training_with_an_equal_average_gives_the_same_weights(spots, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    expected, weights = history(tmp_path / "whole", spots, **SWA)
+    run, plan = planned(tmp_path / "killed", spots, recipe(**SWA))
+    kill_in_epoch(start([run], index=0), run, plan.members[0].name, epoch=3)
+    found, again = read(run, plan, start([run], index=0))
+    assert [line["val_loss"] for line in found] == [line["val_loss"] for line in expected]
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def history(folder, store, **changes):
+    run, plan = planned(folder, store, recipe(**changes))
+    return read(run, plan, start([run], index=0))
+
+
+def read(run, plan, ranks):
+    finish(ranks)
+    member = run.member(plan.members[0].name)
+    lines = [json.loads(line) for line in member.metrics.read_text().splitlines()]
+    return lines, load_file(member.weights)
 
 
 @pytest.mark.slow

@@ -135,6 +135,15 @@ def test_rate_by_the_batch_is_read_back_from_a_plan():
     assert type(asked).model_validate_json(asked.model_dump_json()) == asked
 
 
+def test_few_images_at_once_on_a_gpu_are_warned_of():
+    size = {"resources__gpus_per_node": 4, "train__lr": 1e-3}
+    (told,) = recipe(**size, train__batch_size=32).warnings
+    assert told.startswith("train.batch_size 32 gives each of 4 GPUs 8 images at once, fewer")
+    assert recipe(**size, train__batch_size=64).warnings == ()
+    assert len(recipe(**size, train__batch_size=64, train__accumulate=2).warnings) == 1
+    assert recipe(resources__gpus_per_node=0, train__batch_size=4).warnings == ()
+
+
 def test_optimisers_of_whole_tensors_are_refused_under_zero():
     zero = {"train__strategy": "deepspeed", "resources__gpus_per_node": 2}
     for name in ("muon", "lamb", "cadamw"):
