@@ -249,6 +249,13 @@ def draw_share(
             progress(done, len(mine))
 
 
+def probe_batches(root: str) -> None:
+    """Try growing batches of the first member of the run at `root`, which is never sent."""
+    from lenshpc.engine.probing import probe
+
+    probe(RunPaths(Path(root)))
+
+
 def predict_share(root: str, element: int, array_size: int) -> None:
     """Predict the element's share of the parts that an output folder lacks."""
     from lenshpc.inference.predict import predict_parts

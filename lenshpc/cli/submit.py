@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
+from lenshpc.cli.probe import show_probe
 from lenshpc.cli.show import count, echo, say_withheld
 
 if TYPE_CHECKING:
-    from lenshpc.launch.sites import Tracking
+    from lenshpc.launch.sites import Site, Tracking
     from lenshpc.launch.submit import Submission
     from lenshpc.run.adoption import Offer, Source
     from lenshpc.run.paths import RunPaths
@@ -89,6 +90,9 @@ set_option = click.option(
     "--restart", is_flag=True, help="Train from the beginning what cannot go on to more epochs."
 )
 @click.option("--dry-run", is_flag=True, help="Show all that would be sent; write nothing.")
+@click.option(
+    "--probe", is_flag=True, help="Find the largest batch on a node of the site; send nothing else."
+)
 @click.option("--wait", is_flag=True, help="Show progress until the report is written.")
 @click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
 def submit(
@@ -99,6 +103,7 @@ def submit(
     track: tuple[Tracking, ...],
     runs: Path,
     dry_run: bool,
+    probe: bool,
     wait: bool,
     as_json: bool,
     assignments: tuple[str, ...],
@@ -119,8 +124,9 @@ def submit(
       lenshpc submit --recipe ./mine.yaml --data stores/slc --dry-run
     """
     check_one_of({"--dry-run": dry_run, "--wait": wait, "--json": as_json})
+    check_one_of({"--dry-run": dry_run, "--wait": wait, "--probe": probe})
     from lenshpc.config import parse_assignment
-    from lenshpc.launch.sites import check_fits, load_site
+    from lenshpc.launch.sites import load_site
     from lenshpc.launch.submit import submit as send
     from lenshpc.run.planning import plan_chain
     from lenshpc.run.recipe import load_recipe
@@ -132,11 +138,10 @@ def submit(
     place = place.model_copy(update={"tracking": track}) if track else place
     asked = load_recipe(source, changes)
     chain = plan_chain(asked, open_store(store), runs, place.defaults)
-    for one in chain:
-        for warning in one.plan.recipe.warnings:
-            echo(f"warning: {warning}", err=True)
-        check_fits(place, one.plan.recipe)
-    say_withheld(place)
+    check_chain(chain, place)
+    if probe:
+        show_probe(chain[0], place, as_json=as_json)
+        return
     offers = find_offers(chain, **options)
     if dry_run:
         from lenshpc.cli.preview import preview_chain
@@ -157,6 +162,17 @@ def check_one_of(flags: Mapping[str, bool]) -> None:
     given = [name for name, is_given in flags.items() if is_given]
     if len(given) > 1:
         raise click.UsageError(f"give either {given[0]} or {given[1]}")
+
+
+def check_chain(chain: Iterable[PlannedRun], site: Site) -> None:
+    """Say what is seldom meant, and refuse what a site has not."""
+    from lenshpc.launch.sites import check_fits
+
+    for one in chain:
+        for warning in one.plan.recipe.warnings:
+            echo(f"warning: {warning}", err=True)
+        check_fits(site, one.plan.recipe)
+    say_withheld(site)
 
 
 def find_offers(

@@ -64,9 +64,9 @@ class Step:
 
 
 @contextmanager
-def make_shared_folder(parent: Path) -> Iterator[Path]:
+def make_shared_folder(parent: Path, use: str = "doctor") -> Iterator[Path]:
     """Yield a folder below the current one, which the nodes ought to see; removed afterwards."""
-    folder = Path(mkdtemp(prefix=".lenshpc-doctor-", dir=parent.resolve()))
+    folder = Path(mkdtemp(prefix=f".lenshpc-{use}-", dir=parent.resolve()))
     try:
         yield folder
     finally:
@@ -241,7 +241,7 @@ def _run(
             steps.append(_send(site, folder, nodes, lines, size(nodes)))  # noqa: PERF401 (or lost)
         return steps, _wait(steps, progress)
     except BaseException:
-        _cancel({step.job_id for step in steps})
+        cancel_jobs({step.job_id for step in steps})
         raise
 
 
@@ -277,23 +277,25 @@ def _wait(steps: Sequence[Step], progress: Progress) -> dict[str, float]:
     deadline = time.monotonic() + PATIENCE_S
     while left:
         time.sleep(POLL_S)
-        states = _states(left)
+        states = ask_states(left)
         gone = left - set(states)
         ended |= dict.fromkeys(gone, time.time())
         left -= gone
         progress(len(ended), len(steps))
         if time.monotonic() > deadline:
             waiting = {job_id for job_id in left if states[job_id] == "PENDING"}
-            _cancel(waiting)
+            cancel_jobs(waiting)
             left -= waiting
     return ended
 
 
-def _states(job_ids: set[str]) -> dict[str, str]:
+def ask_states(job_ids: set[str]) -> dict[str, str]:
+    """Return job → its state, of those that SLURM has in its queue."""
     text = slurm.ask(["squeue", "-h", "-o", "%i|%T||", "-j", ",".join(sorted(job_ids))])
     return {job_id: one.state for job_id, one in slurm.parse_squeue(text).items()}
 
 
-def _cancel(job_ids: set[str]) -> None:
+def cancel_jobs(job_ids: set[str]) -> None:
+    """Cancel jobs, if there are any."""
     if job_ids:
         slurm.order(["scancel", *sorted(job_ids)])

@@ -160,7 +160,7 @@ def submit(planned: PlannedRun, site: Site, calls: Calls, offer: Offer = NOTHING
         require_own(run)
     try:
         with writing(site.umask):
-            _write(planned, site)
+            write_run(planned, site)
             # Read again: the run may have been resumed in another size.
             return _send(run, load_plan(run), site, calls, offer, store_is_open=True)
     except (LensHpcError, OSError, KeyboardInterrupt) as error:
@@ -189,7 +189,7 @@ def _is_unsent(run: RunPaths) -> bool:
         return False
 
 
-def _write(planned: PlannedRun, site: Site) -> None:
+def write_run(planned: PlannedRun, site: Site) -> None:
     """Write all that a job reads; it may start within the second in which it is sent."""
     run = planned.paths
     save_plan(run, planned.plan, planned.splits)
