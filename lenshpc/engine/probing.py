@@ -22,6 +22,7 @@ from lenshpc.engine.distributed import Process
 from lenshpc.engine.member import build_task
 from lenshpc.engine.monitor import memory_bytes
 from lenshpc.engine.strategy import choose_strategy
+from lenshpc.engine.switches import set_switches
 from lenshpc.registry import Batch, Task
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import load_plan, load_splits, open_planned_store
@@ -43,7 +44,8 @@ def probe(run: RunPaths, seconds: float = SECONDS) -> None:
     process = Process()
     distributed.start(process, 1, run.rendezvous, needs_group=recipe.strategy == "deepspeed")
     splits, store = load_splits(run, plan), open_planned_store(plan)
-    with open_fold(plan, member, splits, store, process.device) as data:
+    switches = set_switches(recipe.train, process.device)
+    with switches, open_fold(plan, member, splits, store, process.device) as data:
         task = build_task(run, plan, member, store, data)
         probing = Probing(recipe, task, data, process, member.network, seconds)
         size, found = FIRST, None
