@@ -264,7 +264,9 @@ def _first_complaint(model: type[Frozen], value: Mapping[str, Any], error: Valid
         return f"key {where!r} is missing"
     found = "" if isinstance(first["input"], dict) else f" (found {_shorten(first['input'])})"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where + ': ' if where else ''}{message}{found}"
+    # What is wrong with a section may name its keys whole, as `--set` takes them.
+    names = not where or message.startswith(f"{where}.")
+    return f"{'' if names else where + ': '}{message}{found}"
 
 
 def _models_along(

@@ -18,6 +18,8 @@ Times = Annotated[int, Field(ge=0, le=10**6)]
 OPERATION = frozenset({"evaluation_batch", "checkpoint_min", "timeout_min", "profile"})
 # Keys of `Train` that one scheduler reads.
 SCHEDULED = MappingProxyType({"cycles": "cosine", "step_epochs": "step", "step_factor": "step"})
+# Schedulers that take no warm-up, and why.
+WARMED = MappingProxyType({"plateau": "has no warm-up", "one_cycle": "warms up by itself"})
 
 
 class Data(Frozen):
@@ -220,11 +222,9 @@ class Train(Frozen):
                     f"train.{key} {getattr(self, key)} is of scheduler {scheduler}, and "
                     f"train.scheduler is {self.scheduler}; drop it"
                 )
-        if self.warmup_epochs and self.scheduler in {"plateau", "one_cycle"}:
+        if self.warmup_epochs and self.scheduler in WARMED:
             raise ValueError(
-                f"train.scheduler {self.scheduler} takes no train.warmup_epochs"
-                f"{', as it warms up by itself' if self.scheduler == 'one_cycle' else ''}; "
-                "drop it, or use cosine or constant"
+                f"train.scheduler {self.scheduler} {WARMED[self.scheduler]}; use cosine or constant"
             )
         return self
 
