@@ -1,11 +1,12 @@
 """Optimisers by name: which there are, what they step on, and at which rate."""
 
 import copy
+import json
 
 import pytest
 import torch
 from accelerator import GPU, pretend_gpu
-from ranks import recipe
+from ranks import finish, planned, recipe, start
 from torch import nn
 
 from lenshpc.engine.optimizers import build_optimizer
@@ -178,3 +179,23 @@ def test_layers_of_timms_networks_have_timms_rates(name):
 def test_network_that_does_not_say_its_layers_is_refused():
     with pytest.raises(ConfigError, match="Linear does not say which layers it has"):
         layer_factors(nn.Linear(1, 1), 0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sgd", "lion"])
+def test_losses_agree_between_one_process_ddp_and_zero(spots, tmp_path, name):
+    asked = {"models": ["test_vit"], "train__optimizer": name, "train__layer_decay": 0.9}
+    one = train(tmp_path, spots, **asked, train__strategy="single")
+    assert len(one) == 2
+    for strategy in ("ddp", "deepspeed"):
+        changes = {"train__strategy": strategy, "resources__gpus_per_node": 2}
+        assert train(tmp_path, spots, **asked, **changes) == pytest.approx(one, rel=1e-4), strategy
+
+
+def train(folder, store, **changes):
+    """Return the training losses of the first member of a recipe."""
+    asked = recipe(**changes)
+    run, plan = planned(folder, store, asked)
+    finish(start([run], index=0, world_size=asked.resources.world_size))
+    lines = run.member(plan.members[0].name).metrics.read_text().splitlines()
+    return [json.loads(line)["train_loss"] for line in lines]
