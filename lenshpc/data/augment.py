@@ -4,7 +4,7 @@ Both apply the same drawn parameters to pixels in their own units: nothing is cl
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -97,15 +97,21 @@ def _apply(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
 
 def on_cpu(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
     """Return the images augmented one by one, by albumentations where it does not clip."""
-    held = convert(drawn, Tensor.numpy)
-    changed = np.empty(images.shape, np.float32)
-    for index, (image, place) in enumerate(zip(images.numpy(), changed, strict=True)):
-        if len(held) == 1 and isinstance(held[0], Turns):
-            # The default list: read through a view, and written once.
-            place[:] = _view_turned(image, int(held[0].elements[index]))
-        else:
-            place[:] = _augment_one(image, held, index)
-    return torch.from_numpy(changed)
+    import cv2
+
+    # OpenCV's own threads would fight those of the other ranks on the node for cores.
+    cv2.setNumThreads(0)
+    pixels, held = images.numpy(), convert(drawn, Tensor.numpy)
+    changed: Iterable[Image]
+    if len(held) == 1 and isinstance(held[0], Turns):
+        # The default list: read through views, and written once.
+        changed = map(_view_turned, pixels, held[0].elements.tolist())
+    else:
+        changed = _change_each(pixels, held)
+    result = np.empty_like(pixels)
+    for place, image in zip(result, changed, strict=True):
+        place[:] = image
+    return torch.from_numpy(result)
 
 
 def _view_turned(image: Image, element: int) -> Image:
@@ -116,16 +122,13 @@ def _view_turned(image: Image, element: int) -> Image:
     return turned[:, ::down, ::right]
 
 
-def _augment_one(image: Image, drawn: Sequence[Drawn], index: int) -> Image:
-    """Return the image (C, H, W) at a place of its batch after all that was drawn for it."""
-    import cv2
-
-    # OpenCV's own threads would fight those of the other ranks on the node for cores.
-    cv2.setNumThreads(0)
-    pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+def _change_each(images: Image, drawn: Sequence[Drawn]) -> list[Image]:
+    """Return each image (C, H, W) after all that was drawn for it."""
+    batch = [np.ascontiguousarray(image) for image in images.transpose(0, 2, 3, 1)]
+    # Step by step and not image by image: each library then works with its code at hand.
     for what in drawn:
-        pixels = _one(pixels, what, index)
-    return pixels.transpose(2, 0, 1)
+        batch = [_one(image, what, index) for index, image in enumerate(batch)]
+    return [image.transpose(2, 0, 1) for image in batch]
 
 
 @cache

@@ -68,18 +68,17 @@ class Preparation:
 
     def _place_terms(self, scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return what is subtracted from such pixels and what they are multiplied by, (C, 1, 1)."""
-        if device.type == "cpu":
-            return self._terms(scale)
-        # Once a device: sent with every batch, they would wait for the step before it.
         key = (scale, device)
         if key not in self._placed:
-            mean, factor = self._terms(scale)
-            self._placed[key] = mean.to(device), factor.to(device)
+            # By numpy: while a program is traced, torch would give no numbers to be kept.
+            mean, std = (one[:, None, None] for one in (self.mean, self.std))
+            terms = (mean / np.float32(scale), 1 / std * np.float32(scale))
+            first, second = map(torch.from_numpy, terms)
+            if device.type != "cpu":
+                # Once a device: sent with every batch, they would wait for the step before it.
+                first, second = first.to(device), second.to(device)
+            self._placed[key] = first, second
         return self._placed[key]
-
-    def _terms(self, scale: float) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.from_numpy(one)[:, None, None] for one in (self.mean, self.std))
-        return mean / scale, scale / std
 
     @cached_property
     def _is_plain(self) -> bool:
