@@ -114,7 +114,7 @@ def measure(recipe: Recipe, folder: Path, process: distributed.Process) -> dict[
             losses = []
             for at, batch in enumerate(data.training_batches(0, done=first, **ranks), start=first):
                 if at == SAVED and first == 0:
-                    strategy.save(saved)
+                    torch.save(strategy.state(), saved / f"{process.rank}.pt")
                 torch.manual_seed(at * 100 + process.rank)
                 progress = torch.tensor(at / STEPS)
                 loss = strategy.step({**batch, "progress": progress})
@@ -128,16 +128,18 @@ def measure(recipe: Recipe, folder: Path, process: distributed.Process) -> dict[
         predicted = _predict(strategy, data)
         distributed.barrier()
         resumed = make()
-        resumed.load(saved)
+        parts = [saved / f"{rank}.pt" for rank in range(process.world_size)]
+        resumed.load(torch.load(part, weights_only=True) for part in parts)
         again = train(resumed, first=SAVED)
-        weights = strategy.weights()
+        with strategy.weights() as weights:
+            found = sorted(weights)
         names = sorted(task.build_model(member.network).state_dict())
         return {
             "losses": losses,
             "resumed": again,
             "predicted": predicted,
             "resumed_predicted": _predict(resumed, data),
-            "same_names": process.is_main and sorted(weights) == names,
+            "same_names": process.is_main and found == names,
         }
 
 

@@ -12,6 +12,9 @@ from lenshpc.engine.compiling import Compilation, keep_private, refuse_without_c
 from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.run.sections import Train
 
+# torch's own compiler still imports it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+
 
 def test_compiling_without_a_compiler_is_refused_before_a_step(monkeypatch):
     monkeypatch.setenv("PATH", "")

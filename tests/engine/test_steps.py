@@ -125,13 +125,12 @@ def test_half_precision_agrees_with_float32_and_keeps_weights_in_it(precision):
     assert {value.dtype for value in found[1].values()} == {torch.float32}
 
 
-def test_loss_scale_goes_on_from_a_checkpoint(tmp_path):
+def test_loss_scale_goes_on_from_a_checkpoint():
     first = make_strategy(precision="fp16")
     weights_after(first)
     first._scale.update(new_scale=512.0)
-    first.save(tmp_path)
     second = make_strategy(precision="fp16")
-    second.load(tmp_path)
+    second.load([first.state()])
     assert second._scale.state_dict() == first._scale.state_dict()
     assert second._scale.get_scale() == 512
 
@@ -216,12 +215,11 @@ def test_layout_is_chosen_by_the_device_unless_the_recipe_does():
     assert not uses_channels_last(Train(channels_last=False), CUDA)
 
 
-def test_channels_last_gives_the_same_steps_and_checkpoints():
+def test_channels_last_gives_the_same_steps():
     strategy = make_strategy(channels_last=True)
     found, expected = weights_after(strategy), weights_after(make_strategy())
     assert strategy.module[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert all(value.is_contiguous() for value in strategy.weights().values())
 
 
 def test_recomputed_blocks_give_the_same_step_and_statistics():
