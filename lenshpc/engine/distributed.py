@@ -312,6 +312,15 @@ def mean_over_ranks(value: torch.Tensor) -> float:
     return float(value) / dist.get_world_size()
 
 
+def minimum_over_ranks(number: int) -> int:
+    """Return the smallest of the ranks' numbers."""
+    if not dist.is_initialized():
+        return number
+    smallest = torch.tensor(number)
+    dist.all_reduce(smallest, dist.ReduceOp.MIN)
+    return int(smallest)
+
+
 def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
     """Return a CPU tensor summed over the ranks, in its place."""
     if dist.is_initialized():

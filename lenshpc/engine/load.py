@@ -3,10 +3,12 @@
 import os
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lenshpc.data.fold import FoldData
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.registry import Shape, Task, TaskSpec, find_task, load
 from lenshpc.run.completion import is_done, read_facts, read_output, resume_command
@@ -14,7 +16,7 @@ from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RunPaths, find_run
 from lenshpc.run.plan import Member, Plan, load_plan
 from lenshpc.run.recipe import Recipe
-from lenshpc.store import open_store
+from lenshpc.store import Store, open_store
 
 
 def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
@@ -102,3 +104,26 @@ def make_task(name: str, spec: TaskSpec) -> Task:
     """Return the task of that name."""
     task: Task = load(find_task(name).task)(spec)
     return task
+
+
+def build_task(run: RunPaths, plan: Plan, member: Member, store: Store, data: FoldData) -> Task:
+    """Return the task of a member's recipe for the rows of its fold."""
+    recipe, preparation = plan.recipe_of(member), data.source.preparation
+    # Of the training rows alone, synthetic ones included: class weights must not know how
+    # validation is made up.
+    labels = data.training.labels[data.training.rows]
+    held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
+    spec = TaskSpec(
+        settings=recipe.method,
+        train=recipe.train,
+        classes=plan.classes,
+        class_counts=tuple(np.bincount(labels, minlength=len(plan.classes)).tolist()),
+        image_shape=recipe.data.model_shape(held),
+        target_shape=store.target_shape,
+        mean=tuple(preparation.mean.tolist()),
+        std=tuple(preparation.std.tolist()),
+        stretch=preparation.stretch,
+        zoom=recipe.data.zoom(store.image_shape),
+        code=run.code,
+    )
+    return make_task(recipe.task, spec)

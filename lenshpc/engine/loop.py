@@ -22,10 +22,12 @@ from lenshpc.engine import distributed
 from lenshpc.engine.averages import Average
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress, PartialEpoch
 from lenshpc.engine.distributed import Process, RankMaximum
+from lenshpc.engine.evaluation import choose_batch
 from lenshpc.engine.pace import Pace, describe_epoch, describe_step
 from lenshpc.engine.schedule import Schedule
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.strategy import Strategy
+from lenshpc.engine.watch import Watch
 from lenshpc.errors import LensHpcError
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
@@ -83,6 +85,7 @@ class Loop:
     process: Process
     checkpoints: Checkpoints
     stop: Stop
+    watch: Watch
     on_progress: Callable[[MemberProgress], None]
     on_save: Callable[[MemberProgress], None]
     on_step: Callable[[MemberProgress], None]
@@ -138,6 +141,10 @@ class Loop:
         # a step need not wait for its loss.
         return torch.zeros((), dtype=torch.float64, device=self.process.device)
 
+    @cached_property
+    def _evaluation_batch(self) -> int:
+        return choose_batch(self.train, self.process, self.watch.tally.step_bytes)
+
     def _save(self, progress: MemberProgress) -> None:
         self.checkpoints.save(self.strategy, self.schedule, self._loss_sum, progress)
 
@@ -190,6 +197,7 @@ class Loop:
             "images_per_s": num_steps * self.train.batch_size / trained_s,
             "step_s": trained_s / num_steps,
             "waiting": pace.waited_s / trained_s,
+            **self.watch.measure(trained_s / num_steps),
         }
         return _extend(progress, line, *self.monitor)
 
@@ -207,7 +215,7 @@ class Loop:
             epoch, rank=self.process.rank, world_size=self.process.world_size, done=done
         )
         parts = self._list_progress(epoch)
-        for steps, batch in enumerate(pace.wait_for(left), start=done + 1):
+        for steps, batch in enumerate(self.watch.follow(pace.wait_for(left)), start=done + 1):
             # In place: the checkpoint restores into this tensor. No `.item()`, which would wait for
             # the GPU at every step.
             self._loss_sum.add_(self.strategy.step({**batch, "progress": parts[steps - 1]}))
@@ -257,7 +265,9 @@ class Loop:
             self.stop.check(save, self.checkpoints.is_due)
             return self.strategy.predict(batch)
 
-        columns = predict_rows(predict, self.data, self.data.val_rows, self.process)
+        # Once: the last epochs are predicted as the first ones were.
+        size, rows = self._evaluation_batch, self.data.val_rows
+        columns = predict_rows(predict, self.data, rows, self.process, size)
         labels = self.data.source.labels[columns.pop("row")]
         return self.task.summarise(labels, columns)
 
@@ -269,19 +279,21 @@ def is_finished(progress: MemberProgress, train: Train) -> bool:
 
 
 def predict_rows(
-    predict: Callable[[Batch], dict[str, Tensor]], data: FoldData, rows: Rows, process: Process
+    predict: Callable[[Batch], dict[str, Tensor]],
+    data: FoldData,
+    rows: Rows,
+    process: Process,
+    size: int,
 ) -> Columns:
-    """Return `row` and the predictions of `rows`, on every rank, each row once, ascending."""
-    batches = evaluation_batches(
-        rows, EVALUATION_BATCH, rank=process.rank, world_size=process.world_size
-    )
+    """Return `row` and the predictions of `rows`, on every rank, each row once, ascending.
+
+    A rank predicts `size` of them at once.
+    """
+    batches = evaluation_batches(rows, size, rank=process.rank, world_size=process.world_size)
     # Every rank predicts and gathers, also where rank 0 alone writes: under ZeRO-3 a forward pass
     # is collective, and so is the gathering.
     parts = [{"row": batch["row"], **predict(batch)} for batch in data.source.batches(batches)]
     return distributed.gather_rows({key: torch.cat([p[key] for p in parts]) for key in parts[0]})
-
-
-EVALUATION_BATCH = 128
 
 
 def _extend(

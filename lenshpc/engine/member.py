@@ -8,14 +8,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 
@@ -25,13 +24,14 @@ from lenshpc.engine import devices, distributed
 from lenshpc.engine.checkpoint import Checkpoints, MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.ending import end_well
+from lenshpc.engine.evaluation import choose_batch
 from lenshpc.engine.lease import Lease
-from lenshpc.engine.load import make_task
+from lenshpc.engine.load import build_task
 from lenshpc.engine.loop import Loop, Stop, is_finished
-from lenshpc.engine.monitor import watch_usage
+from lenshpc.engine.monitor import Tally, watch_usage
 from lenshpc.engine.network import place, uses_channels_last
 from lenshpc.engine.pace import estimate_left_s
-from lenshpc.engine.precision import autocast
+from lenshpc.engine.precision import autocast, describe_precision
 from lenshpc.engine.predictions import write_predictions
 from lenshpc.engine.pretrained import start_from
 from lenshpc.engine.schedule import Schedule
@@ -40,6 +40,7 @@ from lenshpc.engine.step import lay_out
 from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.switches import set_switches
 from lenshpc.engine.tracking import Tracker, TrainingStart, track
+from lenshpc.engine.watch import make_watch
 from lenshpc.errors import DataError, LensHpcError
 from lenshpc.files import (
     read_checked,
@@ -50,7 +51,7 @@ from lenshpc.files import (
     write_sealed,
     write_text,
 )
-from lenshpc.registry import Batch, Task, TaskSpec
+from lenshpc.registry import Batch, Task
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import hash_outputs, is_done, mark_done
 from lenshpc.run.paths import MemberPaths, RunPaths
@@ -63,7 +64,6 @@ from lenshpc.run.plan import (
     open_planned_store,
 )
 from lenshpc.run.recipe import Recipe
-from lenshpc.store import Store
 
 GiveUp = Callable[[MemberProgress], bool]
 Trackers = Mapping[str, Callable[[], Tracker]]
@@ -110,7 +110,8 @@ def run_member(
             # failure, after which the job would never be requeued.
             usage = run.usage(process.attempt, process.rank)
             switches = set_switches(work.recipe.train, process.device)
-            with watch_usage(usage, process), work.record_attempt(), work.lease.hold(), switches:
+            watched = watch_usage(usage, process, work.tally)
+            with watched, work.record_attempt(), work.lease.hold(), switches:
                 work.complete()
         # All ranks meet here, done or not, so that none takes the group down while rank 0 still
         # writes the mark.
@@ -130,6 +131,7 @@ class MemberWork:
     signals: Signals
     give_up: GiveUp | None
     trackers: Trackers
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def paths(self) -> MemberPaths:
@@ -219,7 +221,9 @@ class MemberWork:
             self.paths.progress.unlink(missing_ok=True)
         start = TrainingStart.of(self.run, self.plan, self.member, data.training.num_steps)
         with track(self.trackers if self.process.is_main else {}, start) as hear:
-            progress = self._loop(task, data, checkpoints, hear).run(self._start())
+            loop = self._loop(task, data, checkpoints, hear)
+            with closing(loop.watch):
+                progress = loop.run(self._start())
         if self.process.is_main:
             self.lease.check()
             # Written after `metrics.jsonl` and before the weights move: from here on training is
@@ -281,6 +285,7 @@ class MemberWork:
         # Again, and by rank: with one seed all ranks would drop the same units and mix the same
         # images.
         torch.manual_seed(self.member.seed * 1000 + self.process.rank)  # dropout differs by rank
+        watch = make_watch(task, model, train, self.process, self.paths, self.tally)
         strategy = choose_strategy(self.recipe, task, model, self.process)
         return Loop(
             task=task,
@@ -292,6 +297,7 @@ class MemberWork:
             process=self.process,
             checkpoints=checkpoints,
             stop=Stop(signals=self.signals),
+            watch=watch,
             on_progress=partial(self._record, hear, num_steps),
             on_save=self._note_saved,
             on_step=partial(self._tell, num_steps),
@@ -357,7 +363,8 @@ class MemberWork:
             with torch.no_grad(), autocast(train, device):
                 return task.infer(model, laid)
 
-        write_predictions(self.paths, infer, data, self.process, self.lease)
+        size = choose_batch(self.recipe.train, self.process, self.tally.step_bytes)
+        write_predictions(self.paths, infer, data, self.process, self.lease, size)
 
     def _mark_done(self, progress: MemberProgress, preparation: Preparation) -> None:
         facts = {
@@ -371,30 +378,8 @@ class MemberWork:
             "host": distributed.hostname(),
             "device": distributed.device_name(self.process.device),
             "strategy": self.recipe.strategy,
+            **describe_precision(self.recipe.train, self.process.device),
         }
         # Of the weights as they were written: by now they may be others.
         hashes = hash_outputs(self.paths) | {self.paths.weights: progress.weights_sha256}
         mark_done(self.run, self.plan, self.member, hashes, facts)
-
-
-def build_task(run: RunPaths, plan: Plan, member: Member, store: Store, data: FoldData) -> Task:
-    """Return the task of a member's recipe for the rows of its fold."""
-    recipe, preparation = plan.recipe_of(member), data.source.preparation
-    # Of the training rows alone, synthetic ones included: class weights must not know how
-    # validation is made up.
-    labels = data.training.labels[data.training.rows]
-    held, _ = recipe.data.in_memory(store.image_shape, store.dtype.name)
-    spec = TaskSpec(
-        settings=recipe.method,
-        train=recipe.train,
-        classes=plan.classes,
-        class_counts=tuple(np.bincount(labels, minlength=len(plan.classes)).tolist()),
-        image_shape=recipe.data.model_shape(held),
-        target_shape=store.target_shape,
-        mean=tuple(preparation.mean.tolist()),
-        std=tuple(preparation.std.tolist()),
-        stretch=preparation.stretch,
-        zoom=recipe.data.zoom(store.image_shape),
-        code=run.code,
-    )
-    return make_task(recipe.task, spec)

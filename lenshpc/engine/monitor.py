@@ -23,6 +23,7 @@ from lenshpc.run.measured import Measured
 SAMPLE_S = 5.0
 WRITE_S = 30.0
 END_S = 2.0  # for the last sample, once the member has ended
+GB = 1024**3
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SELF = Path("/proc/self")
@@ -38,11 +39,19 @@ class GpuSample:
 
 
 class Tally:
-    """The means and peaks of samples."""
+    """The means and peaks of samples, and what the training tells of itself.
+
+    `tflops` is what it computes a second, of `peak_tflops`; `step_bytes` the memory of the GPU that
+    its steps take.
+    """
 
     def __init__(self) -> None:
         self._peaks: dict[str, Any] = {}
         self._busy_sum, self._num_busy = 0.0, 0
+        self._before = (0.0, 0)  # the same two at the last lap
+        self.tflops: float | None = None
+        self.peak_tflops: float | None = None
+        self.step_bytes = 0
 
     def add(self, memory_bytes: int, gpu: GpuSample) -> None:
         """Add a sample of the process and one of its GPU."""
@@ -69,15 +78,27 @@ class Tally:
             seconds=_age_s(),
             cpu_s=cpu_seconds(),
             gpu_busy=self._busy_sum / self._num_busy if self._num_busy else None,
+            tflops=self.tflops,
+            peak_tflops=self.peak_tflops,
             **self._peaks,
         )
 
+    def measure_lap(self) -> dict[str, float]:
+        """Return the process's peak of memory, and how busy its GPU was since the last lap."""
+        told = {"host_gb": memory_bytes() / GB}
+        busy = self._busy_sum, self._num_busy
+        samples = busy[1] - self._before[1]
+        if samples:
+            told["gpu_busy"] = (busy[0] - self._before[0]) / samples
+        self._before = busy
+        return told
+
 
 @contextmanager
-def watch_usage(path: Path, process: Process) -> Iterator[None]:
-    """Keep in a file what this rank uses, until the block ends."""
+def watch_usage(path: Path, process: Process, tally: Tally) -> Iterator[None]:
+    """Tally what this rank uses and keep it in a file, until the block ends."""
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(path, process, ended), daemon=True)
+    thread = threading.Thread(target=_watch, args=(path, process, ended, tally), daemon=True)
     with suppress(RuntimeError):  # no thread is to be had here
         thread.start()
     try:
@@ -89,13 +110,13 @@ def watch_usage(path: Path, process: Process) -> Iterator[None]:
             thread.join(END_S)
 
 
-def _watch(path: Path, process: Process, ended: threading.Event) -> None:
+def _watch(path: Path, process: Process, ended: threading.Event, tally: Tally) -> None:
     with suppress(Exception):  # nothing that is measured is worth a member
         path.parent.mkdir(mode=0o700, exist_ok=True)
         sample_gpu: Callable[[], GpuSample] = GpuSample
         with suppress(Exception):  # no NVML here, or one of another kind: the rest is measured
             sample_gpu = open_gpu(find_gpu(process.device))
-        tally, written, has_ended = Tally(), -WRITE_S, False
+        written, has_ended = -WRITE_S, False
         while not has_ended:
             has_ended = ended.wait(SAMPLE_S)
             tally.add(memory_bytes(), sample_gpu())

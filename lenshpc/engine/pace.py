@@ -1,13 +1,17 @@
 """How a training goes: the clock of an epoch, and what its log says. No step asks the GPU."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from lenshpc.engine.checkpoint import MemberProgress, PartialEpoch
 from lenshpc.run.durations import format_seconds
 
 TOLD_SHARE, TOLD_S = 0.1, 30.0  # of the steps, and seconds, that lie at least between two words
+
+# what a line of metrics.jsonl has that differs from one training to its repetition
+MEASURED = frozenset({"seconds", "images_per_s", "step_s", "waiting", "tflops", "peak_share"})
+MEASURED |= {"gpu_busy", "gpu_gb", "host_gb"}
 
 Item = TypeVar("Item")
 
@@ -77,7 +81,9 @@ def describe_epoch(progress: MemberProgress, epochs: int, monitor: str, num_step
     return (
         f"epoch {progress.epochs_done}/{epochs}: train loss {line['train_loss']:.4g}, "
         f"{', '.join(values)} (best{best}), {line['seconds']:.1f} s, "
+        f"{line['images_per_s']:.4g} images/s, "
         + _describe_speed(line["step_s"], line["waiting"])
+        + _describe_use(line)
         + _describe_left(estimate_left_s(progress, epochs, num_steps))
     )
 
@@ -94,6 +100,18 @@ def describe_step(progress: MemberProgress, epochs: int, num_steps: int) -> str:
 
 def _describe_speed(step_s: float, waiting: float) -> str:
     return f"{step_s:.3g} s a step, {waiting:.0%} waiting for data"
+
+
+def _describe_use(line: Mapping[str, float]) -> str:
+    """Return what an epoch is known to have computed and used."""
+    share = f" ({line['peak_share']:.0%} of the GPU's peak)" if "peak_share" in line else ""
+    words = {
+        "tflops": f"{{:.3g}} TFLOP/s{share}",
+        "gpu_busy": "GPU {:.0%} busy",
+        "gpu_gb": "{:.3g} GB of its memory",
+        "host_gb": "{:.3g} GB of the host's",
+    }
+    return "".join(f", {word.format(line[key])}" for key, word in words.items() if key in line)
 
 
 def _describe_left(seconds: float | None) -> str:

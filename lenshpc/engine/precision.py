@@ -1,5 +1,7 @@
 """In which precision a step computes, and the scale of a loss in float16."""
 
+from typing import Any
+
 import torch
 
 from lenshpc.errors import ConfigError, LensHpcError
@@ -73,3 +75,14 @@ def refuse_vanished(scale: float) -> None:
             f"the loss scale of fp16 fell to {scale:.3g}, since the gradients of many steps in a "
             "row were not finite; use --set train.precision=bf16 or fp32, or lower train.lr"
         )
+
+
+def describe_precision(train: Train, device: torch.device) -> dict[str, Any]:
+    """Return what decides the last bits of a training's numbers, as it was."""
+    is_nvidia = device.type == "cuda" and torch.version.hip is None
+    has_tf32 = is_nvidia and torch.cuda.get_device_capability(device) >= (8, 0)
+    return {
+        "precision": train.precision,
+        "tf32": train.tf32 and has_tf32,
+        "deterministic": train.deterministic,
+    }

@@ -32,8 +32,12 @@ def write_predictions(
     data: FoldData,
     process: Process,
     lease: Lease,
+    size: int,
 ) -> None:
-    """Predict all rows that the member has to, on all ranks, and write them from rank 0."""
+    """Predict all rows that the member has to, on all ranks, and write them from rank 0.
+
+    A rank predicts `size` of them at once.
+    """
     scored = data.scored
     draft = paths.arrays.with_name(f".{paths.arrays.name}.{lease.attempt}.tmp")
     tables = []
@@ -41,7 +45,7 @@ def write_predictions(
     # the rows is rank 0's.
     for start in range(0, len(scored), BLOCK_ROWS):
         block = scored.iloc[start : start + BLOCK_ROWS]
-        columns = predict_rows(infer, data, block["row"].to_numpy(), process)
+        columns = predict_rows(infer, data, block["row"].to_numpy(), process, size)
         if process.is_main:
             ordered = _reorder(columns, block)
             values = {name: column for name, column in ordered.items() if column.ndim == 1}

@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[ClusterFinding]], ...] = (
     node_checks.examine_drivers,
     node_checks.examine_health,
     node_checks.examine_speeds,
+    node_checks.examine_kills,
     cluster_checks.examine_accounting,
     cluster_checks.examine_requeue,
     cluster_checks.examine_warning,

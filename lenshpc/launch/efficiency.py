@@ -19,7 +19,8 @@ class Use:
 
     `cpus` is the mean number of busy cores, `memory_gb` the peak. `gpu_busy` is the part of the
     time in which GPUs computed, a mean over them, `gpu_busy_peak` the largest of a sample.
-    `gpu_memory_gb` is the peak of the fullest GPU, which has `gpu_memory_total_gb`.
+    `gpu_memory_gb` is the peak of the fullest GPU, which has `gpu_memory_total_gb`. `tflops` is
+    what one process computed, `peak_share` its part of what its kind of GPU does at most.
     """
 
     gpus_asked: int
@@ -31,6 +32,8 @@ class Use:
     gpu_busy_peak: float | None = None
     gpu_memory_gb: float | None = None
     gpu_memory_total_gb: float | None = None
+    tflops: float | None = None
+    peak_share: float | None = None
 
 
 def judge(one: Allocation, ranks: Sequence[Measured], resources: Resources) -> Use:
@@ -55,6 +58,10 @@ def judge(one: Allocation, ranks: Sequence[Measured], resources: Resources) -> U
         gpu_busy_peak=_peak(rank.gpu_busy_peak for rank in ranks),
         gpu_memory_gb=_gb(fullest.gpu_memory_bytes) if fullest else None,
         gpu_memory_total_gb=_gb(fullest.gpu_memory_total_bytes) if fullest else None,
+        tflops=_peak(rank.tflops for rank in ranks),
+        peak_share=_peak(
+            rank.tflops / rank.peak_tflops for rank in ranks if rank.tflops and rank.peak_tflops
+        ),
     )
 
 
@@ -73,6 +80,8 @@ def combine(uses: Sequence[tuple[float, Use]]) -> Use | None:
         gpu_busy_peak=_peak(use.gpu_busy_peak for _, use in uses),
         gpu_memory_gb=fullest.gpu_memory_gb,
         gpu_memory_total_gb=fullest.gpu_memory_total_gb,
+        tflops=_mean([(seconds, use.tflops) for seconds, use in uses]),
+        peak_share=_mean([(seconds, use.peak_share) for seconds, use in uses]),
     )
 
 
@@ -115,6 +124,9 @@ def _format_gpus(use: Use) -> str:
     told = [] if use.gpu_busy is None else [f"{use.gpu_busy:.0%}".replace("%", " % busy")]
     if use.gpu_memory_gb is not None and use.gpu_memory_total_gb is not None:
         told.append(f"{_short(use.gpu_memory_gb)} of {_short(use.gpu_memory_total_gb)} GB")
+    if use.tflops is not None:
+        share = "" if use.peak_share is None else f" ({use.peak_share:.0%} of the peak)"
+        told.append(f"{_short(use.tflops)} TFLOP/s{share}".replace("%", " %"))
     return f"{noun} {', '.join(told) or 'not measured'}"
 
 

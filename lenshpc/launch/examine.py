@@ -39,6 +39,7 @@ from lenshpc.launch.facts import (
     parse_records,
     usable,
 )
+from lenshpc.launch.failures import classify, read_tails
 from lenshpc.launch.limits import ask_accounting
 from lenshpc.launch.sites import Site
 from lenshpc.launch.slurm import read_number
@@ -48,6 +49,9 @@ POLL_S = 0.5
 SECONDS = 10.0  # of each measurement of --preflight
 PROBE_TIME_MIN, PROBE_MEM_GB = 3, 0.4
 SPEED_TIME_MIN, SPEED_MEM_GB = 5, 2.0
+CONTEXT_MEM_GB = 2.0  # of the host, for what CUDA and its libraries keep there for each GPU
+# How a measurement ends that says nothing of its node's speed.
+KILLS = frozenset({"OUT OF MEMORY", "KILLED", "PREEMPTED", "CANCELLED"})
 
 Nodes = tuple[str, ...]
 Progress = Callable[[int, int], None]
@@ -184,7 +188,8 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
     line = [_srun(site, f"-m lenshpc.engine.preflight {shlex.quote(str(folder))} {SECONDS}", "")]
 
     def size(num_gpus: int) -> Options:
-        return _sizes(site, num_gpus, 1, SPEED_MEM_GB) | {"time": SPEED_TIME_MIN}
+        mem_gb = SPEED_MEM_GB + num_gpus * CONTEXT_MEM_GB
+        return _sizes(site, num_gpus, 1, mem_gb) | {"time": SPEED_TIME_MIN}
 
     def all_gpus(nodes: Nodes) -> Options:
         return size(gpus[nodes[0]])
@@ -198,6 +203,7 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
         facts,
         product_tflops=_best(folder, *alone),
         all_reduce_gb_per_s=_best(folder, *both),
+        unmeasured=_find_unmeasured(folder, *alone) | _find_unmeasured(folder, *both),
     )
 
 
@@ -206,13 +212,32 @@ def _sizes(site: Site, gpus: int, cpus: int, mem_gb: float) -> Options:
 
 
 def _best(folder: Path, steps: Iterable[Step], ended: Mapping[str, float]) -> dict[str, float]:
-    """Return each node's best speed in the jobs that ended; 0 where one ended without any."""
+    """Return each node's best speed in the jobs that ended; 0 where one ended without any.
+
+    What was killed is told apart: it is no slow node.
+    """
     best: dict[str, float] = {}
     for step in steps:
-        if step.job_id in ended:
+        if step.job_id in ended and not _find_kill(folder, step):
             speed = _json(folder / f"{step.job_id}-speed.json").get("speed", 0.0)
             best |= {name: max(best.get(name, 0.0), speed) for name in step.nodes}
     return best
+
+
+def _find_unmeasured(
+    folder: Path, steps: Iterable[Step], ended: Mapping[str, float]
+) -> dict[str, str]:
+    """Return the nodes of the jobs that were killed, with the line of the log that says so."""
+    kills = {step.nodes: _find_kill(folder, step) for step in steps if step.job_id in ended}
+    return {name: line for nodes, line in kills.items() if line for name in nodes}
+
+
+def _find_kill(folder: Path, step: Step) -> str:
+    """Return the line that says how a job without a speed was killed; nothing of any other."""
+    if (folder / f"{step.job_id}-speed.json").is_file():
+        return ""
+    failure = classify("", logs=read_tails([step.log]))
+    return failure.line if failure.name in KILLS else ""
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The one file that knows submitit: sbatch text, job arrays, single jobs, local processes."""
+"""The one file, beside `controller`, that knows submitit: sbatch text, jobs, local processes."""
 
 import itertools
 import os
@@ -355,16 +355,12 @@ def start_local(
 
     submitit's local executor has no queue: the caller decides when.
     """
-    from submitit.local.local import LocalExecutor
+    from lenshpc.launch.controller import Executor
 
     # By the command: submitit's own way of naming GPUs takes numbers alone, no GPU-... or MIG-...
     given = ["env", *(f"{name}={value}" for name, value in variables.items())]
-    executor = LocalExecutor(folder, python=shlex.join([*given, sys.executable]))
-    executor.update_parameters(
-        tasks_per_node=num_tasks,
-        timeout_min=60 * 24 * 365,  # the default is two minutes
-        stderr_to_stdout=True,
-    )
+    executor = Executor(folder, python=shlex.join([*given, sys.executable]))
+    executor.update_parameters(tasks_per_node=num_tasks)
     return executor.submit(call, *arguments)
 
 

@@ -73,6 +73,7 @@ class Facts:
 
     `cpu_partitions` may take jobs without a GPU, the likeliest first; `unexamined` are nodes that
     got no probe since they are switched off; `settled` are keys that the profile has already.
+    `unmeasured` are nodes whose measurement was killed, with the line that says so.
     `nodes` are those that may be used; `gpu_types` those of all that fit the constraint.
     """
 
@@ -91,6 +92,7 @@ class Facts:
     with_gpu: bool = False
     product_tflops: Mapping[str, float] = field(default_factory=dict)
     all_reduce_gb_per_s: Mapping[str, float] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_config(text: str) -> dict[str, str]:

@@ -316,6 +316,17 @@ def examine_speeds(facts: Facts) -> Iterator[ClusterFinding]:
             )
 
 
+def examine_kills(facts: Facts) -> Iterator[ClusterFinding]:
+    """Name the nodes whose speed --preflight did not learn."""
+    if facts.unmeasured:
+        yield ClusterFinding(
+            level="warning",
+            what=f"a measurement was killed on: {format_values(facts.unmeasured)}",
+            meaning="how fast these nodes are is not known; they are not excluded",
+            advice="run --preflight again; if the same nodes are named, tell the site",
+        )
+
+
 def lame(speeds: Mapping[str, float]) -> tuple[str, ...]:
     """Return who is far below the median: by a quarter, and by 3 deviations of the others.
 

@@ -307,7 +307,8 @@ RULES = (
         name="COLLECTIVE TIMEOUT",
         action="requeue",
         meaning="a rank waited in vain for the others (NCCL, gloo): a slow or lost node or network",
-        advice="if it happens again: lenshpc doctor --preflight names lame nodes",
+        advice="if it happens again: lenshpc doctor --preflight names lame nodes; where a rank "
+        "works alone for longer, as on a slow disk, submit with a larger --set train.timeout_min=N",
         pattern=STALLED,
     ),
     Rule(

@@ -152,10 +152,10 @@ def _try_lock(folder: int, slot: Slot) -> IO[bytes] | None:
 
 
 def _is_member(process: str) -> bool:
-    """Return whether a process is a job of submitit's: a queue that was killed left it behind."""
+    """Return whether a process is a member's controller: a queue that was killed left it behind."""
     if not process.isdecimal():
         return False
     try:
-        return b"submitit" in Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"lenshpc.launch.controller" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False

@@ -111,7 +111,7 @@ def _members(members: Sequence[Content]) -> Table:
                 ),
                 *(format_number(one[key]) for key in metrics),
                 format_duration(one["seconds"]),
-                f"{one['num_processes']} × {one['device']}, {one['strategy']}"
+                ", ".join([f"{one['num_processes']} × {one['device']}", *_describe_way(one)])
                 + (f"; taken over from {one['adopted']}" if one["adopted"] else ""),
             )
         )
@@ -127,6 +127,16 @@ def _members(members: Sequence[Content]) -> Table:
         ),
         rows=tuple(rows),
     )
+
+
+def _describe_way(member: Content) -> Iterator[str]:
+    """Yield how a member computed, as far as its mark tells."""
+    yield member["strategy"]
+    if member["precision"]:
+        in_tf32 = member["tf32"] and member["precision"] == "fp32"
+        yield member["precision"] + (" in TF32" if in_tf32 else "")
+    if member["deterministic"]:
+        yield "deterministic"
 
 
 def _data(content: Content) -> Iterator[Block]:
@@ -189,7 +199,8 @@ def _use(usage: Content) -> tuple[Block, ...]:
     if not uses:
         return ()
     cpus, memory = ("CPUs asked", "CPUs used"), ("GB asked", "GB used")
-    titles = ("Member", *cpus, *memory, "GPUs", "GPUs busy", "GPU GB used", "GPU GB")
+    gpus = ("GPUs", "GPUs busy", "GPU GB used", "GPU GB", "TFLOP/s", "Of the peak")
+    titles = ("Member", *cpus, *memory, *gpus)
     rows = (
         Row(cells=(name, *_use_cells(use)), look="strong" if name == "all" else "")
         for name, use in uses.items()
@@ -202,25 +213,31 @@ def _use(usage: Content) -> tuple[Block, ...]:
         ),
         Prose(
             text="By all processes of a member together: CPUs and the part of the time in which "
-            "GPUs computed are means, memory is the peak, on the fullest GPU. A dash was not "
-            "measured."
+            "GPUs computed are means, memory is the peak, on the fullest GPU. TFLOP/s: what the "
+            "steps of one process computed in a second, and its part of what such a GPU does at "
+            "most in that precision. A dash was not measured."
         ),
         *(Prose(text=f"Warning: {one}.", soft=False) for one in usage.get("warnings", ())),
     )
 
 
 def _use_cells(use: Content) -> tuple[str, ...]:
-    busy = use["gpu_busy"]
     return (
         str(use["cpus_asked"]),
         format_number(use["cpus"], 1),
         f"{use['memory_gb_asked']:.4g}",
         format_number(use["memory_gb"], 1),
         str(use["gpus_asked"]),
-        ABSENT if busy is None else f"{100 * busy:.0f} %",
+        _percent(use["gpu_busy"]),
         format_number(use["gpu_memory_gb"], 1),
         format_number(use["gpu_memory_total_gb"], 1),
+        format_number(use.get("tflops"), 2),
+        _percent(use.get("peak_share")),
     )
+
+
+def _percent(part: float | None) -> str:
+    return ABSENT if part is None else f"{100 * part:.0f} %"
 
 
 def _failures(failures: Sequence[Content]) -> tuple[Block, ...]:

@@ -14,6 +14,7 @@ from lenshpc.run.results import RunResults, Training, val_metrics
 SCHEMA_VERSION = 2
 MEMBER_FACTS = (
     *("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy", "adopted"),
+    *("precision", "tf32", "deterministic"),
 )
 
 

@@ -17,7 +17,8 @@ class Measured(Frozen):
 
     `cpu_s` and `memory_bytes` are of the process and its children; `updated` is in seconds since
     1970. `gpu_busy` is the mean part of the time in which its GPU computed. Memory is the most
-    that was held at a time, on the GPU by whoever computes there.
+    that was held at a time, on the GPU by whoever computes there. `tflops` is what the steps of the
+    last epoch computed in a second, `peak_tflops` what its kind of GPU does at most; rank 0 knows.
     """
 
     job: str
@@ -32,6 +33,8 @@ class Measured(Frozen):
     gpu_busy_peak: float | None = None
     gpu_memory_bytes: int | None = None
     gpu_memory_total_bytes: int | None = None
+    tflops: float | None = None
+    peak_tflops: float | None = None
 
 
 def read_measured(run: RunPaths) -> Mapping[str, Sequence[Measured]]:

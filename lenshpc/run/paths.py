@@ -63,6 +63,11 @@ class MemberPaths:
         return self.root / "tracking"
 
     @property
+    def profile(self) -> Path:
+        """Folder of the trace of some steps, where the recipe asks for one."""
+        return self.root / "profile"
+
+    @property
     def done(self) -> Path:
         """The outputs with their hashes: the mark that the member is complete."""
         return self.root / "done.json"

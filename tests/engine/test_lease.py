@@ -46,7 +46,7 @@ def test_replaced_attempt_publishes_no_predictions(spots: Store, tmp_path: Path)
         pytest.raises(Superseded),
         lease.hold(),
     ):
-        write_predictions(paths, infer, data, Process(), lease)
+        write_predictions(paths, infer, data, Process(), lease, size=16)
     assert [path.name for path in paths.root.iterdir() if not path.name.startswith(".")] == [
         "owner"
     ]

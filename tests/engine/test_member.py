@@ -88,8 +88,9 @@ def test_training_writes_a_line_an_epoch_to_its_log(
     assert told == [
         f"epoch {number}/2: train loss {epoch['train_loss']:.4g}, "
         f"val loss {epoch['val_loss']:.4g}, val {monitor} {epoch[f'val_{monitor}']:.4g} "
-        f"({tell_best(number)}), {epoch['seconds']:.1f} s, {epoch['step_s']:.3g} s a step, "
-        f"{epoch['waiting']:.0%} waiting for data{tell_left(number)}"
+        f"({tell_best(number)}), {epoch['seconds']:.1f} s, {epoch['images_per_s']:.4g} images/s, "
+        f"{epoch['step_s']:.3g} s a step, {epoch['waiting']:.0%} waiting for data, "
+        f"{epoch['tflops']:.3g} TFLOP/s, {epoch['host_gb']:.3g} GB of the host's{tell_left(number)}"
         for number, epoch in enumerate(epochs, start=1)
     ]
 

@@ -14,7 +14,7 @@ from ranks import planned, recipe
 
 from lenshpc.engine import monitor
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.monitor import GpuSample, watch_usage
+from lenshpc.engine.monitor import GpuSample, Tally, watch_usage
 from lenshpc.launch.usage import run_usage
 from lenshpc.run.measured import Measured, read_measured
 from lenshpc.run.paths import RunPaths
@@ -135,7 +135,7 @@ def test_gpu_is_told_by_mean_and_peak_of_its_samples(
 
     monkeypatch.setattr(monitor, "open_gpu", lambda name: sample)
     path = tmp_path / "usage" / "5.1.0.json"
-    with watch_usage(path, Process(job="5", restart=1)):
+    with watch_usage(path, Process(job="5", restart=1), Tally()):
         assert ended.wait(60)
     one = read_record(Measured, path)
     assert (one.job, one.restart, one.rank) == ("5", 1, 0)
@@ -148,7 +148,7 @@ def test_attempt_that_is_killed_has_what_was_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:
     path = tmp_path / "usage" / "5.0.0.json"
-    with watch_usage(path, Process(job="5")):
+    with watch_usage(path, Process(job="5"), Tally()):
         while not path.exists():
             time.sleep(0.001)
         assert read_record(Measured, path).cpu_s > 0
@@ -165,7 +165,7 @@ def test_driver_that_does_not_answer_holds_nobody_up(
 
     monkeypatch.setattr(monitor, "open_gpu", hang)
     monkeypatch.setattr(monitor, "END_S", 0.01)
-    with watch_usage(tmp_path / "one.json", Process()):
+    with watch_usage(tmp_path / "one.json", Process(), Tally()):
         assert hangs.wait(60)
     released.set()
 
@@ -176,7 +176,7 @@ def test_process_is_measured_where_the_gpu_cannot_be(
     monkeypatch.setitem(sys.modules, "pynvml", None)  # not installed
     monkeypatch.setattr(monitor, "find_gpu", lambda device: "GPU-1")
     path = tmp_path / "usage" / "5.0.0.json"
-    with watch_usage(path, Process(job="5")):
+    with watch_usage(path, Process(job="5"), Tally()):
         pass
     one = read_record(Measured, path)
     assert (one.cpu_s > 0, one.gpu_busy, one.gpu_memory_bytes) == (True, None, None)
@@ -185,7 +185,7 @@ def test_process_is_measured_where_the_gpu_cannot_be(
 def test_file_that_cannot_be_written_ends_nothing(tmp_path: Path, quick: None) -> None:
     (tmp_path / "usage").write_text("no folder")
     run = RunPaths(tmp_path)
-    with watch_usage(tmp_path / "usage" / "one.json", Process()):
+    with watch_usage(tmp_path / "usage" / "one.json", Process(), Tally()):
         pass
     assert read_measured(run) == {}
 

@@ -8,6 +8,8 @@ from lenshpc.engine.checkpoint import MemberProgress, PartialEpoch
 from lenshpc.engine.pace import Pace, describe_epoch, describe_step, estimate_left_s
 
 LINE = {"train_loss": 0.5, "val_loss": 0.25, "seconds": 90.0, "step_s": 0.75, "waiting": 0.125}
+LINE |= {"images_per_s": 42.7, "tflops": 12.25, "host_gb": 3.5}
+ON_GPU = {"peak_share": 0.0785, "gpu_busy": 0.93, "gpu_gb": 11.0}
 
 
 class Clock:
@@ -67,15 +69,26 @@ def test_progress_is_told_after_a_tenth_and_half_a_minute(step_s: float, told: l
 def test_epoch_is_a_line_with_the_best_so_far_and_the_time_left() -> None:
     assert describe_epoch(progress(0.5, 0.75, best=1), 4, "auc", 9) == (
         "epoch 2/4: train loss 0.5, val loss 0.25, val auc 0.75 (best), 90.0 s, "
-        "0.75 s a step, 12% waiting for data, 3 min 00 s left"
+        "42.7 images/s, 0.75 s a step, 12% waiting for data, 12.2 TFLOP/s, 3.5 GB of the host's, "
+        "3 min 00 s left"
     )
     assert describe_epoch(progress(0.5, 0.75, 0.625, best=1), 3, "auc", 9) == (
         "epoch 3/3: train loss 0.5, val loss 0.25, val auc 0.625 (best 0.75 of epoch 2), 90.0 s, "
-        "0.75 s a step, 12% waiting for data"
+        "42.7 images/s, 0.75 s a step, 12% waiting for data, 12.2 TFLOP/s, 3.5 GB of the host's"
     )
     assert describe_epoch(progress(0.5, best=0), 1, "loss", 9) == (
         "epoch 1/1: train loss 0.5, val loss 0.25 (best), 90.0 s, "
-        "0.75 s a step, 12% waiting for data"
+        "42.7 images/s, 0.75 s a step, 12% waiting for data, 12.2 TFLOP/s, 3.5 GB of the host's"
+    )
+
+
+def test_epoch_on_a_gpu_says_what_it_made_of_it() -> None:
+    told = progress(0.5, best=0)
+    line = {**told.history[0], **ON_GPU}
+    assert describe_epoch(told.model_copy(update={"history": (line,)}), 1, "loss", 9) == (
+        "epoch 1/1: train loss 0.5, val loss 0.25 (best), 90.0 s, 42.7 images/s, 0.75 s a step, "
+        "12% waiting for data, 12.2 TFLOP/s (8% of the GPU's peak), GPU 93% busy, "
+        "11 GB of its memory, 3.5 GB of the host's"
     )
 
 

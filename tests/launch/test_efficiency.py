@@ -139,6 +139,8 @@ RANKS = [
         gpu_busy_peak=(0.99, 1.0)[rank],
         gpu_memory_bytes=(10, 11)[rank] * GIB,
         gpu_memory_total_bytes=80 * GIB,
+        tflops=(78.0, None)[rank],
+        peak_tflops=(312.0, None)[rank],
     )
     for rank in range(2)
 ]
@@ -148,6 +150,8 @@ GPU = {
     "gpu_busy_peak": 1.0,
     "gpu_memory_gb": 11.0,
     "gpu_memory_total_gb": 80.0,
+    "tflops": 78.0,
+    "peak_share": 0.25,
 }
 
 
@@ -175,12 +179,18 @@ def test_nothing_measured_is_none_and_never_0():
 
 def test_attempts_weigh_by_their_time_and_the_unmeasured_ones_do_not():
     uses = [
-        (300.0, Use(**ASKED, cpus=1.0, memory_gb=2.0, gpu_busy=0.2, gpu_busy_peak=0.5)),
-        (100.0, Use(**ASKED, cpus=3.0, memory_gb=9.0, gpu_busy=0.6, gpu_memory_gb=5.0)),
+        (300.0, Use(**ASKED, cpus=1.0, memory_gb=2.0, gpu_busy=0.2, gpu_busy_peak=0.5, tflops=8.0)),
+        (100.0, Use(**ASKED, cpus=3.0, memory_gb=9.0, gpu_busy=0.6, gpu_memory_gb=5.0, tflops=4.0)),
         (999.0, Use(**ASKED)),
     ]
     assert combine(uses) == Use(
-        **ASKED, cpus=1.5, memory_gb=9.0, gpu_busy=0.3, gpu_busy_peak=0.5, gpu_memory_gb=5.0
+        **ASKED,
+        cpus=1.5,
+        memory_gb=9.0,
+        gpu_busy=0.3,
+        gpu_busy_peak=0.5,
+        gpu_memory_gb=5.0,
+        tflops=7.0,
     )
 
 
@@ -207,6 +217,11 @@ def test_attempts_weigh_by_their_time_and_the_unmeasured_ones_do_not():
         (
             Use(gpus_asked=8, cpus_asked=128, memory_gb_asked=1000.0, gpu_memory_gb=1.0),
             "128 CPUs asked, not measured; 1000 GB asked, not measured; 8 GPUs not measured",
+        ),
+        (
+            Use(**ASKED, gpu_busy=0.5, tflops=41.2, peak_share=0.132),
+            "4 CPUs asked, not measured; 16 GB asked, not measured; 2 GPUs 50 % busy, "
+            "41 TFLOP/s (13 % of the peak)",
         ),
         (  # a MIG slice has no utilisation of its own
             Use(**ASKED, gpu_memory_gb=1.0, gpu_memory_total_gb=9.75),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lenshpc.launch import examine, slurm
-from lenshpc.launch.facts import Facts, parse_records
+from lenshpc.launch.facts import Facts, NodeReport, parse_records
 from lenshpc.launch.sites import Site
 
 SITE = Site(name="big", scheduler="slurm", partition="gpu", sbatch={"exclude": "n9", "nice": 5})
@@ -72,3 +72,58 @@ def test_nodes_that_are_switched_off_are_left_alone(tmp_path, monkeypatch, state
     scripts = sent.read_text().splitlines() if sent.exists() else []
     assert [Path(script).name.partition("-")[0] for script in scripts] == probed
     assert (list(seen.reports), seen.unexamined) == (probed, left)
+
+
+@pytest.mark.parametrize(
+    ("log", "tflops", "unmeasured"),
+    [
+        # what SLURM writes of a job on node n1 that used more memory than it had asked for
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=2.0. Some of the step tasks "
+            "have been OOM Killed.\nsrun: error: n1: task 0: Out Of Memory",
+            {"n0": 9.5, "n2": 9.5},
+            {"n1": "srun: error: n1: task 0: Out Of Memory"},
+        ),
+        (
+            "slurmstepd: error: *** STEP 2.0 ON n1 CANCELLED AT 2026-11-30 DUE TO TIME LIMIT ***",
+            {"n0": 9.5, "n1": 0.0, "n2": 9.5},
+            {},
+        ),
+        ("", {"n0": 9.5, "n1": 0.0, "n2": 9.5}, {}),
+    ],
+)
+def test_killed_measurement_is_no_slow_node(tmp_path, log, tflops, unmeasured):
+    steps = [
+        examine.Step(job_id=f"{at}", nodes=(f"n{at}",), log=tmp_path / f"{at}.out", began=0.0)
+        for at in range(3)
+    ]
+    for at in (0, 2):
+        (tmp_path / f"{at}-speed.json").write_text('{"speed": 9.5}')
+        (tmp_path / f"{at}.out").write_text("srun: error: n1: task 0: Killed")  # and came to an end
+    (tmp_path / "1.out").write_text(log)
+    ended = dict.fromkeys("012", 1.0)
+    assert examine._best(tmp_path, steps, ended) == tflops
+    assert examine._find_unmeasured(tmp_path, steps, ended) == unmeasured
+
+
+def test_preflight_asks_for_the_memory_of_a_context_on_each_gpu(tmp_path, monkeypatch):
+    sent, folder = tmp_path / "sent", tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setattr(examine, "POLL_S", 0.0)
+    for name, body in {
+        "sbatch": f'echo "$2" >> {sent}; wc -l < {sent}',
+        "squeue": "exit 0",
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    nodes = parse_records("NodeName=n0 State=IDLE Gres=gpu:4\nNodeName=n1 State=IDLE Gres=gpu:4")
+    reports = {name: NodeReport(asked={"cpus": 1}) for name in ("n0", "n1")}
+    facts = Facts(config={}, partition={"PartitionName": "gpu"}, nodes=nodes, reports=reports)
+    examine.measure(facts, SITE, tmp_path, lambda _done, _all: None)
+    asked = [
+        [line for line in Path(script).read_text().splitlines() if "--mem" in line]
+        for script in sent.read_text().splitlines()
+    ]
+    # two nodes with all of their GPUs, then both with one each
+    assert asked == [["#SBATCH --mem=10240M"]] * 2 + [["#SBATCH --mem=4096M"]]

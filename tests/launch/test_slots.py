@@ -96,7 +96,7 @@ def test_folder_of_another_user_is_refused(place):
 @pytest.mark.usefixtures("place")
 def test_member_that_outlives_its_queue_keeps_its_slot():
     code = "import sys; print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", code, "submitit.local._local"]
+    command = [sys.executable, "-c", code, "lenshpc.launch.controller"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as member:
         member.stdout.readline()
         lock = take_slots(SLOTS, 1)[SLOTS[0]]

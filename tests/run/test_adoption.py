@@ -8,6 +8,7 @@ import pytest
 from ranks import planned, recipe
 
 from lenshpc.engine.member import run_member
+from lenshpc.engine.pace import MEASURED
 from lenshpc.engine.signals import Signals
 from lenshpc.errors import ConfigError
 from lenshpc.files import sha256
@@ -153,14 +154,7 @@ def test_more_epochs_go_on_from_the_last_and_end_as_if_never_interrupted(
         for one in (run, alone)
     )
     untimed = [
-        [
-            {
-                k: v
-                for k, v in line.items()
-                if k not in {"seconds", "images_per_s", "step_s", "waiting"}
-            }
-            for line in some
-        ]
+        [{k: v for k, v in line.items() if k not in MEASURED} for line in some]
         for some in (mine, other)
     ]
     assert untimed[0] == untimed[1]

@@ -41,7 +41,8 @@ class Generator:
 
         With classes, the classes take turns.
         """
-        blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
+        size = self.train.evaluation_batch or BATCH_ROWS
+        blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
         # The precision of training, as in the members' own predictions, or the images would be
         # others.
         with torch.no_grad(), autocast(self.train, self.device):

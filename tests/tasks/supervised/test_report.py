@@ -39,7 +39,10 @@ USE = {
     "gpu_busy_peak": 1.0,
     "gpu_memory_gb": 11.2,
     "gpu_memory_total_gb": 79.6,
+    "tflops": 41.25,
+    "peak_share": 0.132,
 }
+UNMEASURED = ("cpus", "memory_gb", "gpu_busy", "gpu_memory_gb", "tflops", "peak_share")
 USAGE = {
     "unit": "GPU",
     "source": "sacct",
@@ -53,7 +56,7 @@ USAGE = {
             "hours": 0.2,
             "useful_hours": 0.0,
             "wasted_hours": 0.2,
-            "use": {**USE, **dict.fromkeys(("cpus", "memory_gb", "gpu_busy", "gpu_memory_gb"))},
+            "use": {**USE, **dict.fromkeys(UNMEASURED)},
         },
     },
     "warnings": ["the GPUs of member 0 computed for 21 % of the time only"],
@@ -180,9 +183,9 @@ def test_report_says_what_was_asked_for_and_not_used(reported):
     section = next(one for one in report.sections if one.title == "Cost and failures")
     table = next(one for one in section.blocks if getattr(one, "title", "") == "Asked for and used")
     assert [row.cells for row in table.rows] == [
-        ("0", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6"),
-        ("1", "4", "–", "16", "–", "2", "–", "–", "79.6"),
-        ("all", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6"),
+        ("0", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6", "41.25", "13 %"),
+        ("1", "4", "–", "16", "–", "2", "–", "–", "79.6", "–", "–"),
+        ("all", "4", "1.1", "16", "3.0", "2", "21 %", "11.2", "79.6", "41.25", "13 %"),
     ]
     words = [block.text for block in section.blocks if isinstance(block, Prose)]
     assert "Warning: the GPUs of member 0 computed for 21 % of the time only." in words
