@@ -19,7 +19,7 @@ import torch
 from lenshpc.data.fold import FoldData, open_fold
 from lenshpc.engine import devices, distributed
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.member import build_task
+from lenshpc.engine.load import build_task
 from lenshpc.engine.monitor import memory_bytes
 from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.switches import set_switches
