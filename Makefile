@@ -89,6 +89,7 @@ bench: setup .venv-rivals-loading/installed .venv-rivals-diffusion/installed .ve
 	$(BIN)/python benchmarks/options.py
 	$(BIN)/python benchmarks/diffusion.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:  ## remove the demo and what tools leave behind, not the environment
 	rm -rf $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

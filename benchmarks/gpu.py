@@ -38,6 +38,7 @@ from lenshpc.engine.member import build_task, run_member
 from lenshpc.engine.monitor import open_gpu
 from lenshpc.engine.signals import Signals
 from lenshpc.engine.strategy import choose_strategy
+from lenshpc.engine.switches import set_switches
 from lenshpc.registry import Batch, Task
 from lenshpc.run.plan import Member
 from lenshpc.run.planning import PlannedRun, plan_run
@@ -47,18 +48,28 @@ from lenshpc.store import open_store
 NUM_FILES = 2048  # of the notebook's folder; it goes round them
 EPOCHS = 3  # of the whole way, the first uncounted
 OUT = Path(__file__).parents[1] / "docs" / "gpu"
-VARIANTS: dict[str, dict[str, Any]] = {
-    "fp32": {"tf32": False, "channels_last": False},
-    "TF32": {"channels_last": False},
-    "bf16": {"precision": "bf16", "channels_last": False},
-    "bf16, channels_last": {"precision": "bf16", "channels_last": True},
-    "bf16, channels_last, compiled": {
-        "precision": "bf16",
-        "channels_last": True,
-        "compile": "default",
-    },
-}
-WHOLE = "bf16, channels_last"  # the variant of the whole way
+MINUTES = 10
+
+
+def list_variants(half: str) -> dict[str, dict[str, Any]]:
+    """Return the ways to compute, as keys of `train`; `half` is the card's 16-bit type."""
+    return {
+        "fp32": {"tf32": False, "channels_last": False},
+        "TF32": {"channels_last": False},
+        half: {"precision": half, "channels_last": False},
+        f"{half}, channels_last": {"precision": half, "channels_last": True},
+        f"{half}, channels_last, compiled": {
+            "precision": half,
+            "channels_last": True,
+            "compile": "default",
+        },
+    }
+
+
+def find_half(device: torch.device) -> str:
+    """Return the 16-bit type in which a device multiplies: V100 and T4 have no bf16."""
+    old = device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0)
+    return "fp16" if old else "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +204,7 @@ def _percent(part: float | None) -> str:
     return "–" if part is None else f"{part:.1%}"
 
 
-def plan(case: Case, folder: Path, how: str, device: torch.device) -> PlannedRun:
+def plan(case: Case, folder: Path, train: dict[str, Any], device: torch.device) -> PlannedRun:
     """Return the planned run of a case, computed in one of the ways, and write it."""
     recipe = Recipe(
         name=f"gpu{len(list(folder.iterdir()))}",
@@ -201,7 +212,7 @@ def plan(case: Case, folder: Path, how: str, device: torch.device) -> PlannedRun
         models=(case.network,),
         folds=1,
         method=case.method,
-        train={"epochs": EPOCHS, "batch_size": case.batch, "lr": 1e-4, **VARIANTS[how]},
+        train={"epochs": EPOCHS, "batch_size": case.batch, "lr": 1e-4, **train},
         resources={"gpus_per_node": int(device.type != "cpu")},
     )
     planned = plan_run(recipe, open_store(folder / "store"), folder / "runs")
@@ -252,7 +263,11 @@ def count_flops(task: Task, network: str, batch: Batch, device: torch.device) ->
 
 def measure_step(planned: PlannedRun, device: torch.device, seconds: float) -> tuple[float, float]:
     """Return the images a second of the engine's step on one batch, and its FLOP an image."""
-    with open_member(planned, device) as (task, member, batch):
+    train = planned.plan.recipe.train
+    with (
+        set_switches(train, device),
+        open_member(planned, device) as (task, member, batch),
+    ):
         flops = count_flops(task, member.network, batch, device)
         torch.manual_seed(0)
         recipe = planned.plan.recipe_of(member)
@@ -334,7 +349,11 @@ def write_files(case: Case, folder: Path, num: int) -> Path:
 
 
 def measure_notebook(
-    planned: PlannedRun, files: Path, device: torch.device, seconds: float, *, half: bool
+    planned: PlannedRun,
+    files: Path,
+    device: torch.device,
+    seconds: float,
+    dtype: torch.dtype | None,
 ) -> float:
     """Return the images a second of a plain loop over a DataLoader, with the same loss."""
     recipe = planned.plan.recipe
@@ -359,7 +378,7 @@ def measure_notebook(
             image, label, row = (one.to(device) for one in next(loaded))
             batch: Any = {"image": image, "label": label, "row": row}
             optimizer.zero_grad()
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 loss = task.training_step(model, {**batch, "phase": 0, "progress": progress})[
                     "loss"
                 ]
@@ -371,12 +390,12 @@ def measure_notebook(
 
 
 def measure_case(
-    case: Case, folder: Path, device: torch.device, seconds: float, variants: list[str]
+    case: Case, folder: Path, device: torch.device, seconds: float, *, compiled: bool
 ) -> Iterator[Measured]:
     """Yield the lines of a case, the bare steps first."""
     make_store(folder / "store", case.num, case.side, [f"c{at}" for at in range(case.channels)])
     files = write_files(case, folder / "files", min(NUM_FILES, 8 * case.batch))
-    flops = 0.0
+    half, flops = find_half(device), 0.0
 
     def line(how: str, rate: float, train: dict[str, Any], busy: float | None = None) -> Measured:
         precision, tf32 = train.get("precision", "fp32"), train.get("tf32", True)
@@ -387,27 +406,33 @@ def measure_case(
             case=case.title, how=how, images_per_s=rate, tflops=tflops, peak_share=share, busy=busy
         )
 
-    for how in variants:
-        rate, flops = measure_step(plan(case, folder, how, device), device, seconds)
-        yield line(f"bare step, {how}", rate, VARIANTS[how])
-    planned = plan(case, folder, WHOLE, device)
+    variants = list_variants(half)
+    for how, train in variants.items():
+        if compiled or "compile" not in train:
+            rate, flops = measure_step(plan(case, folder, train, device), device, seconds)
+            yield line(f"bare step, {how}", rate, train)
+    whole = f"{half}, channels_last"
+    planned = plan(case, folder, variants[whole], device)
     rate, busy = measure_whole(planned, device)
-    yield line(f"whole way, {WHOLE}", rate, VARIANTS[WHOLE], busy)
-    for how, half in (("fp32", False), ("bf16", True)):
-        rate = measure_notebook(planned, files, device, seconds, half=half)
-        yield line(f"notebook, {how}", rate, VARIANTS["bf16" if half else "TF32"])
+    yield line(f"whole way, {whole}", rate, variants[whole], busy)
+    for how, train in (("fp32", variants["TF32"]), (half, variants[half])):
+        dtype = getattr(torch, "float16" if half == "fp16" else "bfloat16")
+        autocast = None if how == "fp32" else dtype
+        rate = measure_notebook(planned, files, device, seconds, autocast)
+        yield line(f"notebook, {how}", rate, train)
 
 
 def compare(lines: list[Measured]) -> Table:
     """Return the table of ratios, a row a case."""
     rates = {(one.case, one.how): one.images_per_s for one in lines}
-    others = (f"bare step, {WHOLE}", "notebook, fp32", "notebook, bf16")
-    rows = [
-        [case, *(f"{rate / rates[case, other]:.3f}" for other in others)]
-        for (case, how), rate in rates.items()
-        if how.startswith("whole way")
-    ]
-    return Table("Whole way ÷ another", ("", "bare step", "notebook", "notebook, bf16"), rows)
+    rows = []
+    for (case, how), rate in rates.items():
+        if how.startswith("whole way, "):
+            variant = how.removeprefix("whole way, ")
+            half, _, _ = variant.partition(",")
+            others = (f"bare step, {variant}", "notebook, fp32", f"notebook, {half}")
+            rows.append([case, *(f"{rate / rates[case, other]:.3f}" for other in others)])
+    return Table("Whole way ÷ another", ("", "bare step", "notebook", "notebook, 16 bit"), rows)
 
 
 def main() -> None:
@@ -424,11 +449,14 @@ def main() -> None:
         if not asked.toy:
             raise SystemExit("no GPU here; python benchmarks/gpu.py --toy runs on a CPU")
     began, lines = time.perf_counter(), list[Measured]()
-    # A toy compiles nothing: that alone takes longer than all else.
-    variants = [how for how in VARIANTS if not (asked.toy and "compiled" in how)]
     for case in TOYS if asked.toy else CASES:
+        if time.perf_counter() - began > 60 * MINUTES:
+            print(f"{case.title} is left out: {MINUTES} minutes are over")
+            continue
         with scratch(asked.folder) as folder:
-            for one in measure_case(case, folder, device, asked.seconds, variants):
+            # A toy compiles nothing: that alone takes longer than all else.
+            measured = measure_case(case, folder, device, asked.seconds, compiled=not asked.toy)
+            for one in measured:
                 print(" | ".join(one.row), flush=True)
                 lines.append(one)
     facts = {

@@ -38,7 +38,7 @@ def test_each_way_of_computing_gives_the_losses_of_the_plain_one(
     assert trained[way].losses == pytest.approx(trained["plain"].losses, rel=tolerance)
 
 
-@pytest.mark.parametrize("way", ["bf16"])
+@pytest.mark.parametrize("way", ["bf16", "fp16"])
 def test_reduced_precision_is_in_the_products_and_in_no_file(
     trained: dict[str, Training], way: str
 ) -> None:
