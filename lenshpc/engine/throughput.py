@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lenshpc.engine.freezing import freeze, set_training
@@ -78,9 +79,14 @@ class StepCounter:
         self._frozen = freeze(self._model, train.freeze)
 
     def count(self, batch: Batch) -> int:
-        """Return the operations, forwards and backwards, of all steps on a batch."""
+        """Return the operations, forwards and backwards, of all steps on a batch.
+
+        To be called after a step like it.
+        """
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices), self._mode, FlopCounterMode(display=False) as counted:
+        counter = FlopCounterMode(display=False)
+        numbers = _Numbers()  # type: ignore[no-untyped-call] # torch's
+        with torch.random.fork_rng(devices), self._mode, numbers, counter:
             empty = {
                 key: torch.empty_like(value, device=self._device)
                 if isinstance(value, Tensor)
@@ -92,7 +98,19 @@ class StepCounter:
                 set_training(self._model, self._frozen)
                 loss = self._task.training_step(self._model, one)["loss"]
                 torch.autograd.backward(loss)
-        return int(counted.get_total_flops())
+        return int(counter.get_total_flops())
+
+
+class _Numbers(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
+    """Gives a number to whoever asks for that of a tensor without values: a draw, a check."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            dtype = args[0].dtype
+            return 0.5 if dtype.is_floating_point else int(dtype == torch.bool)
+        return func(*args, **(kwargs or {}))
 
 
 def _empty_network(model: nn.Module, device: torch.device) -> nn.Module:

@@ -35,12 +35,14 @@ class Watch:
         """Yield the batches; each is trained on before the next is asked for."""
         taken = False
         for batch in batches:
+            yield batch
+            taken = True
             if self.counter is not None:
+                # After a step: what a task makes once, as constants on the device, is there, and
+                # is not made of tensors without values.
                 counter, self.counter = self.counter, None
                 with _counting():
                     self.step_flops = counter.count(batch)
-            yield batch
-            taken = True
             if self.profiler is not None:
                 self.profiler.end_step()
         if taken and self.device.type == "cuda" and not self.tally.step_bytes:

@@ -18,7 +18,7 @@ from spots import write_store
 
 from lenshpc.data.fold import open_fold
 from lenshpc.engine import distributed
-from lenshpc.engine.member import build_task
+from lenshpc.engine.load import build_task
 from lenshpc.engine.strategy import Strategy, choose_strategy
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import expand
