@@ -71,6 +71,7 @@ class Writer:
     def start(self, order: Order) -> None:
         """Begin to write; nothing else may be under way."""
         self._order = order
+        self._given_up.clear()
         # Here and not in the thread: to be told, the mask of the whole process is changed.
         self._mode = 0o666 & ~read_umask()
         written = self._pool.submit(self._write, order)

@@ -23,8 +23,9 @@ from lenshpc.engine.lease import Lease
 from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals, Stopped
 from lenshpc.engine.snapshot import HostMemory, count_bytes
+from lenshpc.engine.writer import Order, Writer
 from lenshpc.errors import LensHpcError
-from lenshpc.files import sha256
+from lenshpc.files import read_sealed, sha256
 from lenshpc.run.attempts import read_events
 from lenshpc.run.paths import RunPaths
 from lenshpc.store import Store
@@ -192,6 +193,49 @@ def test_state_on_a_gpu_is_copied_without_a_read_and_into_the_same_memory() -> N
     assert all(torch.equal(first["model"][name], expected[name]) for name in expected)
     again = memory.copy(first)
     assert again["model"]["weight"].data_ptr() == first["model"]["weight"].data_ptr()
+
+
+def test_rank_0_publishes_when_each_rank_has_written_and_not_once_it_gave_up(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "owner").write_text("one", encoding="utf-8")
+    writers = [Writer(Lease(tmp_path / "owner", "one"), rank, num_ranks=2) for rank in (0, 1)]
+    told = []
+
+    def order(name: str) -> Order:
+        draft, final = tmp_path / f".{name}", tmp_path / name
+        draft.mkdir()
+        return Order(
+            state={"number": torch.ones(3)},
+            arrived=lambda: None,
+            best={},
+            best_path=tmp_path / "best",
+            best_sha256="",
+            progress={},
+            draft=draft,
+            final=final,
+            kept=frozenset({final, tmp_path / "owner"}),
+            size=12,
+            published=lambda: told.append(name),
+        )
+
+    writers[0].start(order("first"))
+    writers[0].parts[0].result()
+    assert not writers[0].is_idle
+    writers[0].give_up()  # the other rank has failed
+    assert writers[0].has_failed
+    assert [path.name for path in tmp_path.iterdir()] == ["owner"]
+    second = order("second")
+    for writer in writers:
+        writer.start(second)
+    for writer in writers:
+        assert [part.result() for part in writer.parts] == ["", ""]
+    assert told == ["second"]
+    files = read_sealed(tmp_path / "second" / "hashes.json")["files"]
+    assert sorted(files) == [
+        f"second/{name}" for name in ("progress.json", "rank-0000.pt", "rank-0001.pt")
+    ]
+    assert all(sha256(tmp_path / name) == digest for name, digest in files.items())
 
 
 def places_of(run: RunPaths) -> list[tuple[int, int]]:
