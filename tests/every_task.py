@@ -99,7 +99,8 @@ def recipe_cases(path: Path) -> Iterator[Case]:
     recipe = load_recipe(str(path))
     for model in recipe.models:
         one = recipe.of(model)
-        method = one.method.model_dump(exclude_unset=True) | small.get(one.task, {})
+        named = {"normal", "classes"}  # classes of a store that is not here
+        method = one.method.model_dump(exclude_unset=True, exclude=named) | small.get(one.task, {})
         yield Case(
             task=one.task,
             network=network_of(model),
