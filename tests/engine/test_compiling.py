@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from test_steps import make_batch, make_network, make_strategy, weights_after
+from torch import nn
 
 from lenshpc.engine.compiling import Compilation, keep_private, refuse_without_compiler
 from lenshpc.errors import ConfigError, LaunchError
@@ -14,6 +15,17 @@ from lenshpc.run.sections import Train
 
 # torch's own compiler still imports it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+
+
+class Wrapped(nn.Module):
+    """A network of our own: of torch's layers alone, torch compiles nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = make_network()
+
+    def forward(self, image):
+        return self.network(image)
 
 
 def test_compiling_without_a_compiler_is_refused_before_a_step(monkeypatch):
@@ -54,14 +66,13 @@ def test_a_network_that_cannot_be_compiled_is_trained_without_after_one_warning(
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     torch.compiler.reset()
     with caplog.at_level(logging.WARNING, logger="lenshpc"):
-        strategy = make_strategy(compile="default")
-        found = weights_after(strategy)
+        found = weights_after(make_strategy(Wrapped(), compile="default"))
     told = [one.message for one in caplog.records if one.name == "lenshpc.engine.compiling"]
     assert len(told) == 1
     assert told[0].startswith(
         "train.compile: the network cannot be compiled, and is trained without it: "
     )
-    expected = weights_after(make_strategy())
+    expected = weights_after(make_strategy(Wrapped()))
     assert found[0] == expected[0]
     torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0)
 
@@ -74,7 +85,7 @@ def test_prediction_is_not_compiled(monkeypatch, tmp_path):
         calls.append(len(inputs))
         return graph.forward
 
-    network = make_network()
+    network = Wrapped()
     compilation = Compilation(network, Train(compile="default"), torch.device("cpu"))
     torch.compiler.reset()
     network.compile(backend=note, dynamic=False)
@@ -84,4 +95,4 @@ def test_prediction_is_not_compiled(monkeypatch, tmp_path):
     assert calls == []
     compilation.compute(lambda: network(image).sum())
     assert len(calls) == 1
-    assert list(network.state_dict()) == list(make_network().state_dict())
+    assert list(network.state_dict()) == list(Wrapped().state_dict())
