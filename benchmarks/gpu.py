@@ -22,12 +22,10 @@ import albumentations
 import numpy as np
 import torch
 from albumentations.pytorch import ToTensorV2
-from cards import peak_tflops
 from measure import Table, machine, scratch
 from members import write_plan
 from noise import make_store
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from lenshpc.data.fold import open_fold
 from lenshpc.engine.cards import find_gpu
@@ -39,10 +37,12 @@ from lenshpc.engine.monitor import open_gpu
 from lenshpc.engine.signals import Signals
 from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.switches import set_switches
-from lenshpc.registry import Batch, Task
+from lenshpc.engine.throughput import StepCounter, find_peak
+from lenshpc.registry import Task
 from lenshpc.run.plan import Member
 from lenshpc.run.planning import PlannedRun, plan_run
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.sections import Train
 from lenshpc.store import open_store
 
 NUM_FILES = 2048  # of the notebook's folder; it goes round them
@@ -196,7 +196,7 @@ class Measured:
     @property
     def row(self) -> list[str]:
         """Return it as a row of a table."""
-        shown = (f"{self.images_per_s:.0f}", f"{self.tflops:.2f}")
+        shown = (f"{self.images_per_s:.0f}", f"{self.tflops:.3g}")
         return [self.case, self.how, *shown, _percent(self.peak_share), _percent(self.busy)]
 
 
@@ -253,27 +253,16 @@ def time_steps(step: Callable[[], object], device: torch.device, seconds: float)
     return (time.perf_counter() - began) / num_steps
 
 
-def count_flops(task: Task, network: str, batch: Batch, device: torch.device) -> float:
-    """Return the floating-point operations of a training step, an image."""
-    model = task.build_model(network).to(device)
-    with FlopCounterMode(display=False) as counter:
-        task.training_step(model, {**batch, "phase": 0})["loss"].backward()
-    return counter.get_total_flops() / len(batch["image"])
-
-
 def measure_step(planned: PlannedRun, device: torch.device, seconds: float) -> tuple[float, float]:
     """Return the images a second of the engine's step on one batch, and its FLOP an image."""
-    train = planned.plan.recipe.train
-    with (
-        set_switches(train, device),
-        open_member(planned, device) as (task, member, batch),
-    ):
-        flops = count_flops(task, member.network, batch, device)
+    recipe = planned.plan.recipe
+    with set_switches(recipe.train, device), open_member(planned, device) as (task, member, batch):
         torch.manual_seed(0)
-        recipe = planned.plan.recipe_of(member)
-        strategy = choose_strategy(recipe, task, task.build_model(member.network), Process())
+        model = task.build_model(member.network)
+        flops = StepCounter(task, model, recipe.train, device).count(batch)
+        strategy = choose_strategy(recipe, task, model, Process())
         step_s = time_steps(lambda: strategy.step(batch), device, seconds)
-        return len(batch["image"]) / step_s, flops
+    return len(batch["image"]) / step_s, flops / len(batch["image"])
 
 
 def measure_whole(planned: PlannedRun, device: torch.device) -> tuple[float, float | None]:
@@ -398,8 +387,7 @@ def measure_case(
     half, flops = find_half(device), 0.0
 
     def line(how: str, rate: float, train: dict[str, Any], busy: float | None = None) -> Measured:
-        precision, tf32 = train.get("precision", "fp32"), train.get("tf32", True)
-        peak = peak_tflops(device_name(device), precision, tf32=tf32)
+        peak = find_peak(device_name(device), Train(**train))
         tflops = rate * flops / 1e12
         share = None if peak is None else tflops / peak
         return Measured(

@@ -52,7 +52,7 @@ from lenshpc.store import open_store
 
 FORK = multiprocessing.get_context("fork")
 NETWORK, SHARE = "resnet18", 32  # images of a rank in a step
-STEPS, WARM = 12, 2
+WARM = 2  # steps that are not counted
 SIZES = {4096: 200, 2**20: 20, 2**25: 3}  # bytes of an all-reduce → how often it is timed
 MBITS = (2000, 1000, 300)  # of the links that are checked
 NAMESPACES = ("lenshpc-bench-0", "lenshpc-bench-1")
@@ -93,8 +93,8 @@ def make_recipe(num: int, epochs: int = 1) -> Recipe:
     )
 
 
-def time_steps(process: Process) -> list[float]:
-    """Return the seconds of steps on one batch."""
+def time_steps(process: Process, num_steps: int) -> list[float]:
+    """Return the seconds of so many steps on one batch."""
     recipe = make_recipe(process.world_size)
     spec = TaskSpec(
         settings=recipe.method,
@@ -107,26 +107,26 @@ def time_steps(process: Process) -> list[float]:
     strategy = choose_strategy(recipe, task, task.build_model(NETWORK), process)
     batch: Any = {"image": torch.rand(SHARE, *IMAGE_SHAPE), "label": torch.arange(SHARE) % 2}
     seconds = []
-    for _ in range(WARM + STEPS):
+    for _ in range(WARM + num_steps):
         began = time.perf_counter()
         strategy.step({**batch, "progress": torch.zeros(())})
         seconds.append(time.perf_counter() - began)
     return seconds[WARM:]
 
 
-def time_alone(_: int) -> tuple[list[float], list[float]]:
+def time_alone(_: int, *, num_steps: int) -> tuple[list[float], list[float]]:
     """Return the steps of a process that has no others to wait for."""
-    return time_steps(Process()), []
+    return time_steps(Process(), num_steps), []
 
 
 def time_together(
-    rank: int, *, num: int, folder: Path, near: bool
+    rank: int, *, num: int, folder: Path, near: bool, num_steps: int
 ) -> tuple[list[float], list[float]]:
     """Return the steps of a rank under DDP, and the seconds of all-reduces of each of SIZES."""
     process = Process(rank=rank, world_size=num, job="1", on_one_node=near)
     distributed.start(process, num, folder)
     seconds = [time_reduce(size, often) for size, often in SIZES.items()]
-    steps = time_steps(process)
+    steps = time_steps(process, num_steps)
     distributed.barrier()
     distributed.stop()
     return steps, seconds
@@ -167,6 +167,11 @@ def linked(mbit: int) -> Iterator[None]:
     def run_ip(command: str) -> None:
         subprocess.run(["ip", *command.split()], check=True)
 
+    def remove() -> None:
+        for name in NAMESPACES:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    remove()  # what a killed run has left
     try:
         for name in NAMESPACES:
             run_ip(f"netns add {name}")
@@ -179,22 +184,21 @@ def linked(mbit: int) -> Iterator[None]:
             run_ip(f"netns exec {name} tc qdisc add dev eth0 root {shape}")
         yield
     finally:
-        for name in NAMESPACES:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+        remove()
 
 
-def fit_and_check(folder: Path) -> list[Table]:
+def fit_and_check(folder: Path, num_steps: int) -> list[Table]:
     """Return the tables of steps measured and as the model has them."""
     num_weights = count_weights()
     size = 4.0 * num_weights
     buckets = count_buckets(size)
-    alone = {num: Steps.of(run_ranks(time_alone, num)) for num in (1, 2, 4)}
-    together = {
-        num: Steps.of(
-            run_ranks(partial(time_together, num=num, folder=folder / f"near{num}", near=True), num)
-        )
-        for num in (2, 4)
-    }
+    work = partial(time_alone, num_steps=num_steps)
+    alone = {num: Steps.of(run_ranks(work, num)) for num in (1, 2, 4)}
+    gather = partial(time_together, num_steps=num_steps)
+    together = {}
+    for num in (2, 4):
+        here = partial(gather, num=num, folder=folder / f"near{num}", near=True)
+        together[num] = Steps.of(run_ranks(here, num))
     link = together[2].link
     assert link is not None
     overlap = fit_overlap(
@@ -221,8 +225,8 @@ def fit_and_check(folder: Path) -> list[Table]:
         rows.append(row(num, "loopback", found, found.link))
     for mbit in MBITS if os.geteuid() == 0 and shutil.which("tc") else ():
         with linked(mbit):
-            work = partial(time_together, num=2, folder=folder / f"far{mbit}", near=False)
-            found = Steps.of(run_ranks(work, 2, NAMESPACES))
+            there = partial(gather, num=2, folder=folder / f"far{mbit}", near=False)
+            found = Steps.of(run_ranks(there, 2, NAMESPACES))
         way = Link(bytes_per_s=mbit * 1e6 / 8, latency_s=link.latency_s)
         rows.append(row(2, f"{mbit} Mbit/s", found, way))
     fitted = [
@@ -359,6 +363,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=800, help="images (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
+    parser.add_argument("--steps", type=int, default=12, help="to time (%(default)s)")
     parser.add_argument("--only", choices=("whole", "fit", "further"), help="one part")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument("--folder", type=Path, help="where to write")
@@ -371,7 +376,7 @@ def main() -> None:
             tables += [table, target_table([target])]
         if asked.only in (None, "fit"):
             print("steps", file=sys.stderr)
-            tables += fit_and_check(folder)
+            tables += fit_and_check(folder, asked.steps)
     if asked.only in (None, "further"):
         tables += carry_further()
     report(tables, as_json=asked.json)
