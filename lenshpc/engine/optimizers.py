@@ -23,8 +23,8 @@ def build_optimizer(model: nn.Module, train: Train, device: torch.device) -> Opt
     """
     groups = _group(model, train)
     options: dict[str, Any] = {"lr": train.rate, "weight_decay": train.weight_decay}
-    if device.type == "cuda" and train.optimizer in FUSED:
-        options["fused"] = True  # else torch takes foreach where the device has it
+    if device.type in {"cuda", "cpu"} and train.optimizer in FUSED:
+        options["fused"] = True  # else torch takes foreach on a GPU, and a loop on a CPU
     if train.optimizer == "adamw":  # as most do: timm takes seconds to import
         return AdamW(groups, **options)
     timm_module()

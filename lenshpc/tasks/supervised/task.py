@@ -66,7 +66,8 @@ class SupervisedTask:
     def _inputs(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return the images of the one call, labelled ones first, their targets, what to mix."""
         image, target, between = self._mix(batch)
-        return torch.cat([image, *_views(batch)]), target, between
+        views = _views(batch)
+        return torch.cat([image, *views]) if views else image, target, between
 
     def _loss_of(self, outputs: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the outputs of that call."""
