@@ -21,6 +21,7 @@ from lenshpc.run.probed import ProbedBatch, read_probed
 
 TIME_MIN = 30
 POLL_S = 0.5
+PATIENCE_S = 60.0  # with a job that is cancelled
 
 Call = Callable[[str], None]
 
@@ -94,8 +95,16 @@ def _on_slurm(
     size, name = planned.plan.recipe.resources, f"{planned.plan.run_name}-probe"
     request = executor.inference_request(name, size, place, run.slurm, 1)
     job = executor.submit_single(request, Sending(), call, run.root)
+
+    def ask_state() -> str:
+        return ask_states({job}).get(job, "")
+
     try:
-        yield lambda: ask_states({job}).get(job, "")
+        yield ask_state
     finally:
         with suppress(LensHpcError):  # it has ended
             cancel_jobs({job})
+            # Until then it writes into the folder, which could not be removed.
+            deadline = time.monotonic() + PATIENCE_S
+            while ask_state() and time.monotonic() < deadline:
+                time.sleep(POLL_S)
