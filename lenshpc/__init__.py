@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         submit,
     )
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "LensHpcError",
     "__version__",

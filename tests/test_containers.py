@@ -122,7 +122,7 @@ def test_profiles_of_the_page_start_python_as_the_page_says(tmp_path):
 
 
 def test_image_of_a_registry_is_named_as_enroot_has_it_and_is_no_comment(tmp_path):
-    image = "docker://me@registry.example.org#lenses/lenshpc:0.2.0"
+    image = "docker://me@registry.example.org#lenses/lenshpc:0.3.0"
     assert profile(tmp_path, {"container": image}).step_args == (f"--container-image={image}",)
     with pytest.raises(ConfigError):
         profile(tmp_path, {"container": "#lenshpc"})
