@@ -1,5 +1,7 @@
 """Steps under DeepSpeed ZeRO, which shares out optimiser, gradients and parameters."""
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -193,7 +195,11 @@ def move_to_host(base: torch.optim.Optimizer) -> torch.optim.Optimizer:
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
     try:
-        moved: torch.optim.Optimizer = DeepSpeedCPUAdam(base.param_groups, adamw_mode=True)
+        # Built anew by each process: torch's own cache has a lock, and a process that is killed
+        # while it builds leaves it there, for all later ones to wait at without end.
+        with tempfile.TemporaryDirectory() as folder, distributed.restore_environment():
+            os.environ["TORCH_EXTENSIONS_DIR"] = folder
+            moved: torch.optim.Optimizer = DeepSpeedCPUAdam(base.param_groups, adamw_mode=True)
     except Exception as error:  # what a compiler of extensions raises is anybody's guess
         raise ConfigError(
             f"train.offload needs DeepSpeed's CPU Adam, which cannot be built on this node "
