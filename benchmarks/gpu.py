@@ -31,8 +31,9 @@ from lenshpc.data.fold import open_fold
 from lenshpc.engine.cards import find_gpu
 from lenshpc.engine.checkpoint import MemberProgress
 from lenshpc.engine.distributed import Process, device_name
-from lenshpc.engine.load import build_task, run_member
+from lenshpc.engine.load import build_task
 from lenshpc.engine.loop import GivenUp
+from lenshpc.engine.member import run_member
 from lenshpc.engine.monitor import open_gpu
 from lenshpc.engine.signals import Signals
 from lenshpc.engine.strategy import choose_strategy

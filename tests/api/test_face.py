@@ -83,7 +83,7 @@ def test_examples_of_the_documentation_hold(name, request, monkeypatch):
 def test_a_sites_limits_stand_unless_others_were_asked_for(spots, tmp_path, asked, minutes):
     site = tmp_path / "mine.yaml"
     site.write_text("scheduler: slurm\ntime_min: 60\ncpus_per_gpu: 3\n")
-    recipe = lenshpc.load_recipe("lens_finding", {"train.batch_size": 8} | asked)
+    recipe = lenshpc.load_recipe("lens_finding", {"train.batch_size": 16} | asked)
     planned = lenshpc.plan(recipe, spots, tmp_path / "runs", site=site)
     size = planned.plan.recipe.resources
     assert (size.time_min, size.cpus_per_gpu, size.mem_gb_per_gpu) == (minutes, 3, 16)
@@ -115,7 +115,7 @@ def test_submit_asks_for_a_store_beside_a_recipe():
 @pytest.mark.slow
 def test_waiting_for_a_run_that_fails_says_who_failed_and_what_to_do(spots, folder):
     (folder / "broken.py").write_text("class Net:\n    def __init__(self, spec):\n        1 / 0\n")
-    small = {"train.batch_size": 8, "models": ["broken.py:Net"], "folds": 1}
+    small = {"train.batch_size": 16, "models": ["broken.py:Net"], "folds": 1}
     planned = lenshpc.plan(lenshpc.load_recipe("lens_finding", small), spots)
     with pytest.raises(lenshpc.LensHpcError) as error:
         lenshpc.submit(planned, wait=True)

@@ -102,7 +102,7 @@ def test_store_that_is_damaged_later_still_shows_what_is_known(tmp_path):
 
 
 def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path):
-    changes = {"train.epochs": 4, "train.batch_size": 8, "resources.time_min": 30}
+    changes = {"train.epochs": 4, "train.batch_size": 16, "resources.time_min": 30}
     recipe = lenshpc.load_recipe(
         "lens_finding", changes, folds=2, seeds=[0, 1], models=["resnet10t", "resnet18"]
     )
@@ -116,8 +116,8 @@ def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path):
         ["GPU-hours", "4.0 at most, by one job a member"],
         ["site", "local (local)"],
         ["model", "members", "folds", "seeds", "epochs", "batch", "lr"],
-        ["resnet10t", "4", "2", "2", "4", "8", "0.0003"],
-        ["resnet18", "4", "2", "2", "4", "8", "0.0003"],
+        ["resnet10t", "4", "2", "2", "4", "16", "0.0003"],
+        ["resnet18", "4", "2", "2", "4", "16", "0.0003"],
         ["class", "training", "out-of-fold", "excluded", "test"],
         ["class0", "0", "48", "0", "12"],
         ["class1", "0", "48", "0", "12"],
@@ -181,7 +181,7 @@ def test_report_shows_its_headline_table_and_page(tmp_path, monkeypatch, folder,
 
 def test_what_may_be_meant_otherwise_is_a_warning_and_stands_in_the_view(spots, tmp_path):
     twice = {"data.sampling": "balanced", "method.class_weights": "balanced"}
-    recipe = lenshpc.load_recipe("lens_finding", twice | {"train.batch_size": 8})
+    recipe = lenshpc.load_recipe("lens_finding", twice | {"train.batch_size": 16})
     told = "data.sampling balanced and method.class_weights balanced count rare classes 2 times"
     with pytest.warns(UserWarning, match=told):
         planned = lenshpc.plan(recipe, spots, tmp_path / "runs")

@@ -147,7 +147,7 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
 def test_store_and_site_may_stand_in_the_environment(spots, monkeypatch):
     monkeypatch.setenv("LENSHPC_DATA", str(spots.path))
     monkeypatch.setenv("LENSHPC_SITE", "rehearsal")
-    smaller = ("--set", "train.batch_size=16", "--dry-run")
+    smaller = ("--set", "train.batch_size=64", "--dry-run")
     code, out, err = called("submit", "--task", "diffusion", "--nodes", "4", *smaller)
     assert (code, err) == (0, "")
     assert out.splitlines()[1:4] == [

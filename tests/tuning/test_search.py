@@ -100,7 +100,7 @@ LR = {"train.lr": {"log": [1e-4, 1e-1]}}
             "method.loss may change what the loss means",
         ),
         ({"keys": {"train.batch_size": {"int": [0, 16]}}}, "train.batch_size=0: train.batch_size"),
-        ({"keys": {"train.scheduler": {"choice": ["cosine", "step"]}}}, "train.scheduler=step"),
+        ({"keys": {"train.scheduler": {"choice": ["cosine", "linear"]}}}, "train.scheduler=linear"),
         ({"keys": {"train.lr": {"log": [1e-5, 1e-4]}}}, "is 0.001 in the recipe, outside of what"),
         ({"keys": {"train.epochs": {"int": [1, 5]}}}, "use --set search.pruner=none"),
         (
