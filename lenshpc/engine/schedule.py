@@ -22,6 +22,8 @@ class Schedule:
         # a checkpoint has the same keys whatever the scheduler.
         self._by_step = LambdaLR(optimizer, lambda step: factor(step, train, steps_per_epoch))
         self._by_epoch = ReduceLROnPlateau(optimizer, patience=train.plateau_patience)
+        # In fp16 the first step may be skipped: torch would warn of a wrong order of calls.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
         self._plateau = train.scheduler == "plateau"
 
     @property
