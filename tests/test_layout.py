@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lenshpc
 from lenshpc.registry import find_task, load, task_names
+from lenshpc.run.sections import Train
 
 ROOT = Path(lenshpc.__file__).parent
 OUTSIDE = [path for path in ROOT.rglob("*.py") if "tasks" not in path.relative_to(ROOT).parts]
@@ -71,3 +72,8 @@ def test_settings_judges_reports_and_readouts_start_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_each_key_of_training_stands_in_the_table_of_keys():
+    text = (ROOT.parent / "jobs" / "README.md").read_text(encoding="utf-8")
+    assert [key for key in Train.model_fields if f"`train.{key}`" not in text] == []

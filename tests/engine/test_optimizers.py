@@ -79,7 +79,7 @@ def test_adamw_is_torchs_bit_for_bit(seeded):
     matrices = [value for value in theirs.parameters() if value.ndim > 1]
     biases = [value for value in theirs.parameters() if value.ndim == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
-    expected = torch.optim.AdamW(groups, lr=1e-2)
+    expected = torch.optim.AdamW(groups, lr=1e-2, fused=True)
     optimizer = build_optimizer(ours, Train(lr=1e-2, weight_decay=0.1), CPU)
     for _ in range(3):
         image = torch.randn(5, 4)
