@@ -28,7 +28,7 @@ AFTER_STOP = {
     "prepare": GOES_ON,
     "sample": GOES_ON,
     "predict": GOES_ON,
-    "submit": SENDS,
+    "submit": f"a probe keeps nothing; {SENDS}",
     "tune": "jobs that the command sent are cancelled; go on with: lenshpc tune --resume STUDY",
     "resume": SENDS,
     "cancel": "the same command cancels what is left",

@@ -32,6 +32,7 @@ class Compilation:
             keep_private()
             # Shares are equally large in all steps, so no shape has to be kept open.
             network.compile(mode=train.compile, dynamic=False)
+            log.info("the first step compiles the network, which may take minutes")
 
     def compute(self, loss: Callable[[], Tensor]) -> Tensor:
         """Return a loss that the network computes; once that cannot be compiled, without it."""

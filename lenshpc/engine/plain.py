@@ -1,5 +1,6 @@
 """Steps on one process, or under DDP over several."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
@@ -20,6 +21,11 @@ from lenshpc.engine.precision import LossScale, autocast
 from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
+
+# Of buffers at each forward pass; torch 2.13 calls it otherwise than those before.
+DDP_SETTINGS = inspect.signature(DistributedDataParallel).parameters
+NEW_NAME = "forward_sync_buffers" in DDP_SETTINGS
+NO_SYNC: dict[str, Any] = {"forward_sync_buffers" if NEW_NAME else "broadcast_buffers": False}
 
 
 class Plain:
@@ -135,7 +141,7 @@ def wrap(network: nn.Module, process: Process) -> nn.Module:
         return network
     return DistributedDataParallel(
         network,
-        broadcast_buffers=False,  # the loop does, once an epoch
+        **NO_SYNC,  # the loop does, once an epoch
         gradient_as_bucket_view=True,  # or gradients would be there twice
         bucket_cap_mb=4 * bucket_elements(network) / 2**20,
         find_unused_parameters=False,

@@ -63,7 +63,9 @@ def _take_alone(recipe: Recipe) -> Recipe:
     alone = {"nodes": 1, "gpus_per_node": min(1, recipe.resources.gpus_per_node)}
     resources = recipe.resources.model_copy(update={**alone, "tasks_per_node": None})
     way = "deepspeed" if recipe.strategy == "deepspeed" else "single"
-    train = recipe.train.model_copy(update={"accumulate": 1, "strategy": way})
+    # Not compiled: each size would be, for minutes.
+    plain = {"accumulate": 1, "strategy": way, "compile": "none"}
+    train = recipe.train.model_copy(update=plain)
     return recipe.model_copy(update={"resources": resources, "train": train})
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lenshpc.run.plan import Plan
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.sections import OPERATION
 
 # A name, what is sent afterwards, what is searched, and limits of jobs change no result.
 UNTOLD = ("name", "then", "search", "resources")
@@ -24,7 +25,9 @@ def find_differences(one: Plan, other: Plan) -> dict[str, tuple[Any, Any]]:
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Return dotted key → value of all that a recipe says of results, as JSON has it."""
-    told = recipe.model_dump(mode="json", exclude=dict.fromkeys(UNTOLD, True))
+    told = recipe.model_dump(
+        mode="json", exclude={**dict.fromkeys(UNTOLD, True), "train": set(OPERATION)}
+    )
     return dict(_flatten({**told, "resources": recipe.resources.shares}))
 
 

@@ -49,6 +49,6 @@ def find_fault(name: str) -> str:
         return ""
     if name in UNFIT:
         return f"{name} {UNFIT[name]}, and a step here has one gradient; use adamw"
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}?" if near else "use adamw, sgd, lamb, lion or muon"
     return f"no optimiser {name!r} of timm's is known here; {hint}"

@@ -32,7 +32,6 @@ from lenshpc.run.sections import OPERATION, Data, Resources, Train
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=32)]
 
-
 MAX_MEMBERS = 100_000
 SMALL_SHARE = 16  # images
 VARIED = ("method.", "train.", "data.")
@@ -314,17 +313,18 @@ class Recipe(Frozen):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what may be meant so but seldom is, a sentence each."""
-        own = (self._warn_of_random_layers(), self._warn_of_small_shares())
-        return (*self.method.warnings(self), *chain.from_iterable(own))
+        own = chain(self._warn_of_random_layers(), self._warn_of_size())
+        return (*self.method.warnings(self), *own)
 
-    def _warn_of_small_shares(self) -> Iterator[str]:
+    def _warn_of_size(self) -> Iterator[str]:
         size, num = self.resources, self.train.batch_size
+        if self.train.precision == "fp16" and not size.gpus_per_node:
+            yield "train.precision fp16 is far slower than fp32 on CPUs; use bf16 or fp32"
         share = num // (size.world_size * self.train.accumulate)
         if size.gpus_per_node and share < SMALL_SHARE:
             yield (
                 f"train.batch_size {num} gives each of {size.world_size} GPUs {share} images at "
-                f"once, fewer than {SMALL_SHARE}, which few GPUs are busy with; lenshpc submit "
-                "--probe finds how many fit"
+                f"once, fewer than {SMALL_SHARE}; lenshpc submit --probe finds how many fit"
             )
 
     def _warn_of_random_layers(self) -> Iterator[str]:

@@ -163,6 +163,11 @@ class Train(Frozen):
                 f"train.offload {self.offload} is for ZeRO, and train.strategy is {self.strategy}; "
                 "use --set train.strategy=deepspeed"
             )
+        if self.zero_stage != 2 and self.strategy != "deepspeed":
+            raise ValueError(
+                f"train.zero_stage {self.zero_stage} is for ZeRO, and train.strategy is "
+                f"{self.strategy}; use --set train.strategy=deepspeed"
+            )
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(
                 f"train.offload parameters is for ZeRO-3, which shares them out, and "
@@ -197,8 +202,8 @@ class Train(Frozen):
     def _has_one_rate(self) -> Self:
         if (self.lr is None) == (self.lr_per_256 is None):
             raise ValueError(
-                f"train.lr {self.lr} and train.lr_per_256 {self.lr_per_256}: give one of the two; "
-                "the other is set to null"
+                f"train.lr {self.lr} and train.lr_per_256 {self.lr_per_256}: give one of the two, "
+                "and set the other to null, as by --set train.lr=null"
             )
         return self
 
@@ -224,7 +229,8 @@ class Train(Frozen):
                 )
         if self.warmup_epochs and self.scheduler in WARMED:
             raise ValueError(
-                f"train.scheduler {self.scheduler} {WARMED[self.scheduler]}; use cosine or constant"
+                f"train.scheduler {self.scheduler} {WARMED[self.scheduler]}, and "
+                f"train.warmup_epochs is {self.warmup_epochs}; use --set train.warmup_epochs=0"
             )
         return self
 
@@ -256,7 +262,7 @@ class Train(Frozen):
         if self.patience is not None:
             raise ValueError(
                 "train.swa_epochs averages the last epochs, and train.patience may end the "
-                "training before them; drop one of the two"
+                "training before them; use --set train.patience=null"
             )
         if self.swa_epochs > self.length:
             raise ValueError(
