@@ -1,6 +1,7 @@
 """The next batch is sent, augmented and normalised while the GPU takes a step."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ def prepare_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
     On a GPU all that makes a batch runs on a stream beside the one of the steps.
     """
     on_gpu = device.type == "cuda"
-    side = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+    side = open_side_stream(device) if on_gpu else None
     if side is not None:
         # Images that lie on the GPU were written by the stream of the steps.
         side.wait_stream(torch.cuda.current_stream(device))
@@ -26,6 +27,13 @@ def prepare_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
             _hand_over(batch, side, torch.cuda.current_stream(device))
         coming = _prepare(batches, side)
         yield batch
+
+
+@cache
+def open_side_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a device's batches: one for all epochs, as each keeps its memory."""
+    made: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _prepare(batches: Iterator[Batch], side: torch.cuda.Stream | None) -> Batch | None:

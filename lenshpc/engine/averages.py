@@ -130,10 +130,13 @@ def _measuring(norms: Sequence[Any]) -> Iterator[None]:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean of the batches, which count alike
-    yield
-    for norm, state, momentum, hook in zip(norms, before, momenta, hooks, strict=True):
-        hook.remove()
-        norm.momentum = momentum
+    try:
+        yield
+    finally:
+        for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+            hook.remove()
+            norm.momentum = momentum
+    for norm, state in zip(norms, before, strict=True):
         if not norm.num_batches_tracked:  # no part of what predicts
             norm.load_state_dict(state)
         for value in (norm.running_mean, norm.running_var):

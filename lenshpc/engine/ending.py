@@ -36,7 +36,7 @@ def end_well(process: Process) -> Iterator[None]:
     except (Stopped, GivenUp):  # on all ranks, at the same place
         distributed.stop()
         raise
-    except Exception:
+    except BaseException:
         if process.world_size > 1:
             _leave(process)
         distributed.stop()

@@ -26,8 +26,6 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
         for part in (*parts, *values):
             part.requires_grad_(requires_grad=False)
         frozen += parts
-    for part in frozen:
-        part.eval()
     if patterns and not any(value.requires_grad for value in model.parameters()):
         raise ConfigError(
             "train.freeze leaves nothing that learns; leave out the last parts of the network"
@@ -37,9 +35,6 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
 
 def set_training(model: nn.Module, frozen: Sequence[nn.Module]) -> None:
     """Put a model into training mode, but for the parts that are frozen."""
-    # What wraps a network may stay in training while the network itself is evaluated.
-    if all(part.training for part in (model, *model.children())):
-        return
     model.train()
     for part in frozen:
         # Batch norm would follow the batches, and dropout drop, though nothing learns.

@@ -40,6 +40,7 @@ class Plain:
         # Before what looks at which parameters learn: DDP would wait for gradients of all others.
         self._frozen = freeze(self.module, train.freeze)
         self._wrapped = wrap(self.module, process)
+        self._evaluated = True  # not in training: a walk through all layers, not for each step
         self.optimizer: torch.optim.Optimizer = build_optimizer(self.module, train, self._device)
         self.average = make_average(self.module, train)
         self._scale = LossScale(train, process.device)
@@ -52,7 +53,9 @@ class Plain:
         return first
 
     def _step(self, batch: Batch) -> Tensor:
-        set_training(self._wrapped, self._frozen)
+        if self._evaluated:
+            set_training(self._wrapped, self._frozen)
+            self._evaluated = False
         *early, last = split(batch, self._train.accumulate)
         with self._keep_gradients():
             losses = [self._backward(part) for part in early]
@@ -99,6 +102,7 @@ class Plain:
         # Without the wrapper: DDP would copy buffers at each forward pass, a collective call too
         # many.
         module.eval()
+        self._evaluated = True
         laid = lay_out(batch, channels_last=self._channels_last)
         with torch.no_grad(), autocast(self._train, self._device), self._compilation.pause():
             return self._task.predict(module, laid)

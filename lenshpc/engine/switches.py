@@ -19,6 +19,7 @@ def set_switches(train: Train, device: torch.device) -> Iterator[None]:
     switches = _list_for_cuda(train) if device.type == "cuda" else []
     before = [(holder, name, getattr(holder, name)) for holder, name, _ in switches]
     was_deterministic = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         for holder, name, value in switches:
             setattr(holder, name, value)
@@ -29,7 +30,7 @@ def set_switches(train: Train, device: torch.device) -> Iterator[None]:
     finally:
         for holder, name, value in before:
             setattr(holder, name, value)
-        torch.use_deterministic_algorithms(was_deterministic)
+        torch.use_deterministic_algorithms(was_deterministic, warn_only=warned_only)
 
 
 def _list_for_cuda(train: Train) -> list[tuple[Any, str, Any]]:

@@ -205,8 +205,8 @@ def write_error(path: Path, error: OSError, size: int) -> LensHpcError:
 
 def _describe_shortage(path: Path, size: int, reason: str) -> str:
     return (
-        f"{path} cannot be written: {reason}; a checkpoint needs {size / 1e6:.0f} MB, and the one "
-        "before it is kept: free as much, or have your quota raised, then resume the run"
+        f"{path} cannot be written: {reason}; a checkpoint needs {size / 1e6:.0f} MB, and earlier "
+        "ones are kept: free as much, or have your quota raised, then resume the run"
     )
 
 

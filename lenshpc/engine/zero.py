@@ -35,6 +35,7 @@ class DeepSpeed:
         model = prepare_network(model, train, process)
         self._channels_last = uses_channels_last(train, process.device)
         self._frozen = freeze(model, train.freeze)
+        self._evaluated = True  # not in training: a walk through all layers, not for each step
         # Ours and not DeepSpeed's, so that the groups and the step are those of the other
         # strategies.
         base: torch.optim.Optimizer = build_optimizer(model, train, process.device)
@@ -64,7 +65,9 @@ class DeepSpeed:
         return first
 
     def _step(self, batch: Batch) -> Tensor:
-        set_training(self._engine, self._frozen)
+        if self._evaluated:
+            set_training(self._engine, self._frozen)
+            self._evaluated = False
         if self._scale is not None:
             self._engine.optimizer.override_loss_scale(self._scale.scale)
         losses = [self._backward(part) for part in split(batch, self._train.accumulate)]
@@ -93,6 +96,7 @@ class DeepSpeed:
         """Return the task's predictions without gradients."""
         module = select_network(self._engine, self.average)
         module.eval()
+        self._evaluated = True
         laid = lay_out(batch, channels_last=self._channels_last)
         with (
             torch.no_grad(),
@@ -158,8 +162,12 @@ def zero_config(train: Train, world_size: int, bucket: int) -> dict[str, Any]:
         "zero_optimization": {
             "stage": train.zero_stage,
             "overlap_comm": True,
-            # Its norm is read on the host: only where it is needed, to clip or to skip a step.
-            "compute_grad_norm": train.clip_norm > 0 or train.precision == "fp16" or offloads,
+            # Its norm is read on the host: only where it is needed, to clip or to skip a step, and
+            # where DeepSpeed insists.
+            "compute_grad_norm": train.clip_norm > 0
+            or train.precision == "fp16"
+            or offloads
+            or train.zero_stage == 3,
             "contiguous_gradients": True,
             "reduce_bucket_size": bucket,  # DeepSpeed's default takes 2 GB, whatever the network
             "allgather_bucket_size": bucket,

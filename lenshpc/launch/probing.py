@@ -1,5 +1,6 @@
 """Find the largest batch of a recipe: a small job on a node of the site, or a process here."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ def probe_batches(
     `call` is what a job runs. `tell` hears how far it is. Nothing stays: neither the folder of the
     probe, below the current one, nor its job, however this ends.
     """
-    with make_shared_folder(Path(), "probe") as folder:
+    with _ending_well(), make_shared_folder(Path(), "probe") as folder:
         run = RunPaths(folder / planned.paths.root.name)
         write_run(replace(planned, paths=run), site)
         begin = _on_slurm if site.scheduler == "slurm" else _here
@@ -46,6 +47,16 @@ def probe_batches(
         logs = "\n".join(path.read_text(errors="replace") for path in run.slurm.glob("*.out"))
         _check(found, logs)
         return found
+
+
+@contextmanager
+def _ending_well() -> Iterator[None]:
+    """Have SIGTERM end the block as Ctrl-C does, with what it leaves behind cleaned up."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check(found: list[ProbedBatch], logs: str) -> None:

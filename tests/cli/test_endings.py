@@ -71,7 +71,7 @@ def test_what_the_system_refuses_is_one_line_and_no_fault(error, code, told, sta
     ("verb", "told"),
     [
         ("prepare", "the same command goes on where it stopped"),
-        ("submit", "jobs that were sent go on, and the same command sends what is left"),
+        ("resume", "jobs that were sent go on, and the same command sends what is left"),
         ("info", "the same command begins again"),
     ],
 )

@@ -31,7 +31,7 @@ PHYSICS = {"pixel_scale_arcsec": 0.25, "curriculum": [0, 0.1]}
 # Small networks; all but the anomaly's and the physics' without batch norm.
 TASKS: dict[str, dict[str, Any]] = {
     "multiclass": {"models": ["test_vit"], "method": {"loss": "complement"}},
-    "lens-finding": {"models": ["test_vit"], "train": {"ema_decay": 0.9}},
+    "lens-finding": {"models": ["test_vit"], "train": {"ema_decay": 0.9, "clip_norm": 0.0}},
     "physics-guided": {"models": ["test_resnet"], "method": {"physics": PHYSICS}},
     "anomaly": {"models": ["conv_ae"], "method": {"normal": "class0"}},
     "foundation": {

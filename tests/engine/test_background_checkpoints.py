@@ -169,7 +169,7 @@ def test_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
         training.checkpoints.save(training.strategy, training.schedule, vast, begun(2))
     assert re.fullmatch(
         f"{tmp_path}/checkpoint cannot be written: No space left on device "
-        r"\(\d+ MB are free\); a checkpoint needs 800000000 MB, and the one before it is kept: "
+        r"\(\d+ MB are free\); a checkpoint needs 800000000 MB, and earlier ones are kept: "
         "free as much, or have your quota raised, then resume the run",
         str(caught.value),
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_steps import make_batch, make_network, make_strategy, weights_after
 from torch import nn
+from torch._inductor import config
 
 from lenshpc.engine.compiling import Compilation, keep_private, refuse_without_compiler
 from lenshpc.errors import ConfigError, LaunchError
@@ -62,10 +63,9 @@ def test_a_network_that_cannot_be_compiled_is_trained_without_after_one_warning(
     monkeypatch, caplog, tmp_path
 ):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/bin/false"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     torch.compiler.reset()
-    with caplog.at_level(logging.WARNING, logger="lenshpc"):
+    broken = config.patch({"cpp.cxx": (None, "/bin/false"), "fx_graph_cache": False})
+    with broken, caplog.at_level(logging.WARNING, logger="lenshpc"):
         found = weights_after(make_strategy(Wrapped(), compile="default"))
     told = [one.message for one in caplog.records if one.name == "lenshpc.engine.compiling"]
     assert len(told) == 1

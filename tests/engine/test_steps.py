@@ -264,3 +264,30 @@ def test_zero_reduces_in_float32_and_divides_the_batch():
 def test_sync_batchnorm_is_refused_on_cpus():
     with pytest.raises(ConfigError, match="sync_batchnorm is for GPUs"):
         make_strategy(process=Process(world_size=2), sync_batchnorm=True)
+
+
+class FrozenNorm(nn.Module):
+    """A network whose batch norm follows no batch, by a way into training of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = make_network(norm=True)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.network[1].eval()
+        return self
+
+    def forward(self, image):
+        return self.network(image)
+
+
+def test_a_networks_own_way_into_training_is_taken_from_the_first_step_on():
+    strategy = make_strategy(FrozenNorm())
+    norm = strategy.module.network[1]
+    for _ in range(2):
+        strategy.step(make_batch())
+        assert (strategy.module.network[2].training, norm.training) == (True, False)
+        strategy.predict(make_batch())
+        assert not strategy.module.training
+    assert int(norm.num_batches_tracked) == 0

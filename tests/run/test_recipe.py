@@ -97,7 +97,8 @@ def test_warmup_that_fills_the_training_is_refused(warmup):
 
 def test_plateau_with_warmup_is_refused():
     assert complaint(train__scheduler="plateau", train__warmup_epochs=1) == (
-        "recipe: train.scheduler plateau has no warm-up; use cosine or constant"
+        "recipe: train.scheduler plateau has no warm-up, and train.warmup_epochs is 1; "
+        "use --set train.warmup_epochs=0"
     )
 
 
