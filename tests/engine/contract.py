@@ -114,7 +114,9 @@ def measure(recipe: Recipe, folder: Path, process: distributed.Process) -> dict[
             losses = []
             for at, batch in enumerate(data.training_batches(0, done=first, **ranks), start=first):
                 if at == SAVED and first == 0:
-                    torch.save(strategy.state(), saved / f"{process.rank}.pt")
+                    # As a checkpoint has it: batch norm's statistics differ by rank.
+                    state = {"of": strategy.state(), "own": dict(strategy.module.named_buffers())}
+                    torch.save(state, saved / f"{process.rank}.pt")
                 torch.manual_seed(at * 100 + process.rank)
                 progress = torch.tensor(at / STEPS)
                 loss = strategy.step({**batch, "progress": progress})
@@ -128,8 +130,11 @@ def measure(recipe: Recipe, folder: Path, process: distributed.Process) -> dict[
         predicted = _predict(strategy, data)
         distributed.barrier()
         resumed = make()
-        parts = [saved / f"{rank}.pt" for rank in range(process.world_size)]
-        resumed.load(torch.load(part, weights_only=True) for part in parts)
+        paths = [saved / f"{rank}.pt" for rank in range(process.world_size)]
+        parts = [torch.load(path, weights_only=True) for path in paths]
+        resumed.load(part["of"] for part in parts)
+        for name, buffer in resumed.module.named_buffers():
+            buffer.copy_(parts[process.rank]["own"][name])
         again = train(resumed, first=SAVED)
         with strategy.weights() as weights:
             found = sorted(weights)
