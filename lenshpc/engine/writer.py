@@ -36,6 +36,8 @@ from lenshpc.files import (
 from lenshpc.run.paths import HASHES
 
 POLL_S = 0.02  # between two looks for other ranks' marks
+# The SHA-256 covers all that torch's own check would, which costs a third of the writing.
+torch.serialization.set_crc32_options(compute_crc32=False)
 
 
 @dataclass(frozen=True, kw_only=True)
