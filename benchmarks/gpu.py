@@ -260,9 +260,11 @@ def measure_step(planned: PlannedRun, device: torch.device, seconds: float) -> t
     with set_switches(recipe.train, device), open_member(planned, device) as (task, member, batch):
         torch.manual_seed(0)
         model = task.build_model(member.network)
-        flops = StepCounter(task, model, recipe.train, device).count(batch)
+        counter = StepCounter(task, model, recipe.train, device)
         strategy = choose_strategy(recipe, task, model, Process())
         step_s = time_steps(lambda: strategy.step(batch), device, seconds)
+        # After the steps: what a task places on the device at its first one must have values.
+        flops = counter.count(batch)
     return len(batch["image"]) / step_s, flops / len(batch["image"])
 
 

@@ -18,6 +18,7 @@ def on_cpu(monkeypatch):
         monkeypatch.setenv(name, "")
 
 
+@pytest.mark.slow
 def test_powers_of_two_are_tried_while_there_are_rows(spots, tmp_path, on_cpu):
     run, plan = planned(tmp_path, spots, recipe(resources__gpus_per_node=0))
     probe(run, seconds=0)

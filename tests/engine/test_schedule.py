@@ -158,9 +158,12 @@ def test_shorter_training_takes_the_first_steps_of_a_longer_one_unless_it_knows_
         ({"step_epochs": 3}, "train.step_epochs 3 is of scheduler step, and train.scheduler is"),
         (
             {"scheduler": "one_cycle", "warmup_epochs": 1},
-            "one_cycle warms up by itself; use cosine",
+            "one_cycle warms up by itself, and train.warmup_epochs is 1",
         ),
-        ({"scheduler": "plateau", "warmup_epochs": 1}, "plateau has no warm-up; use"),
+        (
+            {"scheduler": "plateau", "warmup_epochs": 1},
+            "plateau has no warm-up, and train.warmup_epochs is 1",
+        ),
     ],
 )
 def test_keys_of_another_scheduler_are_refused(changes: dict, told: str) -> None:

@@ -62,8 +62,9 @@ def check_agreement(found):
         )
 
 
-def test_each_task_takes_the_same_steps_on_one_process_however_it_computes(folder):
-    found = measured(folder, TASKS, ("single",), PRECISIONS, ("plain", "accumulated"))
+@pytest.mark.parametrize("bits", [("fp32",), pytest.param(PRECISIONS, marks=pytest.mark.slow)])
+def test_each_task_takes_the_same_steps_on_one_process_however_it_computes(folder, bits):
+    found = measured(folder, TASKS, ("single",), bits, ("plain", "accumulated"))
     check_resumption(found)
     check_agreement(found)
     for task in ROW_BY_ROW:
