@@ -57,7 +57,9 @@ class Watch:
         if self.device.type == "cuda":
             told["gpu_gb"] = torch.cuda.max_memory_allocated(self.device) / GB
         if self.step_flops:
-            told["tflops"] = self.tally.tflops = self.step_flops / step_s / 1e12
+            told["tflops"] = self.step_flops / step_s / 1e12
+            if self.device.type != "cpu":  # what is used of a GPU; of a core it says nothing
+                self.tally.tflops = told["tflops"]
             if self.peak_tflops is not None:
                 self.tally.peak_tflops = self.peak_tflops
                 told["peak_share"] = told["tflops"] / self.peak_tflops
