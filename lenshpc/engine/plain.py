@@ -14,11 +14,11 @@ from lenshpc.engine import distributed
 from lenshpc.engine.averages import make_average, select_network
 from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.freezing import freeze, set_training
+from lenshpc.engine.freezing import freeze
 from lenshpc.engine.network import bucket_elements, place, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.engine.precision import LossScale, autocast
-from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
+from lenshpc.engine.step import Stepping, Weights, lay_out, mean_loss, split
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
 
@@ -28,7 +28,7 @@ NEW_NAME = "forward_sync_buffers" in DDP_SETTINGS
 NO_SYNC: dict[str, Any] = {"forward_sync_buffers" if NEW_NAME else "broadcast_buffers": False}
 
 
-class Plain:
+class Plain(Stepping):
     """One process, or DDP over several."""
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
@@ -40,22 +40,13 @@ class Plain:
         # Before what looks at which parameters learn: DDP would wait for gradients of all others.
         self._frozen = freeze(self.module, train.freeze)
         self._wrapped = wrap(self.module, process)
-        self._evaluated = True  # not in training: a walk through all layers, not for each step
         self.optimizer: torch.optim.Optimizer = build_optimizer(self.module, train, self._device)
         self.average = make_average(self.module, train)
         self._scale = LossScale(train, process.device)
         self._compilation = Compilation(self.module, train, process.device)
 
-    def step(self, batch: Batch) -> Tensor:
-        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
-        laid = lay_out(batch, channels_last=self._channels_last)
-        first, *_ = [self._step(one) for one in phases(self._task, laid)]
-        return first
-
     def _step(self, batch: Batch) -> Tensor:
-        if self._evaluated:
-            set_training(self._wrapped, self._frozen)
-            self._evaluated = False
+        self._begin_training(self._wrapped)
         *early, last = split(batch, self._train.accumulate)
         with self._keep_gradients():
             losses = [self._backward(part) for part in early]
@@ -106,10 +97,6 @@ class Plain:
         laid = lay_out(batch, channels_last=self._channels_last)
         with torch.no_grad(), autocast(self._train, self._device), self._compilation.pause():
             return self._task.predict(module, laid)
-
-    def check_resharding(self, before: int, now: int) -> None:
-        """Refuse where a layer looks at its rank's share of the batch alone."""
-        refuse_batch_norm(self.module, before, now)
 
     def state(self) -> dict[str, Any]:
         """Return model and optimiser, which are equal on all ranks, on rank 0."""

@@ -111,10 +111,15 @@ def _find_share(zero: Any, parameter: Any) -> Fragment | None:
     return Fragment(mapping.lp_fragment_address.start, flat, address.start, address.numel)
 
 
-def _find_third(zero: Any, parameter: Any) -> Fragment:
+def cut_third(parameter: Any) -> tuple[int, int]:
+    """Return where ZeRO-3 has this rank's share of a parameter begin, and its numbers."""
     length = parameter.ds_tensor.numel()
     start = distributed.rank() * length
-    numel = min(length, parameter.ds_numel - start)  # the last ranks' shares are filled up
+    return start, min(length, parameter.ds_numel - start)  # the last ranks' shares are filled up
+
+
+def _find_third(zero: Any, parameter: Any) -> Fragment:
+    start, numel = cut_third(parameter)
     if not parameter.requires_grad:
         return Fragment(start, parameter.ds_tensor, 0, numel)
     group, offset, _ = zero.grad_position[zero.get_param_id(parameter)]

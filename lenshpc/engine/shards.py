@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lenshpc.engine import distributed
 from lenshpc.engine.averages import make_average
-from lenshpc.engine.resharding import Fragment, take_share
+from lenshpc.engine.resharding import Fragment, cut_third, take_share
 from lenshpc.run.sections import Train
 
 
@@ -73,8 +72,7 @@ class ShardAverage:
         """Yield the name of each parameter of which this rank has a share, and its average."""
         values = self._average.module.parameters() if self._average else ()
         for (name, one), value in zip(self._engine.module.named_parameters(), values, strict=True):
-            start = distributed.rank() * len(value)
-            numel = min(len(value), one.ds_numel - start)  # the last ranks' shares are filled up
+            start, numel = cut_third(one)
             if numel > 0:
                 yield name, Fragment(start, value, 0, numel)
 

@@ -1,15 +1,48 @@
 """What every strategy does with a batch and with weights."""
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from lenshpc.engine.freezing import set_training
 from lenshpc.errors import ConfigError
 from lenshpc.registry import Batch, Task
 
 Weights = dict[str, Tensor]
+
+
+class Stepping(ABC):
+    """What all strategies do alike around an optimiser step of theirs."""
+
+    module: nn.Module
+    _task: Task
+    _channels_last: bool
+    _frozen: Sequence[nn.Module]
+    # Not in training: that takes a walk through all layers, which is not for each step.
+    _evaluated = True
+
+    def step(self, batch: Batch) -> Tensor:
+        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
+        laid = lay_out(batch, channels_last=self._channels_last)
+        first, *_ = [self._step(one) for one in phases(self._task, laid)]
+        return first
+
+    @abstractmethod
+    def _step(self, batch: Batch) -> Tensor:
+        """Take one optimiser step, and return this rank's loss."""
+
+    def _begin_training(self, model: nn.Module) -> None:
+        """Put the model into training, unless it still is."""
+        if self._evaluated:
+            set_training(model, self._frozen)
+            self._evaluated = False
+
+    def check_resharding(self, before: int, now: int) -> None:
+        """Refuse where a layer looks at its rank's share of the batch alone."""
+        refuse_batch_norm(self.module, before, now)
 
 
 def phases(task: Task, batch: Batch) -> Iterator[Batch]:

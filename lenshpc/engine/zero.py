@@ -13,19 +13,19 @@ from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.averages import make_average, select_network
 from lenshpc.engine.compiling import Compilation
 from lenshpc.engine.distributed import Process
-from lenshpc.engine.freezing import freeze, set_training
+from lenshpc.engine.freezing import freeze
 from lenshpc.engine.network import bucket_elements, prepare_network, uses_channels_last
 from lenshpc.engine.optimizers import build_optimizer
 from lenshpc.engine.precision import HostScale, autocast
 from lenshpc.engine.resharding import read_shares, write_shares
 from lenshpc.engine.shards import ShardAverage
-from lenshpc.engine.step import Weights, lay_out, mean_loss, phases, refuse_batch_norm, split
+from lenshpc.engine.step import Stepping, Weights, lay_out, mean_loss, split
 from lenshpc.errors import ConfigError, one_line
 from lenshpc.registry import Batch, Task
 from lenshpc.run.sections import Train
 
 
-class DeepSpeed:
+class DeepSpeed(Stepping):
     """DeepSpeed with optimiser state (ZeRO-1), gradients (2) and parameters (3) shared out."""
 
     def __init__(self, task: Task, model: nn.Module, train: Train, process: Process) -> None:
@@ -35,7 +35,6 @@ class DeepSpeed:
         model = prepare_network(model, train, process)
         self._channels_last = uses_channels_last(train, process.device)
         self._frozen = freeze(model, train.freeze)
-        self._evaluated = True  # not in training: a walk through all layers, not for each step
         # Ours and not DeepSpeed's, so that the groups and the step are those of the other
         # strategies.
         base: torch.optim.Optimizer = build_optimizer(model, train, process.device)
@@ -58,16 +57,8 @@ class DeepSpeed:
         self._engine.optimizer.torch_autocast_gradscaler = None
         self._compilation = Compilation(self.module, train, process.device)
 
-    def step(self, batch: Batch) -> Tensor:
-        """Take the batch's optimiser steps and return this rank's loss (a scalar) at the first."""
-        laid = lay_out(batch, channels_last=self._channels_last)
-        first, *_ = [self._step(one) for one in phases(self._task, laid)]
-        return first
-
     def _step(self, batch: Batch) -> Tensor:
-        if self._evaluated:
-            set_training(self._engine, self._frozen)
-            self._evaluated = False
+        self._begin_training(self._engine)
         if self._scale is not None:
             self._engine.optimizer.override_loss_scale(self._scale.scale)
         losses = [self._backward(part) for part in split(batch, self._train.accumulate)]
@@ -109,10 +100,6 @@ class DeepSpeed:
     def _show_average(self) -> AbstractContextManager[None]:
         """Return a context in which the shares of ZeRO-3 are those of the average."""
         return nullcontext() if self._shards is None else self._shards.show()
-
-    def check_resharding(self, before: int, now: int) -> None:
-        """Refuse where a layer looks at its rank's share of the batch alone."""
-        refuse_batch_norm(self.module, before, now)
 
     def state(self) -> dict[str, Any]:
         """Return this rank's shares of weights and optimiser, and on rank 0 what all have."""
