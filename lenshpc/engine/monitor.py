@@ -23,7 +23,7 @@ from lenshpc.run.measured import Measured
 SAMPLE_S = 5.0
 WRITE_S = 30.0
 END_S = 2.0  # for the last sample, once the member has ended
-GB = 1024**3
+GB = 1024**3  # as SLURM counts
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SELF = Path("/proc/self")

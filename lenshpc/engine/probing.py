@@ -20,7 +20,7 @@ from lenshpc.data.fold import FoldData, open_fold
 from lenshpc.engine import devices, distributed
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.load import build_task
-from lenshpc.engine.monitor import memory_bytes
+from lenshpc.engine.monitor import GB, memory_bytes
 from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.switches import set_switches
 from lenshpc.registry import Batch, Task
@@ -32,7 +32,6 @@ from lenshpc.run.recipe import Recipe
 SECONDS = 2.0  # of the steps that are timed
 WARM_UP = 2  # steps: the first choose kernels, and allocate
 FIRST = 2  # batch norm refuses to learn from one image
-GB = 2**30  # as SLURM counts
 
 
 def probe(run: RunPaths, seconds: float = SECONDS) -> None:
