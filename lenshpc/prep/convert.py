@@ -16,7 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
-from lenshpc.prep.dataset import Dataset, ImageFormat
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage, scan

@@ -2,45 +2,25 @@
 
 import hashlib
 import re
-from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self, get_args
 
-import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.errors import DataError
+from lenshpc.prep.formats import ImageFormat, InnerPath
+from lenshpc.prep.labelling import (
+    Catalogue,
+    Column,
+    Mosaics,
+    SplitName,
+    StackFiles,
+    TruthTable,
+)
 from lenshpc.prep.simulation.settings import Simulation
 from lenshpc.store.layout import UNLABELLED
 
-SplitName = Literal["train", "val", "test", "unlabelled"]
-SUFFIXES = {
-    "npy": (".npy",),
-    "image": (".jpg", ".jpeg", ".png"),
-    "fits": (".fits", ".fit", ".fts"),
-    "npz": (".npz",),
-    "hdf5": (".h5", ".hdf5"),
-}
-STACKS = ("npz", "hdf5")
-
-
-def _inner_folder(folder: str) -> str:
-    path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts or not folder:
-        raise ValueError(
-            "expected a folder inside SOURCE, such as train/no, or . for SOURCE itself"
-        )
-    return str(path)
-
-
-def _pixel_dtype(name: str) -> str:
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        dtype = np.dtype(object)
-    if dtype.kind not in "uif" or dtype.name != name:
-        raise ValueError("expected an integer or float dtype, such as float32 or uint8")
-    return name
+Value = str | int | float | bool  # as YAML has it, of a label or of a split
 
 
 def _group_rule(rule: str) -> str:
@@ -55,64 +35,12 @@ def _group_rule(rule: str) -> str:
     return rule
 
 
-Folder = Annotated[str, AfterValidator(_inner_folder)]
-Length = Annotated[int, Field(ge=1)]
-Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-
-
-class ImageFormat(Frozen):
-    """What every source file holds, or every row of a stack; the store keeps shape and `dtype`.
-
-    `shape` is (C,H,W); `axes` the order in the file. `key` names the array in a stack, `hdu` the
-    image in a FITS file, whose first image it is by default.
-    """
-
-    format: Literal["npy", "image", "fits", "npz", "hdf5"]
-    shape: tuple[Length, Length, Length]
-    dtype: Annotated[str, AfterValidator(_pixel_dtype)]
-    channels: tuple[str, ...]
-    axes: Literal["chw", "hwc", "hw"] = "chw"
-    key: Annotated[str, Field(min_length=1)] | None = None
-    hdu: Annotated[int, Field(ge=0)] | str | None = None
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        if len(self.channels) != self.shape[0]:
-            raise ValueError(f"{len(self.channels)} channel names for shape {list(self.shape)}")
-        if self.axes == "hw" and self.shape[0] != 1:
-            raise ValueError(f"axes hw is one channel, shape {list(self.shape)} has more")
-        if self.format == "image" and self.axes != "chw":
-            raise ValueError("axes are fixed by JPEG and PNG; leave the key out")
-        if (self.key is not None) != self.is_stack:
-            raise ValueError(f"key names the array of {' or '.join(STACKS)}, and only of these")
-        if self.hdu is not None and self.format != "fits":
-            raise ValueError("hdu belongs to format fits")
-        return self
-
-    @property
-    def is_stack(self) -> bool:
-        """Tell whether a file holds many images."""
-        return self.format in STACKS
-
-    @property
-    def stored_shape(self) -> tuple[int, ...]:
-        """Return the shape of an image in the file."""
-        channels, height, width = self.shape
-        orders = {"chw": self.shape, "hwc": (height, width, channels), "hw": (height, width)}
-        return orders[self.axes]
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the file endings that count as images, in lower case."""
-        return SUFFIXES[self.format]
-
-
 class SplitFolders(Frozen):
     """The folder of each split that the set has."""
 
-    train: Folder
-    val: Folder | None = None
-    test: Folder | None = None
+    train: InnerPath | None = None
+    val: InnerPath | None = None
+    test: InnerPath | None = None
 
     @property
     def folders(self) -> dict[SplitName, str]:
@@ -126,24 +54,20 @@ class SplitFolders(Frozen):
 
 
 class ClassFolders(SplitFolders):
-    """One class; `pickled` names the column for the number in files that pickle [image, number]."""
+    """One class: its folders, or the `values` of a label that mean it.
+
+    `pickled` names the column for the number in files that pickle [image, number].
+    """
 
     name: Annotated[str, Field(min_length=1)]
+    values: tuple[Value, ...] = ()
     pickled: Column | None = None
 
 
 class Target(ImageFormat, SplitFolders):
     """The images to be predicted from images; a pair is two files of one name."""
 
-
-class TruthTable(Frozen):
-    """Columns of numbers in a CSV file of SOURCE whose column `id` names the images.
-
-    Real data have no such file: where it is absent, or lacks an image or its number, that is NaN.
-    """
-
-    file: Folder = "truth.csv"
-    columns: Annotated[tuple[Column, ...], Field(min_length=1)]
+    train: InnerPath
 
 
 class Holdout(Frozen):
@@ -164,14 +88,22 @@ class Holdout(Frozen):
 
 
 class Dataset(Frozen):
-    """One file of `data_prep/`, validated."""
+    """One file of `data_prep/`, validated.
+
+    Images lie in folders of classes, in one `folder`, in `stacks`, or are cut from `mosaics`.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     image: ImageFormat
     classes: Annotated[tuple[ClassFolders, ...], Field(min_length=1)]
     target: Target | None = None
     truth: TruthTable | None = None
-    unlabelled: Folder | None = None
+    unlabelled: InnerPath | None = None
+    folder: InnerPath | None = None
+    stacks: tuple[StackFiles, ...] = ()
+    catalogue: Catalogue | None = None
+    mosaics: Mosaics | None = None
+    split_values: dict[SplitName, tuple[Value, ...]] = Field(default={}, alias="splits")
     holdout: Holdout | None = None
     group: Annotated[str, AfterValidator(_group_rule)] = "id"
     simulate: Simulation | None = None
@@ -180,7 +112,7 @@ class Dataset(Frozen):
     def _consistent(self) -> Self:
         names = [entry.name for entry in self.classes]
         folders = [folder for split in self.splits for folder in self.folders(split)]
-        columns = [*self.pickled, *(self.truth.columns if self.truth else ())]
+        columns = self.columns
         for what, values in (("class", names), ("folder", folders), ("column", columns)):
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
@@ -200,6 +132,46 @@ class Dataset(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _places_fit(self) -> Self:
+        """Raise unless it is said in one way where the images lie."""
+        places = {
+            "folders of classes": bool(self.splits),
+            "folder": self.folder is not None,
+            "stacks": bool(self.stacks),
+            "mosaics": self.mosaics is not None,
+        }
+        given = [name for name, is_given in places.items() if is_given]
+        if len(given) != 1:
+            told = " and ".join(given) or "nothing"
+            raise ValueError(f"{told} says where images lie; give one of {', '.join(places)}")
+        if self.stacks and not self.image.is_stack:
+            raise ValueError("stacks need an image.format of stacks: npz, hdf5, or npy with stack")
+        if self.mosaics and (self.image.format != "fits" or self.image.is_apart):
+            raise ValueError("mosaics need image.format fits, without bands or a list of hdu")
+        if self.mosaics and (self.catalogue is None or self.catalogue.position is None):
+            raise ValueError("mosaics need a catalogue with a position")
+        if not self.splits and (self.target or self.unlabelled or self.pickled):
+            raise ValueError("target, unlabelled and pickled go with folders of classes")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> Self:
+        """Raise unless each image gets its label in one way."""
+        by_table = self.catalogue is not None and self.catalogue.label is not None
+        by_array = [stack.arrays.label is not None for stack in self.stacks]
+        if self.splits and (by_table or any(entry.values for entry in self.classes)):
+            raise ValueError("labels come from folders; leave out catalogue.label and values")
+        if by_table and any(by_array):
+            raise ValueError("labels come from catalogue.label or from arrays, not from both")
+        told = by_table or (by_array and all(by_array))
+        if not self.splits and len(self.classes) > 1 and not told:
+            raise ValueError(
+                f"nothing says which of {len(self.classes)} classes an image is of; give classes "
+                "their folders, or set catalogue.label, or arrays.label of each of stacks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _target_fits(self) -> Self:
         if self.target is None:
             return self
@@ -213,7 +185,11 @@ class Dataset(Frozen):
 
     def _holdout_fits(self) -> Self:
         splits = self.classes[0].folders
-        if self.holdout and (self.holdout.source not in splits or self.holdout.target in splits):
+        if (
+            splits
+            and self.holdout
+            and (self.holdout.source not in splits or self.holdout.target in splits)
+        ):
             raise ValueError("holdout must go from a split that has folders to one that has none")
         return self
 
@@ -246,7 +222,30 @@ class Dataset(Frozen):
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the names of the numbers that come with images, or lie beside them."""
-        return (*self.pickled, *(self.truth.columns if self.truth else ()))
+        tables = (
+            (self.truth.columns if self.truth else ()),
+            (self.catalogue.numbers if self.catalogue else ()),
+        )
+        return (*self.pickled, *(name for names in tables for name in names))
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Return value, as text → label: what the classes declare, or their names and indices."""
+        named = {
+            str(value): label
+            for label, entry in enumerate(self.classes)
+            for value in (entry.values or (entry.name,))
+        }
+        indices = {str(label): label for label, entry in enumerate(self.classes)}
+        return named if any(entry.values for entry in self.classes) else indices | named
+
+    @property
+    def split_words(self) -> dict[str, SplitName]:
+        """Return value, as text → split."""
+        words: dict[str, SplitName] = {
+            str(value): split for split, values in self.split_values.items() for value in values
+        }
+        return words or {split: split for split in get_args(SplitName)}
 
     def folders(self, split: SplitName) -> list[str]:
         """Return the folders of a split: one a class, in the order of labels, then the target's."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.content import naming_defects
-from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.pixels import check_shape
 from lenshpc.run.extras import require
 
@@ -68,7 +68,7 @@ def _unit(path: str, units: Any, image: ImageFormat) -> Any:
                 f"{path} holds {len(places)} HDUs {image.hdu}, at {places}; "
                 "set `image.hdu` to the number of one"
             )
-    elif image.hdu is not None:
+    elif isinstance(image.hdu, int):
         places = [image.hdu] if image.hdu < len(names) else []
     else:
         places = list(range(len(names)))

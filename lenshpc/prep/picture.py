@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lenshpc.errors import DataError
 from lenshpc.prep.content import first_line
-from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.formats import ImageFormat
 
 # The number of channels of the Pillow modes that np.asarray gives without loss.
 _NUM_CHANNELS = {"L": 1, "I;16": 1, "RGB": 3}

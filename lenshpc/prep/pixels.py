@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.formats import ImageFormat
 
 # Models see float32: 1e300 is finite here and would be infinite there.
 _LARGEST = float(np.finfo(np.float32).max)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.content import naming_defects, read_content
-from lenshpc.prep.dataset import Dataset, ImageFormat
+from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.fits import fits_pixels
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.npy import npy_header, npy_pixels
 from lenshpc.prep.picture import picture_pixels
 from lenshpc.prep.pixels import check_dtype, check_shape, check_values, format_shape, orient

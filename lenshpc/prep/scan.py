@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 
 from lenshpc.errors import DataError, read_error
 from lenshpc.prep.content import link_error
-from lenshpc.prep.dataset import Dataset, ImageFormat, SplitName
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.stacks import count_rows
 
 

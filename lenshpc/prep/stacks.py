@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError
 from lenshpc.files import replacing
 from lenshpc.prep.content import check_content, first_line, naming_defects
-from lenshpc.prep.dataset import ImageFormat
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.npy import HEADER_BYTES, Header, npy_header
 from lenshpc.prep.pixels import check_dtype, format_shape
 from lenshpc.run.extras import require

@@ -13,7 +13,7 @@ from pyarrow import csv
 from lenshpc.errors import DataError
 from lenshpc.files import sha256
 from lenshpc.prep.content import check_content, first_line, naming_defects
-from lenshpc.prep.dataset import TruthTable
+from lenshpc.prep.labelling import TruthTable
 
 Numbers = Mapping[str, Mapping[str, float]]  # id → column → number
 

@@ -12,7 +12,8 @@ from byte_changes import assert_refused, limiting, try_changes
 from PIL import Image
 
 from lenshpc.errors import DataError
-from lenshpc.prep.dataset import Dataset, TruthTable
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.labelling import TruthTable
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage
 from lenshpc.prep.stacks import count_rows

@@ -6,6 +6,7 @@ from source_sets import TINY, write_yaml
 from lenshpc.errors import ConfigError
 from lenshpc.prep.dataset import load_dataset
 
+FOLDERLESS = {"classes": [{"name": "a"}, {"name": "b"}]}
 BROKEN = {
     "unknown key": ({"clases": []}, "unknown key 'clases'; did you mean classes?"),
     "no classes": ({"classes": []}, "classes"),
@@ -16,7 +17,7 @@ BROKEN = {
     "channels": ({"image": TINY["image"] | {"channels": ["a"]}}, "1 channel names for shape"),
     "outside": (
         {"classes": [{"name": "a", "train": "../a"}, {"name": "b", "train": "b"}]},
-        "expected a folder inside SOURCE",
+        "expected a path inside SOURCE",
     ),
     "folder twice": (
         {"classes": [{"name": "a", "train": "a"}, {"name": "b", "train": "a"}]},
@@ -35,6 +36,43 @@ BROKEN = {
         "holdout must go from a split that has folders to one that has none",
     ),
     "group": ({"group": "no capture"}, "expected id, or an expression with one"),
+    "no place": (FOLDERLESS, "nothing says where images lie; give one of folders of classes"),
+    "two places": ({"folder": "all"}, "folders of classes and folder says where images lie"),
+    "no label": (FOLDERLESS | {"folder": "."}, "nothing says which of 2 classes an image is of"),
+    "two labels": (
+        FOLDERLESS
+        | {
+            "image": TINY["image"] | {"stack": True},
+            "stacks": [{"file": "x.npy", "arrays": {"label": "y.npy"}}],
+            "catalogue": {"file": "c.csv", "id": "id", "label": "label"},
+        },
+        "labels come from catalogue.label or from arrays, not from both",
+    ),
+    "labels of folders": (
+        {"catalogue": {"file": "c.csv", "id": "id", "label": "label"}},
+        "labels come from folders; leave out catalogue.label",
+    ),
+    "stacks of files": (
+        FOLDERLESS | {"stacks": [{"file": "x.npy", "arrays": {"label": "y.npy"}}]},
+        "stacks need an image.format of stacks",
+    ),
+    "mosaics without positions": (
+        FOLDERLESS
+        | {
+            "image": TINY["image"] | {"format": "fits"},
+            "mosaics": {"files": "{tile}_{band}.fits"},
+            "catalogue": {"file": "c.csv", "id": "id", "label": "label"},
+        },
+        "mosaics need a catalogue with a position",
+    ),
+    "cells without positions": (
+        {"catalogue": {"file": "c.csv", "id": "id", "group": {"healpix_order": 8}}},
+        "group by healpix_order needs position",
+    ),
+    "bands": (
+        {"image": TINY["image"] | {"bands": "{object}.npy"}},
+        "expected a file name with {object} and {band}, each once",
+    ),
     "simulate": ({"simulate": {"model": "survey", "pixel_scale_arcsec": -1}}, "greater than 0"),
 }
 
@@ -65,3 +103,17 @@ def test_shipped_dataset_loads(name, classes, splits):
     dataset = load_dataset(name)
     assert (dataset.name, [entry.name for entry in dataset.classes]) == (name, classes)
     assert dataset.splits == splits
+
+
+def test_values_of_labels_and_splits_are_the_declared_ones_or_the_names(tmp_path):
+    entry = {"file": "survey-*.npy", "arrays": {"label": "y.npy"}}
+    mine = TINY | {"image": TINY["image"] | {"stack": True}, "stacks": [entry]}
+    path = tmp_path / "mine.yaml"
+    found = load_dataset(str(write_yaml(path, mine | {"classes": [{"name": "a"}, {"name": "b"}]})))
+    assert found.label_values == {"0": 0, "1": 1, "a": 0, "b": 1}
+    assert found.split_words == {name: name for name in ("train", "val", "test", "unlabelled")}
+    classes = [{"name": "a", "values": [7, "spiral"]}, {"name": "b", "values": [True]}]
+    changed = mine | {"classes": classes, "splits": {"train": [1, "T"], "test": [2]}}
+    found = load_dataset(str(write_yaml(path, changed)))
+    assert found.label_values == {"7": 0, "spiral": 0, "True": 1}
+    assert found.split_words == {"1": "train", "T": "train", "2": "test"}

@@ -12,7 +12,8 @@ from PIL import Image
 from source_sets import tiny
 
 from lenshpc.errors import DataError
-from lenshpc.prep.dataset import Dataset, ImageFormat
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage
 

@@ -10,7 +10,8 @@ from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import convert
-from lenshpc.prep.dataset import Dataset, TruthTable, load_dataset
+from lenshpc.prep.dataset import Dataset, load_dataset
+from lenshpc.prep.labelling import TruthTable
 from lenshpc.prep.simulation.simulate import simulate
 from lenshpc.prep.truth import read_truth
 from lenshpc.prep.verify import verify

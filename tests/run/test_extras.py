@@ -17,8 +17,8 @@ from lenshpc.data.smote import synthesise
 from lenshpc.errors import ConfigError
 from lenshpc.files import sha256
 from lenshpc.models.backbones import build
-from lenshpc.prep.dataset import ImageFormat
 from lenshpc.prep.fits import fits_pixels
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.stacks import count_rows
 from lenshpc.run.extras import PACKAGES
 from lenshpc.run.plan import expand

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from lenshpc.config import unknown
 from lenshpc.errors import ConfigError
-from lenshpc.prep.dataset import Dataset, SplitName
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.labelling import SplitName
 
 Counts = Mapping[SplitName, Mapping[str, int]]  # split → class → number of images
 MAX_IMAGES = 10**7  # of a class and split; they take days, and each is a file

@@ -8,7 +8,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.random import Generator, SeedSequence
 
-from lenshpc.prep.dataset import SplitName
+from lenshpc.prep.labelling import SplitName
 
 _NUM_LEGACY_VALUES = 5
 

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lenshpc.prep.dataset import Dataset, ImageFormat, SplitName
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.simulation.draws import Stream
 from lenshpc.prep.simulation.sample import Sample
 
