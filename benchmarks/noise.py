@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+import pyarrow as pa
 
-from lenshpc.store import Pixels, StoreSpec, begin
+from lenshpc.store import SPLITS, Pixels, StoreSpec, begin
 from lenshpc.store.draft import WrittenChunk
 
 
@@ -22,13 +22,15 @@ def make_store(
     numbers = np.arange(num)
     if splits is None:
         splits = np.where(numbers % 5, "train", "test")
-    rows = pd.DataFrame({"id": [f"{at:08d}" for at in numbers], "label": numbers % 2})
-    rows = rows.assign(split=splits, group=rows["id"], file=rows["id"], at=-1, partner="")
+    ids = pa.array([f"{at:08d}" for at in numbers], pa.large_string())
+    splits = np.array([SPLITS.index(split) for split in splits], np.uint8)
+    labels = (numbers % 2).astype(np.int16)
+    rows = pa.table({"id": ids, "label": labels, "split": splits, "group": ids})
     image = Pixels(shape=(len(channels), side, side), dtype="float32", channels=tuple(channels))
     spec = StoreSpec(
         dataset="noise", classes=("nonlens", "lens"), image=image, source={}, codec="none"
     )
-    draft = begin(path, spec, rows, {})
+    draft = begin(path, spec, rows, numbers, {})
     rng = np.random.default_rng(0)
     for shard, block in enumerate(draft.blocks):
         starts = range(block.start, block.stop, spec.chunk_rows)

@@ -3,8 +3,24 @@
 import hashlib
 
 import numpy as np
+import pyarrow as pa
 
-from lenshpc.store import WrittenChunk, begin
+from lenshpc.store import SPLITS, WrittenChunk, begin
+
+
+def table_of(rows):
+    """Return the table that `begin` takes of a frame whose splits are names."""
+    split = rows["split"].map(SPLITS.index).astype("uint8")
+    table = pa.Table.from_pandas(rows.assign(split=split), preserve_index=False)
+    for at, name in enumerate(table.column_names):
+        if name in ("id", "group"):
+            table = table.set_column(at, name, table[name].cast(pa.large_string()))
+    return table
+
+
+def begin_rows(path, spec, rows, settings):
+    """Begin the draft of some rows, given in their final order."""
+    return begin(path, spec, table_of(rows), np.arange(len(rows)), settings)
 
 
 def chunks_of(draft, shard, images, targets=None, values=None):
@@ -25,7 +41,7 @@ def chunks_of(draft, shard, images, targets=None, values=None):
 
 def write_rows(path, spec, rows, images, targets=None, values=None):
     """Write the store of some rows."""
-    draft = begin(path, spec, rows, settings={})
+    draft = begin_rows(path, spec, rows, settings={})
     for shard in range(len(draft.blocks)):
         draft.write(shard, chunks_of(draft, shard, images, targets, values))
     draft.finish()

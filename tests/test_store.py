@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from stores import chunks_of, write_rows
+from stores import begin_rows, chunks_of, write_rows
 
 from lenshpc.errors import ConfigError, DataError, IncompleteError
 from lenshpc.files import write_sealed
@@ -19,7 +19,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member
 from lenshpc.run.predictions import read_array
 from lenshpc.run.samples import open_samples
-from lenshpc.store import Pixels, StoreSpec, begin, open_store
+from lenshpc.store import Pixels, StoreSpec, open_store
 from lenshpc.store.layout import compressors
 
 SPEC = StoreSpec(
@@ -173,12 +173,12 @@ def test_shard_is_short_for_few_rows_and_large_images(num_rows, shape, dtype, ex
 
 def test_shard_that_is_no_whole_number_of_chunks_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="a shard of 40 rows is no whole number of chunks of 32"):
-        begin(tmp_path / "store", replace(SPEC, shard_rows=40), ROWS, settings={})
+        begin_rows(tmp_path / "store", replace(SPEC, shard_rows=40), ROWS, settings={})
     assert list(tmp_path.iterdir()) == []
 
 
 def small_draft(path):
-    return begin(path, replace(SPEC, shard_rows=32), ROWS, settings={"root": "x"})
+    return begin_rows(path, replace(SPEC, shard_rows=32), ROWS, settings={"root": "x"})
 
 
 def files_of(path):
@@ -192,12 +192,12 @@ def test_draft_goes_on_where_it_was_left_and_ends_in_equal_bytes(tmp_path):
     first.write(1, chunks_of(first, 1, IMAGES))
     second = small_draft(tmp_path / "store")
     assert (second.folder, second.missing()) == (first.folder, [0, 2])
-    assert second.rows(2)["id"].tolist() == ROWS["id"].tolist()[64:]
+    assert second.rows(2)["id"].to_pylist() == ROWS["id"].tolist()[64:]
     for shard in (2, 0, 1):  # writing one again does no harm
         second.write(shard, chunks_of(second, shard, IMAGES))
     second.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
-    straight = begin(tmp_path / "straight", replace(SPEC, shard_rows=32), ROWS, settings={})
+    straight = begin_rows(tmp_path / "straight", replace(SPEC, shard_rows=32), ROWS, settings={})
     for shard in range(3):
         straight.write(shard, chunks_of(straight, shard, IMAGES))
     straight.finish()
@@ -218,10 +218,10 @@ def test_draft_of_other_rows_or_settings_lies_elsewhere(tmp_path):
     spec = replace(SPEC, shard_rows=32)
     drafts = [
         small_draft(tmp_path / "store"),
-        begin(tmp_path / "store", spec, ROWS.assign(label=0), settings={"root": "x"}),
-        begin(tmp_path / "store", spec, ROWS, settings={"root": "y"}),
-        begin(tmp_path / "store", replace(spec, seed=8), ROWS, settings={"root": "x"}),
-        begin(tmp_path / "other", spec, ROWS, settings={"root": "x"}),
+        begin_rows(tmp_path / "store", spec, ROWS.assign(label=0), settings={"root": "x"}),
+        begin_rows(tmp_path / "store", spec, ROWS, settings={"root": "y"}),
+        begin_rows(tmp_path / "store", replace(spec, seed=8), ROWS, settings={"root": "x"}),
+        begin_rows(tmp_path / "other", spec, ROWS, settings={"root": "x"}),
     ]
     assert len({draft.folder for draft in drafts}) == 5
     assert drafts[3].spec.seed == 8
@@ -251,9 +251,9 @@ BROKEN = {
         lambda path: (path / "zarr.json").unlink(),
         "is no store: zarr.json is missing",
     ),
-    "incomplete": (lambda path: write_attributes(path, {"lenshpc_store": 4}), "is not complete"),
+    "incomplete": (lambda path: write_attributes(path, {"lenshpc_store": 5}), "is not complete"),
     "no seal": (
-        lambda path: write_attributes(path, {"lenshpc_store": 4, "complete": True}),
+        lambda path: write_attributes(path, {"lenshpc_store": 5, "complete": True}),
         "is damaged: zarr.json has no hash",
     ),
     "statistics": (
@@ -263,8 +263,8 @@ BROKEN = {
     "text": (lambda path: (path / "zarr.json").write_text("[[" * 10**5), "is damaged: zarr.json:"),
     "null": (lambda path: (path / "zarr.json").write_text("null"), "is zarr but no lenshpc store"),
     "older layout": (
-        lambda path: write_attributes(path, {"lenshpc_store": 3, "complete": True}),
-        "has layout 3, not 4: another version of lenshpc made it; prepare it again under another",
+        lambda path: write_attributes(path, {"lenshpc_store": 4, "complete": True}),
+        "has layout 4, not 5: another version of lenshpc made it; prepare it again under another",
     ),
     "metadata": (lambda path: truncate(path / "zarr.json"), "is damaged: zarr.json"),
     "array": (

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.scan import ScannedImage, scan
@@ -113,7 +114,7 @@ def draft_store(
         # In the hash of the draft: numbers edited between two calls must not be mixed in one store.
         "truth": digest_truth(root, dataset.truth),
     }
-    return begin(target, _spec(dataset, options), _rows(sources), settings)
+    return begin(target, _spec(dataset, options), _rows(sources), np.arange(len(sources)), settings)
 
 
 def convert_shards(
@@ -150,30 +151,30 @@ class _Conversion:
         else:
             self._draft.write(shard, self._chunks(rows, count))
 
-    def _is_made_of(self, rows: pd.DataFrame, hashes: NDArray[np.uint8] | None) -> bool:
+    def _is_made_of(self, rows: pa.Table, hashes: NDArray[np.uint8] | None) -> bool:
         """Return whether a shard was made of the sources as they are now, by all their bytes.
 
         Sizes and times tell less: both stay where a file is copied over another with its times.
         """
         return hashes is not None and all(
             self._reader.digest(_source(row)) == found.tobytes()
-            for row, found in zip(rows.itertuples(), hashes, strict=True)
+            for row, found in zip(rows.to_pylist(), hashes, strict=True)
         )
 
-    def _chunks(self, rows: pd.DataFrame, count: Count) -> Iterator[WrittenChunk]:
+    def _chunks(self, rows: pa.Table, count: Count) -> Iterator[WrittenChunk]:
         """Yield the chunks of a shard, each to be used before the next is asked for."""
         step = self._draft.spec.chunk_rows
         for start in range(0, len(rows), step):
-            planned = rows.iloc[start : start + step]
+            planned = rows.slice(start, step)
             yield self._read(planned)
             count(len(planned))
 
-    def _read(self, rows: pd.DataFrame) -> WrittenChunk:
+    def _read(self, rows: pa.Table) -> WrittenChunk:
         columns, pixels = self._draft.spec.columns, self._pixels
         hashes = np.empty((len(rows), 32), dtype=np.uint8)
         sizes = np.empty(len(rows), dtype=np.int64)
         values = np.empty((len(rows), len(columns)))
-        for at, row in enumerate(rows.itertuples()):
+        for at, row in enumerate(rows.to_pylist()):
             image = self._reader.read(_source(row))
             pixels["images"][at], sizes[at] = image.pixels, image.num_bytes
             if image.target is not None:
@@ -226,24 +227,29 @@ def _pixels(image: ImageFormat) -> Pixels:
     return Pixels(shape=image.shape, dtype=image.dtype, channels=image.channels)
 
 
-def _rows(sources: Sequence[ScannedImage]) -> pd.DataFrame:
-    columns: dict[str, Any] = {
-        name: [getattr(source, name) for source in sources]
-        for name in ("id", "label", "split", "group", "file")
-    }
-    columns["at"] = [-1 if source.index is None else source.index for source in sources]
-    columns["partner"] = [source.partner or "" for source in sources]
-    return pd.DataFrame(columns)
+def _rows(sources: Sequence[ScannedImage]) -> pa.Table:
+    def texts(name: str) -> pa.Array:
+        values = [getattr(source, name) or "" for source in sources]
+        return pa.array(values, pa.large_string())
+
+    at = [-1 if source.index is None else source.index for source in sources]
+    return pa.table(
+        {
+            "id": texts("id"),
+            "label": pa.array([source.label for source in sources], pa.int16()),
+            "split": pa.array([SPLITS.index(source.split) for source in sources], pa.uint8()),
+            "group": texts("group"),
+            "file": texts("file").dictionary_encode(),
+            "at": pa.array(at, pa.int64()),
+            "partner": texts("partner").dictionary_encode(),
+        }
+    )
 
 
-def _source(row: Any) -> ScannedImage:
+def _source(row: dict[str, Any]) -> ScannedImage:
     """Return the source that `_rows` made this row of."""
+    at, split = row["at"], cast(SplitName, SPLITS[row["split"]])
+    same = {name: row[name] for name in ("id", "label", "group", "file")}
     return ScannedImage(
-        id=row.id,
-        label=row.label,
-        split=row.split,
-        group=row.group,
-        file=row.file,
-        index=None if row.at < 0 else row.at,
-        partner=row.partner or None,
+        **same, split=split, index=None if at < 0 else at, partner=row["partner"] or None
     )

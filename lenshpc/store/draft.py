@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from lenshpc import __version__
 from lenshpc.errors import DataError, IncompleteError, absence_error
 from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
+from lenshpc.store.columns import column_buffers
 from lenshpc.store.identity import pixel_hashes
 from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
@@ -74,10 +74,9 @@ class Draft:
         written = {path.name for path in self._parts.glob("*.part")}
         return [i for i in range(len(self.blocks)) if self._part(i).name not in written]
 
-    def rows(self, shard: int) -> pd.DataFrame:
-        """Return the rows of one shard as they were given to `begin`."""
-        frame: pd.DataFrame = self._rows_file.read_row_group(shard).to_pandas()
-        return frame
+    def rows(self, shard: int) -> pa.Table:
+        """Return the rows of one shard, with all columns that `begin` was given."""
+        return self._rows_file.read_row_group(shard)
 
     def sources(self, shard: int) -> NDArray[np.uint8] | None:
         """Return the hashes (n,32) of the sources that a shard was made of; None if it is not."""
@@ -129,7 +128,7 @@ class Draft:
             # Again, after hours of conversion: another command may have made a store of this name.
             refuse_existing(self.path)
             parts = self._join()
-            rows = pd.concat([self.rows(shard) for shard in range(len(self.blocks))])
+            rows = pa.concat_tables([self.rows(shard) for shard in range(len(self.blocks))])
             # Killed in here, the next call writes it all again.
             write_around(self.store, self.spec, rows, parts)
             self._publish()
@@ -227,25 +226,33 @@ class Draft:
         return pq.ParquetFile(self.folder / "rows.parquet")
 
 
-def begin(path: Path, spec: StoreSpec, rows: pd.DataFrame, settings: Mapping[str, Any]) -> Draft:
+def begin(
+    path: Path,
+    spec: StoreSpec,
+    table: pa.Table,
+    order: NDArray[np.integer],
+    settings: Mapping[str, Any],
+) -> Draft:
     """Return the draft of the store at `path`: the one that an equal call began, or a new one.
 
-    `rows` has id, label, split and group in their final order, splits contiguous, and whatever the
-    writer needs beside them; `settings` too is handed back by `open_draft`.
+    `table` has `id`, `label` (-1 without one), `split` (an index in `SPLITS`) and `group`, and
+    whatever the writer needs beside them; row i of the store is its row `order[i]`, splits
+    contiguous. `settings` too is handed back by `open_draft`.
     """
     refuse_existing(path)
-    order = {
+    facts = {
         "spec": asdict(spec),
         "settings": dict(settings),
         "path": str(path.resolve()),
         "version": __version__,  # another one may read pixels otherwise
     }
     # Beside the target, on its file system: the rename at the end must not become a copy.
-    folder = path.with_name(f".{path.name}.{_digest(order, rows)[:12]}.partial")
+    rows = _Rows(table, order, spec.rows_a_shard(len(order)))
+    folder = path.with_name(f".{path.name}.{rows.digest(facts)[:12]}.partial")
     draft = _read_draft(folder)
     if draft is None:
         # New, or damaged: then what it says is written anew, and each part answers for itself.
-        _create(folder, spec, rows, order)
+        _create(folder, rows, facts)
         draft = open_draft(folder)
     for name in ("parts", "shards"):
         (folder / name).mkdir(exist_ok=True)
@@ -298,20 +305,46 @@ def _pixels(value: Mapping[str, Any] | None) -> Pixels | None:
     )
 
 
-def _digest(order: Mapping[str, Any], rows: pd.DataFrame) -> str:
-    digest = hashlib.sha256(json.dumps(order, sort_keys=True).encode())
-    # The rows in their order, too: a draft must never be continued with other images.
-    digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
-    return digest.hexdigest()
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a store to be, taken from their table block by block: never all at once."""
+
+    table: pa.Table
+    order: NDArray[np.integer]
+    block_rows: int
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield the rows of each shard."""
+        for start in range(0, len(self.order), self.block_rows):
+            yield self.table.take(self.order[start : start + self.block_rows])
+
+    def digest(self, facts: Mapping[str, Any]) -> str:
+        """Return the hash of some facts and the rows in their order.
+
+        A draft must never be continued with other images.
+        """
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        names = sorted(self.table.column_names)
+        digest.update(json.dumps(names).encode())
+        for block in self.blocks():
+            for name in names:
+                for buffer in column_buffers(block[name]):
+                    digest.update(buffer)
+        return digest.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write the rows as Parquet, a row group a shard."""
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, self.table.schema) as file:
+            for block in self.blocks():
+                file.write_table(block, row_group_size=self.block_rows)
 
 
-def _create(folder: Path, spec: StoreSpec, rows: pd.DataFrame, order: Mapping[str, Any]) -> None:
+def _create(folder: Path, rows: _Rows, facts: Mapping[str, Any]) -> None:
     """Write what a draft says of itself; of two processes that do, both write the same."""
-    size = spec.rows_a_shard(len(rows))
     folder.mkdir(exist_ok=True)
     path = folder / "rows.parquet"
-    with replacing(path) as temporary:
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        pq.write_table(table, temporary, row_group_size=size)
+    rows.write(path)
     # Last: a draft without it is begun anew.
-    write_sealed(folder / "order.json", {**order, "num_rows": len(rows), "rows": sha256(path)})
+    write_sealed(
+        folder / "order.json", {**facts, "num_rows": len(rows.order), "rows": sha256(path)}
+    )

@@ -1,7 +1,8 @@
 """The layout of a store: its arrays, how long chunks and shards are, and what its codecs are.
 
 A store is a zarr v3 group of arrays with one row an image (N rows, C channels, H by W pixels, S
-shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `label`, `split`, `id`,
+shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `masks` of the images, uint8,
+1 where a pixel was filled, in a store that keeps them; `label`, `split`, `id`,
 `group`, one float column for each of `columns`; `sha256` (N,32) and `size` of the source file;
 `moments` (N,C,2) of the images; `pixel_sha256` (N,32) of each row's decoded pixels; `shard_sha256`
 (A,S,32) and `shard_bytes` (A,S) of the pixels' files, `chunk_crc32c` (A,S,K) of the chunks in them.
@@ -9,7 +10,7 @@ Rows of a split are contiguous, in the order of `SPLITS`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,10 @@ from lenshpc.errors import ConfigError, DataError, absence_error, one_line, read
 Floats = NDArray[np.float64]
 Codec = Literal["lz4", "zstd", "none"]
 
-LAYOUT_VERSION = 4
+LAYOUT_VERSION = 5
 UNLABELLED = -1  # the label of rows that have none
 SPLITS = ("train", "val", "test", "unlabelled")
+PIXEL_ARRAYS = ("images", "targets", "masks")
 CHUNK_ROWS = 32
 SHARD_ROWS = 2048
 SHARD_BYTES = 2**26
@@ -58,13 +60,15 @@ class StoreSpec:
     """What is fixed before the first image is written.
 
     `columns` are names of numbers a row beside its label; `source` is the dataset file that the
-    rows were read by, kept to verify them; `shard_rows` of None fits shards to the images' size.
+    rows were read by, kept to verify them; `masks` says that each image comes with a mask of the
+    pixels that were filled; `shard_rows` of None fits shards to the images' size.
     """
 
     dataset: str
     classes: tuple[str, ...]
     image: Pixels
     target: Pixels | None = None
+    masks: bool = False
     columns: tuple[str, ...] = ()
     seed: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -74,8 +78,13 @@ class StoreSpec:
 
     @property
     def arrays(self) -> dict[str, Pixels]:
-        """Return the pixel arrays by name: images, and the targets of pairs."""
-        return {"images": self.image} | ({"targets": self.target} if self.target else {})
+        """Return the pixel arrays by name: images, the targets of pairs, the images' masks."""
+        found = {"images": self.image}
+        if self.target:
+            found["targets"] = self.target
+        if self.masks:
+            found["masks"] = replace(self.image, dtype="uint8")
+        return found
 
     def rows_a_shard(self, num_rows: int) -> int:
         """Return how many rows a shard holds, a multiple of a chunk's: few for large images."""
@@ -105,6 +114,7 @@ class StoreSpec:
             "dtype": image.dtype,
             "scale": image.scale,
             **paired,
+            "masks": self.masks,
             "columns": list(self.columns),
             "seed": self.seed,
             "source": dict(self.source),

@@ -25,6 +25,7 @@ from lenshpc.store.identity import seal
 from lenshpc.store.layout import (
     DAMAGE,
     LAYOUT_VERSION,
+    PIXEL_ARRAYS,
     SPLITS,
     Floats,
     damage_error,
@@ -57,6 +58,7 @@ class Store:
     content_hash: str
     images: zarr.Array[Any]
     targets: zarr.Array[Any] | None
+    masks: zarr.Array[Any] | None
     rows: pd.DataFrame
     moments: Floats
     pixel_sha256: NDArray[np.uint8]
@@ -94,8 +96,8 @@ class Store:
 
     @cached_property
     def chunks(self) -> dict[str, Chunks]:
-        """Return the images and, in a store of pairs, the targets, for reading chunk by chunk."""
-        arrays = {"images": self.images, "targets": self.targets}
+        """Return the pixel arrays that the store has, for reading chunk by chunk."""
+        arrays = {"images": self.images, "targets": self.targets, "masks": self.masks}
         held = {name: array for name, array in arrays.items() if array is not None}
         return {
             name: Chunks(self.path, name, array, checksums)
@@ -116,6 +118,14 @@ class Store:
         if self.targets is None:
             raise DataError(f"{self.path} holds no pairs; prepare a dataset that has a target")
         return self._read("targets", rows)
+
+    def read_masks(self, rows: Rows) -> NDArray[np.uint8]:
+        """Return masks (n,C,H,W) of images, 1 where a pixel was filled."""
+        if self.masks is None:
+            raise DataError(
+                f"{self.path} keeps no masks; prepare it from a dataset file with image.bad_pixels"
+            )
+        return self._read("masks", rows)
 
     def check_shard(self, shard: int) -> None:
         """Raise if any byte of one shard of the pixel arrays is not what was written."""
@@ -178,7 +188,7 @@ def read_columns(path: Path, attributes: Mapping[str, Any]) -> dict[str, NDArray
 def _read_array(path: Path, name: str, files: Mapping[str, str]) -> NDArray[Any] | None:
     """Return an array whose files have these hashes; None for pixels, which stay on the disk."""
     checked = {file: _read_file(path, file, digest) for file, digest in files.items()}
-    if name in ("images", "targets"):
+    if name in PIXEL_ARRAYS:
         return None
     # From the very bytes that were checked: zarr would give the fill value for a file that is lost
     # in between, and decode what is damaged.
@@ -201,7 +211,7 @@ def _read_file(path: Path, file: str, digest: str) -> bytes:
 def _store(path: Path, attributes: dict[str, Any], columns: Mapping[str, NDArray[Any]]) -> Store:
     pixels = {
         name: zarr.open_array(path / name, mode="r", zarr_format=3)
-        for name in ("images", "targets")
+        for name in PIXEL_ARRAYS
         if f"{name}/zarr.json" in attributes["files"]
     }
     images = pixels["images"]
@@ -216,6 +226,7 @@ def _store(path: Path, attributes: dict[str, Any], columns: Mapping[str, NDArray
         scale=float(attributes["scale"]),
         images=images,
         targets=pixels.get("targets"),
+        masks=pixels.get("masks"),
         rows=_rows(columns, attributes["columns"]),
         moments=columns["moments"],
         pixel_sha256=columns["pixel_sha256"],

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
 from lenshpc.files import flush_tree, sha256, write_text
+from lenshpc.store.columns import as_text
 from lenshpc.store.identity import content_hash, seal, summary
-from lenshpc.store.layout import SPLITS, TEXT_ROWS, StoreSpec, compressors
+from lenshpc.store.layout import TEXT_ROWS, StoreSpec, compressors
 
 
 def write_around(
-    path: Path, spec: StoreSpec, rows: pd.DataFrame, found: Mapping[str, NDArray[Any]]
+    path: Path, spec: StoreSpec, rows: pa.Table, found: Mapping[str, NDArray[Any]]
 ) -> None:
     """Make the folder of shards at `path` a whole store: what was planned of each row, and found.
 
@@ -53,13 +54,13 @@ def _clear(path: Path, spec: StoreSpec) -> None:
 
 
 def _columns(
-    spec: StoreSpec, rows: pd.DataFrame, found: Mapping[str, NDArray[Any]]
+    spec: StoreSpec, rows: pa.Table, found: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     return {
-        "label": rows["label"].to_numpy(dtype=np.int16),
-        "split": rows["split"].map(SPLITS.index).to_numpy(dtype=np.uint8),
-        "id": rows["id"].to_numpy(dtype=object),
-        "group": rows["group"].to_numpy(dtype=object),
+        "label": rows["label"].to_numpy().astype(np.int16),
+        "split": rows["split"].to_numpy().astype(np.uint8),
+        "id": as_text(rows["id"]).to_numpy(zero_copy_only=False),
+        "group": as_text(rows["group"]).to_numpy(zero_copy_only=False),
         **{name: found["values"][:, index] for index, name in enumerate(spec.columns)},
         "sha256": found["sha256"].astype(np.uint8),
         "size": found["size"].astype(np.int64),

@@ -98,10 +98,10 @@ def half_done(tmp_path):
     """Leave a draft that has three of its four shards: one image of the last one is broken."""
     images = fill(tmp_path / "source", num_images=32)
     last = draft_store(tiny(), tmp_path / "source", tmp_path / "store", OPTIONS).rows(3)["id"]
-    victim = tmp_path / "source" / last.iloc[-1]
+    victim = tmp_path / "source" / last[-1].as_py()
     image = np.load(victim)
     np.save(victim, np.full_like(image, np.nan))
-    with pytest.raises(DataError, match=last.iloc[-1]):
+    with pytest.raises(DataError, match=last[-1].as_py()):
         convert(tiny(), tmp_path / "source", tmp_path / "store", OPTIONS)
     draft = draft_store(tiny(), tmp_path / "source", tmp_path / "store", OPTIONS)
     assert draft.missing() == [3]
@@ -124,7 +124,7 @@ def test_images_made_anew_under_the_same_names_are_all_read(half_done, tmp_path)
 
 def test_changed_image_of_equal_size_and_times_is_read_again(half_done, tmp_path):
     images, draft = half_done
-    name = draft.rows(1)["id"].iloc[0]
+    name = draft.rows(1)["id"][0].as_py()
     path = tmp_path / "source" / name
     times = path.stat()
     np.save(path, images[name] + 1)
@@ -143,7 +143,7 @@ def test_what_is_made_of_unchanged_images_is_kept(half_done, tmp_path):
 
 def test_elements_of_an_array_look_at_their_shares_and_the_last_job_joins(half_done, tmp_path):
     images, draft = half_done
-    name = draft.rows(1)["id"].iloc[0]
+    name = draft.rows(1)["id"][0].as_py()
     np.save(tmp_path / "source" / name, images[name] + 1)
     for element in range(3):
         convert_share(str(draft.folder), element, 3, 1)
