@@ -13,6 +13,8 @@ import os
 import re
 from os import PathLike
 
+UNREADABLE = "cannot be read"  # the cause of what the system does not hand out: it may be whole
+
 
 def printable(text: object) -> str:
     r"""Return a text with everything that would act on a terminal written out, such as `\x1b`.
@@ -47,7 +49,14 @@ class ConfigError(LensHpcError, ValueError):
 
 
 class DataError(LensHpcError, ValueError):
-    """A source folder, a store or a prediction file is not what it should be."""
+    """A source folder, a store or a prediction file is not what it should be.
+
+    `cause` is the kind of a fault in a few words, such as `truncated`: lists count by it.
+    """
+
+    def __init__(self, message: str, *, cause: str = "other") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class LaunchError(LensHpcError, RuntimeError):
@@ -84,5 +93,6 @@ def read_error(path: str | PathLike[str], error: OSError) -> DataError:
     """
     return DataError(
         f"{path} cannot be read: {error.strerror or error}; "
-        "check its permissions and the file system, then repeat the command"
+        "check its permissions and the file system, then repeat the command",
+        cause=UNREADABLE,
     )

@@ -230,3 +230,8 @@ def test_npy_of_python_2_is_read(tmp_path):
     content = npy(IMAGE).replace(b"(2, 6, 5), }   ", b"(2L, 6L, 5L), }")
     (tmp_path / "1.npy").write_bytes(content)
     np.testing.assert_array_equal(read_source(tmp_path / "1.npy", NPY).pixels, IMAGE)
+
+
+def test_cause_of_an_error_reaches_another_process():
+    error = pickle.loads(pickle.dumps(DataError("1.npy is cut", cause="truncated")))
+    assert (str(error), error.cause) == ("1.npy is cut", "truncated")
