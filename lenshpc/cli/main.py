@@ -27,6 +27,7 @@ from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
 from lenshpc.cli.tune import tune
 from lenshpc.cli.verify import verify
+from lenshpc.errors import LensHpcError
 
 
 class Commands(click.Group):
@@ -45,6 +46,8 @@ class Commands(click.Group):
             raise  # click's own, and `| head` that has seen enough
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
             line, code = describe_ending(error, ctx.invoked_subcommand)
+            for note in getattr(error, "__notes__", ()) if isinstance(error, LensHpcError) else ():
+                echo(note, err=True)
             echo(f"lenshpc: {line}", err=True)
             sys.exit(code)
 

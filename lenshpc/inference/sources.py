@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenshpc.errors import DataError, one_line, read_error
+from lenshpc.errors import UNREADABLE, DataError, read_error
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.scan import ScannedImage, escape_name
+from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
+from lenshpc.prep.scan import escape_name
 from lenshpc.prep.stacks import count_rows
-from lenshpc.prep.truth import read_truth
+from lenshpc.prep.truth import join_truth
 from lenshpc.store import Store, open_store
 
 POSITION = ("ra", "dec")  # columns of degrees that go into the tables where a source has them
@@ -129,12 +131,12 @@ class FileSource:
     @property
     def num_rows(self) -> int:
         """Return the number of images."""
-        return len(self._sources)
+        return int(self._sources.num_rows)
 
     @cached_property
     def digest(self) -> str:
         """Return the SHA-256 of names, sizes and times; the files are not read for it."""
-        names = dict.fromkeys(source.file for source in self._sources)
+        names = self._sources["file"].unique().to_pylist()
         files = [_identify(self.path, name) for name in names]
         told = json.dumps([files, self.dataset.image.model_dump(mode="json")])
         return hashlib.sha256(told.encode()).hexdigest()
@@ -156,67 +158,53 @@ class FileSource:
 
     def read(self, rows: range) -> ImageBlock:
         """Return some rows; DataError where the system does not hand out a file."""
-        sources = self._sources[rows.start : rows.stop]
-        pixels = np.zeros((len(sources), *self.image_shape), self.dtype)
-        faults: dict[int, str] = {}
-
-        def fill(at: int) -> None:
-            try:
-                pixels[at] = self._reader.read(sources[at]).pixels
-            except DataError as error:
-                # What the system does not hand out says nothing of the image: the command stops,
-                # and goes on from here once it does.
-                if isinstance(error.__cause__, OSError):
-                    raise
-                faults[at] = one_line(error)
-
+        sources = self._sources.slice(rows.start, len(rows))
+        step = -(-len(rows) // NUM_THREADS) or 1
+        parts = [sources.slice(start, step) for start in range(0, len(rows), step)]
         with ThreadPoolExecutor(NUM_THREADS) as pool:
-            list(pool.map(fill, range(len(sources))))
-        ids = np.array([source.id for source in sources], object)
-        where = self._positions(sources)
-        return ImageBlock(rows=rows, ids=ids, pixels=pixels, columns=where, faults=faults)
-
-    def _positions(self, sources: Sequence[ScannedImage]) -> dict[str, NDArray[np.float64]]:
-        numbers = self._truth
-        if not numbers:
-            return {}
-        names = [name for name in POSITION if name in self.dataset.columns]
-        found = [numbers.get(source.id, {}) for source in sources]
-        return {name: np.array([one.get(name, np.nan) for one in found]) for name in names}
+            blocks = list(pool.map(self._reader.read, parts))
+        faults = {
+            part * step + defect.at: defect
+            for part, block in enumerate(blocks)
+            for defect in block.defects
+        }
+        for defect in faults.values():
+            # What the system does not hand out says nothing of the image: the command stops, and
+            # goes on from here once it does.
+            if defect.cause == UNREADABLE:
+                raise DataError(defect.error)
+        return ImageBlock(
+            rows=rows,
+            ids=sources["id"].to_numpy(),
+            pixels=np.concatenate([block.pixels for block in blocks]),
+            columns={name: sources[name].to_numpy() for name in self._known},
+            faults={at: defect.error for at, defect in faults.items()},
+        )
 
     @cached_property
-    def _truth(self) -> Any:
-        return read_truth(self.path, self.dataset.truth)
+    def _known(self) -> list[str]:
+        names = [name for name in POSITION if name in self._sources.column_names]
+        return [name for name in names if not np.isnan(self._sources[name].to_numpy()).all()]
 
     @cached_property
     def _reader(self) -> SourceReader:
         return SourceReader(self.dataset, self.path)
 
     @cached_property
-    def _sources(self) -> list[ScannedImage]:
-        found = [self._scan_one(*one) for one in self._list()]
-        if not found:
-            suffixes = " ".join(self.dataset.image.suffixes)
+    def _sources(self) -> pa.Table:
+        image, files = self.dataset.image, sorted(_walk(self.path, self.dataset.image.suffixes))
+        if not files:
             raise DataError(
-                f"{self.path} holds no {suffixes} files; give a store, a folder of such images, or "
-                "the file of another format as --dataset"
+                f"{self.path} holds no {' '.join(image.suffixes)} files; give a store, a folder of "
+                "such images, or the file of another format as --dataset"
             )
-        return found
-
-    @staticmethod
-    def _scan_one(file: str, index: int | None) -> ScannedImage:
-        name = file if index is None else f"{file}#{index}"
-        return ScannedImage(id=name, label=0, split="test", group=name, file=file, index=index)
-
-    def _list(self) -> Iterator[tuple[str, int | None]]:
-        """Yield each image's file, relative to the folder, and its row in a stack."""
-        image = self.dataset.image
-        for file in sorted(_walk(self.path, image.suffixes)):
-            if not image.is_stack:
-                yield file, None
-                continue
-            for index in range(count_rows(f"{self.path}/{file}", image)):
-                yield file, index
+        if not image.is_stack:
+            rows = file_rows(pa.array(files, TEXT), None, label=0)
+        else:
+            counts = [count_rows(f"{self.path}/{file}", image) for file in files]
+            stacks = zip(files, counts, strict=True)
+            rows = join_rows([stack_rows(file, num, label=0) for file, num in stacks])
+        return join_truth(self.path, self.dataset, rows)[0]
 
 
 def _identify(root: Path, name: str) -> tuple[str, int, int]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import refusal
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.read import SourceReader
-from lenshpc.prep.scan import ScannedImage, scan
-from lenshpc.prep.truth import compare_truth, digest_truth
+from lenshpc.prep.read import SourceBlock, SourceReader
+from lenshpc.prep.scan import scan
 from lenshpc.store import (
     Draft,
     Pixels,
@@ -34,7 +32,7 @@ from lenshpc.store import (
     open_store,
     refuse_existing,
 )
-from lenshpc.store.layout import CHUNK_ROWS, SPLITS, Codec
+from lenshpc.store.layout import CHUNK_ROWS, Codec
 
 Tell = Callable[[str], None]
 
@@ -103,18 +101,17 @@ def draft_store(
     refuse_existing(target)
     # Scanned by one process and kept in the draft: processes that listed the folder themselves
     # could see another one.
-    sources = order_sources(scan(root, dataset), options.seed)
-    matches = compare_truth(root, dataset.truth, {source.id for source in sources})
-    if tell and matches:
-        tell(matches)
+    sources = scan(root, dataset)
+    if tell:
+        for line in sources.told:
+            tell(line)
     target.parent.mkdir(parents=True, exist_ok=True)
     settings = {
         "root": str(root.resolve()),
         "allow_pickle": options.allow_pickle,
-        # In the hash of the draft: numbers edited between two calls must not be mixed in one store.
-        "truth": digest_truth(root, dataset.truth),
     }
-    return begin(target, _spec(dataset, options), _rows(sources), np.arange(len(sources)), settings)
+    order = order_rows(sources.table, options.seed)
+    return begin(target, _spec(dataset, options), sources.table, order, settings)
 
 
 def convert_shards(
@@ -125,17 +122,14 @@ def convert_shards(
     share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
 
 
-def order_sources(sources: Sequence[ScannedImage], seed: int) -> list[ScannedImage]:
-    """Return the sources split by split, each in a permutation fixed by `seed` and the ids.
+def order_rows(table: pa.Table, seed: int) -> NDArray[np.uint32]:
+    """Return the rows' places, split by split, each in a permutation fixed by `seed` and the ids.
 
     A hash gives it rather than a random generator, whose stream may change with numpy's version.
     """
-
-    def key(source: ScannedImage) -> tuple[int, bytes]:
-        text = f"{seed}/{source.id}"
-        return SPLITS.index(source.split), hashlib.sha256(text.encode()).digest()
-
-    return sorted(sources, key=key)
+    texts = (f"{seed}/{identifier}".encode() for identifier in table["id"].to_pylist())
+    keys = np.array([hashlib.sha256(text).digest()[:16] for text in texts], "S16")
+    return np.lexsort((keys, table["split"].to_numpy())).astype(np.uint32)
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,7 @@ class _Conversion:
     def __call__(self, shard: int, count: Count) -> None:
         rows = self._draft.rows(shard)
         if self._is_made_of(rows, self._draft.sources(shard)):
-            count(len(rows))
+            count(rows.num_rows)
         else:
             self._draft.write(shard, self._chunks(rows, count))
 
@@ -156,46 +150,21 @@ class _Conversion:
 
         Sizes and times tell less: both stay where a file is copied over another with its times.
         """
-        return hashes is not None and all(
-            self._reader.digest(_source(row)) == found.tobytes()
-            for row, found in zip(rows.to_pylist(), hashes, strict=True)
-        )
+        return hashes is not None and np.array_equal(self._reader.digest(rows), hashes)
 
     def _chunks(self, rows: pa.Table, count: Count) -> Iterator[WrittenChunk]:
-        """Yield the chunks of a shard, each to be used before the next is asked for."""
+        """Yield the chunks of a shard."""
         step = self._draft.spec.chunk_rows
-        for start in range(0, len(rows), step):
-            planned = rows.slice(start, step)
-            yield self._read(planned)
-            count(len(planned))
-
-    def _read(self, rows: pa.Table) -> WrittenChunk:
-        columns, pixels = self._draft.spec.columns, self._pixels
-        hashes = np.empty((len(rows), 32), dtype=np.uint8)
-        sizes = np.empty(len(rows), dtype=np.int64)
-        values = np.empty((len(rows), len(columns)))
-        for at, row in enumerate(rows.to_pylist()):
-            image = self._reader.read(_source(row))
-            pixels["images"][at], sizes[at] = image.pixels, image.num_bytes
-            if image.target is not None:
-                pixels["targets"][at] = image.target
-            hashes[at] = np.frombuffer(image.sha256, dtype=np.uint8)
-            values[at] = [image.values[name] for name in columns]
-        whole = {name: array[: len(rows)] for name, array in pixels.items()}
-        return WrittenChunk(pixels=whole, sha256=hashes, size=sizes, values=values)
+        for start in range(0, rows.num_rows, step):
+            block = self._reader.read(rows.slice(start, step))
+            if block.defects:
+                raise refusal(block.defects)
+            yield _chunk(block)
+            count(len(block.pixels))
 
     @cached_property
     def _draft(self) -> Draft:
         return open_draft(self.folder)
-
-    @cached_property
-    def _pixels(self) -> dict[str, NDArray[Any]]:
-        """Return room for a chunk of each pixel array: fresh memory each time would cost time."""
-        spec = self._draft.spec
-        return {
-            name: np.empty((spec.chunk_rows, *pixels.shape), dtype=pixels.dtype)
-            for name, pixels in spec.arrays.items()
-        }
 
     @cached_property
     def _reader(self) -> SourceReader:
@@ -227,29 +196,11 @@ def _pixels(image: ImageFormat) -> Pixels:
     return Pixels(shape=image.shape, dtype=image.dtype, channels=image.channels)
 
 
-def _rows(sources: Sequence[ScannedImage]) -> pa.Table:
-    def texts(name: str) -> pa.Array:
-        values = [getattr(source, name) or "" for source in sources]
-        return pa.array(values, pa.large_string())
-
-    at = [-1 if source.index is None else source.index for source in sources]
-    return pa.table(
-        {
-            "id": texts("id"),
-            "label": pa.array([source.label for source in sources], pa.int16()),
-            "split": pa.array([SPLITS.index(source.split) for source in sources], pa.uint8()),
-            "group": texts("group"),
-            "file": texts("file").dictionary_encode(),
-            "at": pa.array(at, pa.int64()),
-            "partner": texts("partner").dictionary_encode(),
-        }
-    )
-
-
-def _source(row: dict[str, Any]) -> ScannedImage:
-    """Return the source that `_rows` made this row of."""
-    at, split = row["at"], cast(SplitName, SPLITS[row["split"]])
-    same = {name: row[name] for name in ("id", "label", "group", "file")}
-    return ScannedImage(
-        **same, split=split, index=None if at < 0 else at, partner=row["partner"] or None
+def _chunk(block: SourceBlock) -> WrittenChunk:
+    pixels = {"images": block.pixels, "targets": block.targets, "masks": block.masks}
+    return WrittenChunk(
+        pixels={name: array for name, array in pixels.items() if array is not None},
+        sha256=block.sha256,
+        size=block.size,
+        values=block.values,
     )

@@ -1,27 +1,28 @@
-"""Read one source to pixels and hash; every defect is one error that names the file."""
+"""Read sources to pixels and hashes, a block of rows at a time; every defect names its file."""
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.content import naming_defects, read_content
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import Defect, name_defect
 from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.npy import npy_header, npy_pixels
 from lenshpc.prep.picture import picture_pixels
 from lenshpc.prep.pixels import check_dtype, check_shape, check_values, format_shape, orient
-from lenshpc.prep.scan import ScannedImage
+from lenshpc.prep.rows import number_columns
 from lenshpc.prep.stacks import Rows, open_rows
-from lenshpc.prep.truth import Numbers, read_truth
 from lenshpc.prep.unpickle import unwrap
 
 # A file may be this much larger than its pixels as float128: headers, tables, other images.
@@ -29,19 +30,36 @@ _MARGIN_BYTES = 2**20
 _MAX_OPEN_STACKS = 64
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceImage:
-    """The pixels (C,H,W) in the store's dtype, and the bytes that they came from.
+class _Row(NamedTuple):
+    """Where one row is read from, and its label; as in the table of a scan."""
 
-    `sha256` is of the file's bytes, of image then target, or of a row's pixels as stored; `values`
-    has one number for each of the dataset's columns, NaN where the source has none.
+    label: int
+    file: str
+    at: int
+    partner: str
+
+    @property
+    def name(self) -> str:
+        return self.file if self.at < 0 else f"{self.file}#{self.at}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceBlock:
+    """Some rows of a source: pixels (n,C,H,W) in the store's dtype, and what they came from.
+
+    `targets` are the other halves of pairs; `masks` is 1 where a bad pixel was filled. `sha256`
+    (n,32) and `size` (n,) are of the file's bytes, of image then target, or of a row's pixels as
+    stored; `values` (n,K) are the dataset's columns, NaN where the source has none. All of a row is
+    zero where `defects` says what is wrong with it.
     """
 
     pixels: NDArray[Any]
-    target: NDArray[Any] | None
-    values: Mapping[str, float]
-    sha256: bytes
-    num_bytes: int
+    targets: NDArray[Any] | None
+    masks: NDArray[np.uint8] | None
+    sha256: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    values: NDArray[np.float64]
+    defects: tuple[Defect, ...]
 
 
 class SourceReader:
@@ -57,70 +75,81 @@ class SourceReader:
     ) -> None:
         self._dataset, self._root = dataset, str(root)
         self._allow_pickle, self._scratch = allow_pickle, scratch
-        self._blank = dict.fromkeys(dataset.columns, math.nan)
         self._stacks: dict[tuple[str, str | None], Rows] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the open files, which stay in their process."""
         return {**self.__dict__, "_stacks": {}}
 
-    def read(self, source: ScannedImage) -> SourceImage:
-        """Return the image of a source, and its target where the dataset has pairs."""
-        column = self._dataset.classes[source.label].pickled
-        pixels, stored, number = self._part(source.file, source.index, self._dataset.image, column)
-        digest, num_bytes, target = hashlib.sha256(stored), len(stored), None
-        if source.partner is not None and self._dataset.target is not None:
-            target, stored, _ = self._part(source.partner, source.index, self._dataset.target, None)
+    def read(self, rows: pa.Table) -> SourceBlock:
+        """Return some rows of the table of a scan, whatever is wrong with any of them."""
+        num, target = rows.num_rows, self._dataset.target
+        block = SourceBlock(
+            pixels=_room(num, self._dataset.image),
+            targets=_room(num, target) if target else None,
+            masks=None,
+            sha256=np.zeros((num, 32), np.uint8),
+            size=np.zeros(num, np.int64),
+            values=number_columns(rows, self._dataset.columns),
+            defects=(),
+        )
+        defects = []
+        for at, row in enumerate(_Row(*found) for found in _records(rows)):
+            try:
+                self._fill(block, at, row)
+            except DataError as error:
+                defects.append(name_defect(row.name, error, at))
+                for part in (block.pixels, block.targets, block.sha256, block.size, block.values):
+                    if part is not None:
+                        part[at] = 0
+        return replace(block, defects=tuple(defects))
+
+    def digest(self, rows: pa.Table) -> NDArray[np.uint8]:
+        """Return the `sha256` (n,32) that `read` gives; a file of its own is not decoded for it."""
+        found = np.zeros((rows.num_rows, 32), np.uint8)
+        for at, row in enumerate(_Row(*found) for found in _records(rows)):
+            with suppress(DataError):  # `read` says what is wrong
+                digest = hashlib.sha256(self._stored(row.file, row.at, self._dataset.image))
+                if row.partner and self._dataset.target:
+                    digest.update(self._stored(row.partner, row.at, self._dataset.target))
+                found[at] = np.frombuffer(digest.digest(), np.uint8)
+        return found
+
+    def _fill(self, block: SourceBlock, at: int, row: _Row) -> None:
+        column = self._dataset.classes[row.label].pickled
+        pixels, stored, number = self._part(row.file, row.at, self._dataset.image, column)
+        block.pixels[at] = pixels
+        digest, size = hashlib.sha256(stored), len(stored)
+        if row.partner and self._dataset.target and block.targets is not None:
+            pixels, stored, _ = self._part(row.partner, row.at, self._dataset.target, None)
+            block.targets[at] = pixels
             # Image, then target, always: the order is part of every hash that stores hold.
             digest.update(stored)
-            num_bytes += len(stored)
-        return SourceImage(
-            pixels=pixels,
-            target=target,
-            values=self._values(source, column, number),
-            sha256=digest.digest(),
-            num_bytes=num_bytes,
-        )
+            size += len(stored)
+        if column:
+            block.values[at, self._dataset.columns.index(column)] = number
+        block.sha256[at], block.size[at] = np.frombuffer(digest.digest(), np.uint8), size
 
-    def digest(self, source: ScannedImage) -> bytes:
-        """Return the `sha256` that `read` gives; a file of its own is not decoded for it."""
-        digest = hashlib.sha256(self._read_stored(source.file, source.index, self._dataset.image))
-        if source.partner is not None and self._dataset.target is not None:
-            digest.update(self._read_stored(source.partner, source.index, self._dataset.target))
-        return digest.digest()
-
-    def _read_stored(self, file: str, row: int | None, image: ImageFormat) -> bytes:
+    def _stored(self, file: str, row: int, image: ImageFormat) -> bytes:
         path = f"{self._root}/{file}"
-        if row is None:
+        if row < 0:
             return _content(path, image)
         stored: bytes = self._rows(path, image)[row].tobytes()
         return stored
 
-    def _values(
-        self, source: ScannedImage, column: str | None, number: float
-    ) -> Mapping[str, float]:
-        """Return what is known of an image: by the file of truth, and pickled beside its pixels."""
-        known = {**self._blank, **self._truth.get(source.id, {})}
-        return {**known, column: number} if column else known
-
-    @cached_property
-    def _truth(self) -> Numbers:
-        return read_truth(Path(self._root), self._dataset.truth)
-
     def _part(
-        self, file: str, row: int | None, image: ImageFormat, column: str | None
+        self, file: str, row: int, image: ImageFormat, column: str | None
     ) -> tuple[NDArray[Any], bytes, float]:
-        """Return checked pixels (C,H,W), the bytes that they came from, and the pickled number."""
-        path, number = f"{self._root}/{file}", math.nan
-        if row is None:
-            stored = _content(path, image)
-            with naming_defects(path):
+        """Return pixels as the store keeps them, the bytes they came from, the pickled number."""
+        path = f"{self._root}/{file}"
+        with naming_defects(path):
+            if row < 0:
+                stored = _content(path, image)
                 pixels, number = self._decode(path, stored, image, column)
-        else:
-            with naming_defects(path):
-                pixels = np.asarray(self._rows(path, image)[row])
-            path, stored = f"{path}#{row}", pixels.tobytes()
-        # Before `oriented`, whose cast would hide a loss or an infinity.
+            else:
+                pixels, number = np.asarray(self._rows(path, image)[row]), math.nan
+                path, stored = f"{path}#{row}", pixels.tobytes()
+        # Before `orient`, whose cast would hide a loss or an infinity.
         check_dtype(path, pixels.dtype, image.dtype)
         check_values(path, pixels)
         return orient(pixels, image), stored, number
@@ -172,3 +201,11 @@ def _content(path: str, image: ImageFormat) -> bytes:
         shape = format_shape(image.shape)
         raise DataError(f"{path} is too large for one {shape} image; check `image` in DATASET")
     return content
+
+
+def _records(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(rows[name].to_pylist() for name in _Row._fields), strict=True)
+
+
+def _room(num: int, image: ImageFormat) -> NDArray[Any]:
+    return np.zeros((num, *image.shape), image.dtype)

@@ -1,45 +1,70 @@
-"""List the source files of a dataset, sorted; refuse a layout that is not the declared one."""
+"""List the source files of a dataset as rows; refuse a layout that is not the declared one."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
 
 from lenshpc.errors import DataError, read_error
 from lenshpc.prep.content import link_error
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import SplitName
+from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.stacks import count_rows
+from lenshpc.prep.truth import join_truth
+from lenshpc.store.layout import SPLITS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScannedImage:
-    """One image and the row that it becomes.
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """All images under a folder, and what is worth knowing of them.
 
-    `file` and `partner`, the target's file, are paths relative to the root; `index` is the row in a
-    stack. `id` is the file, in a stack `file#index`.
+    `table` has a row an image, in no promised order: `id` (its path, in a stack `file#row`),
+    `label` (-1 without one), `split` (an index in `SPLITS`), `group`, `file` and `partner`, the
+    target's (paths under the folder, "" without), `at` (the row in a stack, else -1), and the
+    dataset's columns of numbers, NaN where they are not known.
     """
 
-    id: str
-    label: int
-    split: SplitName
-    group: str
-    file: str
-    index: int | None = None
-    partner: str | None = None
+    table: pa.Table
+    told: tuple[str, ...] = ()
 
 
-def scan(root: Path, dataset: Dataset) -> list[ScannedImage]:
-    """Return every source under `root`, sorted by id; of stacks, only headers are read."""
+def scan(root: Path, dataset: Dataset) -> Sources:
+    """Return every source under `root`; of stacks, only headers are read."""
     try:
-        return _list_sources(root, dataset)
+        table = _list_sources(root, dataset)
+        table, told = join_truth(root, dataset, table)
+        table = _hold_out(_group(table, dataset), dataset)
     except OSError as error:
         raise read_error(error.filename or root, error) from error
+    _refuse_missing_classes(table, dataset)
+    return Sources(table=table, told=told)
 
 
-def _list_sources(root: Path, dataset: Dataset) -> list[ScannedImage]:
+def _group(table: pa.Table, dataset: Dataset) -> pa.Table:
+    if dataset.group == "id":
+        return table.append_column("group", table["id"])
+    groups = [dataset.group_of(identifier) for identifier in table["id"].to_pylist()]
+    return table.append_column("group", pa.array(groups, TEXT))
+
+
+def _hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
+    """Return the table with a part of one split in another, whole groups of it."""
+    if dataset.holdout is None:
+        return table
+    splits = table["split"].to_numpy().copy()
+    for at in np.flatnonzero(splits == SPLITS.index(dataset.holdout.source)).tolist():
+        group = table["group"][at].as_py()
+        splits[at] = SPLITS.index(dataset.holdout.apply(dataset.holdout.source, group))
+    return table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+
+
+def _list_sources(root: Path, dataset: Dataset) -> pa.Table:
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
     splits = _present_splits(root, dataset)
@@ -47,46 +72,34 @@ def _list_sources(root: Path, dataset: Dataset) -> list[ScannedImage]:
     _refuse_same_files(
         root, dataset, [name for split in splits for name in dataset.labels(split).values()]
     )
-    found = [
-        source
-        for split in splits
-        for label, folder in dataset.labels(split).items()
-        for source in _sources(root, dataset, split, label, folder)
-    ]
-    _refuse_missing_classes(found, dataset)
-    # The order of a folder is the file system's; the seeded permutation begins from this one.
-    found.sort(key=attrgetter("id"))
-    return found
+    return join_rows(
+        [
+            table
+            for split in splits
+            for label, folder in dataset.labels(split).items()
+            for table in _sources(root, dataset, split, label, folder)
+        ]
+    )
 
 
 def _sources(
     root: Path, dataset: Dataset, split: SplitName, label: int, folder: str
-) -> Iterator[ScannedImage]:
-    """Yield the sources in the folder of one class."""
+) -> Iterator[pa.Table]:
+    """Yield the rows of the folder of one class."""
     names = _image_names(root, folder, dataset.image)
     partners = _partners(root, dataset, split, folder, names)
-    for name in names:
-        file = _inside(folder, name)
-        for index in _indices(root, file, partners.get(name), dataset):
-            identifier = file if index is None else f"{file}#{index}"
-            group = dataset.group_of(identifier)
-            yield ScannedImage(
-                id=identifier,
-                label=label,
-                split=dataset.holdout.apply(split, group) if dataset.holdout else split,
-                group=group,
-                file=file,
-                index=index,
-                partner=partners.get(name),
-            )
-
-
-def _indices(
-    root: Path, file: str, partner: str | None, dataset: Dataset
-) -> Collection[int] | tuple[None]:
-    """Return the rows of a stack, or None for a file that is one image."""
+    files = [_inside(folder, name) for name in names]
+    paired = [partners.get(name, "") for name in names]
     if not dataset.image.is_stack:
-        return (None,)
+        pairs = pa.array(paired, TEXT) if partners else None
+        yield file_rows(pa.array(files, TEXT), pairs, label=label, split=split)
+        return
+    for file, partner in zip(files, paired, strict=True):
+        num_rows = _count_rows(root, file, partner, dataset)
+        yield stack_rows(file, num_rows, partner, label=label, split=split)
+
+
+def _count_rows(root: Path, file: str, partner: str, dataset: Dataset) -> int:
     num_rows = count_rows(f"{root}/{file}", dataset.image)
     if partner and dataset.target:
         num_targets = count_rows(f"{root}/{partner}", dataset.target)
@@ -95,7 +108,7 @@ def _indices(
                 f"{root}/{file} has {num_rows} rows, {partner} has {num_targets}; a pair needs "
                 "equal numbers: correct one of them"
             )
-    return range(num_rows)
+    return num_rows
 
 
 def _partners(
@@ -261,13 +274,14 @@ def _twins(folder: str, name: str, other: str) -> DataError:
     return DataError(f"duplicated id: {folder}/{name} and {folder}/{other}; rename one of them")
 
 
-def _refuse_missing_classes(sources: list[ScannedImage], dataset: Dataset) -> None:
+def _refuse_missing_classes(table: pa.Table, dataset: Dataset) -> None:
     """Raise if a holdout left a split without one of its classes, as it may in a tiny set."""
-    present = {(source.split, source.label) for source in sources}
-    for split in ("train", "val", "test"):
+    kinds = table.group_by(["split", "label"]).aggregate([])
+    present = set(zip(kinds["split"].to_pylist(), kinds["label"].to_pylist(), strict=True))
+    for split, name in enumerate(SPLITS[:3]):
         missing = [c.name for i, c in enumerate(dataset.classes) if (split, i) not in present]
-        if missing and (split == "train" or len(missing) < len(dataset.classes)):
+        if missing and (name == "train" or len(missing) < len(dataset.classes)):
             raise DataError(
-                f"the holdout of {dataset.name} leaves no {missing[0]} in {split}; "
+                f"the holdout of {dataset.name} leaves no {missing[0]} in {name}; "
                 "the set is too small: add images, or drop `holdout` from the dataset file"
             )

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +11,32 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from lenshpc.errors import DataError
-from lenshpc.files import sha256
 from lenshpc.prep.content import check_content, first_line, naming_defects
+from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.labelling import TruthTable
 
 Numbers = Mapping[str, Mapping[str, float]]  # id → column → number
 
 
-def digest_truth(root: Path, truth: TruthTable | None) -> str | None:
-    """Return the SHA-256 of the file, read once to find its mistakes; None if there is none."""
-    if truth is None or not read_truth(root, truth):
-        return None
-    return sha256(root / truth.file)
+def join_truth(root: Path, dataset: Dataset, table: pa.Table) -> tuple[pa.Table, tuple[str, ...]]:
+    """Return the rows with their numbers, and how many have some; NaN where there is no file.
 
-
-def compare_truth(root: Path, truth: TruthTable | None, ids: Collection[str]) -> str | None:
-    """Return how many images and rows of the file name each other; None if there is no file.
-
-    Raise if none do: images and rows are then named in two ways.
+    Raise if none do: images and rows of the file are then named in two ways.
     """
-    if truth is None or not os.path.lexists(root / truth.file):
-        return None
-    path, rows = root / truth.file, read_truth(root, truth)
+    if dataset.truth is None:
+        return table, ()
+    found = read_truth(root, dataset.truth)
+    ids = table["id"].to_pylist()
+    unknown = dict.fromkeys(dataset.truth.columns, float("nan"))
+    rows = [found.get(identifier, unknown) for identifier in ids]
+    for name in dataset.truth.columns:
+        table = table.append_column(name, pa.array([row[name] for row in rows], pa.float64()))
+    return table, _compare(root / dataset.truth.file, found, ids)
+
+
+def _compare(path: Path, rows: Numbers, ids: list[str]) -> tuple[str, ...]:
+    if not os.path.lexists(path):
+        return ()
     known = sum(identifier in rows for identifier in ids)
     if not known:
         row = f"its first row is of {next(iter(rows))!r}" if rows else "it has no rows"
@@ -40,9 +44,9 @@ def compare_truth(root: Path, truth: TruthTable | None, ids: Collection[str]) ->
             f"none of the {len(ids)} images has a row in {path}: an image is {min(ids)!r}, {row}; "
             "name the rows as the images, by their paths in SOURCE"
         )
-    strangers = rows.keys() - ids
+    strangers = rows.keys() - set(ids)
     more = f"; {len(strangers)} rows name no image, such as {min(strangers)!r}" if strangers else ""
-    return f"{known} of {len(ids)} images have a row in the truth table {path}{more}"
+    return (f"{known} of {len(ids)} images have a row in the truth table {path}{more}",)
 
 
 def read_truth(root: Path, truth: TruthTable | None) -> Numbers:

@@ -1,6 +1,6 @@
 """Prove that a store is what was written and, where the sources still lie, what was read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,16 +8,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import refusal
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.scan import ScannedImage, scan
+from lenshpc.prep.rows import TEXT
+from lenshpc.prep.scan import scan
 from lenshpc.store import Store, open_store
 from lenshpc.store.identity import content_hash, pixel_hashes, summary
-from lenshpc.store.layout import damage_error, pixel_moments
+from lenshpc.store.layout import SPLITS, damage_error, pixel_moments
 from lenshpc.store.read import read_columns
 
 
@@ -36,10 +40,11 @@ def verify(
     """
     store = open_store(path)
     _check_derived(store)
-    sources = _sources(store, against) if against else [None] * store.num_rows
+    sources = _sources(store, against) if against else None
     size = store.shard_rows
     items = [
-        (shard, sources[shard * size : (shard + 1) * size]) for shard in range(store.num_shards)
+        (shard, sources.slice(shard * size, size) if sources else None)
+        for shard in range(store.num_shards)
     ]
     with TemporaryDirectory(prefix="lenshpc-verify-") as scratch:
         work = _Verification(path, against, allow_pickle, Path(scratch))
@@ -47,23 +52,24 @@ def verify(
     return store
 
 
-def _sources(store: Store, root: Path) -> list[ScannedImage]:
+def _sources(store: Store, root: Path) -> pa.Table:
     """Return each row's source; raise unless the folder gives just the rows of the store."""
-    found = {source.id: source for source in scan(root, _dataset(store))}
-    strangers = sorted(found.keys() ^ set(store.rows["id"]))
+    found = scan(root, _dataset(store)).table
+    strangers = sorted(set(found["id"].to_pylist()) ^ set(store.rows["id"]))
     if strangers:
         raise DataError(
             f"{strangers[0]} is only in one of {store.path} and {root}, as are "
             f"{len(strangers) - 1} more; prepare under another name"
         )
-    for row in store.rows.to_dict("records"):
-        source = found[row["id"]]
+    found = found.take(pc.index_in(pa.array(store.rows["id"], TEXT), found["id"]))
+    splits = np.array(SPLITS, object)[found["split"].to_numpy()]
+    sources = zip(found["label"].to_pylist(), splits, found["group"].to_pylist(), strict=True)
+    for row, given in zip(store.rows.to_dict("records"), sources, strict=True):
         kept = (row["label"], row["split"], row["group"])
-        given = (source.label, source.split, source.group)
         if kept != given:
             told = f"{row['id']} is {kept} in {store.path}, {given} in {root}"
             raise DataError(f"{told}; prepare under another name")
-    return [found[identifier] for identifier in store.rows["id"]]
+    return found
 
 
 def _check_derived(store: Store) -> None:
@@ -105,27 +111,25 @@ class _Verification:
     allow_pickle: bool
     scratch: Path
 
-    def __call__(self, item: tuple[int, Sequence[ScannedImage]], count: Count) -> None:
+    def __call__(self, item: tuple[int, pa.Table | None], count: Count) -> None:
         shard, sources = item
         self._store.check_shard(shard)
-        first, step = shard * self._store.shard_rows, self._store.chunk_rows
-        for start in range(0, len(sources), step):
-            chunk = sources[start : start + step]
-            self._check_rows(first + start, chunk)
-            count(len(chunk))
+        size, step = self._store.shard_rows, self._store.chunk_rows
+        end = min(self._store.num_rows, (shard + 1) * size)
+        for start in range(shard * size, end, step):
+            rows = slice(start, min(start + step, end))
+            chunk = None if sources is None else sources.slice(start - shard * size, step)
+            self._check_rows(rows, chunk)
+            count(rows.stop - rows.start)
 
-    def _check_rows(self, first: int, sources: Sequence[ScannedImage | None]) -> None:
+    def _check_rows(self, rows: slice, sources: pa.Table | None) -> None:
         """Decode some rows, which checks each chunk's crc32c, and compare them with the sources."""
-        rows = slice(first, first + len(sources))
         pixels = {"images": self._store.read_raw(rows)}
         if self._store.targets is not None:
             pixels["targets"] = self._store.read_raw_targets(rows)
         self._check_computed(rows, pixels)
-        images, targets = pixels["images"], pixels.get("targets", pixels["images"])
-        kept = self._store.rows.iloc[rows].to_dict("records")
-        for row, image, target, source in zip(kept, images, targets, sources, strict=True):
-            if source is not None:
-                self._check_row(row, image, target, source)
+        if sources is not None:
+            self._check_sources(rows, pixels, sources)
 
     def _check_computed(self, rows: slice, pixels: Mapping[str, NDArray[Any]]) -> None:
         """Raise unless hashes and moments of some rows are those of their decoded pixels."""
@@ -138,22 +142,31 @@ class _Verification:
             name = self._store.rows["id"].iloc[rows.start + int(same.argmin())]
             raise damage_error(self.path, f"{name} has not the pixels, or moments, of its row")
 
-    def _check_row(
-        self, row: Mapping[Any, Any], image: Any, target: Any, source: ScannedImage
+    def _check_sources(
+        self, rows: slice, pixels: Mapping[str, NDArray[Any]], sources: pa.Table
     ) -> None:
-        found = self._reader.read(source)
+        found = self._reader.read(sources)
+        if found.defects:
+            raise refusal(found.defects)
+        kept = self._store.rows.iloc[rows]
         # The file first: where that is another one, its pixels would differ too, and say less.
-        if found.sha256.hex() != row["sha256"]:
+        hashes = kept["sha256"].to_numpy()
+        for file, digest, expected in zip(
+            sources["file"].to_pylist(), found.sha256, hashes, strict=True
+        ):
+            if digest.tobytes().hex() != expected:
+                raise DataError(
+                    f"{file} is not the file that was prepared; prepare under another name"
+                )
+        same = _equal_bits(found.pixels, pixels["images"])
+        if found.targets is not None:
+            same &= _equal_bits(found.targets, pixels["targets"])
+        values = kept[list(_dataset(self._store).columns)].to_numpy()
+        same &= ((found.values == values) | (np.isnan(found.values) & np.isnan(values))).all(axis=1)
+        if not same.all():
+            name = sources["id"][int(same.argmin())].as_py()
             raise DataError(
-                f"{source.file} is not the file that was prepared; prepare under another name"
-            )
-        same = _bits(found.pixels) == _bits(image) and (
-            found.target is None or _bits(found.target) == _bits(target)
-        )
-        values = list(found.values.values()), [row[name] for name in found.values]
-        if not same or not np.array_equal(*values, equal_nan=True):
-            raise DataError(
-                f"{source.id} in {self.path} differs from its source; prepare under another name"
+                f"{name} in {self.path} differs from its source; prepare under another name"
             )
 
     @cached_property
@@ -171,6 +184,10 @@ class _Verification:
         )
 
 
-def _bits(pixels: Any) -> bytes:
-    """Return what must agree: -0.0 is not 0.0."""
-    return np.ascontiguousarray(pixels).tobytes()
+def _equal_bits(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows agree in each bit: -0.0 is not 0.0."""
+    first, second = (
+        np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8) for rows in (one, other)
+    )
+    same: NDArray[np.bool_] = (first == second).all(axis=1)
+    return same

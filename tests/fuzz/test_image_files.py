@@ -6,16 +6,18 @@ import zipfile
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 from byte_changes import assert_refused, limiting, try_changes
 from PIL import Image
+from source_sets import read_images
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.labelling import TruthTable
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.scan import ScannedImage
+from lenshpc.prep.rows import TEXT, file_rows, stack_rows
 from lenshpc.prep.stacks import count_rows
 from lenshpc.prep.truth import read_truth
 
@@ -89,17 +91,15 @@ def read(folder, dataset, content):
     path.unlink(missing_ok=True)
     path.write_bytes(content)
     image = dataset.image
-    rows = range(min(count_rows(str(path), image), 8)) if image.is_stack else [None]
+    if image.is_stack:
+        rows = stack_rows("1.npy", count_rows(str(path), image), label=0).slice(0, 8)
+    else:
+        rows = file_rows(pa.array(["1.npy"], TEXT), None, label=0)
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     reader = SourceReader(dataset, folder, allow_pickle=True, scratch=scratch)
     try:
-        return [
-            reader.read(
-                ScannedImage(id="1", label=0, split="train", group="1", file="1.npy", index=row)
-            )
-            for row in rows
-        ]
+        return list(read_images(reader, rows).values())
     finally:
         for left in scratch.iterdir():
             left.unlink()
@@ -120,7 +120,7 @@ def check(folder, dataset, content):
         assert image.pixels.shape == dataset.image.shape
         assert image.pixels.dtype == dataset.image.dtype
         assert np.isfinite(image.pixels).all()
-        assert not np.isinf(list(image.values.values())).any()
+        assert not np.isinf(list(image.values)).any()
 
 
 TRIES = [50, pytest.param(2000, marks=pytest.mark.slow)]

@@ -1,8 +1,11 @@
 """Small source folders that the tests of preparation share."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import yaml
 
+from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
 
 TINY = {
@@ -40,3 +43,20 @@ def write_yaml(path, value):
     """Write a dataset file."""
     path.write_text(yaml.safe_dump(value))
     return path
+
+
+def read_images(reader, rows):
+    """Return id → what a reader finds of each row; raise the first defect."""
+    block = reader.read(rows)
+    for defect in block.defects:
+        raise DataError(defect.error, cause=defect.cause)
+    return {
+        identifier: SimpleNamespace(
+            pixels=block.pixels[at],
+            target=None if block.targets is None else block.targets[at],
+            sha256=block.sha256[at].tobytes(),
+            size=int(block.size[at]),
+            values=block.values[at].tolist(),
+        )
+        for at, identifier in enumerate(rows["id"].to_pylist())
+    }

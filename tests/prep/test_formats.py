@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from PIL import Image
+from source_sets import read_images
 
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import Options, convert
@@ -32,7 +33,7 @@ def dataset(form, shape=(2, 6, 5), dtype="float32", pickled=None, **keys):
 def read(root, given, **options):
     """Return id → image of all sources."""
     reader = pickle.loads(pickle.dumps(SourceReader(given, root, **options)))
-    return {source.id: reader.read(source) for source in scan(root, given)}
+    return read_images(reader, scan(root, given).table.sort_by("id"))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_rows_of_a_stack_are_images(form, folder, tmp_path):
     for row, image in enumerate(found.values()):
         np.testing.assert_array_equal(image.pixels, ROWS[row], strict=True)
         assert image.sha256 == hashlib.sha256(ROWS[row].tobytes()).digest()
-        assert image.num_bytes == ROWS[row].nbytes
+        assert image.size == ROWS[row].nbytes
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
@@ -85,7 +86,7 @@ def test_pickled_axion_gives_image_and_mass(mass, folder):
         (folder / "1.npy").write_bytes(pickled)
         found = read(folder.parent, dataset("npy", pickled="m"), allow_pickle=True)["a/1.npy"]
         np.testing.assert_array_equal(found.pixels, ROWS[0], strict=True)
-        assert found.values == {"m": -22.5}
+        assert found.values == [-22.5]
 
 
 def test_pairs_are_matched_by_name_with_or_without_the_folder(tmp_path):
@@ -107,10 +108,10 @@ def test_pairs_are_matched_by_name_with_or_without_the_folder(tmp_path):
 def test_genuine_samples_read_bit_for_bit(name):
     given, root = load_dataset(name), SHARED / name
     reader = SourceReader(given, root)
-    for source in scan(root, given)[:200]:
-        path = root / source.file
+    for identifier, image in read_images(reader, scan(root, given).table.slice(0, 200)).items():
+        path = root / identifier
         expected = np.asarray(Image.open(path))[None] if name == "slc" else np.load(path)
-        np.testing.assert_array_equal(reader.read(source).pixels, expected, strict=True)
+        np.testing.assert_array_equal(image.pixels, expected, strict=True)
 
 
 def _write_npz(folder):
@@ -176,10 +177,10 @@ def test_every_format_is_prepared_and_verified_bit_for_bit(write, folder, tmp_pa
 def test_digest_of_a_source_is_that_of_reading_it(write, folder, tmp_path):
     given = write(folder)
     reader = SourceReader(given, tmp_path, allow_pickle=True, scratch=tmp_path)
-    sources = scan(tmp_path, given)
-    assert len({reader.digest(source) for source in sources}) == 7
-    for source in sources:
-        assert reader.digest(source) == reader.read(source).sha256
+    rows = scan(tmp_path, given).table
+    found = reader.digest(rows)
+    assert len(np.unique(found, axis=0)) == 7
+    np.testing.assert_array_equal(found, reader.read(rows).sha256)
 
 
 def test_pickles_stay_refused_when_a_store_is_verified(folder, tmp_path, stores):

@@ -6,16 +6,17 @@ import io
 import pickle
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from astropy.io import fits
 from PIL import Image
-from source_sets import tiny
+from source_sets import read_images, tiny
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.scan import ScannedImage
+from lenshpc.prep.rows import TEXT, file_rows
 
 IMAGE = np.random.default_rng(1).normal(size=(2, 6, 5)).astype(np.float32)
 NPY = tiny().image
@@ -27,8 +28,8 @@ SKY = ImageFormat(format="fits", shape=(2, 6, 5), dtype="float32", channels=("a"
 def read_source(path, image, **options):
     """Read the one file of a dataset of one class."""
     dataset = Dataset(name="one", image=image, classes=({"name": "a", "train": "."},))
-    source = ScannedImage(id=path.name, label=0, split="train", group=path.name, file=path.name)
-    return SourceReader(dataset, path.parent, **options).read(source)
+    rows = file_rows(pa.array([path.name], TEXT), None, label=0)
+    return read_images(SourceReader(dataset, path.parent, **options), rows)[path.name]
 
 
 def npy(array, **options):
@@ -72,7 +73,7 @@ def test_npy_gives_the_same_pixels_and_the_hash_of_its_bytes(array, tmp_path):
     assert image.pixels.dtype == np.float32
     np.testing.assert_array_equal(image.pixels, array)
     assert image.sha256 == hashlib.sha256(npy(array)).digest()
-    assert image.num_bytes == len(npy(array))
+    assert image.size == len(npy(array))
 
 
 def test_picture_gives_its_grey_levels(tmp_path):

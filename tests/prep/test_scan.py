@@ -2,53 +2,56 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
-from lenshpc.prep.scan import ScannedImage, scan
+from lenshpc.prep.scan import scan
+from lenshpc.store import SPLITS
 
 
-def test_scan_gives_sorted_ids_labels_and_splits(tmp_path):
+def found(root, dataset):
+    """Return the table of a scan, sorted by id."""
+    return scan(root, dataset).table.to_pandas().sort_values("id", ignore_index=True)
+
+
+def test_scan_gives_ids_labels_and_splits(tmp_path):
     fill(tmp_path, num_images=2, splits=("train",))
-    assert scan(tmp_path, tiny()) == [
-        ScannedImage(
-            id=f"train/{name}/{i}.npy",
-            label=label,
-            split="train",
-            group=f"train/{name}/{i}.npy",
-            file=f"train/{name}/{i}.npy",
-        )
-        for label, name in enumerate(("no", "yes"))
-        for i in range(2)
-    ]
+    ids = [f"train/{name}/{i}.npy" for name in ("no", "yes") for i in range(2)]
+    expected = {"id": ids, "label": [0, 0, 1, 1], "split": 0, "group": ids, "file": ids, "at": -1}
+    pd.testing.assert_frame_equal(
+        found(tmp_path, tiny()).astype({"file": "str", "partner": "str"}),
+        pd.DataFrame(expected | {"partner": ""}),
+        check_dtype=False,
+        check_like=True,
+    )
 
 
 def test_holdout_depends_on_the_id_alone(tmp_path):
     fill(tmp_path, num_images=40)
-    whole = {source.id: source.split for source in scan(tmp_path, tiny())}
+    whole = found(tmp_path, tiny()).set_index("id")["split"]
     for number in range(20, 40):
         (tmp_path / f"val/no/{number}.npy").unlink()
-    part = {source.id: source.split for source in scan(tmp_path, tiny())}
-    assert part == {key: whole[key] for key in part}
-    halves = [split for split in whole.values() if split != "train"]
-    assert 25 < halves.count("test") < 55
-    assert halves.count("test") + halves.count("val") == 80
+    part = found(tmp_path, tiny()).set_index("id")["split"]
+    assert part.to_dict() == whole[part.index].to_dict()
+    assert 25 < (whole == SPLITS.index("test")).sum() < 55
+    assert (whole != SPLITS.index("train")).sum() == 80
 
 
 def test_groups_never_part(tmp_path):
     fill(tmp_path, num_images=40)
-    rows = scan(tmp_path, tiny(group=r"(\d)\.npy$"))
-    assert {row.group for row in rows} == set("0123456789")
-    for group in "0123456789":
-        assert len({row.split for row in rows if row.group == group} - {"train"}) == 1
+    rows = found(tmp_path, tiny(group=r"(\d)\.npy$"))
+    assert set(rows["group"]) == set("0123456789")
+    held = rows[rows["split"] != SPLITS.index("train")]
+    assert (held.groupby("group")["split"].nunique() == 1).all()
 
 
 def test_hidden_files_and_a_table_beside_the_folders_do_not_count(tmp_path):
     fill(tmp_path)
     (tmp_path / "train/no/.DS_Store").touch()
     (tmp_path / "truth.csv").touch()
-    assert len(scan(tmp_path, tiny())) == 32
+    assert scan(tmp_path, tiny()).table.num_rows == 32
 
 
 def remove(*folders):

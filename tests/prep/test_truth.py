@@ -152,7 +152,7 @@ def test_decimals_of_a_table_are_read_exactly(tmp_path):
     [
         ({"columns": []}, "at least 1 item"),
         ({"columns": ["gamma1", "gamma1"]}, "column 'gamma1' stands twice"),
-        ({"file": "../truth.csv", "columns": ["gamma1"]}, "expected a folder inside SOURCE"),
+        ({"file": "../truth.csv", "columns": ["gamma1"]}, "expected a path inside SOURCE"),
     ],
 )
 def test_declaration_with_a_mistake_is_refused(truth, complaint):
