@@ -80,22 +80,39 @@ class Augmenter:
         )
 
 
-def change(images: Tensor, changes: Changes) -> Tensor:
-    """Return (B, C, H, W) float32 images after what was drawn for them, sent to their device."""
-    images = _apply(images, changes.drawn)
+def change(images: Tensor, changes: Changes, *, nearest: bool = False) -> Tensor:
+    """Return (B, C, H, W) float32 images after what was drawn for them, sent to their device.
+
+    `nearest` takes the nearest pixel, where else light is interpolated linearly.
+    """
+    images = _apply(images, changes.drawn, nearest=nearest)
     if len(changes.rare):
-        further = _apply(images.index_select(0, changes.rare), changes.further)
+        parts = images.index_select(0, changes.rare)
+        further = _apply(parts, changes.further, nearest=nearest)
         images.index_copy_(0, changes.rare, further)
     return images
 
 
-def _apply(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+def move(masks: Tensor, changes: Changes) -> Tensor:
+    """Return masks (B, C, H, W) float32, 0 or 1, that lie on their images as those were moved.
+
+    What changes the light leaves them as they are.
+    """
+    drawn, further = (
+        [one for one in some if isinstance(one, Turns | Warps)]
+        for some in (changes.drawn, changes.further)
+    )
+    return change(masks, Changes(drawn, changes.rare, further), nearest=True)
+
+
+def _apply(images: Tensor, drawn: Sequence[Drawn], *, nearest: bool) -> Tensor:
     if not drawn:
         return images
-    return on_cpu(images, drawn) if images.device.type == "cpu" else on_device(images, drawn)
+    by = on_cpu if images.device.type == "cpu" else on_device
+    return by(images, drawn, nearest=nearest)
 
 
-def on_cpu(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+def on_cpu(images: Tensor, drawn: Sequence[Drawn], *, nearest: bool = False) -> Tensor:
     """Return the images augmented one by one, by albumentations where it does not clip."""
     import cv2
 
@@ -107,7 +124,7 @@ def on_cpu(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
         # The default list: read through views, and written once.
         changed = map(_view_turned, pixels, held[0].elements.tolist())
     else:
-        changed = _change_each(pixels, held)
+        changed = _change_each(pixels, held, nearest=nearest)
     result = np.empty_like(pixels)
     for place, image in zip(result, changed, strict=True):
         place[:] = image
@@ -122,12 +139,12 @@ def _view_turned(image: Image, element: int) -> Image:
     return turned[:, ::down, ::right]
 
 
-def _change_each(images: Image, drawn: Sequence[Drawn]) -> list[Image]:
+def _change_each(images: Image, drawn: Sequence[Drawn], *, nearest: bool) -> list[Image]:
     """Return each image (C, H, W) after all that was drawn for it."""
     batch = [np.ascontiguousarray(image) for image in images.transpose(0, 2, 3, 1)]
     # Step by step and not image by image: each library then works with its code at hand.
     for what in drawn:
-        batch = [_one(image, what, index) for index, image in enumerate(batch)]
+        batch = [_one(image, what, index, nearest=nearest) for index, image in enumerate(batch)]
     return [image.transpose(2, 0, 1) for image in batch]
 
 
@@ -145,7 +162,7 @@ def _geometric() -> Any:
 _SYMMETRIES = ("e", "r90", "r180", "r270", "h", "hvt", "v", "t")
 
 
-def _one(image: Image, what: Drawn, index: int) -> Any:
+def _one(image: Image, what: Drawn, index: int, *, nearest: bool) -> Any:
     """Return the image (H, W, C) after what was drawn for it at its place in the batch."""
     import cv2
 
@@ -154,10 +171,11 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
             # albumentations' own: how it lays out memory decides how a mean is rounded later.
             return _geometric().d4(image, _SYMMETRIES[what.elements[index]])
         case Warps():
+            how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
             return _geometric().warp_affine(
                 image,
                 np.vstack([what.matrices[index], [0, 0, 1]]),
-                interpolation=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                interpolation=how | cv2.WARP_INVERSE_MAP,
                 # Interpolation, border and inverse map are those of `_warped`: the two back ends
                 # must give the same images.
                 fill=0,
@@ -179,14 +197,14 @@ def _one(image: Image, what: Drawn, index: int) -> Any:
             return mean + factor * (image - mean) + added
 
 
-def on_device(images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
+def on_device(images: Tensor, drawn: Sequence[Drawn], *, nearest: bool = False) -> Tensor:
     """Return the images augmented together, where they and what was drawn lie."""
     for what in drawn:
         match what:
             case Turns():
                 images = _turn(images, what.elements)
             case Warps():
-                images = _warp(images, what.matrices)
+                images = _warp(images, what.matrices, "nearest" if nearest else "bilinear")
             case Blurs():
                 images = _blur(images, what.kernels)
             case AddedNoise():
@@ -225,8 +243,8 @@ def _turn(images: Tensor, elements: Tensor) -> Tensor:
     )
 
 
-def _warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Interpolate linearly; outside, the image is reflected about the centres of its edge pixels.
+def _warp(images: Tensor, matrices: Tensor, mode: str) -> Tensor:
+    """Interpolate; outside, the image is reflected about the centres of its edge pixels.
 
     With `align_corners` -1 and 1 are these centres.
     """
@@ -239,7 +257,7 @@ def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     old_x, old_y = (along_x * x + along_y * y + constant).unbind(1)
     grid = torch.stack([2 * old_x / (width - 1) - 1, 2 * old_y / (height - 1) - 1], dim=-1)
     # align_corners with reflection about the centres of edge pixels is OpenCV's BORDER_REFLECT_101.
-    return functional.grid_sample(images, grid, padding_mode="reflection", align_corners=True)
+    return functional.grid_sample(images, grid, mode, "reflection", align_corners=True)
 
 
 def _blur(images: Tensor, kernels: Tensor) -> Tensor:

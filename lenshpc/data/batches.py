@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lenshpc.data.augment import Augmenter, Changes, change
+from lenshpc.data.augment import Augmenter, Changes, change, move
 from lenshpc.data.order import Rows, Visits, group
 from lenshpc.data.readers import ImageReader
 from lenshpc.data.sending import BLOCK_VISITS, Cut, cut_places, send
@@ -85,6 +85,18 @@ class Preparation:
         return not self.mean.any() and bool((self.std == 1).all())
 
 
+class Held(NamedTuple):
+    """Pixels (B, C, H, W) as they are held in memory, and their masks where these are asked for."""
+
+    pixels: Tensor
+    masks: Tensor | None = None
+
+    def part(self, start: int, stop: int | None = None) -> "Held":
+        """Return some of the images."""
+        masks = None if self.masks is None else self.masks[start:stop]
+        return Held(self.pixels[start:stop], masks)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Targets:
     """The other halves of pairs, and the factor that turns their pixels into floats."""
@@ -110,7 +122,8 @@ Seen = tuple[str, Augmenter, Sequence[Visits], ImageReader]
 class BatchSource:
     """Images with labels, and how they are prepared; of pairs, the targets too.
 
-    `labels` are of the N rows and, after them, of the synthetic rows that mix two of them.
+    `labels` are of the N rows and, after them, of the synthetic rows that mix two of them. `masks`
+    are further channels of the images.
     """
 
     reader: ImageReader
@@ -118,6 +131,7 @@ class BatchSource:
     preparation: Preparation
     device: torch.device
     targets: Targets | None = None
+    masks: ImageReader | None = None
     pairs: SyntheticPairs = field(default=NO_PAIRS)
 
     def batches(
@@ -135,12 +149,14 @@ class BatchSource:
         # labels take rows, augmentation takes visits.
         rows = [visits % len(self.labels) for visits in batches]
         # All that one reader gives to a batch is read as one, and so sent in one copy.
-        pixels = self.reader.read(self._list_parts(rows, views))
+        parts = self._list_parts(rows, views)
+        pixels = self.reader.read(parts)
+        masks = self.masks.read(parts) if self.masks else [None] * len(rows)
         targets = self.targets.reader.read(rows) if self.targets else [None] * len(rows)
         seen = [*self._list_seen(batches, augmenter, views)]
         values = self._values(rows, seen, epoch)
-        for found in zip(pixels, targets, values, strict=True):
-            yield self._batch(*found, has_views=views is not None)
+        for one, mask, target, found in zip(pixels, masks, targets, values, strict=True):
+            yield self._batch(Held(one, mask), target, found, has_views=views is not None)
 
     def _list_parts(self, rows: Sequence[Rows], views: Views | None) -> Sequence[Rows]:
         """Return the rows that are read for each batch: its own, partners', those of its views."""
@@ -188,29 +204,36 @@ class BatchSource:
             yield from send(values, self.device)
 
     def _batch(
-        self, pixels: Tensor, target: Tensor | None, values: dict[str, Any], *, has_views: bool
+        self, held: Held, target: Tensor | None, values: dict[str, Any], *, has_views: bool
     ) -> Batch:
         """Return a batch of its pixels, and of those that were read with them."""
         changes, scale = values.pop("changes"), self.preparation.scale
         num = len(values["row"])
         batch = cast(Batch, values)
-        batch["image"] = self._see(pixels[:num], scale, changes.get("image"))
+        batch["image"] = self._see(held.part(0, num), scale, changes.get("image"))
         if "mix" in values:
-            batch["partner"] = self._see(pixels[num : 2 * num], scale, changes.get("image"))
+            batch["partner"] = self._see(held.part(num, 2 * num), scale, changes.get("image"))
             num *= 2
         if target is not None and self.targets is not None:
-            batch["target"] = self._see(target, self.targets.scale, changes.get("target"))
+            batch["target"] = self._see(Held(target), self.targets.scale, changes.get("target"))
         if has_views:
+            others = held.part(num)
             # A copy for the first: what sees pixels overwrites them.
-            batch["weak"] = self._see(pixels[num:].clone(), scale, changes.get("weak"))
-            batch["strong"] = self._see(pixels[num:], scale, changes.get("strong"))
+            weak = others._replace(pixels=others.pixels.clone())
+            batch["weak"] = self._see(weak, scale, changes.get("weak"))
+            batch["strong"] = self._see(others, scale, changes.get("strong"))
         return batch
 
-    def _see(self, pixels: Tensor, scale: float, changes: Changes | None) -> Tensor:
-        """Return pixels as the network sees them."""
-        images = pixels.float()
+    def _see(self, held: Held, scale: float, changes: Changes | None) -> Tensor:
+        """Return pixels as the network sees them, and after them their masks, if these are read."""
+        images, masks = held.pixels.float(), held.masks
         if changes is not None:
             # Augmented in the store's units, before stretch and normalisation: noise and contrast
             # are given in those units.
             images, scale = change(images.mul_(scale), changes), 1.0
-        return self.preparation(images, scale)
+        prepared = self.preparation(images, scale)
+        if masks is None:
+            return prepared
+        # 0 and 1 as they are: normalised, they would be other numbers in each fold.
+        moved = masks.float() if changes is None else move(masks.float(), changes)
+        return torch.cat([prepared, moved], dim=1)

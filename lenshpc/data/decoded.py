@@ -1,4 +1,4 @@
-"""A store's images as they are held in memory: whole bytes or float32, cropped and resized."""
+"""A store's images, targets or masks as they are held in memory, cropped and resized."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,15 +14,20 @@ from lenshpc.run.sections import Data
 from lenshpc.store import Store, pixel_scale
 
 Images = npt.NDArray[np.generic]
+Array = Literal["images", "targets", "masks"]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What all ways of loading agree on: shape, dtype and pixels of every row."""
+    """What all ways of loading agree on: shape, dtype and pixels of every row.
+
+    Images are held as whole bytes or float32; masks are bytes that are 0 or 1, cropped and resized
+    as their images are.
+    """
 
     store: Store
     settings: Data
-    array: Literal["images", "targets"] = "images"
+    array: Array = "images"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,8 +55,9 @@ class Decoded:
     @property
     def _held(self) -> tuple[tuple[int, int, int], str]:
         _, channels, height, width = self._stored.shape
-        settings = self.settings if self.array == "images" else Data()
-        return settings.in_memory((channels, height, width), self._stored.dtype.name)
+        settings = Data() if self.array == "targets" else self.settings
+        shape, dtype = settings.in_memory((channels, height, width), self._stored.dtype.name)
+        return shape, "uint8" if self.array == "masks" else dtype
 
     @property
     def image_bytes(self) -> int:
@@ -92,10 +98,12 @@ class Decoded:
 
     def as_held(self, stored: npt.NDArray[Any]) -> Images:
         """Return stored images (n, C, H, W) cropped and resized, bytes or float32."""
-        crop = self.settings.crop if self.array == "images" else None
+        crop = None if self.array == "targets" else self.settings.crop
         # Cropped before it is resized: the crop is in pixels of the store, and what lies outside
         # must not be averaged into the edge.
         part = stored if crop is None else middle(stored, crop)
+        if self.array == "masks":
+            return _resize_masks(part, self.shape[1:])
         if self.dtype == np.uint8:
             return part
         # Brought to floats before resizing: OpenCV would round bytes again.
@@ -115,6 +123,29 @@ def choose_interpolation(before: int, after: int) -> int:
     """Return OpenCV's way from one height to another: area means down, cubic splines up."""
     # Area means keep the flux when an image shrinks; cubic splines would alias.
     return cv2.INTER_AREA if after < before else cv2.INTER_CUBIC
+
+
+def choose_mask_interpolation(before: int, after: int) -> int:
+    """Return OpenCV's way to masks: area means down, whose parts count all, the nearest up."""
+    return cv2.INTER_AREA if after < before else cv2.INTER_NEAREST_EXACT
+
+
+def resizing_matrix(before: int, after: int, how: int) -> npt.NDArray[np.float32]:
+    """Return what takes (before,) pixels to (after,): OpenCV's own answers to unit images."""
+    # One axis at a time: the other keeps its length, and so its pixels.
+    unit = np.eye(before, dtype=np.float32)
+    return np.ascontiguousarray(cv2.resize(unit, (after, before), interpolation=how).T)
+
+
+def _resize_masks(block: Images, sides: tuple[int, ...]) -> Images:
+    """Return masks (n, C, *sides), 1 where any filled pixel has a part in the new one."""
+    before = block.shape[2:]
+    if before == sides:
+        return block
+    # Products with matrices, as in a network's program: the two must agree on every pixel.
+    how = choose_mask_interpolation(before[0], sides[0])
+    rows, columns = (resizing_matrix(*pair, how) for pair in zip(before, sides, strict=True))
+    return (rows @ block.astype(np.float32) @ columns.T > 0).astype(np.uint8)
 
 
 def _resize(block: npt.NDArray[np.float32], sides: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import torch
 
 from lenshpc.data.augment import Augmenter
 from lenshpc.data.batches import BatchSource, Preparation, Targets, Views
-from lenshpc.data.decoded import Decoded
+from lenshpc.data.decoded import Array, Decoded
 from lenshpc.data.normalisation import normalisation
 from lenshpc.data.order import Labels, Rows, TrainingOrder, UnlabelledOrder, window_rows
 from lenshpc.data.prefetch import prepare_ahead
@@ -71,14 +71,12 @@ def open_fold(
     # labels.
     kept = training_rows(splits, member.fold, settings.label_fraction, recipe.split_seed)
     rows = kept["row"].to_numpy()
-    decoded = Decoded(store, settings)
-    halves = [Decoded(store, settings, "targets")] if recipe.method.needs_targets else []
+    arrays = {name: Decoded(store, settings, name) for name in _list_arrays(recipe)}
+    decoded, halves = arrays["images"], arrays.get("targets")
     # Held until the member ends: the file is removed by the last process that lets go of it.
-    with open_readers([decoded, *halves], device) as (reader, *readers):
-        targets = [
-            Targets(reader=other, scale=half.scale)
-            for other, half in zip(readers, halves, strict=True)
-        ]
+    with open_readers([*arrays.values()], device) as opened:
+        readers = dict(zip(arrays, opened, strict=True))
+        reader = readers["images"]
         pairs, labels = _with_synthetic(recipe, member, store, rows, reader)
         training = TrainingOrder(
             rows=np.concatenate([rows, np.arange(store.num_rows, len(labels))]),
@@ -96,7 +94,8 @@ def open_fold(
             preparation=_preparation(decoded, reader, rows),
             device=device,
             pairs=pairs,
-            targets=targets[0] if targets else None,
+            targets=Targets(reader=readers["targets"], scale=halves.scale) if halves else None,
+            masks=readers.get("masks"),
         )
         # By what is trained on, synthetic rows included, so that classes which SMOTE has filled up
         # count as they are.
@@ -110,6 +109,16 @@ def open_fold(
             augmenter=Augmenter(settings.augment, member.seed, settings.augment_minority, rare),
             unlabelled=_build_unlabelled(recipe, member, splits, len(labels)),
         )
+
+
+def _list_arrays(recipe: Recipe) -> list[Array]:
+    """Return the arrays of pixels that a recipe's members read."""
+    wanted: dict[Array, bool] = {
+        "images": True,
+        "targets": recipe.method.needs_targets,
+        "masks": recipe.data.mask_channels,
+    }
+    return [name for name, is_read in wanted.items() if is_read]
 
 
 def _with_synthetic(

@@ -4,13 +4,10 @@ Area means and cubic splines are linear along each axis: the matrices are OpenCV
 unit images, so the pixels are those of training but for rounding.
 """
 
-import cv2
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.decoded import choose_interpolation
+from lenshpc.data.decoded import choose_interpolation, choose_mask_interpolation, resizing_matrix
 
 Sides = tuple[int, int]
 
@@ -20,11 +17,12 @@ class Resize(nn.Module):
 
     rows: Tensor
     columns: Tensor
+    _interpolation = staticmethod(choose_interpolation)
 
     def __init__(self, before: Sides, after: Sides) -> None:
         super().__init__()
-        how = choose_interpolation(before[0], after[0])
-        matrices = [_matrix(one, other, how) for one, other in zip(before, after, strict=True)]
+        pairs, how = zip(before, after, strict=True), self._interpolation(before[0], after[0])
+        matrices = [resizing_matrix(one, other, how) for one, other in pairs]
         # Not a part of the weights, which are the member's own.
         self.register_buffer("rows", torch.from_numpy(matrices[0]), persistent=False)
         self.register_buffer("columns", torch.from_numpy(matrices[1].T.copy()), persistent=False)
@@ -34,8 +32,11 @@ class Resize(nn.Module):
         return self.rows @ images @ self.columns
 
 
-def _matrix(before: int, after: int, how: int) -> npt.NDArray[np.float32]:
-    """Return what takes (before,) pixels to (after,)."""
-    # One axis at a time: the other keeps its length, and so its pixels.
-    unit = np.eye(before, dtype=np.float32)
-    return np.ascontiguousarray(cv2.resize(unit, (after, before), interpolation=how).T)
+class ResizeMasks(Resize):
+    """Masks (B, C, *before) to (B, C, *after), 1 where a filled pixel has a part in the new one."""
+
+    _interpolation = staticmethod(choose_mask_interpolation)
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """Return the masks resized, float32."""
+        return (super().forward(masks) > 0).float()

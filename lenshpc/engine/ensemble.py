@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lenshpc.data.batches import Preparation
+from lenshpc.data.batches import Held, Preparation
 from lenshpc.data.decoded import middle
-from lenshpc.data.resize import Resize
+from lenshpc.data.filling import Filling
+from lenshpc.data.resize import Resize, ResizeMasks
 from lenshpc.engine.load import inference_spec, make_task, parse_weights
 from lenshpc.engine.precision import autocast
 from lenshpc.errors import ConfigError, DataError
@@ -45,20 +46,21 @@ class Hold(nn.Module):
         _, *sides = spec.image_shape
         self._crop = data.crop
         before = [data.crop] * 2 if data.crop else sides
-        resize = Resize((before[0], before[1]), (after[0], after[1]))
-        self.resize: nn.Module = nn.Identity() if before == after else resize
+        sizes = (before[0], before[1]), (after[0], after[1])
+        self.resize: nn.Module = nn.Identity() if before == after else Resize(*sizes)
+        self.resize_masks: nn.Module = nn.Identity() if before == after else ResizeMasks(*sizes)
         # Bytes that are resized are brought to floats first; bytes that stay are scaled later.
         self._factor, self.scale = (1.0, spec.scale) if held == "uint8" else (spec.scale, 1.0)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Return images (B, C, H', W') that `scale` turns into the store's floats."""
+    def forward(self, pixels: Tensor, masks: Tensor | None) -> Held:
+        """Return images (B, C, H', W') that `scale` turns into the store's floats, and masks."""
         if self._crop:
             pixels = middle(pixels, self._crop)
+            masks = None if masks is None else middle(masks, self._crop)
         images = pixels.float()
         if self._factor != 1:
             images = images * self._factor
-        resized: Tensor = self.resize(images)
-        return resized
+        return Held(self.resize(images), None if masks is None else self.resize_masks(masks))
 
 
 class MemberNetwork(nn.Module):
@@ -68,6 +70,7 @@ class MemberNetwork(nn.Module):
         super().__init__()
         recipe = trained.spec.recipe_of(member)
         self._train, self._scale = recipe.train, scale
+        self._takes_masks = recipe.data.mask_channels
         task_spec = inference_spec(
             recipe,
             classes=trained.spec.classes,
@@ -94,10 +97,12 @@ class MemberNetwork(nn.Module):
         except RuntimeError as error:
             raise DataError(f"{path} does not hold weights of {member.network}") from error
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, held: Held) -> dict[str, Tensor]:
         """Return the task's values of each image, (B,) or (B, …)."""
         # A copy: what prepares writes in place, and other members see the same images.
-        image = self._prepare(images.clone(), self._scale)
+        image = self._prepare(held.pixels.clone(), self._scale)
+        if self._takes_masks and held.masks is not None:
+            image = torch.cat([image, held.masks], dim=1)
         with self._autocast(image.device):
             found: dict[str, Tensor] = self._task.apply(self.network, {"image": image})
         return found
@@ -109,6 +114,7 @@ class MemberNetwork(nn.Module):
 class Ensemble(nn.Module):
     """A trained ensemble: pixels (B, C, H, W) as a store holds them in, the task's answer out.
 
+    Where the training's bad pixels were filled, so are those of `pixels`, and masks found by them.
     Of a classification the answer is the probabilities (B, K) that the run's own predictions have,
     float64. `spec` says what the images have to be, `readout` what is made of the members' values.
     """
@@ -124,6 +130,7 @@ class Ensemble(nn.Module):
         _check_code(trained, trust_code=trust_code)
         self.spec = spec = trained.spec
         self.readout = make_readout(trained, request or Request())
+        self.filling = None if spec.fill is None else Filling(spec.fill)
         held = [spec.recipe_of(member).data for member in spec.members]
         kinds = [(data.crop, data.image_size) for data in held]
         # Members whose images are held alike share them.
@@ -142,7 +149,8 @@ class Ensemble(nn.Module):
         # Of any float: what a half-precision image means is the same.
         dtype = "float32" if pixels.is_floating_point() else str(pixels.dtype).partition(".")[2]
         check_images(self.spec, tuple(pixels.shape[1:]), np.dtype(dtype))
-        held = [hold(pixels) for hold in self.holds]
+        filled, masks = (pixels, None) if self.filling is None else self.filling(pixels)
+        held = [hold(filled, masks) for hold in self.holds]
         return [member(held[at]) for member, at in zip(self.members, self._places, strict=True)]
 
     def forward(self, pixels: Tensor) -> Tensor:

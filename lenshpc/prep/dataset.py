@@ -69,6 +69,12 @@ class Target(ImageFormat, SplitFolders):
 
     train: InnerPath
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.bad_pixels != "refuse":
+            raise ValueError("bad_pixels of a target are refused: networks would learn the fill")
+        return self
+
 
 class Holdout(Frozen):
     """A part of one split that becomes another, chosen by a hash of the group alone."""

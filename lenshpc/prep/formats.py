@@ -1,11 +1,13 @@
 """What a source file holds, as a dataset file declares it: format, shape, channels, bad pixels."""
 
 import re
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import PurePosixPath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lenshpc.config import Frozen
 
@@ -61,6 +63,15 @@ class Fill(Frozen):
     fill: Literal["median"] | float
 
 
+def _policy(value: Any) -> Any:
+    """Return what bad pixels become; raise in one line, where pydantic has one a member."""
+    fill = value.get("fill") if isinstance(value, Mapping) and len(value) == 1 else None
+    is_number = isinstance(fill, int | float) and not isinstance(fill, bool) and isfinite(fill)
+    if value == "refuse" or isinstance(value, Fill) or fill == "median" or is_number:
+        return value
+    raise ValueError("expected refuse, {fill: median} or {fill: NUMBER}")
+
+
 class ImageFormat(Frozen):
     """What every source file holds, or every row of a stack; the store keeps shape and `dtype`.
 
@@ -79,7 +90,7 @@ class ImageFormat(Frozen):
     key: Annotated[str, Field(min_length=1)] | None = None
     bands: Annotated[str, check_pattern("object", "band")] | None = None
     hdu: HduName | tuple[HduName, ...] | None = None
-    bad_pixels: Literal["refuse"] | Fill = "refuse"
+    bad_pixels: Annotated[Literal["refuse"] | Fill, BeforeValidator(_policy)] = "refuse"
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -93,7 +104,7 @@ class ImageFormat(Frozen):
             raise ValueError(f"key names the array of {' or '.join(STACKS)}, and only of these")
         if self.hdu is not None and self.format != "fits":
             raise ValueError("hdu belongs to format fits")
-        return self._parts_fit()
+        return self._parts_fit()._fill_fits()
 
     def _parts_fit(self) -> Self:
         """Raise unless channels that lie apart are declared so that each is found."""
@@ -105,6 +116,20 @@ class ImageFormat(Frozen):
             raise ValueError(f"axes hw is one channel, shape {list(self.shape)} has more")
         if self.axes == "hwc" and self.is_apart:
             raise ValueError("channels that lie in files or HDUs of their own have axes hw or chw")
+        return self
+
+    def _fill_fits(self) -> Self:
+        """Raise unless pixels of this dtype can be bad, and be filled so."""
+        if self.bad_pixels == "refuse":
+            return self
+        dtype, fill = np.dtype(self.dtype), self.bad_pixels.fill
+        if dtype.kind != "f":
+            raise ValueError(f"bad_pixels fills NaN, which {self.dtype} has not; leave it out")
+        if fill != "median":
+            with np.errstate(over="ignore"):
+                kept = abs(float(dtype.type(fill)))
+            if not kept <= float(np.finfo(np.float32).max):  # neither is NaN
+                raise ValueError(f"bad_pixels.fill {fill} is no pixel of {self.dtype}")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""What holds for the pixels of every format: the declared shape and dtype, and finite values."""
+"""What holds for the pixels of every format: declared shape and dtype, what becomes of bad ones."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.formats import Fill, ImageFormat
 
 # Models see float32: 1e300 is finite here and would be infinite there.
 _LARGEST = float(np.finfo(np.float32).max)
@@ -31,20 +31,77 @@ def check_dtype(path: str, found: np.dtype[Any], declared: str) -> None:
         )
 
 
+def clean(
+    path: str, pixels: NDArray[Any], image: ImageFormat
+) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Return pixels without bad ones, and the mask that is 1 where one was filled.
+
+    Bad are NaN, infinity and what float32 cannot reach. `image.bad_pixels` refuses them (the mask
+    is None), or fills them. Pixels are one image (C,H,W) or rows of them (n,C,H,W), of which the
+    first that cannot be used raises.
+    """
+    if image.bad_pixels == "refuse":
+        check_values(path, pixels)
+        return pixels, None
+    if _is_good(pixels):
+        return pixels, np.zeros(pixels.shape, np.uint8)
+    bad, fill = _find_bad(pixels), image.bad_pixels.fill
+    _refuse_empty(path, bad, image)
+    filled = pixels.copy()
+    if fill == "median":
+        planes = bad.any(axis=(-2, -1))  # (…,C): of the others no median is taken
+        filled[planes] = _fill_medians(pixels[planes], bad[planes])
+    else:
+        filled[bad] = fill
+    return filled, bad.view(np.uint8)
+
+
+def _is_good(pixels: NDArray[Any]) -> bool:
+    # Extremes as Python floats carry NaN along, and compare with float16 without overflow.
+    return pixels.dtype.kind != "f" or (
+        float(pixels.min()) >= -_LARGEST and float(pixels.max()) <= _LARGEST
+    )
+
+
+def _find_bad(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):  # of a NaN that signals, which is counted as any other
+        # The limit as float32: of a Python float numpy would make float16's infinity.
+        return np.asarray(~(np.abs(pixels) <= np.float32(_LARGEST)))
+
+
 def check_values(path: str, pixels: NDArray[Any]) -> None:
     """Raise on NaN, infinity and what float32 cannot reach."""
-    # Extremes as Python floats carry NaN along, and compare with float16 without overflow.
-    if pixels.dtype.kind != "f" or (
-        float(pixels.min()) >= -_LARGEST and float(pixels.max()) <= _LARGEST
-    ):
+    if _is_good(pixels):
         return
-    with np.errstate(invalid="ignore"):  # of a NaN that signals, which is counted as any other
-        beyond = np.abs(pixels.astype(np.float64)) > _LARGEST
-    num_broken = int(np.count_nonzero(beyond | np.isnan(pixels)))
+    num_broken = int(np.count_nonzero(_find_bad(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "
-        "mend it, or move it away"
+        "set image.bad_pixels in DATASET to have them filled, mend the file, or move it away"
     )
+
+
+def _refuse_empty(path: str, bad: NDArray[np.bool_], image: ImageFormat) -> None:
+    """Raise where nothing is left to be seen, or nothing to take a median of."""
+    of_channels = bad.all(axis=(-2, -1)).reshape(-1, len(image.channels))
+    if of_channels.all(axis=1).any():
+        raise DataError(f"{path} holds no pixel that is finite and within float32; move it away")
+    if image.bad_pixels == Fill(fill="median") and of_channels.any():
+        channel = image.channels[int(of_channels.any(axis=0).argmax())]
+        raise DataError(
+            f"{path} holds no pixel in channel {channel} to take the median of; move it away, or "
+            "give image.bad_pixels in DATASET a value as fill"
+        )
+
+
+def _fill_medians(planes: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return planes (m,H,W) with the median of each one's good pixels in place of the bad."""
+    # Sorted with NaN at the end; the network's program does the same, so both give the same bits.
+    ordered = np.sort(np.where(bad, np.nan, planes).reshape(len(planes), -1), axis=1)
+    num_good = np.count_nonzero(~bad, axis=(1, 2))
+    places = np.stack([(num_good - 1) // 2, num_good // 2], axis=1)
+    # float64: the sum of two large pixels is beyond float32, their mean is not.
+    medians = np.take_along_axis(ordered, places, axis=1).astype(np.float64).mean(axis=1)
+    return np.where(bad, medians.astype(planes.dtype)[:, None, None], planes)
 
 
 def orient(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:

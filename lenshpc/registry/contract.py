@@ -87,6 +87,11 @@ class TaskSettings(Frozen):
         return False
 
     @property
+    def takes_masks(self) -> bool:
+        """Return whether masks may stand beside an image's channels, as further ones."""
+        return False
+
+    @property
     def max_scored(self) -> int | None:
         """Return how many rows of a split a member predicts at most; None: all of them."""
         return None
@@ -225,7 +230,8 @@ class Batch(TypedDict, total=False):
     `image`, `label` and `row` are always there; `phase` and `progress` in training alone.
     """
 
-    image: Tensor  # (B, C, H, W), cropped, augmented, stretched, normalised
+    # (B, C, H, W), cropped, augmented, stretched, normalised; then masks, 0 or 1, if asked for
+    image: Tensor
     label: Tensor  # (B,)
     row: Tensor  # (B,), numbers of the store's rows, and beyond them synthetic ones
     target: Tensor  # (B, C, sH, sW), of pairs

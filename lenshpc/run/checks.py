@@ -40,13 +40,14 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     """Refuse a recipe whose method, channels or turns the store's images do not allow."""
     facts = facts_of(recipe, store)
     _check_crop(recipe, facts)
+    _check_masks(recipe, store)
     recipe.method.check_store(recipe, facts)
     channels, height, width = facts.held_shape
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
             f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
         )
-    if recipe.data.normalise == "imagenet" and recipe.data.model_shape((channels, 0, 0))[0] != 3:
+    if recipe.data.normalise == "imagenet" and recipe.data.num_image_channels(channels) != 3:
         raise ConfigError(
             f"data.normalise imagenet is for three channels, {store.path} has {channels}; "
             "use fold, or --set data.grey_to_rgb=true"
@@ -84,6 +85,21 @@ def _check_crop(recipe: Recipe, facts: StoreFacts) -> None:
         raise ConfigError(
             f"data.crop would cut the images of {facts.path}, not their targets; drop it, and "
             "train on parts of pairs with method.patch"
+        )
+
+
+def _check_masks(recipe: Recipe, store: Store) -> None:
+    if not recipe.data.mask_channels:
+        return
+    if not recipe.method.takes_masks:
+        raise ConfigError(
+            f"data.mask_channels: task {recipe.task} as set makes images, and a mask is no light; "
+            "drop it"
+        )
+    if store.masks is None:
+        raise ConfigError(
+            f"data.mask_channels: {store.path} keeps no masks; drop it, or prepare the store from "
+            "a dataset file with image.bad_pixels"
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
@@ -265,12 +264,9 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
     by what the recipe asks for and not by what a node happens to have free: up to half of the
     memory that it asks for a node is the images'.
     """
-    import numpy as np
-
     if recipe.data.loading != "auto":
         return recipe
-    shape, dtype = recipe.data.in_memory(store.image_shape, store.dtype.name)
-    num_bytes = store.num_rows * math.prod(shape) * np.dtype(dtype).itemsize
+    num_bytes = store.num_rows * recipe.data.image_bytes(store.image_shape, store.dtype.name)
     size = recipe.resources
     fits = num_bytes <= size.mem_gb_per_gpu * size.processes_per_node * 1e9 / 2
     data = recipe.data.model_copy(update={"loading": "resident" if fits else "stream"})

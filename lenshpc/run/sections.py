@@ -1,5 +1,6 @@
 """The sections of a recipe that all tasks share: images, training, resources."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -38,6 +39,9 @@ class Data(Frozen):
         default="fold", description="fold: mean and std of the fold's own training rows"
     )
     grey_to_rgb: bool = Field(default=False, description="hand one channel to networks as three")
+    mask_channels: bool = Field(
+        default=False, description="hand the masks of filled pixels to networks, a channel each"
+    )
     augment: tuple[Augmentation, ...] = (D4(kind="d4"),)
     augment_minority: tuple[Augmentation, ...] = Field(
         default=(), description="further steps for all classes but the largest"
@@ -67,6 +71,13 @@ class Data(Frozen):
         held = "uint8" if dtype == "uint8" and wanted == sides else "float32"
         return (channels, wanted[0], wanted[1]), held
 
+    def image_bytes(self, image_shape: tuple[int, int, int], dtype: str) -> int:
+        """Return the bytes in which an image of a store is held, and its mask if that is used."""
+        import numpy as np
+
+        shape, held = self.in_memory(image_shape, dtype)
+        return math.prod(shape) * (np.dtype(held).itemsize + self.mask_channels)
+
     def zoom(self, image_shape: tuple[int, int, int]) -> float:
         """Return the side of a pixel that models see, in pixels of a store's square images."""
         side = self.crop or image_shape[1]
@@ -75,7 +86,12 @@ class Data(Frozen):
     def model_shape(self, held_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the (C, H, W) that networks see of images held as `held_shape`."""
         channels, height, width = held_shape
-        return (3 if self.grey_to_rgb else channels), height, width
+        masks = channels if self.mask_channels else 0
+        return self.num_image_channels(channels) + masks, height, width
+
+    def num_image_channels(self, channels: int) -> int:
+        """Return how many channels of light networks see of images that have `channels`."""
+        return 3 if self.grey_to_rgb else channels
 
 
 class Train(Frozen):

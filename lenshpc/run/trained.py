@@ -140,6 +140,14 @@ class EnsembleSpec(OfRecipe):
 
         return pixel_scale(self.dtype)
 
+    @property
+    def fill(self) -> float | str | None:
+        """Return what bad pixels became in the training's store; None where they were refused."""
+        image = self.source.get("image")
+        policy = image.get("bad_pixels") if isinstance(image, Mapping) else None
+        fill = policy.get("fill") if isinstance(policy, Mapping) else None
+        return fill if fill == "median" or isinstance(fill, int | float) else None
+
     @cached_property
     def digest(self) -> str:
         """Return the SHA-256 by which this ensemble is known, in a run as in an export."""

@@ -102,6 +102,11 @@ class PhysicsGuided(Supervised):
             raise ValueError("loss complement has steps of its own; physics goes with the others")
         return self
 
+    @property
+    def takes_masks(self) -> bool:
+        """Return whether no channel is redrawn as light."""
+        return self.physics is None
+
     def check_recipe(self, recipe: Recipe) -> None:
         """Refuse augmentations that change the scale by which lenses are measured."""
         steps = (*recipe.data.augment, *recipe.data.augment_minority)

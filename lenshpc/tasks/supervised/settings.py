@@ -95,6 +95,11 @@ class Supervised(TaskSettings):
         return self.weights != "random"
 
     @property
+    def takes_masks(self) -> bool:
+        """Return that masks are as good as any other channel."""
+        return True
+
+    @property
     def synthetic(self) -> Smote | None:
         """Return how rows of rare classes are made."""
         return self.smote
