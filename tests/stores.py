@@ -23,9 +23,10 @@ def begin_rows(path, spec, rows, settings):
     return begin(path, spec, table_of(rows), np.arange(len(rows)), settings)
 
 
-def chunks_of(draft, shard, images, targets=None, values=None):
+def chunks_of(draft, shard, images, targets=None, values=None, masks=None):
     """Yield what to write of a shard; each row's hash is that of its pixels."""
-    pixels = {"images": images} | ({} if targets is None else {"targets": targets})
+    given = {"images": images, "targets": targets, "masks": masks}
+    pixels = {name: array for name, array in given.items() if array is not None}
     values = np.empty((len(images), 0)) if values is None else values
     block, step = draft.blocks[shard], draft.spec.chunk_rows
     for start in range(block.start, block.stop, step):
@@ -39,9 +40,9 @@ def chunks_of(draft, shard, images, targets=None, values=None):
         )
 
 
-def write_rows(path, spec, rows, images, targets=None, values=None):
+def write_rows(path, spec, rows, images, targets=None, values=None, masks=None):
     """Write the store of some rows."""
     draft = begin_rows(path, spec, rows, settings={})
     for shard in range(len(draft.blocks)):
-        draft.write(shard, chunks_of(draft, shard, images, targets, values))
+        draft.write(shard, chunks_of(draft, shard, images, targets, values, masks))
     draft.finish()
