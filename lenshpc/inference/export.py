@@ -173,7 +173,10 @@ def _write_training_rows(path: Path, run: RunPaths) -> None:
 def _read_examples(store: Store) -> np.ndarray[Any, Any]:
     """Return a few images (n, C, H, W) from all over the store, as they are stored."""
     rows = np.unique(np.linspace(0, store.num_rows - 1, NUM_EXAMPLES).astype(np.int64))
-    return np.array(store.read_raw(rows))
+    pixels = np.array(store.read_raw(rows))
+    if store.masks is not None:  # as they came: what fills them is a part of the ensemble
+        pixels[store.read_masks(rows) == 1] = np.nan
+    return pixels
 
 
 def _write_programs(
@@ -201,6 +204,7 @@ def _describe(spec: EnsembleSpec) -> dict[str, str]:
         "classes": json.dumps(list(spec.classes)),
         "channels": json.dumps(list(spec.channels)),
         "pixels": f"{spec.dtype}, images × {shape}, in the units of the training's",
+        "bad_pixels": "refused" if spec.fill is None else f"NaN, filled with: {spec.fill}",
     }
 
 

@@ -155,7 +155,9 @@ class Predictor:
         tables: list[pd.DataFrame] = []
         arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in self._readout.arrays}
         for block in self._read(rows):
-            columns = self._readout.table(self.ensemble.columns(block.pixels))
+            # Filled anew where the networks do it: their training's fill may be another one.
+            pixels = block.pixels if self.ensemble.filling is None else block.with_gaps
+            columns = self._readout.table(self.ensemble.columns(pixels))
             for name in arrays:
                 arrays[name].append(_blank(columns.pop(name), block.faults))
             tables.append(self._tabulate(block, columns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,14 +33,21 @@ NUM_THREADS = 4
 class ImageBlock:
     """Some rows of a source: ids, pixels (n, C, H, W) as they lie there, and positions.
 
-    `faults` says what is wrong with images that cannot be read, by their place; their pixels are 0.
+    `masks` is 1 where bad pixels were filled, None where they are refused. `faults` says what is
+    wrong with images that cannot be read, by their place; their pixels are 0.
     """
 
     rows: range
     ids: NDArray[np.object_]
     pixels: NDArray[Any]
+    masks: NDArray[np.uint8] | None
     columns: Mapping[str, NDArray[np.float64]]
     faults: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def with_gaps(self) -> NDArray[Any]:
+        """Return the pixels with NaN where they were filled, for networks that fill themselves."""
+        return self.pixels if self.masks is None else np.where(self.masks, np.nan, self.pixels)
 
 
 class ImageSource(Protocol):
@@ -112,11 +119,12 @@ class StoreSource:
 
     def read(self, rows: range) -> ImageBlock:
         """Return some rows."""
-        some = self.store.rows.iloc[rows.start : rows.stop]
+        some, places = self.store.rows.iloc[rows.start : rows.stop], slice(rows.start, rows.stop)
         return ImageBlock(
             rows=rows,
             ids=some["id"].to_numpy(object),
-            pixels=self.store.read_raw(slice(rows.start, rows.stop)),
+            pixels=self.store.read_raw(places),
+            masks=None if self.store.masks is None else self.store.read_masks(places),
             columns={name: some[name].to_numpy() for name in POSITION if name in some},
         )
 
@@ -177,6 +185,7 @@ class FileSource:
             rows=rows,
             ids=sources["id"].to_numpy(),
             pixels=np.concatenate([block.pixels for block in blocks]),
+            masks=_join_masks([block.masks for block in blocks]),
             columns={name: sources[name].to_numpy() for name in self._known},
             faults={at: defect.error for at, defect in faults.items()},
         )
@@ -205,6 +214,11 @@ class FileSource:
             stacks = zip(files, counts, strict=True)
             rows = join_rows([stack_rows(file, num, label=0) for file, num in stacks])
         return join_truth(self.path, self.dataset, rows)[0]
+
+
+def _join_masks(masks: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint8] | None:
+    found = [mask for mask in masks if mask is not None]
+    return np.concatenate(found) if found else None
 
 
 def _identify(root: Path, name: str) -> tuple[str, int, int]:

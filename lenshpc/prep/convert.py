@@ -183,6 +183,7 @@ def _spec(dataset: Dataset, options: Options) -> StoreSpec:
         classes=tuple(entry.name for entry in dataset.classes),
         image=_pixels(dataset.image),
         target=_pixels(dataset.target) if dataset.target else None,
+        masks=dataset.image.bad_pixels != "refuse",
         columns=dataset.columns,
         seed=options.seed,
         source=dataset.model_dump(mode="json", by_alias=True, exclude={"simulate"}),

@@ -41,7 +41,7 @@ def clean(
     first that cannot be used raises.
     """
     if image.bad_pixels == "refuse":
-        check_values(path, pixels)
+        _refuse_bad(path, pixels)
         return pixels, None
     if _is_good(pixels):
         return pixels, np.zeros(pixels.shape, np.uint8)
@@ -69,8 +69,7 @@ def _find_bad(pixels: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray(~(np.abs(pixels) <= np.float32(_LARGEST)))
 
 
-def check_values(path: str, pixels: NDArray[Any]) -> None:
-    """Raise on NaN, infinity and what float32 cannot reach."""
+def _refuse_bad(path: str, pixels: NDArray[Any]) -> None:
     if _is_good(pixels):
         return
     num_broken = int(np.count_nonzero(_find_bad(pixels)))

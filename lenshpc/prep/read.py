@@ -20,7 +20,7 @@ from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.npy import npy_header, npy_pixels
 from lenshpc.prep.picture import picture_pixels
-from lenshpc.prep.pixels import check_dtype, check_shape, check_values, format_shape, orient
+from lenshpc.prep.pixels import check_dtype, check_shape, clean, format_shape, orient
 from lenshpc.prep.rows import number_columns
 from lenshpc.prep.stacks import Rows, open_rows
 from lenshpc.prep.unpickle import unwrap
@@ -87,7 +87,7 @@ class SourceReader:
         block = SourceBlock(
             pixels=_room(num, self._dataset.image),
             targets=_room(num, target) if target else None,
-            masks=None,
+            masks=_mask_room(num, self._dataset.image),
             sha256=np.zeros((num, 32), np.uint8),
             size=np.zeros(num, np.int64),
             values=number_columns(rows, self._dataset.columns),
@@ -99,7 +99,8 @@ class SourceReader:
                 self._fill(block, at, row)
             except DataError as error:
                 defects.append(name_defect(row.name, error, at))
-                for part in (block.pixels, block.targets, block.sha256, block.size, block.values):
+                found = (block.pixels, block.targets, block.masks, block.sha256, block.size)
+                for part in (*found, block.values):
                     if part is not None:
                         part[at] = 0
         return replace(block, defects=tuple(defects))
@@ -117,11 +118,13 @@ class SourceReader:
 
     def _fill(self, block: SourceBlock, at: int, row: _Row) -> None:
         column = self._dataset.classes[row.label].pickled
-        pixels, stored, number = self._part(row.file, row.at, self._dataset.image, column)
+        pixels, mask, stored, number = self._part(row.file, row.at, self._dataset.image, column)
         block.pixels[at] = pixels
+        if block.masks is not None and mask is not None:
+            block.masks[at] = mask
         digest, size = hashlib.sha256(stored), len(stored)
         if row.partner and self._dataset.target and block.targets is not None:
-            pixels, stored, _ = self._part(row.partner, row.at, self._dataset.target, None)
+            pixels, _, stored, _ = self._part(row.partner, row.at, self._dataset.target, None)
             block.targets[at] = pixels
             # Image, then target, always: the order is part of every hash that stores hold.
             digest.update(stored)
@@ -139,8 +142,8 @@ class SourceReader:
 
     def _part(
         self, file: str, row: int, image: ImageFormat, column: str | None
-    ) -> tuple[NDArray[Any], bytes, float]:
-        """Return pixels as the store keeps them, the bytes they came from, the pickled number."""
+    ) -> tuple[NDArray[Any], NDArray[np.uint8] | None, bytes, float]:
+        """Return pixels and mask as a store keeps them, what they came from, the pickled number."""
         path = f"{self._root}/{file}"
         with naming_defects(path):
             if row < 0:
@@ -149,10 +152,9 @@ class SourceReader:
             else:
                 pixels, number = np.asarray(self._rows(path, image)[row]), math.nan
                 path, stored = f"{path}#{row}", pixels.tobytes()
-        # Before `orient`, whose cast would hide a loss or an infinity.
+        # Before `orient`, whose cast would hide a loss.
         check_dtype(path, pixels.dtype, image.dtype)
-        check_values(path, pixels)
-        return orient(pixels, image), stored, number
+        return *clean(path, orient(pixels, image), image), stored, number
 
     def _decode(
         self, path: str, content: bytes, image: ImageFormat, column: str | None
@@ -205,6 +207,10 @@ def _content(path: str, image: ImageFormat) -> bytes:
 
 def _records(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
     return zip(*(rows[name].to_pylist() for name in _Row._fields), strict=True)
+
+
+def _mask_room(num: int, image: ImageFormat) -> NDArray[np.uint8] | None:
+    return None if image.bad_pixels == "refuse" else np.zeros((num, *image.shape), np.uint8)
 
 
 def _room(num: int, image: ImageFormat) -> NDArray[Any]:

@@ -127,6 +127,8 @@ class _Verification:
         pixels = {"images": self._store.read_raw(rows)}
         if self._store.targets is not None:
             pixels["targets"] = self._store.read_raw_targets(rows)
+        if self._store.masks is not None:
+            pixels["masks"] = self._store.read_masks(rows)
         self._check_computed(rows, pixels)
         if sources is not None:
             self._check_sources(rows, pixels, sources)
@@ -158,9 +160,11 @@ class _Verification:
                 raise DataError(
                     f"{file} is not the file that was prepared; prepare under another name"
                 )
-        same = _equal_bits(found.pixels, pixels["images"])
-        if found.targets is not None:
-            same &= _equal_bits(found.targets, pixels["targets"])
+        read = {"images": found.pixels, "targets": found.targets, "masks": found.masks}
+        same = np.ones(len(found.pixels), bool)
+        for name, array in read.items():
+            if array is not None:
+                same &= _equal_bits(array, pixels[name])
         values = kept[list(_dataset(self._store).columns)].to_numpy()
         same &= ((found.values == values) | (np.isnan(found.values) & np.isnan(values))).all(axis=1)
         if not same.all():
