@@ -14,6 +14,14 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.store import Store
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of tests and of what they start: idle threads spin
+LONGER_S = {"slurm": 1200, "gpu": 1200, "slow": 2400}  # than all other tests may take
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        limits = [limit for name, limit in LONGER_S.items() if item.get_closest_marker(name)]
+        if limits:
+            item.add_marker(pytest.mark.timeout(max(limits)))
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """Ranks meet where no other user can come: real processes, and an attacker with another user id."""
 
 import contextlib
-import ctypes
-import multiprocessing
+import fcntl
 import os
 import re
 import shutil
@@ -14,57 +13,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch.distributed as dist
+from clean_processes import Say, run_ranks, start
 
 from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.distributed import Process
 from lenshpc.errors import LaunchError
 
 NOBODY = 65534
-FORK = multiprocessing.get_context("fork")  # torch is imported once, which takes seconds
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 in_networks = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and ip, to make networks"
 )
 
 
-def enter(network: str) -> None:
-    """Move this process into a network of `ip netns`; `""` is where it is."""
-    if network:
-        with Path(f"/run/netns/{network}").open("rb") as stream:
-            assert ctypes.CDLL(None).setns(stream.fileno(), 0) == 0
-
-
-def run_ranks(
-    work: Callable[..., object], num: int, *arguments: object, networks: Sequence[str] = ()
-) -> list[object]:
-    """Return what `work(rank, *arguments)` returned or raised in a process of its own each."""
-    results = FORK.SimpleQueue()
-
-    def call(rank: int) -> None:
-        os.environ.pop("GLOO_SOCKET_IFNAME", None)
-        enter(networks[rank] if networks else "")
-        try:
-            results.put((rank, work(rank, *arguments)))
-        except Exception as error:  # noqa: BLE001 (whatever it is, the test looks at it)
-            results.put((rank, f"{type(error).__name__}: {error}"))
-        os._exit(0)
-
-    ranks = [FORK.Process(target=call, args=(rank,)) for rank in range(num)]
-    for rank in ranks:
-        rank.start()
-    found = dict(results.get() for _ in ranks)
-    for rank in ranks:
-        rank.join()
-    return [found[rank] for rank in range(num)]
-
-
-def agree(rank: int, folder: Path, num: int, *texts: str) -> list[str]:
+def agree(
+    rank: int, folder: Path, num: int, *texts: str, timeout: timedelta = rendezvous.PATIENCE
+) -> list[str]:
     """Meet, and return rank 0's texts as this rank hears them."""
     process = Process(rank=rank, world_size=num, job="7")
-    distributed.start(process, num, folder)
+    distributed.start(process, num, folder, timeout=timeout)
     heard = [distributed.broadcast_text(text if rank == 0 else "other") for text in texts]
     distributed.barrier()
     distributed.stop()
@@ -72,13 +43,28 @@ def agree(rank: int, folder: Path, num: int, *texts: str) -> list[str]:
     return heard
 
 
-def refuse_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_locks() -> None:
     """Have flock fail as on Lustre without the option `flock`."""
 
     def fail(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr("fcntl.flock", fail)
+    fcntl.flock = fail
+
+
+def lock_nothing() -> None:
+    """Have flock succeed where nobody else sees it."""
+    fcntl.flock = lambda *_: None
+
+
+def refuse_pickles() -> None:
+    """Have all fail that torch.distributed pickles."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("_pickler", "_unpickler"):
+        setattr(dist.distributed_c10d, name, fail)
 
 
 TEXTS = ("True", "", "häufig/✓", "x" * 100_000)
@@ -89,13 +75,17 @@ def test_texts_reach_all_ranks_and_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise AssertionError("unpickled")
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    told = run_ranks(broadcast_object, 1, tmp_path, before=refuse_pickles)
+    assert told == ["AssertionError: unpickled"]  # it would be seen
+    told = run_ranks(agree, 2, tmp_path, 2, "text", before=refuse_pickles)
+    assert told == [["text"]] * 2
 
-    for name in ("_pickler", "_unpickler"):  # all that torch.distributed pickles goes through them
-        monkeypatch.setattr(dist.distributed_c10d, name, fail)
-    assert run_ranks(agree, 2, tmp_path, 2, "text") == [["text"]] * 2
+
+def broadcast_object(_rank: int, folder: Path) -> None:
+    distributed.start(Process(job="7"), 1, folder)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.broadcast_object_list(["text"], src=0)
 
 
 def open_kind(rank: int, folder: Path) -> str:
@@ -103,20 +93,15 @@ def open_kind(rank: int, folder: Path) -> str:
     return type(meeting.store).__name__
 
 
-def test_ranks_meet_through_files_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ranks_meet_through_files_without_locks(tmp_path: Path) -> None:
     assert run_ranks(open_kind, 2, tmp_path / "with") == ["FileStore"] * 2
-    refuse_locks(monkeypatch)
-    assert run_ranks(open_kind, 2, tmp_path / "without") == ["FolderStore"] * 2
-    assert run_ranks(agree, 3, tmp_path, 3, *TEXTS) == [list(TEXTS)] * 3
+    told = run_ranks(open_kind, 2, tmp_path / "without", before=refuse_locks)
+    assert told == ["FolderStore"] * 2
+    assert run_ranks(agree, 3, tmp_path, 3, *TEXTS, before=refuse_locks) == [list(TEXTS)] * 3
 
 
-def test_locks_that_hold_on_one_node_alone_are_not_relied_upon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fcntl.flock", lambda *_: None)  # it succeeds, and nobody else sees it
-    assert run_ranks(open_kind, 2, tmp_path) == ["FolderStore"] * 2
+def test_locks_that_hold_on_one_node_alone_are_not_relied_upon(tmp_path: Path) -> None:
+    assert run_ranks(open_kind, 2, tmp_path, before=lock_nothing) == ["FolderStore"] * 2
 
 
 def test_rank_that_never_comes_is_named_by_the_folder(tmp_path: Path) -> None:
@@ -162,16 +147,14 @@ def test_lone_process_listens_nowhere(tmp_path: Path) -> None:
     assert run_ranks(listen, 1, tmp_path, 1) == [[]]
 
 
-def test_sites_own_choice_of_a_network_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+def choose(_rank: int, folder: Path) -> str:
+    os.environ["NCCL_SOCKET_IFNAME"] = "ib0"
+    distributed.start(Process(job="7"), 1, folder)
+    return os.environ["NCCL_SOCKET_IFNAME"] + os.environ["GLOO_SOCKET_IFNAME"]
 
-    def chosen(rank: int) -> str:
-        distributed.start(Process(job="7"), 1, tmp_path)
-        return os.environ["NCCL_SOCKET_IFNAME"] + os.environ["GLOO_SOCKET_IFNAME"]
 
-    assert run_ranks(chosen, 1) == ["ib0lo"]
+def test_sites_own_choice_of_a_network_stands(tmp_path: Path) -> None:
+    assert run_ranks(choose, 1, tmp_path) == ["ib0lo"]
 
 
 @pytest.mark.parametrize("name", ["rendezvous", "rendezvous/7.0", "rendezvous/7.0/talk"])
@@ -242,35 +225,22 @@ def become_nobody() -> None:
     os.setuid(NOBODY)
 
 
+def attack(say: Say, work: Callable[..., object], *arguments: object) -> object:
+    become_nobody()
+    return work(lambda: say("ready"), *arguments)
+
+
 @contextlib.contextmanager
 def attacker(
     work: Callable[..., object], network: str, *arguments: object
-) -> Iterator[Callable[[], object]]:
+) -> Iterator[Callable[[], Any]]:
     """Run `work(ready, *arguments)` as another user; yield what waits for what it returns."""
-    ours, theirs = FORK.Pipe()
-
-    def act() -> None:
-        enter(network)
-        become_nobody()
-        try:
-            theirs.send(("end", work(lambda: theirs.send(("ready", None)), *arguments)))
-        except Exception as error:  # noqa: BLE001 (whatever it is, the test looks at it)
-            theirs.send(("end", f"{type(error).__name__}: {error}"))
-        os._exit(0)
-
-    def result() -> object:
-        what, value = ours.recv()
-        assert what == "end"
-        return value
-
-    process = FORK.Process(target=act)
-    process.start()
+    child = start(attack, work, *arguments, network=network)
     try:
-        assert ours.recv() == ("ready", None)
-        yield result
+        assert child.hear() == "ready"
+        yield child.hear
     finally:
-        process.kill()
-        process.join()
+        child.end()
 
 
 @pytest.fixture
@@ -363,18 +333,20 @@ def try_all(ready: Callable[[], None], folder: Path, names: list[str]) -> dict[s
     return told
 
 
+def meet_alone(_say: Say, folder: Path) -> None:
+    rendezvous.meet(folder, 0, 2)
+
+
 @as_root
 def test_another_user_can_neither_read_nor_write_where_ranks_meet(shared: Path) -> None:
-    rank = FORK.Process(target=rendezvous.meet, args=(shared / "7.0", 0, 2))
-    rank.start()  # it waits for the other rank, with all its files there
+    rank = start(meet_alone, shared / "7.0")  # it waits for the other one, with all its files there
     while not list(shared.glob("7.0/talk/[0-9a-f]*")):
-        assert rank.is_alive()
+        assert rank.process.is_alive()
         time.sleep(0.01)
     names = [str(path.relative_to(shared)) for path in shared.rglob("*") if path.is_file()]
     with attacker(try_all, "", shared, names) as told:
         found = told()
-    rank.kill()
-    rank.join()
+    rank.end()
     assert len(names) >= 2
     assert found == dict.fromkeys(["list", "read", "forge", "make", "remove"], "PermissionError")
 
@@ -394,14 +366,15 @@ def steal(ready: Callable[[], None], addresses: Sequence[str], data: bytes) -> i
     """Be first at gloo's ports, with the numbers of its pairs; return how many were found."""
     known, taken = set(), []
     ready()
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for address in addresses:
             for port in listening(address) - known:
                 known.add(port)
+                deadline = min(deadline, time.monotonic() + 2)
                 for number in range(2):
-                    taken.append(socket.create_connection((address, port)))
                     with contextlib.suppress(OSError):
+                        taken.append(socket.create_connection((address, port), timeout=1))
                         taken[-1].sendall(struct.pack("<q", number) + data)
     return len(known)
 
@@ -418,7 +391,8 @@ def come_late(rank: int, folder: Path, device: str) -> list[str]:
             return meeting
 
         rendezvous.meet = meet_and_wait
-    return agree(rank, folder, 2, "text")
+    # The other one may end by an error while this one still waits to be connected to.
+    return agree(rank, folder, 2, "text", timeout=timedelta(seconds=20))
 
 
 @in_networks
@@ -444,23 +418,25 @@ def test_stranger_that_takes_a_connection_of_gloos_is_not_believed(
     # cannot be taken, and all goes on.
     for heard in told:
         assert heard == ["text"] or re.match(
-            r"RuntimeError: .*(Connection closed by peer|Read error)|LaunchError: what answers",
+            r"RuntimeError: .*(Connection closed by peer|Read error|[Tt]imed? ?out)|"
+            "LaunchError: what answers",
             str(heard),
         )
+
+
+def meet_from_afar(rank: int, folder: Path) -> tuple[list[str], set[str]]:
+    os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
+    process = Process(rank=rank, world_size=2, job="7", on_one_node=False)
+    distributed.start(process, 2, folder)
+    heard = [distributed.broadcast_text("text" if rank == 0 else "other")]
+    found = listeners(os.getpid())
+    distributed.barrier()
+    return heard, found
 
 
 @in_networks
 def test_ranks_of_two_hosts_meet_through_the_folder_alone(
     shared: Path, networks: tuple[str, str]
 ) -> None:
-    def report(rank: int) -> tuple[list[str], set[str]]:
-        os.environ["GLOO_SOCKET_IFNAME"] = "eth0"
-        process = Process(rank=rank, world_size=2, job="7", on_one_node=False)
-        distributed.start(process, 2, shared)
-        heard = [distributed.broadcast_text("text" if rank == 0 else "other")]
-        found = listeners(os.getpid())
-        distributed.barrier()
-        return heard, found
-
-    told = run_ranks(report, 2, networks=networks)
+    told = run_ranks(meet_from_afar, 2, shared, networks=networks)
     assert told == [(["text"], {"0100090A"}), (["text"], {"0200090A"})]  # 10.9.0.1 and 10.9.0.2
