@@ -44,6 +44,7 @@ def race(*actions):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=call, args=(action, barrier, sender))
         process.start()
+        sender.close()  # so that the end of the process is the end of the pipe
         pipes.append((process, receiver))
     outcomes = [receiver.recv() for _, receiver in pipes]
     for process, _ in pipes:
