@@ -4,7 +4,6 @@ A conversion that was cut short goes on when the same one is started again; the 
 byte for byte, to one that was never disturbed.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from lenshpc.prep.defects import refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader
+from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.store import (
     Draft,
@@ -120,16 +120,6 @@ def convert_shards(
     """Read the sources of some shards and write those that are not made of just these bytes yet."""
     num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
     share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
-
-
-def order_rows(table: pa.Table, seed: int) -> NDArray[np.uint32]:
-    """Return the rows' places, split by split, each in a permutation fixed by `seed` and the ids.
-
-    A hash gives it rather than a random generator, whose stream may change with numpy's version.
-    """
-    texts = (f"{seed}/{identifier}".encode() for identifier in table["id"].to_pylist())
-    keys = np.array([hashlib.sha256(text).digest()[:16] for text in texts], "S16")
-    return np.lexsort((keys, table["split"].to_numpy())).astype(np.uint32)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Read a dataset file of `data_prep/`: where the images of each class lie and what they are."""
 
-import hashlib
 import re
 from typing import Annotated, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from lenshpc.config import Frozen, locate, read_yaml, validate
-from lenshpc.errors import DataError
 from lenshpc.prep.formats import ImageFormat, InnerPath
 from lenshpc.prep.labelling import (
     Catalogue,
@@ -84,13 +82,6 @@ class Holdout(Frozen):
     fraction: Annotated[float, Field(gt=0, lt=1)]
     source: SplitName = Field(alias="from")
     target: SplitName = Field(alias="to")
-
-    def apply(self, split: SplitName, group: str) -> SplitName:
-        """Return the split of a row; other rows never change it, so subsets keep their splits."""
-        # Of the group and nothing else: with a seed or a count in it, adding images would move old
-        # ones from training to test.
-        draw = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) / 2**64
-        return self.target if split == self.source and draw < self.fraction else split
 
 
 class Dataset(Frozen):
@@ -265,18 +256,6 @@ class Dataset(Frozen):
         if split == "unlabelled":
             return dict.fromkeys([UNLABELLED], *self.folders(split))
         return {label: entry.folders[split] for label, entry in enumerate(self.classes)}
-
-    def group_of(self, identifier: str) -> str:
-        """Return the group of a row: rows of one group never part over splits or folds."""
-        if self.group == "id":
-            return identifier
-        found = re.search(self.group, identifier)
-        if not found or not found[1]:
-            raise DataError(
-                f"{identifier} does not match the group expression {self.group!r}; "
-                "rename the file or correct `group` in the dataset file"
-            )
-        return found[1]
 
 
 def load_dataset(name: str) -> Dataset:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pyarrow as pa
 
 from lenshpc.errors import DataError, read_error
@@ -15,9 +14,9 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
+from lenshpc.prep.rules import check_classes, check_groups, group_rows, hold_out
 from lenshpc.prep.stacks import count_rows
 from lenshpc.prep.truth import join_truth
-from lenshpc.store.layout import SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,29 +38,11 @@ def scan(root: Path, dataset: Dataset) -> Sources:
     try:
         table = _list_sources(root, dataset)
         table, told = join_truth(root, dataset, table)
-        table = _hold_out(_group(table, dataset), dataset)
     except OSError as error:
         raise read_error(error.filename or root, error) from error
-    _refuse_missing_classes(table, dataset)
-    return Sources(table=table, told=told)
-
-
-def _group(table: pa.Table, dataset: Dataset) -> pa.Table:
-    if dataset.group == "id":
-        return table.append_column("group", table["id"])
-    groups = [dataset.group_of(identifier) for identifier in table["id"].to_pylist()]
-    return table.append_column("group", pa.array(groups, TEXT))
-
-
-def _hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
-    """Return the table with a part of one split in another, whole groups of it."""
-    if dataset.holdout is None:
-        return table
-    splits = table["split"].to_numpy().copy()
-    for at in np.flatnonzero(splits == SPLITS.index(dataset.holdout.source)).tolist():
-        group = table["group"][at].as_py()
-        splits[at] = SPLITS.index(dataset.holdout.apply(dataset.holdout.source, group))
-    return table.set_column(table.column_names.index("split"), "split", pa.array(splits))
+    table = hold_out(group_rows(table, dataset), dataset)
+    check_classes(table, dataset)
+    return Sources(table=table, told=(*told, *check_groups(table, dataset)))
 
 
 def _list_sources(root: Path, dataset: Dataset) -> pa.Table:
@@ -272,16 +253,3 @@ def _refuse_odd_names(folder: str, names: list[str]) -> None:
 
 def _twins(folder: str, name: str, other: str) -> DataError:
     return DataError(f"duplicated id: {folder}/{name} and {folder}/{other}; rename one of them")
-
-
-def _refuse_missing_classes(table: pa.Table, dataset: Dataset) -> None:
-    """Raise if a holdout left a split without one of its classes, as it may in a tiny set."""
-    kinds = table.group_by(["split", "label"]).aggregate([])
-    present = set(zip(kinds["split"].to_pylist(), kinds["label"].to_pylist(), strict=True))
-    for split, name in enumerate(SPLITS[:3]):
-        missing = [c.name for i, c in enumerate(dataset.classes) if (split, i) not in present]
-        if missing and (name == "train" or len(missing) < len(dataset.classes)):
-            raise DataError(
-                f"the holdout of {dataset.name} leaves no {missing[0]} in {name}; "
-                "the set is too small: add images, or drop `holdout` from the dataset file"
-            )
