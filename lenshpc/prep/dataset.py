@@ -54,12 +54,18 @@ class SplitFolders(Frozen):
 class ClassFolders(SplitFolders):
     """One class: its folders, or the `values` of a label that mean it.
 
-    `pickled` names the column for the number in files that pickle [image, number].
+    `pickled` names the column for the number in files that pickle [image, number], or those for all
+    numbers after the image.
     """
 
     name: Annotated[str, Field(min_length=1)]
     values: tuple[Value, ...] = ()
-    pickled: Column | None = None
+    pickled: Column | Annotated[tuple[Column, ...], Field(min_length=1)] | None = None
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Return the names of the numbers that are pickled with its images."""
+        return (self.pickled,) if isinstance(self.pickled, str) else self.pickled or ()
 
 
 class Target(ImageFormat, SplitFolders):
@@ -120,6 +126,8 @@ class Dataset(Frozen):
             raise ValueError("every class needs a folder for the same splits")
         if self.pickled and self.image.format != "npy":
             raise ValueError("pickled belongs to format npy")
+        if self.pickled and self.image.bands:
+            raise ValueError("pickled goes with files of one image, not with bands")
         return self._holdout_fits()
 
     @model_validator(mode="after")
@@ -203,6 +211,8 @@ class Dataset(Frozen):
             raise ValueError("simulate makes square images, and targets a multiple of their size")
         if not {self.image.format, made.format} <= {"npy", "image"}:
             raise ValueError("simulate writes formats npy and image")
+        if self.image.bands or made.bands:
+            raise ValueError("simulate writes a file an image, not bands")
         return self
 
     @property
@@ -214,7 +224,7 @@ class Dataset(Frozen):
     @property
     def pickled(self) -> tuple[str, ...]:
         """Return the names of the numbers that are pickled with images."""
-        return tuple(dict.fromkeys(entry.pickled for entry in self.classes if entry.pickled))
+        return tuple(dict.fromkeys(name for entry in self.classes for name in entry.numbers))
 
     @property
     def columns(self) -> tuple[str, ...]:

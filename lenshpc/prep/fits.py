@@ -1,97 +1,175 @@
-"""Read an image of a FITS file with astropy, the values as the FITS standard defines them."""
+"""Read images of a FITS file with astropy, the values as the FITS standard defines them."""
 
 import io
 import math
 import re
 import warnings
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.content import naming_defects
+from lenshpc.prep.content import (
+    damage_error,
+    largest_bytes,
+    naming_defects,
+    truncation_error,
+    unpack,
+)
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.pixels import check_shape
 from lenshpc.run.extras import require
 
-# astropy's decoders of the others, HCOMPRESS_1 and PLIO_1, leave their buffers where a file makes
-# them.
+# astropy's decoders of the others trust the file: that of HCOMPRESS_1 reads on past the end of a
+# tile that is cut, and mixes up the tiles of several threads; that of PLIO_1 checks nothing.
 _PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "NOCOMPRESS"}
 _GZIP = re.compile(rb"\x1f\x8b\x08")
+_MAX_SHOWN = 12
 
 
-def fits_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
-    """Return the pixels in the order of the file's axes, in native byte order.
+def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[Any]]:
+    """Return the image in the order of the file's axes, or one image a channel, in native order.
 
     BZERO alone makes integers unsigned; any other BSCALE, BZERO or BLANK makes them floats, which
     an integer `dtype` then refuses.
     """
     require("fits", "FITS")
+    content = unpack(path, content, largest_bytes(image))
     if not content.startswith(b"SIMPLE  ="):
-        raise DataError(f"{path} is no FITS file: starts {content[:6]!r}; copy it again")
-    with naming_defects(path):
-        pixels = _decode(path, content, image)
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        raise DataError(
+            f"{path} is no FITS file: starts {content[:6]!r}; copy it again", cause="another format"
+        )
+    with naming_defects(path), _opening(content) as opened:
+        units = _list_units(path, content, opened)
+        chosen = _choose(path, units, image)
+        declared = image if len(chosen) == 1 else image.part
+        found = [_pixels(path, units[place], declared, content) for place in chosen]
+    return [pixels.astype(pixels.dtype.newbyteorder("="), copy=False) for pixels in found]
 
 
-def _decode(path: str, content: bytes, image: ImageFormat) -> NDArray[Any]:
+@contextmanager
+def _opening(content: bytes) -> Iterator[Any]:
+    """Yield the HDUs in these bytes; whatever astropy only warns of is an error."""
     from astropy.io import fits
     from astropy.io.fits.verify import VerifyWarning
     from astropy.utils.exceptions import AstropyUserWarning
 
     with warnings.catch_warnings():
-        # astropy only warns of a truncated file, of a card that bends the standard too; and numpy
-        # of a number that wraps around.
+        # astropy warns of a card that bends the standard, too; and numpy of a number that wraps.
         warnings.simplefilter("error", AstropyUserWarning)
         warnings.simplefilter("error", RuntimeWarning)
         warnings.simplefilter("ignore", VerifyWarning)
+        # Of bytes that are too few, which are counted here: the padding of the last HDU may lack.
+        warnings.filterwarnings("ignore", "File may have been truncated", AstropyUserWarning)
         # From the bytes that are hashed, not from the file again, which may have changed since.
-        with fits.open(io.BytesIO(content), memmap=False) as units:
-            unit = _unit(path, units, image)
-            # Before `data`, which unpacks: a header may promise any number of bytes.
-            check_shape(path, tuple(unit.shape), image.stored_shape)
-            if isinstance(unit, fits.CompImageHDU):
-                _check_tiles(path, unit, content)
-            return np.asarray(unit.data)
+        with fits.open(io.BytesIO(content), memmap=False) as opened:
+            yield opened
 
 
-def _unit(path: str, units: Any, image: ImageFormat) -> Any:
-    """Return the HDU that the dataset names, or the first that holds an image."""
-    names = [unit.name for unit in units]
-    if isinstance(image.hdu, str):
-        places = [place for place, name in enumerate(names) if name == image.hdu.strip().upper()]
-        if len(places) > 1:
-            raise DataError(
-                f"{path} holds {len(places)} HDUs {image.hdu}, at {places}; "
-                "set `image.hdu` to the number of one"
+def _list_units(path: str, content: bytes, opened: Any) -> list[Any]:
+    """Return all HDUs, each of which is whole; what follows the last one does not count."""
+    units: list[Any] = []
+    start = 0
+    while not units or content.startswith(b"XTENSION=", start):
+        try:
+            unit = opened[len(units)]
+        except (IndexError, OSError) as error:
+            raise truncation_error(path, f"or damaged in the header of HDU {len(units)}") from error
+        place = unit.fileinfo()
+        # Of a compressed image, `size` is what it unpacks to.
+        promised = place["datSpan"] if _is_packed(unit) else unit.size
+        held = len(content) - place["datLoc"]
+        if promised > held:
+            raise truncation_error(
+                path, f"in HDU {len(units)}: its header promises {promised} bytes, it holds {held}"
             )
-    elif isinstance(image.hdu, int):
-        places = [image.hdu] if image.hdu < len(names) else []
+        units.append(unit)
+        start = place["datLoc"] + place["datSpan"]
+    return units
+
+
+def _choose(path: str, units: list[Any], image: ImageFormat) -> list[int]:
+    """Return the place of the HDU that holds the image, or one a channel."""
+    if isinstance(image.hdu, tuple):
+        return [_only(path, units, name) for name in image.hdu]
+    if image.hdu is None:
+        found = [place for place, unit in enumerate(units) if _is_image(unit)][:1]
+        return found or [_only(path, units, None)]
+    places = _places(units, image.hdu)
+    shapes = [tuple(units[place].shape) for place in places]
+    if 1 < len(places) == image.shape[0] and image.stored_shape not in shapes:
+        return sorted(places, key=lambda place: units[place].ver)
+    return [_only(path, units, image.hdu)]
+
+
+def _only(path: str, units: list[Any], name: int | str | None) -> int:
+    """Return the place of the one image of a name, or with that number."""
+    places = _places(units, name)
+    if len(places) > 1:
+        raise DataError(
+            f"{path} holds {len(places)} HDUs {name}, at {places}; set `image.hdu` to the number "
+            "of one, or to a list of one a channel",
+            cause="another HDU",
+        )
+    if places:
+        return places[0]
+    held = ", ".join(f"{at} {unit.name or '-'}" for at, unit in enumerate(units[:_MAX_SHOWN]))
+    more = ", …" if len(units) > _MAX_SHOWN else ""
+    missing = "an image" if name is None else f"the image {name}"
+    raise DataError(
+        f"{path} lacks {missing}; it holds the HDUs {held}{more}; set `image.hdu`",
+        cause="another HDU",
+    )
+
+
+def _places(units: list[Any], name: int | str | None) -> list[int]:
+    """Return the places of the images of that name, or with that number."""
+    if isinstance(name, int):
+        named = [name] if name < len(units) else []
     else:
-        places = list(range(len(names)))
-    for place in places:
-        if units[place].is_image and units[place].shape:
-            return units[place]
-    held = ", ".join(f"{place} {name or '-'}" for place, name in enumerate(names))
-    missing = "an image" if image.hdu is None else f"the image {image.hdu}"
-    raise DataError(f"{path} lacks {missing}; it holds the HDUs {held}; set `image.hdu`")
+        wanted = (name or "").strip().upper()
+        named = [place for place, unit in enumerate(units) if name and unit.name == wanted]
+    return [place for place in named if _is_image(units[place])]
 
 
-def _check_tiles(path: str, unit: Any, content: bytes) -> None:
+def _is_image(unit: Any) -> bool:
+    return bool(unit.is_image and unit.shape)
+
+
+def _is_packed(unit: Any) -> bool:
+    from astropy.io import fits
+
+    return isinstance(unit, fits.CompImageHDU)
+
+
+def _pixels(path: str, unit: Any, image: ImageFormat, content: bytes) -> NDArray[Any]:
+    # Before `data`, which unpacks: a header may promise any number of bytes.
+    check_shape(path, tuple(unit.shape), image.stored_shape)
+    if _is_packed(unit):
+        place = unit.fileinfo()
+        packed = memoryview(content)[place["datLoc"] : place["datLoc"] + place["datSpan"]]
+        _check_tiles(path, unit, packed)
+    return np.asarray(unit.data)
+
+
+def _check_tiles(path: str, unit: Any, packed: memoryview) -> None:
     """Raise on a compressed image that is not certain to unpack to what its header promises."""
     if unit.compression_type not in _PACKINGS:
-        raise DataError(f"{path} is packed by {unit.compression_type}; unpack it with: funpack")
-    if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):
         raise DataError(
-            f"{path} is damaged: tiles {unit.tile_shape} in {unit.shape}; copy it again"
+            f"{path} is packed by {unit.compression_type}, which cannot be read safely here; "
+            "unpack it with: funpack",
+            cause="another packing",
         )
-    left = 8 * math.prod(unit.shape) + len(content)
-    for found in _GZIP.finditer(content):
+    if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):
+        raise damage_error(path, f"tiles {unit.tile_shape} in {unit.shape}")
+    left = 8 * math.prod(unit.shape) + len(packed)
+    for found in _GZIP.finditer(packed):
         with suppress(zlib.error):
             stream = zlib.decompressobj(wbits=31)
-            left -= len(stream.decompress(memoryview(content)[found.start() :], left + 1))
+            left -= len(stream.decompress(packed[found.start() :], left + 1))
         if left < 0:
-            raise DataError(f"{path} is damaged: it unpacks to more than its image; copy it again")
+            raise damage_error(path, "it unpacks to more than its image")

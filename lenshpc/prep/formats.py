@@ -14,7 +14,7 @@ from lenshpc.config import Frozen
 SUFFIXES = {
     "npy": (".npy",),
     "image": (".jpg", ".jpeg", ".png"),
-    "fits": (".fits", ".fit", ".fts"),
+    "fits": (".fits", ".fit", ".fts", ".fits.gz", ".fits.fz", ".fits.bz2"),
     "npz": (".npz",),
     "hdf5": (".h5", ".hdf5"),
 }
@@ -110,6 +110,11 @@ class ImageFormat(Frozen):
         """Raise unless channels that lie apart are declared so that each is found."""
         if self.bands and self.is_stack:
             raise ValueError("bands are files of one image; a stack has them on an axis")
+        if self.bands and not self.bands.lower().endswith(self.suffixes):
+            raise ValueError(f"bands names files, which end in {' or '.join(self.suffixes)}")
+        odd = [name for name in self.channels if "/" in name or name in {"", ".", ".."}]
+        if self.bands and odd:
+            raise ValueError(f"with bands, channel {odd[0]!r} is part of a file name")
         if isinstance(self.hdu, tuple) and (self.bands or len(self.hdu) != self.shape[0]):
             raise ValueError(f"a list of hdu names one for each of {self.shape[0]} channels")
         if self.axes == "hw" and self.shape[0] != 1 and not self.is_apart:
@@ -150,6 +155,20 @@ class ImageFormat(Frozen):
         return orders[self.axes]
 
     @property
+    def part(self) -> Self:
+        """Return what holds for the file or HDU of one channel, where each lies apart."""
+        _, height, width = self.shape
+        axes = "chw" if self.format == "image" else "hw"
+        apart = None if isinstance(self.hdu, tuple) else self.hdu
+        update = {"shape": (1, height, width), "channels": self.channels[:1], "axes": axes}
+        return self.model_copy(update={**update, "bands": None, "hdu": apart})
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         """Return the file endings that count as images, in lower case."""
         return SUFFIXES[self.format]
+
+    def stem(self, name: str) -> str:
+        """Return a file's name or path without the ending that makes it an image."""
+        endings = [ending for ending in self.suffixes if name.lower().endswith(ending)]
+        return name[: -max(map(len, endings))] if endings else name

@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.content import first_line
+from lenshpc.prep.content import first_line, truncation_error
 from lenshpc.prep.pixels import format_shape
 
 HEADER_BYTES = 2**16
@@ -44,16 +44,17 @@ def npy_header(path: str, content: bytes) -> Header:
     """Return the header that `content`, the file's beginning at least, starts with."""
     if content[:6] != npy.MAGIC_PREFIX:
         kind = "a Python pickle" if content[:1] == b"\x80" else f"not .npy: starts {content[:6]!r}"
-        raise DataError(f"{path} is {kind}; save it again with np.save")
+        raise DataError(f"{path} is {kind}; save it again with np.save", cause="another format")
     width = 2 if content[6:7] == b"\x01" else 4
     start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
     if start > len(content):
-        raise DataError(f"{path} is truncated within its header; copy it again")
+        raise truncation_error(path, "within its header")
     try:
         return Header(start, *_parse(content[:start]))
     except Exception as error:
-        reason = first_line(error)
-        raise DataError(f"{path} has a broken .npy header: {reason}; copy it again") from error
+        raise DataError(
+            f"{path} has a broken .npy header: {first_line(error)}; copy it again", cause="damaged"
+        ) from error
 
 
 @lru_cache(maxsize=64)  # all files of a set share their header, whose parsing costs most of a read
@@ -78,7 +79,8 @@ def npy_pixels(path: str, content: bytes, header: Header) -> NDArray[Any]:
     if promised != held:
         raise DataError(
             f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes of pixels, it holds {held}; copy it again"
+            f"{promised} bytes of pixels, it holds {held}; copy it again",
+            cause="truncated" if held < promised else "damaged",
         )
     flat = np.frombuffer(content, header.dtype, offset=header.start)
     return flat.reshape(header.shape, order=header.order)

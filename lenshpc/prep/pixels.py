@@ -13,12 +13,22 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_shape(path: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Raise unless an image has the declared shape, in the order of the file's axes."""
-    if found != expected:
+    """Raise unless an image has the declared shape, in the order of the file's axes.
+
+    Leading axes of length one hold nothing, and may be more or fewer than declared.
+    """
+    if _drop_leading(found) != _drop_leading(expected):
         raise DataError(
             f"{path} has shape {format_shape(found)}, expected {format_shape(expected)}; "
-            "set image.shape and image.axes in DATASET as the files are, or move it away"
+            "set image.shape and image.axes in DATASET as the files are",
+            cause="wrong shape",
         )
+
+
+def _drop_leading(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape without its first axes of length one."""
+    num_ones = next((place for place, side in enumerate(shape) if side != 1), len(shape))
+    return shape[num_ones:]
 
 
 def check_dtype(path: str, found: np.dtype[Any], declared: str) -> None:
@@ -27,7 +37,8 @@ def check_dtype(path: str, found: np.dtype[Any], declared: str) -> None:
     if found.kind not in "uif" or not np.can_cast(found, declared, "safe"):
         raise DataError(
             f"{path} has dtype {found}, which {declared} cannot hold without loss; "
-            "save it in that dtype, or change `dtype` in the dataset file"
+            "save it in that dtype, or change `dtype` in the dataset file",
+            cause="wrong dtype",
         )
 
 
@@ -75,7 +86,8 @@ def _refuse_bad(path: str, pixels: NDArray[Any]) -> None:
     num_broken = int(np.count_nonzero(_find_bad(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "
-        "set image.bad_pixels in DATASET to have them filled, mend the file, or move it away"
+        "set image.bad_pixels in DATASET to have them filled, or mend the file",
+        cause="bad pixels",
     )
 
 
@@ -83,12 +95,16 @@ def _refuse_empty(path: str, bad: NDArray[np.bool_], image: ImageFormat) -> None
     """Raise where nothing is left to be seen, or nothing to take a median of."""
     of_channels = bad.all(axis=(-2, -1)).reshape(-1, len(image.channels))
     if of_channels.all(axis=1).any():
-        raise DataError(f"{path} holds no pixel that is finite and within float32; move it away")
+        raise DataError(
+            f"{path} holds no pixel that is finite and within float32; move it away",
+            cause="bad pixels",
+        )
     if image.bad_pixels == Fill(fill="median") and of_channels.any():
         channel = image.channels[int(of_channels.any(axis=0).argmax())]
         raise DataError(
             f"{path} holds no pixel in channel {channel} to take the median of; move it away, or "
-            "give image.bad_pixels in DATASET a value as fill"
+            "give image.bad_pixels in DATASET a value as fill",
+            cause="bad pixels",
         )
 
 

@@ -1,7 +1,6 @@
 """Read sources to pixels and hashes, a block of rows at a time; every defect names its file."""
 
 import hashlib
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,20 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.content import naming_defects, read_content
+from lenshpc.prep.content import naming_defects
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.decode import Numbers, Pickles, decode, read_files
 from lenshpc.prep.defects import Defect, name_defect
-from lenshpc.prep.fits import fits_pixels
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.npy import npy_header, npy_pixels
-from lenshpc.prep.picture import picture_pixels
-from lenshpc.prep.pixels import check_dtype, check_shape, clean, format_shape, orient
+from lenshpc.prep.pixels import check_dtype, clean, orient
 from lenshpc.prep.rows import number_columns
 from lenshpc.prep.stacks import Rows, open_rows
-from lenshpc.prep.unpickle import unwrap
 
-# A file may be this much larger than its pixels as float128: headers, tables, other images.
-_MARGIN_BYTES = 2**20
 _MAX_OPEN_STACKS = 64
 
 
@@ -41,6 +35,15 @@ class _Row(NamedTuple):
     @property
     def name(self) -> str:
         return self.file if self.at < 0 else f"{self.file}#{self.at}"
+
+
+class _Part(NamedTuple):
+    """Pixels and mask as a store keeps them, the bytes they came from, the pickled numbers."""
+
+    pixels: NDArray[Any]
+    mask: NDArray[np.uint8] | None
+    stored: list[bytes]
+    numbers: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,79 +113,50 @@ class SourceReader:
         found = np.zeros((rows.num_rows, 32), np.uint8)
         for at, row in enumerate(_Row(*found) for found in _records(rows)):
             with suppress(DataError):  # `read` says what is wrong
-                digest = hashlib.sha256(self._stored(row.file, row.at, self._dataset.image))
+                stored = self._stored(row.file, row.at, self._dataset.image)
                 if row.partner and self._dataset.target:
-                    digest.update(self._stored(row.partner, row.at, self._dataset.target))
-                found[at] = np.frombuffer(digest.digest(), np.uint8)
+                    stored += self._stored(row.partner, row.at, self._dataset.target)
+                found[at] = _hash(stored)
         return found
 
     def _fill(self, block: SourceBlock, at: int, row: _Row) -> None:
-        column = self._dataset.classes[row.label].pickled
-        pixels, mask, stored, number = self._part(row.file, row.at, self._dataset.image, column)
-        block.pixels[at] = pixels
-        if block.masks is not None and mask is not None:
-            block.masks[at] = mask
-        digest, size = hashlib.sha256(stored), len(stored)
+        columns = self._dataset.classes[row.label].numbers
+        pickles = Pickles(columns, self._allow_pickle)
+        part = self._part(row.file, row.at, self._dataset.image, pickles)
+        block.pixels[at] = part.pixels
+        if block.masks is not None and part.mask is not None:
+            block.masks[at] = part.mask
+        stored = part.stored
         if row.partner and self._dataset.target and block.targets is not None:
-            pixels, _, stored, _ = self._part(row.partner, row.at, self._dataset.target, None)
-            block.targets[at] = pixels
+            target = self._part(row.partner, row.at, self._dataset.target, Pickles())
+            block.targets[at] = target.pixels
             # Image, then target, always: the order is part of every hash that stores hold.
-            digest.update(stored)
-            size += len(stored)
-        if column:
-            block.values[at, self._dataset.columns.index(column)] = number
-        block.sha256[at], block.size[at] = np.frombuffer(digest.digest(), np.uint8), size
+            stored = [*stored, *target.stored]
+        for name, number in zip(columns, part.numbers, strict=False):  # none in a plain array
+            block.values[at, self._dataset.columns.index(name)] = number
+        block.sha256[at] = _hash(stored)
+        block.size[at] = sum(map(len, stored))
 
-    def _stored(self, file: str, row: int, image: ImageFormat) -> bytes:
-        path = f"{self._root}/{file}"
+    def _stored(self, file: str, row: int, image: ImageFormat) -> list[bytes]:
         if row < 0:
-            return _content(path, image)
-        stored: bytes = self._rows(path, image)[row].tobytes()
-        return stored
+            return [content for _, content in read_files(self._root, file, image)]
+        return [self._rows(f"{self._root}/{file}", image)[row].tobytes()]
 
-    def _part(
-        self, file: str, row: int, image: ImageFormat, column: str | None
-    ) -> tuple[NDArray[Any], NDArray[np.uint8] | None, bytes, float]:
-        """Return pixels and mask as a store keeps them, what they came from, the pickled number."""
+    def _part(self, file: str, row: int, image: ImageFormat, pickles: Pickles) -> _Part:
         path = f"{self._root}/{file}"
-        with naming_defects(path):
-            if row < 0:
-                stored = _content(path, image)
-                pixels, number = self._decode(path, stored, image, column)
-            else:
-                pixels, number = np.asarray(self._rows(path, image)[row]), math.nan
-                path, stored = f"{path}#{row}", pixels.tobytes()
-        # Before `orient`, whose cast would hide a loss.
-        check_dtype(path, pixels.dtype, image.dtype)
-        return *clean(path, orient(pixels, image), image), stored, number
-
-    def _decode(
-        self, path: str, content: bytes, image: ImageFormat, column: str | None
-    ) -> tuple[NDArray[Any], float]:
-        """Return the pixels of a single file in the order of its axes, and the pickled number."""
-        if image.format == "image":
-            return picture_pixels(path, content, image), math.nan
-        if image.format == "fits":
-            return fits_pixels(path, content, image), math.nan
-        header = npy_header(path, content)
-        # Told by the header, before numpy is let at the file: np.load with allow_pickle would run
-        # what the pickle names.
-        if header.dtype.hasobject:
-            self._refuse_pickle(path, column)
-            pixels, number = unwrap(path, content[header.start :])
-            check_shape(path, pixels.shape, image.stored_shape)
-            return pixels, number
-        # By the header, before the pixels: a promise of terabytes is refused unread.
-        check_shape(path, header.shape, image.stored_shape)
-        return npy_pixels(path, content, header), math.nan
-
-    def _refuse_pickle(self, path: str, column: str | None) -> None:
-        """Raise unless the class is declared to pickle a number and the user has allowed it."""
-        found = f"{path} is a pickled object array; pickles can run code and are refused"
-        if column is None:
-            raise DataError(f"{found}: save it again as a plain array with np.save")
-        if not self._allow_pickle:
-            raise DataError(f"{found}; to unwrap [image, {column}] from them add --allow-pickle")
+        numbers: Numbers = ()
+        if row < 0:
+            files = read_files(self._root, file, image)
+            pixels, numbers = decode(files, image, pickles)
+            stored = [content for _, content in files]
+        else:
+            with naming_defects(path):
+                found = np.asarray(self._rows(path, image)[row])
+            path, stored = f"{path}#{row}", [found.tobytes()]
+            # Before `orient`, whose cast would hide a loss.
+            check_dtype(path, found.dtype, image.dtype)
+            pixels = orient(found, image)
+        return _Part(*clean(path, pixels, image), stored, numbers)
 
     def _rows(self, path: str, image: ImageFormat) -> Rows:
         """Return an open stack; the one opened first is closed when there are too many."""
@@ -194,15 +168,11 @@ class SourceReader:
         return self._stacks[key]
 
 
-def _content(path: str, image: ImageFormat) -> bytes:
-    """Return the bytes; a file far larger than its image is refused before it fills the memory."""
-    # 16 bytes a pixel is float128, the widest that a file may hold.
-    most = 16 * math.prod(image.shape) + _MARGIN_BYTES
-    content = read_content(path, image.format, most)
-    if len(content) > most:
-        shape = format_shape(image.shape)
-        raise DataError(f"{path} is too large for one {shape} image; check `image` in DATASET")
-    return content
+def _hash(stored: list[bytes]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256()
+    for content in stored:
+        digest.update(content)
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _records(rows: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -24,9 +24,14 @@ SCHEMA = pa.schema(
 
 
 def file_rows(
-    files: pa.Array, partners: pa.Array | None, *, label: int = UNLABELLED, split: str = "test"
+    files: pa.Array,
+    partners: pa.Array | None = None,
+    *,
+    ids: pa.Array | None = None,
+    label: int = UNLABELLED,
+    split: str = "test",
 ) -> pa.Table:
-    """Return a row for each file that is one image."""
+    """Return a row for each file that is one image; its id is the file unless `ids` are given."""
     places = pa.array(np.arange(len(files), dtype=np.int32))
     columns = {
         "file": pa.DictionaryArray.from_arrays(places, files),
@@ -35,7 +40,7 @@ def file_rows(
         if partners is None
         else pa.DictionaryArray.from_arrays(places, partners),
     }
-    return _table(files, label, split, columns)
+    return _table(files if ids is None else ids, label, split, columns)
 
 
 def stack_rows(

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from operator import attrgetter
+from dataclasses import dataclass, field
+from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
 from lenshpc.errors import DataError, read_error
+from lenshpc.prep.bands import image_file, join_path, list_objects, warn_of_suffixes
 from lenshpc.prep.content import link_error
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
@@ -33,19 +35,29 @@ class Sources:
     told: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Findings:
+    """What a scan finds beside images: lines for the user, and images that cannot be used."""
+
+    told: list[str] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+
+
 def scan(root: Path, dataset: Dataset) -> Sources:
     """Return every source under `root`; of stacks, only headers are read."""
     try:
-        table = _list_sources(root, dataset)
-        table, told = join_truth(root, dataset, table)
+        findings = _Findings()
+        table = _list_sources(root, dataset, findings)
+        table, matches = join_truth(root, dataset, table)
     except OSError as error:
         raise read_error(error.filename or root, error) from error
     table = hold_out(group_rows(table, dataset), dataset)
     check_classes(table, dataset)
-    return Sources(table=table, told=(*told, *check_groups(table, dataset)))
+    told = (*findings.told, *matches, *check_groups(table, dataset))
+    return Sources(table=table, told=told)
 
 
-def _list_sources(root: Path, dataset: Dataset) -> pa.Table:
+def _list_sources(root: Path, dataset: Dataset, findings: _Findings) -> pa.Table:
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
     splits = _present_splits(root, dataset)
@@ -53,27 +65,35 @@ def _list_sources(root: Path, dataset: Dataset) -> pa.Table:
     _refuse_same_files(
         root, dataset, [name for split in splits for name in dataset.labels(split).values()]
     )
-    return join_rows(
-        [
-            table
-            for split in splits
-            for label, folder in dataset.labels(split).items()
-            for table in _sources(root, dataset, split, label, folder)
-        ]
-    )
+    tables = [
+        table
+        for split in splits
+        for label, folder in dataset.labels(split).items()
+        for table in _sources(root, dataset, split, label, folder, findings)
+    ]
+    if findings.defects:
+        raise refusal(findings.defects)
+    return join_rows(tables)
 
 
 def _sources(
-    root: Path, dataset: Dataset, split: SplitName, label: int, folder: str
+    root: Path,
+    dataset: Dataset,
+    split: SplitName,
+    label: int,
+    folder: str,
+    findings: _Findings,
 ) -> Iterator[pa.Table]:
     """Yield the rows of the folder of one class."""
-    names = _image_names(root, folder, dataset.image)
-    partners = _partners(root, dataset, split, folder, names)
-    files = [_inside(folder, name) for name in names]
+    image = dataset.image
+    names = _image_names(root, folder, image, findings)
+    partners = _partners(root, dataset, split, folder, names, findings)
+    files = [image_file(folder, name, image) for name in names]
     paired = [partners.get(name, "") for name in names]
-    if not dataset.image.is_stack:
+    if not image.is_stack:
         pairs = pa.array(paired, TEXT) if partners else None
-        yield file_rows(pa.array(files, TEXT), pairs, label=label, split=split)
+        ids = pa.array([join_path(folder, name) for name in names], TEXT)
+        yield file_rows(pa.array(files, TEXT), pairs, ids=ids, label=label, split=split)
         return
     for file, partner in zip(files, paired, strict=True):
         num_rows = _count_rows(root, file, partner, dataset)
@@ -93,14 +113,21 @@ def _count_rows(root: Path, file: str, partner: str, dataset: Dataset) -> int:
 
 
 def _partners(
-    root: Path, dataset: Dataset, split: SplitName, folder: str, names: list[str]
+    root: Path,
+    dataset: Dataset,
+    split: SplitName,
+    folder: str,
+    names: list[str],
+    findings: _Findings,
 ) -> dict[str, str]:
     """Return image name → the target's file; each image has one, and each target its image."""
     if dataset.target is None:
         return {}
     target = dataset.target.folders[split]
-    images = _by_pair_name(folder, names)
-    targets = _by_pair_name(target, _image_names(root, target, dataset.target))
+    images = _by_pair_name(folder, names, dataset.image)
+    targets = _by_pair_name(
+        target, _image_names(root, target, dataset.target, findings), dataset.target
+    )
     for here, there, found, other in (
         (folder, target, images, targets),
         (target, folder, targets, images),
@@ -111,26 +138,20 @@ def _partners(
                 f"{root / here / found[alone]} has no partner in {there}/; pairs are files of one "
                 "name: add the other, or move it away"
             )
-    return {name: _inside(target, targets[pair]) for pair, name in images.items()}
+    return {
+        name: image_file(target, targets[pair], dataset.target) for pair, name in images.items()
+    }
 
 
-def _by_pair_name(folder: str, names: list[str]) -> dict[str, str]:
+def _by_pair_name(folder: str, names: list[str], image: ImageFormat) -> dict[str, str]:
     """Return the name that the files of a pair share → file: 7 for LR/LR_7.npy and HR/7.npy."""
     prefix = f"{PurePosixPath(folder).name}_"
     found: dict[str, str] = {}
     for name in names:
-        other = found.setdefault(_stem(name).removeprefix(prefix), name)
+        other = found.setdefault(image.stem(name).removeprefix(prefix), name)
         if other != name:
             raise _twins(folder, other, name)
     return found
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _inside(folder: str, name: str) -> str:
-    return name if folder == "." else f"{folder}/{name}"
 
 
 def _present_splits(root: Path, dataset: Dataset) -> list[SplitName]:
@@ -188,13 +209,13 @@ def _refuse_same_files(root: Path, dataset: Dataset, folders: list[str]) -> None
     seen: dict[tuple[int, int], str] = {}
     for folder in folders:
         device = (root / folder).stat().st_dev
-        for entry in sorted(_entries(root / folder), key=attrgetter("name")):
+        for inner, entry in sorted(_walk(root / folder, dataset.image), key=itemgetter(0)):
             if not entry.name.lower().endswith(dataset.image.suffixes) or not _is_file(entry):
                 continue
             # A listing tells the number of a file; only a link must be followed for it.
             found = entry.stat() if entry.is_symlink() else None
             key = (found.st_dev, found.st_ino) if found else (device, entry.inode())
-            name = _inside(folder, entry.name)
+            name = join_path(folder, inner)
             other = seen.setdefault(key, name)
             if other != name and (root / other).samefile(entry.path):
                 raise DataError(
@@ -203,9 +224,22 @@ def _refuse_same_files(root: Path, dataset: Dataset, folders: list[str]) -> None
                 )
 
 
-def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
+def _walk(
+    folder: Path, image: ImageFormat, inner: str = ""
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield what lies in a folder of images, with its path there; bands may have folders in it."""
+    levels = image.bands.count("/") if image.bands else 0
+    for entry in _entries(folder / inner):
+        if inner.count("/") < levels and _is_folder(entry):
+            yield from _walk(folder, image, f"{inner}{entry.name}/")
+        else:
+            yield f"{inner}{entry.name}", entry
+
+
+def _image_names(root: Path, folder: str, image: ImageFormat, findings: _Findings) -> list[str]:
+    """Return the names of the images in a folder, sorted: those of files, or of objects."""
     suffixes, names = image.suffixes, []
-    for entry in _entries(root / folder):
+    for name, entry in _walk(root / folder, image):
         is_image = entry.name.lower().endswith(suffixes)
         if folder == "." and not is_image and _is_file(entry):
             continue  # beside images as beside folders: truth.csv, a readme
@@ -214,14 +248,20 @@ def _image_names(root: Path, folder: str, image: ImageFormat) -> list[str]:
                 f"unexpected {escape_name(entry.path)}; {folder}/ may hold only "
                 f"{' '.join(suffixes)} files; move it away"
             )
-        names.append(entry.name)
+        names.append(name)
     if not names:
         raise DataError(
             f"{root / folder} holds no {' '.join(suffixes)} files; "
             "every class needs images: put them there, or move all folders of the split away"
         )
+    if image.bands:
+        objects = list_objects(folder, names, image)
+        names = objects.names
+        findings.told.extend(objects.told)
+        findings.defects.extend(objects.defects)
     names.sort()
-    _refuse_odd_names(folder, names)
+    _refuse_odd_names(folder, names, image)
+    findings.told.extend(warn_of_suffixes(folder, names, image))
     return names
 
 
@@ -237,16 +277,16 @@ def escape_name(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
-def _refuse_odd_names(folder: str, names: list[str]) -> None:
+def _refuse_odd_names(folder: str, names: list[str], image: ImageFormat) -> None:
     """Raise on names that are one row to a reader: 1.npy, 1.NPY, or 1.jpg beside 1.jpeg."""
     odd = next((name for name in names if not name.isprintable()), None)
     if odd is not None:  # newlines, and bytes that are not UTF-8
         raise DataError(f"cannot use the file name {f'{folder}/{odd}'!a}; rename it")
-    if len({_stem(name).casefold() for name in names}) == len(names):
+    if len({image.stem(name).casefold() for name in names}) == len(names):
         return
     seen: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(_stem(name).casefold(), name)
+        other = seen.setdefault(image.stem(name).casefold(), name)
         if other != name:
             raise _twins(folder, other, name)
 

@@ -1,4 +1,4 @@
-"""Unwrap files that pickle [image, number], running nothing that the pickle names.
+"""Unwrap files that pickle an image and numbers, running nothing that the pickle names.
 
 The few names that numpy writes are replaced by inert records; any other name is refused. So
 numpy itself never sees a shape or a size that was not checked here.
@@ -9,7 +9,8 @@ import math
 import pickle
 import pickletools
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +20,16 @@ from lenshpc.prep.content import first_line
 
 _MAX_STEPS = 256  # two arrays as numpy pickles them take some 150
 _MAX_SIDE = 2**31
-# All that numpy writes for arrays and numbers: no sets and dictionaries, whose keys could be made
-# to take for ever, and nothing that takes memory on the word of a length.
+# All that Python and numpy write for arrays, numbers, and lists or dictionaries of them: no sets,
+# whose members could be made to take for ever, and nothing that takes memory on the word of a
+# length.
 _STEPS = frozenset(
     (
         *("PROTO", "FRAME", "STOP", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
         *("MEMOIZE", "BINPUT", "BINGET", "MARK", "EMPTY_LIST", "APPEND", "APPENDS"),
         *("TUPLE", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE"),
         *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+        *("EMPTY_DICT", "SETITEM", "SETITEMS"),
         *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     )
 )
@@ -66,12 +69,31 @@ _ADMITTED = {
 }
 
 
+class _Fields:
+    """A dictionary of texts; a key that is none could take for ever to be hashed."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if type(key) is not str:
+            raise TypeError("a dictionary whose keys are no texts")
+        self.pairs[key] = value
+
+
 class _Forbidden(Exception):  # noqa: N818  # never leaves this module
     """A pickle names what is not admitted."""
 
 
 # The C class grows its memo to any index that a pickle asks for; this one holds a dict.
 class _ArraysOnly(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.EMPTY_DICT[0]: lambda unpickler: unpickler.append(_Fields()),
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         # The whole of the safety: a pickle can call whatever this returns. Only records that do
         # nothing may stand in the table, never a class or function of numpy.
@@ -80,22 +102,36 @@ class _ArraysOnly(pickle._Unpickler):
         return _ADMITTED[module, name]
 
 
-def unwrap(path: str, pickled: bytes) -> tuple[NDArray[Any], float]:
-    """Return image and number of a pickled array [image, number]."""
+def is_pickle(content: bytes) -> bool:
+    """Tell whether a file is a pickle from its first byte on, as np.load takes it for, too."""
+    return content.startswith(pickle.PROTO)
+
+
+def unwrap(
+    path: str, pickled: bytes, columns: Sequence[str]
+) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Return the image and the numbers of these columns that are pickled together.
+
+    They are an array of objects, a list or a tuple with the image first, or a dictionary that has
+    one image beside the columns' names.
+    """
     try:
         _check_steps(pickled)
-        image, number = _pair(_ArraysOnly(io.BytesIO(pickled), fix_imports=False).load())
-        return _plain(image), _number(number)
+        found = _ArraysOnly(io.BytesIO(pickled), fix_imports=False).load()
+        image, numbers = _items(found, columns)
+        return _plain(image), tuple(map(_number, numbers))
     except _Forbidden as error:
         raise DataError(
             f"{path} pickles {first_line(error)!a}, which is no numpy array and may run code: "
-            "refused; ask its authors for plain arrays"
+            "refused; ask its authors for plain arrays",
+            cause="pickled",
         ) from error
     except Exception as error:
         reason = ascii(first_line(error)).strip("'\"")
         raise DataError(
-            f"{path} does not hold [image, number] as numpy pickles it: {reason}; "
-            "ask its authors for plain arrays"
+            f"{path} does not hold [image, {', '.join(columns)}] as numpy pickles it: {reason}; "
+            "correct `pickled` in DATASET, or ask its authors for plain arrays",
+            cause="pickled",
         ) from error
 
 
@@ -112,13 +148,48 @@ def _check_steps(pickled: bytes) -> None:
         raise ValueError(f"{len(pickled) - end} bytes follow its end")
 
 
-def _pair(outer: Any) -> tuple[Any, Any]:
-    """Return the two items of an object array (2,)."""
-    _, shape, dtype, _, items = _state(outer, _Array, 5)
-    if _code(dtype) not in {"O", "O8"} or shape != (2,) or type(items) is not list:
-        raise ValueError("an array of another shape or dtype, expected 2 objects")
-    image, number = items
-    return image, number
+def _items(found: Any, columns: Sequence[str]) -> tuple[Any, list[Any]]:
+    """Return the image and the numbers that an array of objects, a list or a dictionary holds."""
+    if isinstance(found, _Array):
+        found = _objects(found)
+    if isinstance(found, _Fields):
+        return _named_items(found.pairs, columns)
+    if type(found) not in {list, tuple}:
+        raise TypeError("no array of objects, list, tuple or dictionary")
+    if len(found) != 1 + len(columns):
+        raise ValueError(f"{len(found)} objects, expected {1 + len(columns)}")
+    image, *numbers = found
+    return image, numbers
+
+
+def _objects(record: _Array) -> Any:
+    """Return the items of an object array (n,), or the one of an object array ()."""
+    _, shape, dtype, _, items = _state(record, _Array, 5)
+    if _code(dtype) not in {"O", "O8"} or type(items) is not list:
+        raise ValueError("an array of another dtype, expected objects")
+    if type(shape) is not tuple or len(shape) > 1 or any(type(side) is not int for side in shape):
+        raise ValueError("an array of another shape, expected a row of objects")
+    if len(items) != math.prod(shape):
+        raise ValueError("an array with more or fewer objects than its shape says")
+    return items if shape else items[0]
+
+
+def _named_items(pairs: dict[str, Any], columns: Sequence[str]) -> tuple[Any, list[Any]]:
+    missing = [name for name in columns if name not in pairs]
+    if missing:
+        raise ValueError(f"a dictionary without {missing[0]}")
+    images = [item for name, item in pairs.items() if name not in columns and _is_image(item)]
+    if len(images) != 1:
+        raise ValueError(f"a dictionary with {len(images)} images")
+    return images[0], [pairs[name] for name in columns]
+
+
+def _is_image(item: Any) -> bool:
+    """Tell whether an array has two axes or more."""
+    if not isinstance(item, _Array):
+        return False
+    shape = _state(item, _Array, 5)[1]
+    return type(shape) is tuple and len(shape) > 1
 
 
 # What a pickle names is neither hashed, printed nor turned into an array before its type is known:

@@ -13,6 +13,7 @@ from lenshpc.errors import DataError
 from lenshpc.prep.unpickle import unwrap
 
 IMAGE = np.arange(60, dtype=np.float32).reshape(2, 6, 5)
+COLUMNS = ("mass",)
 TRIES = [200, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
@@ -25,14 +26,14 @@ def pickled(mass, protocol=4):
 def attempt(content):
     """Fail unless a pickle gives a plain array and a finite number, or is refused in one line."""
     try:
-        image, number = unwrap("1.npy", content)
+        image, numbers = unwrap("1.npy", content, COLUMNS)
     except DataError as error:
         assert_refused("1.npy ", error)
         return
     assert type(image) is np.ndarray
     assert image.dtype.kind in "fiu"
-    assert type(number) is float
-    assert np.isfinite(number)
+    assert [type(number) for number in numbers] == [float]
+    assert np.isfinite(numbers).all()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
@@ -40,9 +41,9 @@ def attempt(content):
 def test_what_numpy_pickles_comes_out(mass, protocol):
     if protocol == 2:  # whose bytes are made by a call
         with pytest.raises(DataError, match=r"pickles '_codecs.encode'"):
-            unwrap("1.npy", pickled(mass, protocol))
+            unwrap("1.npy", pickled(mass, protocol), COLUMNS)
         return
-    image, number = unwrap("1.npy", pickled(mass, protocol))
+    image, (number,) = unwrap("1.npy", pickled(mass, protocol), COLUMNS)
     np.testing.assert_array_equal(image, IMAGE, strict=True)
     assert number == float(np.asarray(mass).item())
 
@@ -97,13 +98,13 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_bomb_is_refused_within_bounds(name):
     with limiting(), pytest.raises(DataError, match=r"^1\.npy (does not hold|pickles)") as error:
-        unwrap("1.npy", BOMBS[name])
+        unwrap("1.npy", BOMBS[name], COLUMNS)
     assert len(str(error.value)) < 500
 
 
 def test_sound_steps_are_read():
-    image, number = unwrap("1.npy", pair(SMALL, NUMBER))
-    assert (image.tolist(), number) == ([1.0], 2.0)
+    image, numbers = unwrap("1.npy", pair(SMALL, NUMBER), COLUMNS)
+    assert (image.tolist(), numbers) == ([1.0], (2.0,))
 
 
 @pytest.mark.parametrize("num_tries", TRIES)

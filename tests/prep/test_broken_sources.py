@@ -1,5 +1,7 @@
 """Broken sources through the command: one line with file and remedy, exit 2, no store."""
 
+import bz2
+import gzip
 import io
 import os
 import pickle
@@ -56,6 +58,12 @@ def picture(array, kind, **options):
 def fits_file(array, **cards):
     stream = io.BytesIO()
     fits.PrimaryHDU(array, fits.Header(cards)).writeto(stream)
+    return stream.getvalue()
+
+
+def fits_units(*arrays):
+    stream = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *map(fits.ImageHDU, arrays)]).writeto(stream)
     return stream.getvalue()
 
 
@@ -204,9 +212,21 @@ FITS = {
     "LFS pointer": (POINTER, "is a Git LFS pointer, expected FITS"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
     "text": (b"hello, world", "is no FITS file: starts b'hello,'"),
-    "gzip": (b"\x1f\x8b" + bytes(99), "is packed by gzip, expected FITS; unpack it"),
+    "gzip": (b"\x1f\x8b" + bytes(99), "is damaged: Error -3"),
+    "unpacks to much": (gzip.compress(bytes(2**24)), "unpacks to more than the 1049536 bytes"),
+    "cut in its gzip": (gzip.compress(fits_file(PIXELS))[:-99], "truncated within its packed"),
+    "cut in its bzip2": (bz2.compress(fits_file(PIXELS))[:-99], "truncated within its packed"),
+    "packed text": (gzip.compress(b"hello, world"), "is no FITS file: starts b'hello,'"),
+    "cut in the second header": (
+        fits_units(PIXELS, PIXELS)[:-4000],
+        "is truncated or damaged in the header of HDU 2; copy it again",
+    ),
+    "cut in the second image": (
+        fits_units(PIXELS, PIXELS)[:-2880],
+        "is truncated in HDU 2: its header promises 240 bytes, it holds 0; copy it again",
+    ),
     "cut in the header": (fits_file(PIXELS)[:500], "copy it again"),
-    "cut in the pixels": (fits_file(PIXELS)[:3000], "copy it again"),
+    "cut in the pixels": (fits_file(PIXELS)[:3000], "promises 240 bytes, it holds 120; copy it"),
     "no image": (fits_file(None), "lacks an image; it holds the HDUs 0 PRIMARY"),
     "wrong shape": (fits_file(PIXELS[0]), "has shape (6, 5), expected (2, 6, 5)"),
     "double": (fits_file(PIXELS.astype(float)), "float64, which float32 cannot hold"),

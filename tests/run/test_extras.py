@@ -17,7 +17,7 @@ from lenshpc.data.smote import synthesise
 from lenshpc.errors import ConfigError
 from lenshpc.files import sha256
 from lenshpc.models.backbones import build
-from lenshpc.prep.fits import fits_pixels
+from lenshpc.prep.fits import fits_images
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.stacks import count_rows
 from lenshpc.run.extras import PACKAGES
@@ -122,7 +122,7 @@ def test_a_tracker_is_refused_before_anything_is_sent(spots, monkeypatch, tmp_pa
     [
         (
             "fits",
-            lambda image: fits_pixels("1.fits", b"SIMPLE  =", image),
+            lambda image: fits_images("1.fits", b"SIMPLE  =", image),
             "FITS needs astropy, which is not installed; pip install 'lenshpc[fits]'",
         ),
         (
