@@ -46,10 +46,11 @@ class TrainedRun:
         return self.store.read_raw(self.report.index.to_numpy())
 
 
-def make_dataset(dtype: str = "float32") -> Dataset:
+def make_dataset(dtype: str = "float32", bad_pixels: object = "refuse") -> Dataset:
     """Return what the images are."""
     folders = [{"name": name, "train": f"train/{name}", "test": f"test/{name}"} for name in CLASSES]
     image = {"format": "npy", "shape": [1, SIDE, SIDE], "dtype": dtype, "channels": ["grey"]}
+    image["bad_pixels"] = bad_pixels
     return Dataset.model_validate({"name": "spots", "image": image, "classes": folders})
 
 
@@ -70,10 +71,27 @@ def write_images(folder: Path, dtype: str = "float32", seed: int = 0) -> None:
                 np.save(place / f"{at}.npy", pixels.astype(dtype))
 
 
-def train_run(folder: Path, *, dtype: str = "float32", **further: object) -> TrainedRun:
-    """Return a run trained in this process; `further` keys are the recipe's."""
+def break_images(folder: Path) -> None:
+    """Put NaN and infinity into two of three images, at places of their own."""
+    rng = np.random.default_rng(9)
+    for at, path in enumerate(sorted(folder.rglob("*.npy"))):
+        image = np.load(path)
+        image[rng.random(image.shape) < 0.1 * (at % 3)] = np.nan
+        image[0, at % SIDE, : at % 3] = -np.inf
+        np.save(path, image)
+
+
+def train_run(
+    folder: Path, *, dtype: str = "float32", bad_pixels: object = "refuse", **further: object
+) -> TrainedRun:
+    """Return a run trained in this process; `further` keys are the recipe's.
+
+    Images have bad pixels where these are filled.
+    """
     write_images(folder / "images", dtype)
-    store = convert(make_dataset(dtype), folder / "images", folder / "store")
+    if bad_pixels != "refuse":
+        break_images(folder / "images")
+    store = convert(make_dataset(dtype, bad_pixels), folder / "images", folder / "store")
     given = {
         "name": "spots",
         "task": "multiclass",
