@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 
-from lenshpc.store import SPLITS, WrittenChunk, begin
+from lenshpc.store import SPLITS, Pixels, StoreSpec, WrittenChunk, begin, open_store
 
 
 def table_of(rows):
@@ -38,6 +38,18 @@ def chunks_of(draft, shard, images, targets=None, values=None, masks=None):
             size=np.full(len(digests), images[0].nbytes),
             values=values[rows],
         )
+
+
+def rewrite(store, path, *, classes=None, **columns):
+    """Return another store of the same images, with other classes or values in columns."""
+    spec = StoreSpec(
+        dataset=store.dataset,
+        classes=classes or store.classes,
+        image=Pixels(shape=store.image_shape, dtype=store.dtype.name, channels=store.channels),
+        seed=store.attributes["seed"],
+    )
+    write_rows(path, spec, store.rows.assign(**columns), store.read_raw(slice(None)))
+    return open_store(path)
 
 
 def write_rows(path, spec, rows, images, targets=None, values=None, masks=None):

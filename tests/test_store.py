@@ -160,7 +160,9 @@ def test_content_hash_sees_the_rows(path, tmp_path):
         (1, (3, 64, 64), "float32", 32),
         (33, (3, 64, 64), "float32", 64),
         (10**6, (3, 64, 64), "float32", 1344),
-        (10**6, (1, 64, 64), "uint8", 2048),
+        (500_000, (1, 64, 64), "uint8", 2048),
+        (10**6, (1, 64, 64), "uint8", 3904),
+        (10**7, (1, 8, 8), "float32", 39040),
         (10**6, (1, 150, 150), "float64", 352),
         (10**6, (3, 9000, 9000), "float64", 32),
     ],
@@ -267,15 +269,6 @@ BROKEN = {
         "has layout 4, not 5: another version of lenshpc made it; prepare it again under another",
     ),
     "metadata": (lambda path: truncate(path / "zarr.json"), "is damaged: zarr.json"),
-    "array": (
-        lambda path: shutil.rmtree(path / "moments"),
-        "is damaged: moments/c/0/0/0 is missing",
-    ),
-    "labels": (lambda path: shutil.rmtree(path / "label/c"), "is damaged: label/c/0 is missing"),
-    "values": (
-        lambda path: write_array(path / "moments", 1),
-        "is damaged: moments/c/0/0/0 does not match its hash; prepare it again under another name",
-    ),
     "codec": (
         lambda path: (path / "images/zarr.json").write_text("{}"),
         "is damaged: images/zarr.json does not match its hash",
@@ -301,6 +294,38 @@ def test_broken_store_does_not_open(name, path):
     assert "\n" not in str(error.value)
 
 
+DAMAGED = {
+    "array": (
+        "moments",
+        lambda path: shutil.rmtree(path / "moments"),
+        "is damaged: moments/zarr.json is missing",
+    ),
+    "labels": (
+        "label",
+        lambda path: shutil.rmtree(path / "label/c"),
+        "is damaged: label/c/0 is missing",
+    ),
+    "values": (
+        "moments",
+        lambda path: write_array(path / "moments", 1),
+        "is damaged: moments/c/0/0/0 does not match its hash; prepare it again under another name",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_column_is_refused_when_it_is_asked_for(name, path):
+    column, change, complaint = DAMAGED[name]
+    change(path)
+    store = open_store(path)
+    assert store.text("id").to_pylist() == ROWS["id"].tolist()
+    for rows in (None, slice(3, 5)):
+        with pytest.raises(DataError) as error:
+            store.column(column, rows)
+        assert complaint in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def hide(file):
     """Put a link that leads to itself in a file's place: the system does not hand it out."""
     file.unlink()
@@ -313,7 +338,7 @@ def hide(file):
 def test_file_that_the_system_does_not_hand_out_is_not_called_damaged(name, path):
     hide(path / name)
     with pytest.raises(DataError) as error:
-        open_store(path)
+        open_store(path).column("label")
     assert str(error.value) == (
         f"{path / name} cannot be read: Too many levels of symbolic links; "
         "check its permissions and the file system, then repeat the command"
@@ -393,8 +418,8 @@ def test_array_of_zarr_version_2_is_refused_unread(has_pickle, path, tmp_path):
         open_store(tmp_path / "old")
     shutil.rmtree(path / "moments")
     write_version_2(path / "moments", spy)
-    with pytest.raises(DataError, match="is damaged: moments/c/0/0/0 is missing"):
-        open_store(path)
+    with pytest.raises(DataError, match=r"is damaged: moments/zarr\.json is missing"):
+        open_store(path).column("moments")
     assert not (tmp_path / "ran").exists()
 
 

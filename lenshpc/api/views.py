@@ -107,7 +107,7 @@ def _cell(number: int | None) -> str:
 
 def _draw_rows(store: Store) -> Block:
     """Return some images of each class."""
-    labels = store.rows["label"].to_numpy()
+    labels = store.column("label")
     known = [int(label) for label in np.unique(labels)][:MAX_CLASSES]
     picked = [np.flatnonzero(labels == label)[:NUM_PICTURES] for label in known]
     try:
@@ -119,7 +119,7 @@ def _draw_rows(store: Store) -> Block:
         tuple(
             Picture(
                 png=encode_png(colours(stretch.levels(image))),
-                text=str(store.rows["id"].iloc[row]),
+                text=str(store.text("id", np.array([row]))[0]),
                 caption=store.classes[label] if label >= 0 else "unlabelled",
             )
             for row, image in zip(rows, some, strict=True)

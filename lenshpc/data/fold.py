@@ -36,6 +36,7 @@ class Unlabelled:
 class FoldData:
     """The rows of one member, and how to read them; `scored` are those that it predicts."""
 
+    store: Store
     source: BatchSource
     training: TrainingOrder
     val_rows: Rows
@@ -102,6 +103,7 @@ def open_fold(
         common = np.bincount(labels[training.rows]).argmax()
         rare = (labels >= 0) & (labels != common)
         yield FoldData(
+            store=store,
             source=source,
             training=training,
             val_rows=dev.loc[dev["fold"] == member.fold, "row"].to_numpy(),
@@ -125,7 +127,7 @@ def _with_synthetic(
     recipe: Recipe, member: Member, store: Store, rows: Rows, reader: ImageReader
 ) -> tuple[SyntheticPairs, Labels]:
     """Return the fold's synthetic rows, and the labels of the store's rows and then of these."""
-    labels = store.rows["label"].to_numpy(np.int64)
+    labels = store.column("label").astype(np.int64)
     settings = recipe.method.synthetic
     if settings is None:
         return NO_PAIRS, labels

@@ -30,7 +30,7 @@ def normalisation(
     # The store's moments are of whole, unstretched pixels; resizing alone is taken to leave them as
     # they are.
     if settings.stretch == "none" and settings.crop is None:
-        mean, std = channel_statistics(decoded.store.moments[training_rows])
+        mean, std = decoded.store.statistics(training_rows)
     else:
         mean, std = _statistics(decoded, reader, training_rows)
     safe = np.where(std > 0, std, 1.0)  # a constant channel stays constant

@@ -54,6 +54,7 @@ from lenshpc.files import (
 from lenshpc.registry import Batch, Task
 from lenshpc.run.attempts import Attempts, What
 from lenshpc.run.completion import hash_outputs, is_done, mark_done
+from lenshpc.run.manifest import NUMBERS
 from lenshpc.run.paths import MemberPaths, RunPaths
 from lenshpc.run.plan import (
     Member,
@@ -179,7 +180,7 @@ class MemberWork:
             self.paths.done.unlink(missing_ok=True)
         # Read, never cut here: the members of an array would race, and folds belong to the
         # fingerprint.
-        splits = load_splits(self.run, self.plan)
+        splits = load_splits(self.run, self.plan, NUMBERS)
         store, device = open_planned_store(self.plan), self.process.device
         with open_fold(self.plan, self.member, splits, store, device) as data:
             task = build_task(self.run, self.plan, self.member, store, data)

@@ -49,6 +49,8 @@ def write_predictions(
         if process.is_main:
             ordered = _reorder(columns, block)
             values = {name: column for name, column in ordered.items() if column.ndim == 1}
+            ids = data.store.text("id", block["row"].to_numpy()).to_pandas()
+            block = block.reset_index(drop=True).assign(id=ids)
             tables.append(block[["row", "id", "split"]].assign(**values))
             arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
             _write_arrays(draft, arrays, start, len(scored))

@@ -24,6 +24,7 @@ from lenshpc.engine.monitor import GB, memory_bytes
 from lenshpc.engine.strategy import choose_strategy
 from lenshpc.engine.switches import set_switches
 from lenshpc.registry import Batch, Task
+from lenshpc.run.manifest import NUMBERS
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import load_plan, load_splits, open_planned_store
 from lenshpc.run.probed import ProbedBatch, note_probed
@@ -42,7 +43,7 @@ def probe(run: RunPaths, seconds: float = SECONDS) -> None:
     devices.restrict(os.environ, 0, recipe.resources)
     process = Process()
     distributed.start(process, 1, run.rendezvous, needs_group=recipe.strategy == "deepspeed")
-    splits, store = load_splits(run, plan), open_planned_store(plan)
+    splits, store = load_splits(run, plan, NUMBERS), open_planned_store(plan)
     switches = set_switches(recipe.train, process.device)
     with switches, open_fold(plan, member, splits, store, process.device) as data:
         task = build_task(run, plan, member, store, data)

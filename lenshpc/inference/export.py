@@ -41,6 +41,7 @@ from lenshpc.run.trained import (
     write_arrays,
     write_spec,
 )
+from lenshpc.store.read import hexadecimal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,9 +166,10 @@ def _write_training_rows(path: Path, run: RunPaths) -> None:
 
     Those too that weights had seen which the run began with.
     """
-    seen = [one.sha256 for one in open_origin(run.root).find_seen()]
-    hashes = pd.Series(np.unique(np.concatenate(seen)).astype(object), name="sha256")
-    hashes.to_frame().to_parquet(path, index=False)
+    seen = np.concatenate([one.read_sha256() for one in open_origin(run.root).find_seen()])
+    # In the order of their bytes, which is that of their texts.
+    hashes = np.unique(seen.view("V32")).view(np.uint8).reshape(-1, 32)
+    pd.DataFrame({"sha256": hexadecimal(hashes).to_pandas()}).to_parquet(path, index=False)
 
 
 def _read_examples(store: Store) -> np.ndarray[Any, Any]:

@@ -119,13 +119,17 @@ class StoreSource:
 
     def read(self, rows: range) -> ImageBlock:
         """Return some rows."""
-        some, places = self.store.rows.iloc[rows.start : rows.stop], slice(rows.start, rows.stop)
+        some = slice(rows.start, rows.stop)
         return ImageBlock(
             rows=rows,
-            ids=some["id"].to_numpy(object),
-            pixels=self.store.read_raw(places),
-            masks=None if self.store.masks is None else self.store.read_masks(places),
-            columns={name: some[name].to_numpy() for name in POSITION if name in some},
+            ids=self.store.text("id", some).to_numpy(zero_copy_only=False),
+            pixels=self.store.read_raw(some),
+            masks=None if self.store.masks is None else self.store.read_masks(some),
+            columns={
+                name: self.store.column(name, some)
+                for name in POSITION
+                if name in self.store.columns
+            },
         )
 
 

@@ -90,7 +90,7 @@ def describe_run(results: RunResults, fitted: Mapping[str, Any]) -> EnsembleSpec
         image_shape=store.image_shape,
         dtype=store.dtype.name,
         target_shape=store.target_shape,
-        pixels=PixelStatistics.of(store.moments[find_learnt(results.splits)]),
+        pixels=PixelStatistics.of(store.column("moments", find_learnt(results.splits))),
         members=tuple(
             TrainedMember(
                 **one.model_dump(),

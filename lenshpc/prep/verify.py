@@ -17,12 +17,10 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import refusal
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.rows import TEXT
 from lenshpc.prep.scan import scan
 from lenshpc.store import Store, open_store
-from lenshpc.store.identity import content_hash, pixel_hashes, summary
+from lenshpc.store.identity import RowTally, pixel_hashes, sum_sources
 from lenshpc.store.layout import SPLITS, damage_error, pixel_moments
-from lenshpc.store.read import read_columns
 
 
 def verify(
@@ -55,31 +53,37 @@ def verify(
 def _sources(store: Store, root: Path) -> pa.Table:
     """Return each row's source; raise unless the folder gives just the rows of the store."""
     found = scan(root, _dataset(store)).table
-    strangers = sorted(set(found["id"].to_pylist()) ^ set(store.rows["id"]))
+    ids = store.text("id")
+    strangers = sorted(set(found["id"].to_pylist()) ^ set(ids.to_pylist()))
     if strangers:
         raise DataError(
             f"{strangers[0]} is only in one of {store.path} and {root}, as are "
             f"{len(strangers) - 1} more; prepare under another name"
         )
-    found = found.take(pc.index_in(pa.array(store.rows["id"], TEXT), found["id"]))
+    found = found.take(pc.index_in(ids, found["id"]))
     splits = np.array(SPLITS, object)[found["split"].to_numpy()]
     sources = zip(found["label"].to_pylist(), splits, found["group"].to_pylist(), strict=True)
-    for row, given in zip(store.rows.to_dict("records"), sources, strict=True):
-        kept = (row["label"], row["split"], row["group"])
-        if kept != given:
-            told = f"{row['id']} is {kept} in {store.path}, {given} in {root}"
+    rows = store.rows[["id", "label", "split", "group"]]
+    for (identifier, *kept), given in zip(
+        rows.itertuples(index=False, name=None), sources, strict=True
+    ):
+        if tuple(kept) != given:
+            told = f"{identifier} is {tuple(kept)} in {store.path}, {given} in {root}"
             raise DataError(f"{told}; prepare under another name")
     return found
 
 
 def _check_derived(store: Store) -> None:
     """Raise unless the store's attributes follow from its columns, and no file is a stranger."""
-    columns = read_columns(store.path, store.attributes)
-    for name, found in summary(store.classes, columns).items():
+    tally, brightest = RowTally(store.classes), 0.0
+    for block in store.blocks(*store.row_columns):
+        tally.add(block, sum_sources(block["id"], block["size"], block["sha256"]))
+        brightest = max(brightest, float(np.sqrt(block["moments"][..., 1].max())))
+    for name, found in tally.summary().items():
         kept = store.attributes[name]
-        if found != kept and not _is_close(found, kept, columns["moments"]):
+        if found != kept and not _is_close(found, kept, brightest):
             raise damage_error(store.path, f"{name} is {kept}, its rows give {found}")
-    if content_hash(store.attributes, columns) != store.content_hash:
+    if tally.content_hash(store.attributes) != store.content_hash:
         raise damage_error(store.path, "the content hash is not that of its columns")
     strangers = store.strangers()
     if strangers:
@@ -89,12 +93,11 @@ def _check_derived(store: Store) -> None:
         )
 
 
-def _is_close(found: Any, kept: Any, moments: NDArray[np.float64]) -> bool:
+def _is_close(found: Any, kept: Any, brightest: float) -> bool:
     """Return whether statistics agree; another processor may sum in another order."""
     if not isinstance(kept, list):
         return False
     # A deviation near 0 is a difference of large numbers.
-    brightest = float(np.sqrt(moments[..., 1].max()))
     return np.allclose(found, kept, 1e-6, 1e-7 * brightest, equal_nan=True)
 
 
@@ -136,12 +139,14 @@ class _Verification:
     def _check_computed(self, rows: slice, pixels: Mapping[str, NDArray[Any]]) -> None:
         """Raise unless hashes and moments of some rows are those of their decoded pixels."""
         moments = pixel_moments(pixels["images"], self._store.scale)
-        same = (pixel_hashes(pixels) == self._store.pixel_sha256[rows]).all(axis=1)
+        same = (pixel_hashes(pixels) == self._store.column("pixel_sha256", rows)).all(axis=1)
         # Not bit for bit: another processor may sum in another order.
         room = 1e-9 * np.sqrt(moments[..., 1:])
-        same &= np.isclose(moments, self._store.moments[rows], 1e-9, room).all(axis=(1, 2))
+        same &= np.isclose(moments, self._store.column("moments", rows), 1e-9, room).all(
+            axis=(1, 2)
+        )
         if not same.all():
-            name = self._store.rows["id"].iloc[rows.start + int(same.argmin())]
+            name = self._store.text("id", rows)[int(same.argmin())]
             raise damage_error(self.path, f"{name} has not the pixels, or moments, of its row")
 
     def _check_sources(
@@ -150,13 +155,12 @@ class _Verification:
         found = self._reader.read(sources)
         if found.defects:
             raise refusal(found.defects)
-        kept = self._store.rows.iloc[rows]
         # The file first: where that is another one, its pixels would differ too, and say less.
-        hashes = kept["sha256"].to_numpy()
+        hashes = self._store.column("sha256", rows)
         for file, digest, expected in zip(
             sources["file"].to_pylist(), found.sha256, hashes, strict=True
         ):
-            if digest.tobytes().hex() != expected:
+            if digest.tobytes() != expected.tobytes():
                 raise DataError(
                     f"{file} is not the file that was prepared; prepare under another name"
                 )
@@ -165,8 +169,9 @@ class _Verification:
         for name, array in read.items():
             if array is not None:
                 same &= _equal_bits(array, pixels[name])
-        values = kept[list(_dataset(self._store).columns)].to_numpy()
-        same &= ((found.values == values) | (np.isnan(found.values) & np.isnan(values))).all(axis=1)
+        for place, name in enumerate(_dataset(self._store).columns):
+            ours, theirs = found.values[:, place], self._store.column(name, rows)
+            same &= (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
         if not same.all():
             name = sources["id"][int(same.argmin())].as_py()
             raise DataError(

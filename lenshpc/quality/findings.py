@@ -44,7 +44,7 @@ class QualityFinding:
 def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str, Any]:
     """Return the report's tables as values that JSON can hold."""
     hashes = pd.DataFrame(
-        {"pixels": survey.pixel_hash, "label": store.rows["label"], "usable": survey.usable}
+        {"pixels": survey.pixel_hash, "label": store.column("label"), "usable": survey.usable}
     )
     several = hashes[hashes["usable"]].groupby("pixels")["label"].agg(["size", "nunique"])
     return {
@@ -61,7 +61,7 @@ def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str,
         "maximum_spread": _maximum_spread(survey),
         "num_identical": int(several.loc[several["size"] > 1, "size"].sum()),
         "num_conflicting": int(several.loc[several["nunique"] > 1, "size"].sum()),
-        "num_identical_files": int(store.rows["sha256"].duplicated(keep=False).sum()),
+        "num_identical_files": _num_same_files(store),
         "copy_threshold": copies.threshold,
         "random_distance": copies.random_distance,
         "comparisons": [
@@ -107,9 +107,15 @@ def _maximum_spread(survey: ImageStatistics) -> float | None:
 
 
 def _num_same_group(store: Store, pairs: pd.DataFrame) -> int:
-    group = store.rows["group"].to_numpy()
     copies = pairs[pairs["is_copy"]]
-    return int((group[copies["row"]] == group[copies["nearest"]]).sum())
+    one, other = (store.text("group", copies[name].to_numpy()) for name in ("row", "nearest"))
+    return int((one.to_numpy(zero_copy_only=False) == other.to_numpy(zero_copy_only=False)).sum())
+
+
+def _num_same_files(store: Store) -> int:
+    hashes = np.ascontiguousarray(store.column("sha256")).view("V32").reshape(-1)
+    counts = np.unique(hashes, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
 
 
 def find(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:

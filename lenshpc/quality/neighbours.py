@@ -79,8 +79,7 @@ def find_copies(store: Store, survey: ImageStatistics) -> Copies:
             f"{store.path} has {num_usable} images that are neither constant nor NaN; "
             "a quality report needs 2"
         )
-    splits = store.rows["split"].to_numpy()
-    rows = {split: np.flatnonzero(survey.usable & (splits == split)) for split in SPLITS}
+    rows = {split: np.flatnonzero(survey.usable & store.in_split(split)) for split in SPLITS}
     search = _Search(survey)
     nearest = {
         (query, reference): search.nearest(rows[query], rows[reference])

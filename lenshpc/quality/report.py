@@ -151,7 +151,7 @@ class _Pictures:
             images = (
                 self._store.read(drawn) if len(drawn) else np.empty((0, *self._store.image_shape))
             )
-            ids = self._store.rows["id"].to_numpy()[drawn]
+            ids = self._store.text("id", drawn).to_pylist()
             pictures = [
                 self._picture(image, f"{name}: {one}", "")
                 for image, one in zip(images, ids, strict=True)
@@ -170,9 +170,9 @@ class _Pictures:
         ]
 
     def _pair(self, line: dict[Any, Any]) -> dict[str, Any]:
-        first, second = self._store.read(np.array([line["row"], line["nearest"]]))
-        ids = self._store.rows["id"].to_numpy()[[line["row"], line["nearest"]]]
-        names = self._store.rows["label"].to_numpy()[[line["row"], line["nearest"]]]
+        rows = np.array([line["row"], line["nearest"]])
+        first, second = self._store.read(rows)
+        ids, names = self._store.text("id", rows).to_pylist(), self._store.column("label", rows)
         return {
             **line,
             "turn": TURNS[line["turn"]],

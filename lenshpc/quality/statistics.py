@@ -17,14 +17,14 @@ MAX_PAIRED_CLASSES = 10
 
 def class_rows(store: Store, survey: ImageStatistics, label: int) -> Flags:
     """Return which usable rows are of a class."""
-    return np.asarray(survey.usable & (store.rows["label"].to_numpy() == label))
+    return np.asarray(survey.usable & (store.column("label") == label))
 
 
 def value_ranges(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     """Return minimum, quantiles and maximum of the scaled pixels of each class and channel."""
     table = []
     for label, name in enumerate(store.classes):
-        rows = survey.finite & (store.rows["label"].to_numpy() == label)
+        rows = survey.finite & (store.column("label") == label)
         for at, channel in enumerate(store.channels):
             if rows.any():
                 low, middle, high = np.quantile(survey.samples[rows, at], [0.01, 0.5, 0.99])
@@ -89,7 +89,7 @@ def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     Training rows only. `auc` is that of the class in which the number is higher; `p` is that of
     Mann and Whitney's test, times the number of tests made.
     """
-    training = (store.rows["split"] == "train").to_numpy()
+    training = store.in_split("train")
     rows = [training & class_rows(store, survey, label) for label in range(len(store.classes))]
     present = [label for label, flags in enumerate(rows) if flags.any()]
     if len(present) > MAX_PAIRED_CLASSES:

@@ -65,7 +65,7 @@ class ImageStatistics:
 def survey(store: Store, progress: Callable[[int, int], None]) -> ImageStatistics:
     """Read every image once, in blocks, and return what there is to know of them."""
     view = _View(*store.image_shape, num_samples=_num_samples(store))
-    labels = store.rows["label"].to_numpy()
+    labels = store.column("label")
     sums = np.zeros((len(store.classes), *store.image_shape))
     parts = []
     for block in _blocks(store):

@@ -67,9 +67,8 @@ def _identify(results: RunResults, rows: pd.DataFrame, *, by_content: bool) -> p
 def _hash_content(results: RunResults, rows: pd.DataFrame) -> npt.NDArray[Any]:
     """Return the hash of each row's source, or of its pixels where these are what is measured."""
     store, places = results.store, rows["row"].to_numpy()
-    if not results.plan.recipe.method.measures_pixels:
-        return store.rows["sha256"].iloc[places].to_numpy(object)
-    return np.array([line.tobytes().hex() for line in store.pixel_sha256[places]], dtype=object)
+    name = "pixel_sha256" if results.plan.recipe.method.measures_pixels else "sha256"
+    return np.array([line.tobytes().hex() for line in store.column(name, places)], dtype=object)
 
 
 def check_rows(letters: Sequence[str], rows: MatchedRows, *, common: bool) -> None:

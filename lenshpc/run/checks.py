@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from lenshpc.errors import ConfigError, DataError
@@ -11,7 +10,9 @@ from lenshpc.run.augmentations import D4
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
     import pandas as pd
+    import pyarrow as pa
 
     from lenshpc.run.recipe import Recipe
     from lenshpc.store import Store
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 
 def facts_of(recipe: Recipe, store: Store) -> StoreFacts:
     """Return what a store offers to a recipe."""
-    rows, means = store.rows, store.moments[:, :, 0]
-    pairs = zip(rows["label"], rows["split"], strict=True)
-    counts = Counter(
-        (int(label), str(split)) for label, split in pairs if 0 <= label < len(store.classes)
-    )
+    counted = store.attributes["counts"]
+    low, high = store.attributes["mean_range"]
     return StoreFacts(
         path=store.path,
         classes=store.classes,
         image_shape=store.image_shape,
         held_shape=recipe.data.in_memory(store.image_shape, store.dtype.name)[0],
         target_shape=store.target_shape,
-        counts={(store.classes[label], split): num for (label, split), num in counts.items()},
-        num_unlabelled=int((rows["split"] == "unlabelled").sum()),
-        mean_range=(float(means.min()), float(means.max())),
+        counts={
+            (name, split): num
+            for split, by_class in counted.items()
+            for name, num in by_class.items()
+            if num and split != "unlabelled"
+        },
+        num_unlabelled=sum(counted.get("unlabelled", {}).values()),
+        mean_range=(low, high),
     )
 
 
@@ -112,14 +115,20 @@ def check_loading(recipe: Recipe) -> None:
         )
 
 
-def check_groups(rows: pd.DataFrame, testing: np.ndarray) -> None:
+def check_groups(groups: pa.DictionaryArray, testing: npt.NDArray[np.bool_]) -> None:
     """Refuse a group that lies both in the test split and in training."""
+    import numpy as np
+
     # All that is not test counts as training, unlabelled and set-aside rows too.
-    shared = set(rows.loc[testing, "group"]) & set(rows.loc[~testing, "group"])
-    if shared:
+    codes, num_groups = groups.indices.to_numpy(), len(groups.dictionary)
+    tested, trained = np.zeros((2, num_groups), bool)
+    tested[codes[testing]], trained[codes[~testing]] = True, True
+    shared = np.flatnonzero(tested & trained)
+    if len(shared):
         raise DataError(
-            f"group {min(shared)!r} lies in the test split and in training "
-            f"({len(shared)} such groups); prepare the store with a split that keeps groups whole"
+            f"group {min(groups.dictionary.take(shared).to_pylist())!r} lies in the test split and "
+            f"in training ({len(shared)} such groups); prepare the store with a split that keeps "
+            "groups whole"
         )
 
 
@@ -127,9 +136,11 @@ def check_batches(recipe: Recipe, splits: pd.DataFrame, classes: tuple[str, ...]
     """Refuse a fold that trains on less than one batch, or lacks a class."""
     from lenshpc.run.splits import training_rows
 
+    # Without the texts, of which each fold would be another copy.
+    splits = splits[["row", "label", "split", "fold"]]
     dev, data = splits[splits["split"] == "dev"], recipe.data
     some_classes = len(recipe.method.learnt_labels(classes)) < len(classes)
-    wanted = set(dev["label"]) if some_classes else set(splits.loc[splits["label"] >= 0, "label"])
+    wanted = set((dev if some_classes else splits[splits["label"] >= 0])["label"].unique())
     for fold in range(recipe.folds):
         training = training_rows(splits, fold, data.label_fraction, recipe.split_seed)
         if len(training) < recipe.train.batch_size:
@@ -140,7 +151,7 @@ def check_batches(recipe: Recipe, splits: pd.DataFrame, classes: tuple[str, ...]
                 f"{part}"
             )
         for verb, rows in (("trains", training), ("validates", dev[dev["fold"] == fold])):
-            absent = wanted - set(rows["label"])
+            absent = wanted - set(rows["label"].unique())
             if absent:
                 raise ConfigError(
                     f"no row of class {min(absent)} {verb} fold {fold}; "

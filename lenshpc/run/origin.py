@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,11 +33,14 @@ Part = Literal["network", "encoder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Rows that trained something or chose its epoch: numbers in a store, hashes of files."""
+    """Rows that trained something or chose its epoch: their numbers in a store, and files' hashes.
+
+    `read_sha256` returns the hashes (n,32).
+    """
 
     store_hash: str
     rows: npt.NDArray[np.int64]
-    sha256: npt.NDArray[np.str_]
+    read_sha256: Callable[[], npt.NDArray[np.uint8]]
 
     def among(self, store: Store, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Say of each of a store's rows whether it is one of them.
@@ -49,7 +53,29 @@ class Seen:
 
         if store.content_hash == self.store_hash:
             return np.isin(rows, self.rows)
-        return np.isin(store.rows["sha256"].to_numpy()[rows].astype(str), self.sha256)
+        return _are_among(store.column("sha256", rows), self.read_sha256())
+
+
+def _are_among(
+    hashes: npt.NDArray[np.uint8], known: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.bool_]:
+    """Say of each hash (n,32) whether it is one of those that are known (m,32)."""
+    import numpy as np
+
+    if not len(known):
+        return np.zeros(len(hashes), bool)
+    # By their first eight bytes, of which no two are the same: texts or whole hashes sort in
+    # minutes where there are millions.
+    known = known[np.argsort(_first_words(known))]
+    places = np.searchsorted(_first_words(known), _first_words(hashes))
+    found = known[np.minimum(places, len(known) - 1)] == hashes
+    return np.asarray(found.all(axis=1))
+
+
+def _first_words(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    import numpy as np
+
+    return np.ascontiguousarray(hashes[:, :8]).view("<u8").reshape(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +183,8 @@ def of_export(folder: Path) -> Origin:
 
         # One that is not listed is nobody's word.
         check_file(folder, TRAINING_ROWS, spec.files.get(TRAINING_ROWS, ""))
-        hashes = read_training_rows(folder)["sha256"].to_numpy().astype(str)
-        return [Seen(store_hash="", rows=np.empty(0, np.int64), sha256=hashes)]
+        read = partial(read_training_rows, folder)
+        return [Seen(store_hash="", rows=np.empty(0, np.int64), read_sha256=read)]
 
     return Origin(
         title=f"export {folder}",
@@ -188,8 +214,8 @@ def of_run(
 
         splits, store = find_rows()
         rows = find_learnt(splits)
-        hashes = store.rows["sha256"].to_numpy()[rows].astype(str)
-        own = Seen(store_hash=plan.store_hash, rows=rows, sha256=hashes)
+        read = partial(store.column, "sha256", rows)
+        own = Seen(store_hash=plan.store_hash, rows=rows, read_sha256=read)
         # Weights remember what those saw that they began with.
         before = plan.recipe.init_from
         return [own, *(open_origin(Path(before)).find_seen() if before else ())]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -17,7 +15,6 @@ from lenshpc.errors import (
     ConfigError,
     DataError,
     absence_error,
-    one_line,
     printable,
     read_error,
 )
@@ -25,13 +22,12 @@ from lenshpc.files import (
     hash_value,
     make_open_folder,
     read_json,
-    read_whole,
-    replacing,
     unseal,
     write_sealed,
 )
 from lenshpc.registry import missing_plugins, plugins_of
 from lenshpc.run.checks import check_batches, check_fits, check_loading
+from lenshpc.run.manifest import read_splits, splits_hash, write_splits
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe, network_of
 from lenshpc.run.sizes import read_size, with_size
@@ -42,7 +38,7 @@ if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
     from lenshpc.store import Store
 
 NUM_TRAINING_SCORED = 1000
-LAYOUT_VERSION = 3  # of a run directory: what its recipe, splits and predictions call things
+LAYOUT_VERSION = 4  # of a run directory: what its recipe, splits and predictions call things
 # What a recipe says of a run as a whole, and of no training alone; `init_fingerprint` says which
 # weights lie at `init_from`.
 OF_THE_RUN = {
@@ -317,17 +313,11 @@ def open_planned_store(plan: Plan) -> Store:
     )
 
 
-def splits_hash(splits: pd.DataFrame) -> str:
-    """Return the SHA-256 of a split manifest's content."""
-    return hashlib.sha256(splits.to_csv(index=False).encode()).hexdigest()
-
-
 def save_plan(paths: RunPaths, plan: Plan, splits: pd.DataFrame) -> None:
     """Write the run directory's Plan and split manifest; the umask says who may read them."""
     make_open_folder(paths.root)
     # Before the Plan: a folder is a run once it has plan.json, and that promises the manifest.
-    with replacing(paths.splits) as temporary:
-        splits.to_parquet(temporary, index=False)
+    write_splits(paths.splits, splits)
     write_sealed(paths.plan, plan.model_dump(mode="json"))
 
 
@@ -374,19 +364,6 @@ def _check_layout(paths: RunPaths, value: Any) -> None:
         )
 
 
-def load_splits(paths: RunPaths, plan: Plan) -> pd.DataFrame:
-    """Return the split manifest, checked against the hash in the Plan."""
-    import pandas as pd
-
-    content = read_whole(paths.splits)
-    try:
-        splits = pd.read_parquet(io.BytesIO(content))
-        # Here too: a text that is no UTF-8 is found when it is first looked at.
-        found = splits_hash(splits)
-    except Exception as error:  # whatever pyarrow raises for wrong bytes
-        raise DataError(f"{paths.splits} is damaged ({one_line(error)[:80]})") from error
-    # Rows in another fold would leak from validation into training, and no other check would see
-    # it.
-    if found != plan.splits_hash:
-        raise DataError(f"{paths.splits} is not the manifest of its Plan; submit the recipe again")
-    return splits
+def load_splits(paths: RunPaths, plan: Plan, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return the split manifest, or some columns of it, checked against the hash in the Plan."""
+    return read_splits(paths.splits, plan.splits_hash, columns)

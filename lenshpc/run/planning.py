@@ -106,7 +106,7 @@ def check_unseen(origin: Origin, planned: PlannedRun) -> None:
     testing = planned.splits.loc[planned.splits["split"] == "test", "row"].to_numpy()
     known = np.any([one.among(planned.store, testing) for one in origin.find_seen()], axis=0)
     if known.any():
-        name = planned.store.rows["id"].iloc[testing[known][0]]
+        name = planned.store.text("id", testing[known][:1])[0].as_py()
         raise ConfigError(
             f"{origin.title} was trained on {int(known.sum())} of the {len(testing)} test rows of "
             f"{planned.store.path}, such as {name!r}; start from one that was trained on a store "

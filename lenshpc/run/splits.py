@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from lenshpc.errors import ConfigError
 from lenshpc.run.checks import check_groups
+from lenshpc.run.dealing import deal_groups
+from lenshpc.run.manifest import PARTS
 
-if TYPE_CHECKING:  # it costs a second, which `status` need not pay
-    import pandas as pd
-
+if TYPE_CHECKING:
     from lenshpc.run.recipe import Recipe
     from lenshpc.store import Store
 
 HOLDOUT_PARTS = 10
-COLUMNS = ["row", "id", "label", "group", "split", "fold"]
+DEV, TEST, UNLABELLED, EXCLUDED = range(len(PARTS))
 
 
 def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
@@ -29,34 +30,37 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     `test`, and those `excluded` (of the classes that the method must not know), never do;
     `unlabelled` ones train without a label.
     """
-    rows = store.rows
-    testing = (rows["split"] == "test").to_numpy()
+    labels, testing = store.column("label"), store.in_split("test")
     if not testing.any():
         raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
-    check_groups(rows, testing)
-    splits = np.select(
-        [testing, rows["split"] == "unlabelled", ~_may_train(recipe, store)],
-        # The first that fits: a test row stays one, of whatever class, and is never set aside or
-        # trained on.
-        ["test", "unlabelled", "excluded"],
-        "dev",
-    )
-    # Cut here, once, and stored: members that cut their own would race, and differ with the version
-    # of scikit-learn.
-    folds = np.full(len(rows), -1, dtype=np.int16)
-    own = (splits == "dev") & (rows["split"] == "val").to_numpy()
+    # None where each row is a group of its own: there is nothing to keep together.
+    groups = store.text("group").dictionary_encode() if store.is_grouped else None
+    if groups is not None:
+        check_groups(groups, testing)
+    # The first that fits: a test row stays one, of whatever class, and is never set aside or
+    # trained on.
+    may_train = np.isin(labels, recipe.method.learnt_labels(store.classes))
+    conditions = [testing, store.in_split("unlabelled"), ~may_train]
+    splits = np.select(conditions, [TEST, UNLABELLED, EXCLUDED], DEV).astype(np.int8)
+    # Cut here, once, and stored: members that cut their own would race.
+    folds = np.full(len(labels), -1, dtype=np.int16)
+    dev = splits == DEV
+    own = dev & store.in_split("val")
     if recipe.folds == 1 and own.any():
         folds[own] = 0
     else:
-        dev = rows[splits == "dev"]
-        folds[splits == "dev"] = assign_folds(
-            dev["label"].to_numpy(), dev["group"].to_numpy(str), recipe.folds, recipe.split_seed
-        )
-    columns = rows[["id", "label", "group"]].assign(
-        row=np.arange(len(rows)), split=splits, fold=folds
+        codes = None if groups is None else groups.indices.to_numpy()[dev]
+        folds[dev] = assign_folds(labels[dev], codes, recipe.folds, recipe.split_seed)
+    return pd.DataFrame(
+        {
+            "row": np.arange(len(labels)),
+            "id": store.text("id").to_pandas(),
+            "label": labels,
+            "group": store.text("group").to_pandas(),
+            "split": pd.Categorical.from_codes(splits, dtype=pd.CategoricalDtype(list(PARTS))),
+            "fold": folds,
+        }
     )
-    manifest: pd.DataFrame = columns[COLUMNS]
-    return manifest
 
 
 def find_learnt(splits: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -65,25 +69,26 @@ def find_learnt(splits: pd.DataFrame) -> npt.NDArray[np.int64]:
     return splits.loc[splits["split"].isin(["dev", "unlabelled"]), "row"].to_numpy(np.int64)
 
 
-def _may_train(recipe: Recipe, store: Store) -> npt.NDArray[np.bool_]:
-    """Return which rows are of a class that the method may learn."""
-    return np.isin(store.rows["label"], recipe.method.learnt_labels(store.classes))
-
-
 def assign_folds(
     labels: npt.NDArray[np.integer],
-    groups: npt.NDArray[np.str_],
+    groups: npt.NDArray[np.integer] | None,
     num_folds: int,
     seed: int,
 ) -> npt.NDArray[np.int16]:
     """Return the fold in which each row validates; -1 for a row that always trains.
 
-    One fold is a stratified hold-out of a tenth of the rows. Rows of a group share their fold.
+    One fold is a stratified hold-out of a tenth of the rows. Rows of a group, which `groups` has
+    numbers of, share their fold; without groups each row is one of its own.
     """
     parts = HOLDOUT_PARTS if num_folds == 1 else num_folds
-    _check_sizes(labels, groups, parts)
-    grouped = len(np.unique(groups)) < len(groups)
-    folds = _deal_groups(labels, groups, parts, seed) if grouped else _deal(labels, parts, seed)
+    numbers = None if groups is None else pd.factorize(groups)[0]
+    if numbers is None or numbers.max(initial=-1) == len(labels) - 1:
+        _check_sizes(labels, parts)
+        folds = _deal(labels, parts, seed)
+    else:
+        table = _count_classes(labels, numbers)
+        _check_sizes(np.repeat(np.arange(table.shape[1]), (table > 0).sum(axis=0)), parts)
+        folds = deal_groups(table, parts, seed)[numbers]
     return np.where(folds < num_folds, folds, -1).astype(np.int16)
 
 
@@ -120,21 +125,18 @@ def _deal(labels: npt.NDArray[np.integer], parts: int, seed: int) -> npt.NDArray
     return folds
 
 
-def _deal_groups(
-    labels: npt.NDArray[np.integer], groups: npt.NDArray[np.str_], parts: int, seed: int
-) -> npt.NDArray[np.integer]:
-    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import
-
-    splitter = StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
-    folds = np.empty(len(labels), dtype=np.int64)
-    for fold, (_, validating) in enumerate(splitter.split(labels, labels, groups)):
-        folds[validating] = fold
-    return folds
+def _count_classes(
+    labels: npt.NDArray[np.integer], groups: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Return how many rows of each class a group has: (number of groups, number of classes)."""
+    num_classes = int(labels.max()) + 1
+    cells = groups.astype(np.int64) * num_classes + labels
+    return np.bincount(cells, minlength=(groups.max() + 1) * num_classes).reshape(-1, num_classes)
 
 
-def _check_sizes(labels: npt.NDArray[np.integer], groups: npt.NDArray[np.str_], parts: int) -> None:
-    for label in np.unique(labels):
-        num_groups = len(np.unique(groups[labels == label]))
+def _check_sizes(labels: npt.NDArray[np.integer], parts: int) -> None:
+    """Refuse a class of fewer groups than parts; `labels` has the class once for each group."""
+    for label, num_groups in zip(*np.unique(labels, return_counts=True), strict=True):
         if num_groups < parts:
             raise ConfigError(
                 f"class {label} has {num_groups} independent training rows, "

@@ -35,7 +35,6 @@ from lenshpc.run.recipe import Recipe, is_variant
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
 MODEL, ARRAYS, TRAINING_ROWS = "model.json", "fitted.safetensors", "training_rows.parquet"
 LAYOUT_VERSION = 1
@@ -314,13 +313,15 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def read_training_rows(folder: Path) -> pd.DataFrame:
-    """Return the rows that an export's members have learnt from: `sha256` of their source files."""
+def read_training_rows(folder: Path) -> npt.NDArray[np.uint8]:
+    """Return the SHA-256 (n,32) of the source files that an export's members have learnt from."""
+    import numpy as np
     import pandas as pd
 
     content = io.BytesIO(read_whole(folder / TRAINING_ROWS))
     try:
-        return pd.read_parquet(content, columns=["sha256"])
+        texts = pd.read_parquet(content, columns=["sha256"])["sha256"]
+        return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, 32)
     except (ValueError, OSError) as error:  # of bytes in memory both say that they are no table
         told = f"{folder / TRAINING_ROWS} is damaged ({one_line(error)[:80]})"
         raise DataError(told) from error

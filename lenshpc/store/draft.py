@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -26,15 +26,16 @@ from numpy.typing import NDArray
 from lenshpc import __version__
 from lenshpc.errors import DataError, IncompleteError, absence_error
 from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
-from lenshpc.store.columns import column_buffers
-from lenshpc.store.identity import pixel_hashes
+from lenshpc.store.buffers import as_text, column_buffers
+from lenshpc.store.identity import pixel_hashes, sum_sources
 from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
 from lenshpc.store.shards import ShardWriter, writing
-from lenshpc.store.write import write_around
+from lenshpc.store.write import FoundRows, write_around
 
-# What a part holds of its rows.
-_FOUND = ("sha256", "size", "moments", "values", "pixel_sha256")
+# What a part holds of its rows, and of its shard.
+_OF_ROWS = ("sha256", "size", "moments", "values", "pixel_sha256")
+_OF_SHARD = ("shard_sha256", "shard_bytes", "chunk_crc32c")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ class Draft:
 
     def write(self, shard: int, chunks: Iterable[WrittenChunk]) -> None:
         """Write one shard whole; doing it twice, even at the same time, gives equal files."""
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in _FOUND}
+        found: dict[str, list[NDArray[Any]]] = {name: [] for name in _OF_ROWS}
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(self._writing(name, shard)) for name in self.spec.arrays
@@ -96,10 +97,14 @@ class Draft:
                     writer.append(self._pad(pixels[name]))
                 moments = pixel_moments(pixels["images"], self.spec.image.scale)
                 of_rows = (chunk.sha256, chunk.size, moments, chunk.values, pixel_hashes(pixels))
-                for name, values in zip(_FOUND, of_rows, strict=True):
+                for name, values in zip(_OF_ROWS, of_rows, strict=True):
                     found[name].append(np.asarray(values))
         part: dict[str, Any] = {name: np.concatenate(values) for name, values in found.items()}
-        part["shard_sha256"] = np.array([list(writer.sha256) for writer in writers.values()])
+        sources = sum_sources(as_text(self.rows(shard)["id"]), part["size"], part["sha256"])
+        part["sources"] = np.frombuffer(sources.to_bytes(32), np.uint8)
+        part["shard_sha256"] = np.array(
+            [list(writer.sha256) for writer in writers.values()], np.uint8
+        )
         part["shard_bytes"] = np.array([writer.num_bytes for writer in writers.values()])
         part["chunk_crc32c"] = np.stack([writer.checksums for writer in writers.values()])
         # Last, when all of the shard's files are flushed and in place: the stack has closed the
@@ -127,10 +132,13 @@ class Draft:
         with lock(self._lock):
             # Again, after hours of conversion: another command may have made a store of this name.
             refuse_existing(self.path)
-            parts = self._join()
-            rows = pa.concat_tables([self.rows(shard) for shard in range(len(self.blocks))])
+            taken = self._take_all()
+            of_shards = {
+                name: np.stack([part[name] for part in taken], axis=1) for name in _OF_SHARD
+            }
+            digests = [part["digest"] for part in taken]
             # Killed in here, the next call writes it all again.
-            write_around(self.store, self.spec, rows, parts)
+            write_around(self.store, self.spec, self.num_rows, self._found(digests), of_shards)
             self._publish()
             # Last: until the rename the parts are what a stopped `finish` goes on from.
             self._discard()
@@ -144,31 +152,31 @@ class Draft:
             raise
         flush(self.path.parent)
 
-    def _join(self) -> dict[str, NDArray[Any]]:
-        """Return what the parts hold; those of shards have the shard as their second axis."""
+    def _take_all(self) -> list[Part]:
+        """Move all shards into the store; return what the parts say of them."""
         shards = range(len(self.blocks))
         # Threads: hashing lets go of Python's lock, and the disk is read by several at a time.
         with ThreadPoolExecutor() as pool:
-            found = dict(zip(shards, pool.map(self._take, shards), strict=True))
-        parts = [part for part in found.values() if part is not None]
+            found = list(pool.map(self._take, shards))
+        taken = [part for part in found if part is not None]
         for shard in shards:
             if found[shard] is None:
                 self._part(shard).unlink(missing_ok=True)
-        if len(parts) < len(shards):
+        self._refuse_missing(len(shards) - len(taken))
+        return taken
+
+    def _refuse_missing(self, num_missing: int) -> None:
+        if num_missing:
             raise IncompleteError(
-                f"{len(shards) - len(parts)} of {len(shards)} shards of {self.path} are not "
+                f"{num_missing} of {len(self.blocks)} shards of {self.path} are not "
                 "converted; go on with the same lenshpc prepare command"
             )
-        by_shard = ("shard_sha256", "shard_bytes", "chunk_crc32c")
-        return {
-            name: np.stack([part[name] for part in parts], axis=1)
-            if name in by_shard
-            else np.concatenate([part[name] for part in parts])
-            for name in parts[0]
-        }
 
     def _take(self, shard: int) -> Part | None:
-        """Move a shard's files into the store; return its part, None unless all are as written."""
+        """Move a shard's files into the store; return what its part says of them, None if not so.
+
+        What it says of rows is read again when it is written: that of all would fill the memory.
+        """
         part = read_part(self._part(shard))
         # Read before the files are looked at: a process that writes this shard anew puts its part
         # last, and whatever it replaces now does not fit.
@@ -182,7 +190,28 @@ class Draft:
                 self._shard(array, shard).replace(place)
             if not place.exists() or sha256(place) != bytes(expected.tolist()).hex():
                 return None
-        return part
+        return {name: part[name] for name in (*_OF_SHARD, "digest")}
+
+    def _found(self, digests: Sequence[bytes]) -> Iterator[FoundRows]:
+        """Yield what is known of the rows of each shard, from the parts that have these digests."""
+        for shard, digest in enumerate(digests):
+            part, rows = read_part(self._part(shard)), self.rows(shard)
+            # Of other sources by now: what it says is not of the pixels that were taken.
+            if part is None or part["digest"] != digest:
+                self._refuse_missing(1)
+            assert part is not None  # noqa: S101 - for mypy
+            columns = {
+                "label": rows["label"].to_numpy().astype(np.int16),
+                "split": rows["split"].to_numpy().astype(np.uint8),
+                "id": as_text(rows["id"]),
+                "group": as_text(rows["group"]),
+                **{name: part["values"][:, at] for at, name in enumerate(self.spec.columns)},
+                "sha256": part["sha256"].astype(np.uint8),
+                "size": part["size"].astype(np.int64),
+                "moments": part["moments"].astype(np.float64),
+                "pixel_sha256": part["pixel_sha256"].astype(np.uint8),
+            }
+            yield FoundRows(columns=columns, sources=int.from_bytes(part["sources"].tobytes()))
 
     def abandon(self) -> None:
         """Remove a draft that nothing was won for, or that was overtaken: a store stands there.

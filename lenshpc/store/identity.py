@@ -1,90 +1,135 @@
 """What names a store: a hash of its pixels, columns and attributes, however they lie on the disk.
 
 Beside it, the seal is the hash of the document `zarr.json` of a finished store, which has the hash
-of every small file: with it, opening answers for each byte that is no pixel.
+of every small file: with it, reading answers for each byte that is no pixel.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.files import hash_value
-from lenshpc.store.layout import SPLITS, UNLABELLED, channel_statistics
-
-Columns = Mapping[str, NDArray[Any]]
+from lenshpc.store.buffers import Column, as_text, column_buffers, text_buffers
+from lenshpc.store.layout import SPLITS, UNLABELLED, Floats, add_in_order, statistics_of_means
 
 # Of the bytes on the disk, so they differ between stores of one content: codec, chunks.
 _OF_THE_DISK = ("files", "content_hash", "seal", "complete")
-_OF_SHARDS = ("shard_sha256", "shard_bytes", "chunk_crc32c")
+_SUM_BITS = 256
 
 
-def pixel_hashes(pixels: Columns) -> NDArray[np.uint8]:
-    """Return the SHA-256 (n,32) of each row's pixels: of its image, then of its target."""
+def pixel_hashes(pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 (n,32) of each row's pixels: of its image, its target, its mask."""
     rows = zip(*(np.ascontiguousarray(array) for array in pixels.values()), strict=True)
     digests = [hashlib.sha256(b"".join(part.data for part in parts)).digest() for parts in rows]
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
 
-def summary(classes: Sequence[str], columns: Columns) -> dict[str, Any]:
-    """Return the attributes that follow from the columns of all rows."""
-    train = columns["split"] == SPLITS.index("train")
-    mean, std = channel_statistics(columns["moments"][train])
-    order = np.argsort(columns["id"])  # whatever the order of rows
-    sources = {name: columns[name][order] for name in ("id", "size", "sha256")}
-    return {
-        "counts": _counts(columns, classes),
-        "train_mean": mean.tolist(),
-        "train_std": std.tolist(),
-        "manifest_hash": _hash({}, sources),
-    }
+def sum_sources(ids: Column, size: NDArray[np.int64], sha256: NDArray[np.uint8]) -> int:
+    """Return the sum of a hash of each row's source: its hash, its size and its id.
+
+    A sum, since it is the same whatever the order of rows, and can be taken part by part.
+    """
+    ends, names = text_buffers(as_text(ids))
+    heads = np.concatenate([sha256, size.astype("<i8")[:, None].view(np.uint8)], axis=1).tobytes()
+    width, texts, places = sha256.shape[1] + 8, names.tobytes(), ends.tolist()
+    digests = [
+        hashlib.sha256(heads[at * width : (at + 1) * width] + texts[start:end]).digest()
+        for at, (start, end) in enumerate(pairwise(places))
+    ]
+    words = np.frombuffer(b"".join(digests), "<u4").reshape(-1, 8).sum(axis=0, dtype=np.uint64)
+    total: int = sum(int(word) << 32 * at for at, word in enumerate(words))
+    return total % (1 << _SUM_BITS)
 
 
-def content_hash(attributes: Mapping[str, Any], columns: Columns) -> str:
-    """Return the hash of all that a store holds, whatever its chunks and codec."""
-    known = {key: value for key, value in attributes.items() if key not in _OF_THE_DISK}
-    return _hash(known, {key: value for key, value in columns.items() if key not in _OF_SHARDS})
+class ColumnHash:
+    """The SHA-256 of a column that is given block by block, the same for whatever blocks."""
+
+    def __init__(self, first: Column) -> None:
+        is_array = isinstance(first, np.ndarray)
+        # What the bytes are: the lengths of all follow from theirs.
+        self._kind = f"{first.dtype.newbyteorder('<').str}{first.shape[1:]}" if is_array else "text"
+        self._digests = [hashlib.sha256() for _ in column_buffers(first[:0])]
+
+    def update(self, block: Column) -> None:
+        """Go on with the next rows."""
+        for digest, buffer in zip(self._digests, column_buffers(block), strict=True):
+            digest.update(buffer)
+
+    def hexdigest(self) -> str:
+        """Return the hash of all rows so far."""
+        parts = [digest.hexdigest() for digest in self._digests]
+        return hash_value({"kind": self._kind, "parts": parts})
+
+
+class RowTally:
+    """What a store's attributes say of its rows, gathered from blocks of them in their order."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = classes
+        self._hashes: dict[str, ColumnHash] = {}
+        # A row a split; a column a class, then what has no label, then all rows.
+        self._counts = np.zeros((len(SPLITS), len(classes) + 2), np.int64)
+        self._moments: Floats = np.zeros(())
+        self._means: list[tuple[float, float]] = []
+        self._sources = 0
+
+    def add(self, block: Mapping[str, Column], sources: int) -> None:
+        """Go on with the next rows, whose sources have that sum."""
+        for name, column in block.items():
+            self._hashes.setdefault(name, ColumnHash(column)).update(column)
+        self._count(block["label"], block["split"])
+        moments = block["moments"]
+        training = moments[block["split"] == SPLITS.index("train")]
+        sums = np.broadcast_to(self._moments, moments.shape[1:])
+        self._moments = add_in_order(sums, training)
+        self._means.append((float(moments[..., 0].min()), float(moments[..., 0].max())))
+        self._sources = (self._sources + sources) % (1 << _SUM_BITS)
+
+    def _count(self, labels: NDArray[np.int16], splits: NDArray[np.uint8]) -> None:
+        num = len(self._classes)
+        for split, counts in enumerate(self._counts):
+            mine = labels[splits == split]
+            counts[:num] += np.bincount(mine[(mine >= 0) & (mine < num)], minlength=num)
+            counts[num:] += (mine == UNLABELLED).sum(), len(mine)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the attributes that follow from the columns of all rows."""
+        num_training = self._counts[SPLITS.index("train"), -1]
+        with np.errstate(invalid="ignore"):  # without training rows there are no means
+            mean, std = statistics_of_means(self._moments / num_training)
+        return {
+            "num_rows": int(self._counts[:, -1].sum()),
+            "counts": self._name_counts(),
+            "train_mean": mean.tolist(),
+            "train_std": std.tolist(),
+            "mean_range": [min(low for low, _ in self._means), max(up for _, up in self._means)],
+            "manifest_hash": f"{self._sources:0{_SUM_BITS // 4}x}",
+        }
+
+    def _name_counts(self) -> dict[str, dict[str, int]]:
+        found = {}
+        for split, (*named, unlabelled, num_rows) in zip(
+            SPLITS, self._counts.tolist(), strict=True
+        ):
+            by_class = dict(zip(self._classes, named, strict=True))
+            if num_rows:
+                found[split] = (
+                    {"without a label": unlabelled} if split == "unlabelled" else by_class
+                )
+        return found
+
+    def content_hash(self, attributes: Mapping[str, Any]) -> str:
+        """Return the hash of all that a store holds, whatever its chunks and codec."""
+        known = {key: value for key, value in attributes.items() if key not in _OF_THE_DISK}
+        columns = {name: column.hexdigest() for name, column in self._hashes.items()}
+        return hash_value({"attributes": known, "columns": columns})
 
 
 def seal(document: Mapping[str, Any]) -> str:
     """Return the hash of a JSON document with `attributes`, all but the seal among them."""
     attributes = {key: value for key, value in document["attributes"].items() if key != "seal"}
     return hash_value({**document, "attributes": attributes})
-
-
-def _hash(header: Mapping[str, Any], columns: Columns) -> str:
-    """Return the hash of some values and columns; no two lists of them give one text of bytes."""
-    digest = hashlib.sha256()
-    names = sorted(columns)
-    head = memoryview(json.dumps({"header": header, "columns": names}, sort_keys=True).encode())
-    for buffer in [head, *(part for name in names for part in _buffers(columns[name]))]:
-        digest.update(len(buffer).to_bytes(8, "little"))
-        digest.update(buffer)
-    return digest.hexdigest()
-
-
-def _buffers(column: NDArray[Any]) -> list[memoryview]:
-    """Return what a column is, then its values, as bytes whose lengths are known."""
-    if column.dtype == object:
-        # All texts in one, and where each of them ends.
-        _, offsets, texts = pa.array(column, pa.large_string()).buffers()
-        ends = np.frombuffer(offsets, "<i8", len(column) + 1)
-        return [memoryview(b"text"), ends.data.cast("B"), memoryview(texts or b"")[: int(ends[-1])]]
-    plain = np.ascontiguousarray(column, column.dtype.newbyteorder("<"))
-    facts = f"{plain.dtype.str}{plain.shape}".encode()
-    return [memoryview(facts), plain.reshape(-1).view(np.uint8).data]
-
-
-def _counts(columns: Columns, classes: Sequence[str]) -> dict[str, dict[str, int]]:
-    found = {}
-    for index, split in enumerate(SPLITS):
-        labels = columns["label"][columns["split"] == index]
-        unlabelled = {"without a label": int((labels == UNLABELLED).sum())}
-        named = {name: int((labels == label).sum()) for label, name in enumerate(classes)}
-        if len(labels):
-            found[split] = unlabelled if split == "unlabelled" else named
-    return found

@@ -9,6 +9,7 @@ shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `masks` o
 Rows of a split are contiguous, in the order of `SPLITS`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,11 +28,15 @@ LAYOUT_VERSION = 5
 UNLABELLED = -1  # the label of rows that have none
 SPLITS = ("train", "val", "test", "unlabelled")
 PIXEL_ARRAYS = ("images", "targets", "masks")
+TEXTS = ("id", "group")
+NUMBERS = ("sha256", "size", "moments", "pixel_sha256")
 CHUNK_ROWS = 32
 SHARD_ROWS = 2048
 SHARD_BYTES = 2**26
+MANY_SHARDS = 256  # from so many on they grow to SHARD_BYTES: each costs a look at every opening
+COLUMN_ROWS = 2**17  # of a column's chunks, about: a file each
 COMPRESSION_LEVEL = 5
-TEXT_ROWS = 65536
+MOMENT_BYTES = 2**18  # of the floats that moments are taken of together: they stay in the cache
 # What zarr, numcodecs and json raise when the bytes on the disk are not what was written.
 DAMAGE = (ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError)
 
@@ -94,9 +99,15 @@ class StoreSpec:
                 f"{self.chunk_rows}; give a multiple"
             )
         row_bytes = sum(pixels.num_bytes for pixels in self.arrays.values())
-        most = self.shard_rows or min(SHARD_ROWS, SHARD_BYTES // row_bytes)
+        wanted = max(SHARD_ROWS, num_rows // MANY_SHARDS)
+        most = self.shard_rows or min(wanted, SHARD_BYTES // row_bytes)
         chunks = min(most // self.chunk_rows, -(-num_rows // self.chunk_rows))
         return self.chunk_rows * max(1, chunks)
+
+    def rows_a_column_chunk(self, num_rows: int) -> int:
+        """Return how many rows of a column lie in one file: those of some whole shards."""
+        shard_rows = self.rows_a_shard(num_rows)
+        return min(num_rows, shard_rows * max(1, COLUMN_ROWS // shard_rows))
 
     def attributes(self) -> dict[str, Any]:
         """Return what the store says of itself; chunks and codec, zarr's metadata tell."""
@@ -136,9 +147,23 @@ def compressors(codec: Codec) -> list[BloscCodec | Crc32cCodec]:
 
 def channel_statistics(moments: Floats) -> tuple[Floats, Floats]:
     """Return mean and standard deviation (C,) of all pixels of the rows in `moments` (n,C,2)."""
+    return statistics_of_means(moments.mean(axis=0))
+
+
+def add_in_order(sums: Floats, moments: Floats) -> Floats:
+    """Return sums (C,2) with those of more rows (n,C,2) added.
+
+    Row after row, so that the sum of all does not depend on how they come in blocks.
+    """
+    total: Floats = np.concatenate([sums[None], moments]).sum(axis=0)
+    return total
+
+
+def statistics_of_means(means: Floats) -> tuple[Floats, Floats]:
+    """Return mean and standard deviation (C,) from the mean and mean square (C,2) of pixels."""
     # float64: the difference of mean square and squared mean may be a millionth of either. It may
     # come out below 0 by rounding, hence the maximum.
-    mean, mean_square = np.moveaxis(moments.mean(axis=0), -1, 0)
+    mean, mean_square = np.moveaxis(means, -1, 0)
     return mean, np.sqrt(np.maximum(mean_square - mean**2, 0.0))
 
 
@@ -150,11 +175,13 @@ def pixel_scale(dtype: str) -> float:
 def pixel_moments(images: NDArray[Any], scale: float) -> Floats:
     """Return the mean and mean square of the scaled pixels of each image and channel: (n,C,2)."""
     moments = np.empty((*images.shape[:2], 2))
-    for row, image in enumerate(images):  # one at a time: the float64 copy stays in the cache
-        # Image by image: the moments of a row must not depend on which rows share its chunk.
-        pixels = image.reshape(len(image), -1) * np.float64(scale)
-        moments[row, :, 0] = pixels.mean(axis=1)
-        moments[row, :, 1] = np.square(pixels).mean(axis=1)
+    # Along the last axis alone: the moments of a row must not depend on which rows share its block.
+    flat = images.reshape(*images.shape[:2], -1)
+    step = max(1, MOMENT_BYTES // (8 * math.prod(flat.shape[1:])))
+    for start in range(0, len(flat), step):
+        pixels = flat[start : start + step] * np.float64(scale)
+        moments[start : start + step, :, 0] = pixels.mean(axis=2)
+        moments[start : start + step, :, 1] = np.square(pixels, out=pixels).mean(axis=2)
     return moments
 
 

@@ -22,19 +22,24 @@ def write_part(path: Path, part: Part) -> None:
 
 
 def read_part(path: Path) -> Part | None:
-    """Return the arrays of one shard; None if the file is absent or not what was written."""
+    """Return the arrays of one shard; None if the file is absent or not what was written.
+
+    `digest` is the part's own hash, by which it is known again.
+    """
     try:
-        content = read_bytes(path)
+        content = memoryview(read_bytes(path))
     except FileNotFoundError:
         return None
-    digest, content = content[:32], content[32:]
+    digest, content = bytes(content[:32]), content[32:]
     # Before numpy sees it: what is damaged may look like anything.
     if digest != _digest(path, content):
         return None
     with np.load(io.BytesIO(content)) as part:
-        return dict(part)
+        return {**part, "digest": digest}
 
 
-def _digest(path: Path, content: bytes) -> bytes:
+def _digest(path: Path, content: bytes | memoryview) -> bytes:
     # With its name: the part of another shard under this one's would fit its own hash.
-    return hashlib.sha256(path.name.encode() + content).digest()
+    digest = hashlib.sha256(path.name.encode())
+    digest.update(content)
+    return digest.digest()

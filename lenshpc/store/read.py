@@ -1,10 +1,13 @@
-"""Open a store and read rows of it; whatever is not whole is refused, the damage named."""
+"""Open a store and read rows of it; whatever is not whole is refused, the damage named.
+
+Opening reads `zarr.json`, which has the hash of every small file, and looks at the shards' sizes.
+Columns and pixels are read, and checked, when they are asked for.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,22 +18,25 @@ import pandas as pd
 import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
-from zarr.buffer.cpu import Buffer
-from zarr.storage import MemoryStore
 
-from lenshpc.errors import DataError, absence_error, read_error
+from lenshpc.errors import DataError, absence_error
 from lenshpc.files import read_bytes, sha256
+from lenshpc.store.buffers import Column
 from lenshpc.store.chunks import Chunks
+from lenshpc.store.columns import StoredColumns, naming_damage
 from lenshpc.store.identity import seal
 from lenshpc.store.layout import (
-    DAMAGE,
     LAYOUT_VERSION,
+    NUMBERS,
     PIXEL_ARRAYS,
     SPLITS,
+    TEXTS,
     Floats,
+    add_in_order,
     damage_error,
     file_error,
     shard_file,
+    statistics_of_means,
 )
 
 Rows = slice | NDArray[Any]
@@ -41,11 +47,9 @@ class Store:
     """A complete store, open for reading.
 
     A label is an index into `classes`, or -1 in the split `unlabelled`; `images` times `scale` are
-    the floats that models see; `rows` has id, label, split (one of `SPLITS`), group, sha256 and the
-    store's own columns;
-    `targets` are the other halves of pairs; `moments` (N,C,2) has the mean and mean square of each
-    image's scaled pixels; `content_hash` names all that the store holds, whatever its chunks and
-    codec.
+    the floats that models see; `targets` are the other halves of pairs, `masks` say which pixels of
+    an image were filled; `content_hash` names all that the store holds, whatever its chunks and
+    codec. `columns` are names of numbers a row beside its label.
     """
 
     path: Path
@@ -53,18 +57,94 @@ class Store:
     classes: tuple[str, ...]
     channels: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
+    columns: tuple[str, ...]
+    num_rows: int
     scale: float
     content_hash: str
     images: zarr.Array[Any]
     targets: zarr.Array[Any] | None
     masks: zarr.Array[Any] | None
-    rows: pd.DataFrame
-    moments: Floats
-    pixel_sha256: NDArray[np.uint8]
-    shard_sha256: NDArray[np.uint8]
-    chunk_crc32c: NDArray[np.uint32]
     attributes: Mapping[str, Any]
+    stored: StoredColumns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of the images."""
+        return np.dtype(self.images.dtype)
+
+    def column(self, name: str, rows: Rows | None = None) -> NDArray[Any]:
+        """Return numbers of all rows (N,…), kept for the next call, or of some rows.
+
+        `label` int16, `split` uint8 (an index in `SPLITS`), `size` of the source file, `sha256`
+        (N,32) of it, `pixel_sha256` (N,32), `moments` (N,C,2): mean and mean square of an image's
+        scaled pixels; and those of `columns`.
+        """
+        found: NDArray[Any] = self._read_column(name, rows)
+        return found
+
+    def text(self, name: str, rows: Rows | None = None) -> pa.LargeStringArray:
+        """Return the `id` or the `group` of all rows, kept for the next call, or of some rows."""
+        # One list of texts would else take twice the memory.
+        same = name == "group" and not self.is_grouped
+        return self._read_column("id" if same else name, rows)
+
+    def in_split(self, split: str) -> NDArray[np.bool_]:
+        """Return which rows are of a split."""
+        return np.asarray(self.column("split") == SPLITS.index(split))
+
+    def blocks(self, *names: str) -> Iterator[dict[str, Column]]:
+        """Yield columns some 100,000 rows at a time, in order; none is kept."""
+        by_name = (self.stored.blocks(name) for name in names)
+        for columns in zip(*by_name, strict=True):
+            yield dict(zip(names, columns, strict=True))
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """Return the names of all columns with a row an image, those of texts too."""
+        return (*TEXTS, "label", "split", *self.columns, *NUMBERS)
+
+    @cached_property
+    def is_grouped(self) -> bool:
+        """Return whether a group may hold several rows: no where each row's is its id."""
+        return not self.stored.are_equal("group", "id")
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Return id, label, split (one of `SPLITS`), group, sha256 and `columns` of all rows.
+
+        For people: what works on millions of rows asks for the columns that it needs.
+        """
+        known = {name: self.column(name) for name in self.columns}
+        with naming_damage(self.path, "its columns"):
+            return pd.DataFrame(
+                {
+                    "id": self.text("id").to_pandas(),
+                    "label": self.column("label"),
+                    "split": name_splits(self.column("split")).to_pandas(),
+                    "group": self.text("group").to_pandas(),
+                    "sha256": hexadecimal(self.column("sha256")).to_pandas(),
+                    **known,
+                }
+            )
+
+    def _read_column(self, name: str, rows: Rows | None) -> Any:
+        if rows is not None:
+            return self.stored.take(name, self._list(rows))
+        found = self.stored.read(name)
+        if len(found) != self.num_rows:
+            told = f"{name} has {len(found)} rows, its images {self.num_rows}"
+            raise damage_error(self.path, told)
+        return found
+
+    def _list(self, rows: Rows) -> NDArray[np.intp]:
+        """Return the numbers of some rows of the store."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.num_rows))
+        elif rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.num_rows:
+            raise DataError(f"{self.path} has {self.num_rows} rows, not {rows.max() + 1}")
+        return rows
 
     @property
     def target_shape(self) -> tuple[int, int, int] | None:
@@ -73,11 +153,6 @@ class Store:
             return None
         _, channels, height, width = self.targets.shape
         return channels, height, width
-
-    @property
-    def num_rows(self) -> int:
-        """Return the number of images."""
-        return len(self.rows)
 
     @property
     def chunk_rows(self) -> int:
@@ -94,15 +169,28 @@ class Store:
         """Return the number of files that each pixel array has."""
         return self.chunks["images"].num_shards
 
+    @property
+    def arrays(self) -> dict[str, zarr.Array[Any]]:
+        """Return the pixel arrays that the store has."""
+        arrays = {"images": self.images, "targets": self.targets, "masks": self.masks}
+        return {name: array for name, array in arrays.items() if array is not None}
+
     @cached_property
     def chunks(self) -> dict[str, Chunks]:
-        """Return the pixel arrays that the store has, for reading chunk by chunk."""
-        arrays = {"images": self.images, "targets": self.targets, "masks": self.masks}
-        held = {name: array for name, array in arrays.items() if array is not None}
-        return {
-            name: Chunks(self.path, name, array, checksums)
-            for (name, array), checksums in zip(held.items(), self.chunk_crc32c, strict=True)
-        }
+        """Return the pixel arrays, for reading chunk by chunk."""
+        checksums = self.stored.read("chunk_crc32c")
+        pairs = zip(self.arrays.items(), checksums, strict=True)
+        return {name: Chunks(self.path, name, array, of_it) for (name, array), of_it in pairs}
+
+    def statistics(self, rows: NDArray[np.integer]) -> tuple[Floats, Floats]:
+        """Return mean and standard deviation (C,) of all scaled pixels of some rows, ascending."""
+        sums, start = np.zeros((len(self.channels), 2)), 0
+        for block in self.blocks("moments"):
+            moments = block["moments"]
+            first, last = np.searchsorted(rows, (start, start + len(moments)))
+            sums = add_in_order(sums, moments[rows[first:last] - start])
+            start += len(moments)
+        return statistics_of_means(sums / len(rows))
 
     def read(self, rows: Rows) -> NDArray[np.float32]:
         """Return scaled float32 (n,C,H,W); whole chunks are decoded, so ask for blocks of rows."""
@@ -129,7 +217,8 @@ class Store:
 
     def check_shard(self, shard: int) -> None:
         """Raise if any byte of one shard of the pixel arrays is not what was written."""
-        for array, expected in zip(self.chunks, self.shard_sha256[:, shard], strict=True):
+        hashes = self.stored.read("shard_sha256")[:, shard]
+        for array, expected in zip(self.arrays, hashes, strict=True):
             file = shard_file(self.path, array, shard)
             name = str(file.relative_to(self.path))
             try:
@@ -143,7 +232,7 @@ class Store:
         """Return the files in the store's folder that are not its own; nothing reads them."""
         shards = {
             str(shard_file(self.path, array, shard).relative_to(self.path))
-            for array in self.chunks
+            for array in self.arrays
             for shard in range(self.num_shards)
         }
         own = {"zarr.json", *self.attributes["files"], *shards}
@@ -151,88 +240,43 @@ class Store:
         return sorted({str(file.relative_to(self.path)) for file in files} - own)
 
     def _read(self, array: str, rows: Rows) -> NDArray[Any]:
-        if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(self.num_rows))
-        elif rows.dtype == bool:
-            rows = np.flatnonzero(rows)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.num_rows:
-            raise DataError(f"{self.path} has {self.num_rows} rows, not {rows.max() + 1}")
-        return self.chunks[array].take(rows)
+        return self.chunks[array].take(self._list(rows))
 
 
 def open_store(path: Path) -> Store:
     """Return the store at `path`; refuse one that is absent, foreign, unfinished or damaged."""
-    try:
+    with naming_damage(path, "zarr.json"):
         attributes = _read_attributes(path)
-        columns = read_columns(path, attributes)
-        store = _store(path, attributes, columns)
-        _check_shards(store, columns["shard_bytes"])
-    except OSError as error:
-        raise read_error(error.filename or path, error) from error
-    except DataError:
-        raise
-    except DAMAGE as error:
-        raise damage_error(path, f"zarr.json: {error}") from error
+        store = _store(path, attributes)
+        _check_shards(store)
     return store
 
 
-def read_columns(path: Path, attributes: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return all arrays of the store at `path` but the pixels, each file checked by its hash."""
-    by_array: dict[str, dict[str, str]] = {}
-    for file, digest in attributes["files"].items():
-        by_array.setdefault(file.partition("/")[0], {})[file] = digest
-    found = {name: _read_array(path, name, files) for name, files in by_array.items()}
-    return {name: column for name, column in found.items() if column is not None}
-
-
-def _read_array(path: Path, name: str, files: Mapping[str, str]) -> NDArray[Any] | None:
-    """Return an array whose files have these hashes; None for pixels, which stay on the disk."""
-    checked = {file: _read_file(path, file, digest) for file, digest in files.items()}
-    if name in PIXEL_ARRAYS:
-        return None
-    # From the very bytes that were checked: zarr would give the fill value for a file that is lost
-    # in between, and decode what is damaged.
-    memory: dict[str, Any] = {file: Buffer.from_bytes(data) for file, data in checked.items()}
-    array = zarr.open_array(MemoryStore(memory, read_only=True), path=name, zarr_format=3, mode="r")
-    values = np.asarray(array[...])
-    return values.astype(object) if values.dtype.kind == "T" else values
-
-
-def _read_file(path: Path, file: str, digest: str) -> bytes:
-    try:
-        content = read_bytes(path / file)
-    except OSError as error:
-        raise file_error(path, file, error) from error
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise damage_error(path, f"{file} does not match its hash")
-    return content
-
-
-def _store(path: Path, attributes: dict[str, Any], columns: Mapping[str, NDArray[Any]]) -> Store:
-    pixels = {
-        name: zarr.open_array(path / name, mode="r", zarr_format=3)
-        for name in PIXEL_ARRAYS
-        if f"{name}/zarr.json" in attributes["files"]
-    }
+def _store(path: Path, attributes: dict[str, Any]) -> Store:
+    stored = StoredColumns(path, dict(attributes["files"]))
+    pixels = dict.fromkeys(PIXEL_ARRAYS)
+    for name in PIXEL_ARRAYS:
+        if f"{name}/zarr.json" in attributes["files"]:
+            stored.check_file(f"{name}/zarr.json")
+            pixels[name] = zarr.open_array(path / name, mode="r", zarr_format=3)
     images = pixels["images"]
+    if images is None or images.shape[0] != attributes["num_rows"]:
+        raise damage_error(path, "zarr.json: its images are not as many as its rows")
     return Store(
         path=path,
         dataset=attributes["dataset"],
         classes=tuple(attributes["classes"]),
         channels=tuple(attributes["channels"]),
         image_shape=tuple(attributes["image_shape"]),
+        columns=tuple(attributes["columns"]),
+        num_rows=int(attributes["num_rows"]),
         content_hash=attributes["content_hash"],
-        dtype=np.dtype(images.dtype),
         scale=float(attributes["scale"]),
         images=images,
-        targets=pixels.get("targets"),
-        masks=pixels.get("masks"),
-        rows=_rows(columns, attributes["columns"]),
-        moments=columns["moments"],
-        pixel_sha256=columns["pixel_sha256"],
-        shard_sha256=columns["shard_sha256"],
-        chunk_crc32c=columns["chunk_crc32c"],
+        targets=pixels["targets"],
+        masks=pixels["masks"],
         attributes=attributes,
+        stored=stored,
     )
 
 
@@ -279,32 +323,23 @@ def _check_attributes(path: Path, document: Any, attributes: Mapping[str, Any]) 
         raise damage_error(path, "zarr.json has no hash")
 
 
-def _rows(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "id": columns["id"],
-            "label": columns["label"],
-            "split": np.array(SPLITS, dtype=object)[columns["split"]],
-            "group": columns["group"],
-            "sha256": _hexadecimal(columns["sha256"]),
-            **{name: columns[name] for name in names},
-        }
-    )
+def name_splits(splits: NDArray[np.uint8]) -> pa.LargeStringArray:
+    """Return the name of each split in `SPLITS`."""
+    return pa.array(SPLITS, pa.large_string()).take(pa.array(splits))
 
 
-def _hexadecimal(hashes: NDArray[np.uint8]) -> pd.Series[str]:
+def hexadecimal(hashes: NDArray[np.uint8]) -> pa.LargeStringArray:
     """Return each row's hash (n,32) as a text; all at once, as a million texts cost seconds."""
     ends = np.arange(len(hashes) + 1, dtype=np.int64) * 2 * hashes.shape[1]
     buffers = pa.py_buffer(ends), pa.py_buffer(hashes.tobytes().hex().encode())
-    texts: pd.Series[str] = pa.LargeStringArray.from_buffers(len(hashes), *buffers).to_pandas()
-    return texts
+    return pa.LargeStringArray.from_buffers(len(hashes), *buffers)
 
 
-def _check_shards(store: Store, shard_bytes: NDArray[np.int64]) -> None:
+def _check_shards(store: Store) -> None:
     # By their sizes alone, which needs no pixel; bytes are told by each chunk's crc32c when read,
     # and by `verify`.
-    names = list(store.chunks)
-    for (index, shard), num_bytes in np.ndenumerate(shard_bytes):
+    names = list(store.arrays)
+    for (index, shard), num_bytes in np.ndenumerate(store.stored.read("shard_bytes")):
         file = shard_file(store.path, names[index], shard)
         name = str(file.relative_to(store.path))
         try:

@@ -2,44 +2,88 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
 from lenshpc.files import flush_tree, sha256, write_text
-from lenshpc.store.columns import as_text
-from lenshpc.store.identity import content_hash, seal, summary
-from lenshpc.store.layout import TEXT_ROWS, StoreSpec, compressors
+from lenshpc.store.buffers import Column, join_columns
+from lenshpc.store.identity import RowTally, seal
+from lenshpc.store.layout import StoreSpec, compressors
+from lenshpc.store.texts import TEXT_CODEC, encode_texts
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRows:
+    """The columns of some rows that follow each other, and the sum of their sources."""
+
+    columns: Mapping[str, Column]
+    sources: int
 
 
 def write_around(
-    path: Path, spec: StoreSpec, rows: pa.Table, found: Mapping[str, NDArray[Any]]
+    path: Path,
+    spec: StoreSpec,
+    num_rows: int,
+    found: Iterable[FoundRows],
+    of_shards: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Make the folder of shards at `path` a whole store: what was planned of each row, and found.
+    """Make the folder of shards at `path` a whole store, in the memory of some chunks of columns.
 
-    All is flushed before the store is marked: one that says it is complete has all its bytes on the
-    disk, also after a power cut.
+    `found` comes shard by shard. All is flushed before the store is marked: one that says it is
+    complete has all its bytes on the disk, also after a power cut.
     """
     _clear(path, spec)
-    columns = _columns(spec, rows, found)
     group = zarr.create_group(path, zarr_format=3)
-    _create_pixels(group, spec, len(rows))
-    for name, column in columns.items():
-        _write_column(group, name, column)
-    attributes = spec.attributes() | summary(spec.classes, columns)
-    attributes["content_hash"] = content_hash(attributes, columns)
+    _create_pixels(group, spec, num_rows)
+    tally = RowTally(spec.classes)
+    writers: dict[str, _ColumnWriter] = {}
+    chunk_rows = spec.rows_a_column_chunk(num_rows)
+    num_parts = -(-chunk_rows // spec.rows_a_shard(num_rows))
+    for part in _join_parts(found, num_parts):
+        tally.add(part.columns, part.sources)
+        for name, column in part.columns.items():
+            if name not in writers:
+                writers[name] = _ColumnWriter(path / name, column, num_rows, chunk_rows)
+            writers[name].append(column)
+    for name, column in of_shards.items():
+        _ColumnWriter(path / name, column, len(column), len(column)).append(column)
+    attributes = spec.attributes() | tally.summary()
+    attributes["content_hash"] = tally.content_hash(attributes)
     small = [
         *(path / name / "zarr.json" for name in spec.arrays),
-        *(file for name in columns for file in (path / name).rglob("*") if file.is_file()),
+        *(file for name in (*writers, *of_shards) for file in _files_in(path / name)),
     ]
     attributes["files"] = {str(file.relative_to(path)): sha256(file) for file in sorted(small)}
     flush_tree(path)
     _mark(path / "zarr.json", attributes)
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.is_file())
+
+
+def _join_parts(found: Iterable[FoundRows], num_parts: int) -> Iterator[FoundRows]:
+    """Yield so many parts as one; fewer at the end."""
+    for parts in _batch(found, num_parts):
+        names = parts[0].columns
+        columns = {name: join_columns([part.columns[name] for part in parts]) for name in names}
+        yield FoundRows(columns=columns, sources=sum(part.sources for part in parts))
+
+
+def _batch(items: Iterable[Item], num: int) -> Iterator[list[Item]]:
+    """Yield so many items at a time."""
+    remaining = iter(items)
+    while some := list(islice(remaining, num)):
+        yield some
 
 
 def _clear(path: Path, spec: StoreSpec) -> None:
@@ -51,25 +95,6 @@ def _clear(path: Path, spec: StoreSpec) -> None:
             shutil.rmtree(child)
         else:
             child.unlink()
-
-
-def _columns(
-    spec: StoreSpec, rows: pa.Table, found: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    return {
-        "label": rows["label"].to_numpy().astype(np.int16),
-        "split": rows["split"].to_numpy().astype(np.uint8),
-        "id": as_text(rows["id"]).to_numpy(zero_copy_only=False),
-        "group": as_text(rows["group"]).to_numpy(zero_copy_only=False),
-        **{name: found["values"][:, index] for index, name in enumerate(spec.columns)},
-        "sha256": found["sha256"].astype(np.uint8),
-        "size": found["size"].astype(np.int64),
-        "moments": found["moments"].astype(np.float64),
-        "pixel_sha256": found["pixel_sha256"].astype(np.uint8),
-        "shard_sha256": found["shard_sha256"].astype(np.uint8),
-        "shard_bytes": found["shard_bytes"].astype(np.int64),
-        "chunk_crc32c": found["chunk_crc32c"].astype(np.uint32),
-    }
 
 
 def _create_pixels(group: zarr.Group, spec: StoreSpec, num_rows: int) -> None:
@@ -85,17 +110,35 @@ def _create_pixels(group: zarr.Group, spec: StoreSpec, num_rows: int) -> None:
         )
 
 
-def _write_column(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    text = values.dtype == object
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        dtype=str if text else values.dtype,
-        chunks=(min(TEXT_ROWS, len(values)), *values.shape[1:]),
-        # Else zarr leaves out a chunk of zeros, which could not be told from one that is lost.
-        config={"write_empty_chunks": True},
-    )
-    array[...] = values.astype(np.dtypes.StringDType()) if text else values
+class _ColumnWriter:
+    """An array of the store that is written chunk by chunk."""
+
+    def __init__(self, folder: Path, first: Column, num_rows: int, chunk_rows: int) -> None:
+        """Make the array whose first rows are these."""
+        is_array = isinstance(first, np.ndarray)
+        more = first.shape[1:] if is_array else ()
+        self._texts, self._chunk_rows, self._num_written = folder / "c", chunk_rows, 0
+        self._array = zarr.create_array(
+            folder,
+            zarr_format=3,
+            shape=(num_rows, *more),
+            dtype=first.dtype if is_array else str,
+            chunks=(chunk_rows, *more),
+            compressors="auto" if is_array else TEXT_CODEC,
+            # Else zarr leaves out a chunk of zeros, which could not be told from one that is lost.
+            config={"write_empty_chunks": True},
+        )
+
+    def append(self, chunk: Column) -> None:
+        """Write the next chunk."""
+        start = self._num_written
+        self._num_written += len(chunk)
+        if isinstance(chunk, np.ndarray):
+            self._array[start : self._num_written] = chunk
+        else:
+            self._texts.mkdir(exist_ok=True)
+            file = self._texts / str(start // self._chunk_rows)
+            file.write_bytes(encode_texts(chunk, self._chunk_rows))
 
 
 def _mark(path: Path, attributes: dict[str, Any]) -> None:

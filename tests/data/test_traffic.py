@@ -78,6 +78,7 @@ def fold(
     )
     rows = np.arange(len(labels))
     return FoldData(
+        store=None,
         source=source,
         training=TrainingOrder(rows=rows, labels=labels, batch_size=8, seed=1, sampling="balanced"),
         val_rows=np.arange(20),

@@ -274,7 +274,7 @@ def exported(source: tuple[RunPaths, Plan], store: Store, folder: Path, rows: li
         channels=store.channels,
         image_shape=store.image_shape,
         dtype=store.dtype.name,
-        pixels=PixelStatistics.of(store.moments[:]),
+        pixels=PixelStatistics.of(store.column("moments")),
         members=tuple(members),
         files={TRAINING_ROWS: sha256(folder / TRAINING_ROWS)},
     )

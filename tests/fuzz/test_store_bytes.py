@@ -65,7 +65,7 @@ def read_values(path):
         "arrays": [
             array.tobytes()
             for array in (
-                store.moments,
+                *map(store.column, ("moments", "size", "pixel_sha256")),
                 store.read_raw(slice(None)),
                 store.read_raw_targets(slice(None)),
             )

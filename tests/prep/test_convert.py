@@ -49,12 +49,12 @@ def test_moments_and_statistics_are_those_of_the_pixels(tmp_path):
     store = convert(tiny(), tmp_path / "source", tmp_path / "store")
     pixels = np.stack([images[name] for name in store.rows.id]).astype(float)
     expected = np.stack([pixels.mean((2, 3)), np.square(pixels).mean((2, 3))], axis=-1)
-    np.testing.assert_allclose(store.moments, expected, rtol=1e-12)
+    np.testing.assert_allclose(store.column("moments"), expected, rtol=1e-12)
     train = pixels[store.rows.split == "train"]
     np.testing.assert_allclose(store.attributes["train_mean"], train.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(store.attributes["train_std"], train.std((0, 2, 3)), rtol=1e-12)
     some = np.array([1, 5, 6])
-    mean, std = channel_statistics(store.moments[some])
+    mean, std = channel_statistics(store.column("moments")[some])
     np.testing.assert_allclose(mean, pixels[some].mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(std, pixels[some].std((0, 2, 3)), rtol=1e-12)
 
@@ -67,7 +67,7 @@ def test_grey_images_are_scaled_to_one(tmp_path):
     store = convert(tiny(image=image), tmp_path, tmp_path / "store.zarr")
     values = dict(zip(store.rows.id, store.read(slice(None)).reshape(2, -1).tolist(), strict=True))
     assert values == {"train/no/1.png": [0.0] * 16, "train/yes/1.png": [1.0] * 16}
-    assert sorted(store.moments.reshape(2, 2).tolist()) == [[0.0, 0.0], [1.0, 1.0]]
+    assert sorted(store.column("moments").reshape(2, 2).tolist()) == [[0.0, 0.0], [1.0, 1.0]]
 
 
 def test_equal_seed_gives_equal_bytes_and_another_seed_another_order(tmp_path):

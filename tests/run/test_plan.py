@@ -1,5 +1,6 @@
 """The Plan: its members, its split manifest and what its fingerprint says."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ranks import recipe
+from stores import rewrite
 
 from lenshpc import __version__
 from lenshpc.errors import ConfigError, DataError
@@ -28,9 +30,11 @@ from lenshpc.run.plan import (
 from lenshpc.run.recipe import Recipe
 
 
-def altered(store, **columns):
-    """Return the store with other values in columns of its rows."""
-    return replace(store, rows=store.rows.assign(**columns))
+@pytest.fixture
+def altered(spots, tmp_path):
+    """Return what makes the store with other classes, or other values in columns of its rows."""
+    numbers = itertools.count()
+    return lambda **columns: rewrite(spots, tmp_path / f"altered{next(numbers)}", **columns)
 
 
 def test_members_go_through_models_then_folds_then_seeds(spots):
@@ -78,36 +82,37 @@ def test_one_fold_holds_out_a_tenth(spots):
     assert 9 <= table[("dev", 0)] <= 10  # a tenth of 48 rows a class
 
 
-def with_val_split(store):
-    split = store.rows["split"].to_numpy(dtype=object).copy()
+@pytest.fixture
+def with_val_split(spots, altered):
+    split = spots.rows["split"].to_numpy(dtype=object).copy()
     split[np.flatnonzero(split == "train")[:20]] = "val"
-    return altered(store, split=split), np.flatnonzero(split == "val")
+    return altered(split=split), np.flatnonzero(split == "val")
 
 
-def test_one_fold_is_the_own_val_split(spots):
-    store, val_rows = with_val_split(spots)
+def test_one_fold_is_the_own_val_split(with_val_split):
+    store, val_rows = with_val_split
     _, splits = expand(recipe(folds=1), store)
     assert np.flatnonzero(splits["fold"] == 0).tolist() == val_rows.tolist()
     assert set(splits["split"]) == {"dev", "test"}
 
 
-def test_several_folds_are_cut_from_train_and_val_together(spots):
-    store, _ = with_val_split(spots)
+def test_several_folds_are_cut_from_train_and_val_together(spots, with_val_split):
+    store, _ = with_val_split
     _, splits = expand(recipe(folds=3), store)
     pd.testing.assert_frame_equal(splits, expand(recipe(folds=3), spots)[1])
 
 
-def test_store_without_test_rows_is_refused(spots):
+def test_store_without_test_rows_is_refused(spots, altered):
     with pytest.raises(ConfigError, match="has no test rows"):
-        expand(recipe(), altered(spots, split="train"))
+        expand(recipe(), altered(split="train"))
 
 
-def test_group_in_test_and_training_is_refused(spots):
+def test_group_in_test_and_training_is_refused(spots, altered):
     first = {split: spots.rows.index[spots.rows["split"] == split][0] for split in spots.rows.split}
     group = spots.rows["group"].to_numpy(dtype=object).copy()
     group[[first["train"], first["test"]]] = "galaxy7"
     with pytest.raises(DataError) as caught:
-        expand(recipe(), altered(spots, group=group))
+        expand(recipe(), altered(group=group))
     assert str(caught.value) == (
         "group 'galaxy7' lies in the test split and in training (1 such groups); "
         "prepare the store with a split that keeps groups whole"
@@ -161,6 +166,7 @@ def test_fingerprint_is_the_one_of_before_there_were_members_on_cpus(resources, 
         classes=("a", "b"),
         image_shape=(1, 8, 8),
         splits_hash="2",
+        layout=3,
         code_version="3",
         members=(Member(index=0, model="resnet18", fold=0, seed=0),),
     )
@@ -269,8 +275,8 @@ def test_altered_manifest_is_refused(spots, tmp_path):
         load_splits(run, plan)
 
 
-def test_binary_loss_on_three_classes_is_refused(spots):
-    three = replace(spots, classes=("no", "sphere", "vort"))
+def test_binary_loss_on_three_classes_is_refused(spots, altered):
+    three = altered(classes=("no", "sphere", "vort"))
     with pytest.raises(ConfigError, match=r"bce is for two classes, .* has 3"):
         expand(recipe(method={"loss": "bce"}), three)
 
@@ -370,16 +376,16 @@ def test_recipe_that_does_not_fit_the_store_is_refused(spots, changes, told):
     assert str(caught.value) == told.format(path=spots.path)
 
 
-def test_store_without_normal_rows_is_refused(spots):
+def test_store_without_normal_rows_is_refused(spots, altered):
     wanted = recipe(task="anomaly", models=["conv_ae"])
     told = "has no training rows of class class0, which task anomaly learns"
     with pytest.raises(ConfigError, match=told):
-        expand(wanted, altered(spots, label=1))
+        expand(wanted, altered(label=1))
     only_tested = np.where(spots.rows["split"] == "test", 0, 1)
     with pytest.raises(ConfigError, match=told):
-        expand(wanted, altered(spots, label=only_tested))
+        expand(wanted, altered(label=only_tested))
     with pytest.raises(ConfigError, match="has no test rows of class class0"):
-        expand(wanted, altered(spots, label=1 - only_tested))
+        expand(wanted, altered(label=1 - only_tested))
 
 
 def damage_of(path):
@@ -400,14 +406,14 @@ def saved(spots, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", "NaN", "3", '"plan"', "[" * 100_000, "\x00\xff", '{"layout": 3}'],
+    ["", "{", "[]", "null", "NaN", "3", '"plan"', "[" * 100_000, "\x00\xff", '{"layout": 4}'],
 )
 def test_plan_of_other_bytes_is_damaged(saved, text):
     saved.plan.write_bytes(text.encode("latin-1"))
     assert damage_of(saved.plan).startswith(f"{saved.plan} is damaged")
 
 
-@pytest.mark.parametrize("change", [{"layout": 3.0}, {"store": "/elsewhere"}, {"members": []}])
+@pytest.mark.parametrize("change", [{"layout": 4.0}, {"store": "/elsewhere"}, {"members": []}])
 def test_edited_plan_is_refused(saved, change):
     write_json(saved.plan, read_json(saved.plan) | change)
     assert damage_of(saved.plan) == (
@@ -441,11 +447,13 @@ def test_manifest_that_was_cut_short_is_damaged(saved, length):
     assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
 
 
-def test_manifest_with_a_text_that_is_none_is_damaged(saved):
+def test_manifest_with_a_text_that_is_none_is_refused(saved):
     table = pq.read_table(saved.splits)
     wrong = pa.array([b"\xff"] * len(table), pa.binary()).view(pa.string())
     pq.write_table(table.set_column(1, "id", wrong), saved.splits)
-    assert damage_of(saved.splits).startswith(f"{saved.splits} is damaged (")
+    assert damage_of(saved.splits) == (
+        f"{saved.splits} is not the manifest of its Plan; submit the recipe again"
+    )
 
 
 def test_job_that_finds_no_store_says_that_its_node_does_not_see_it(saved, monkeypatch, tmp_path):

@@ -52,8 +52,7 @@ def find_lenses(results: RunResults) -> Lenses | None:
 def _truth(results: RunResults, estimates: LensEstimates) -> dict[str, Floats]:
     """Return the store's numbers of the evaluated rows; none where the store is gone."""
     try:
-        rows = results.store.rows
+        store, asked = results.store, estimates.rows["row"].to_numpy()
+        return {name: store.column(name, asked) for name in COMPARED if name in store.columns}
     except DataError:
         return {}
-    asked = estimates.rows["row"].to_numpy()
-    return {name: rows[name].to_numpy()[asked] for name in COMPARED if name in rows}

@@ -40,7 +40,7 @@ def predict_baselines(
     """
     numbers = read_image_numbers(store, progress)
     logistic = {
-        BASELINE: brightness(store.moments),
+        BASELINE: brightness(store.column("moments")),
         MEDIAN: -numbers.median[:, None],
         RING: numbers.radial[:, [RING_RADIUS]],
     }

@@ -19,6 +19,7 @@ from lenshpc.engine.load import load_model
 from lenshpc.models.backbones import Backbone
 from lenshpc.registry import Batch
 from lenshpc.run.extras import require
+from lenshpc.run.manifest import NUMBERS
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 
@@ -43,7 +44,7 @@ def prepare_rows(
     """Yield batches of the rows, prepared by the statistics of the member's own fold."""
     store, device = open_planned_store(plan), torch.device("cpu")
     blocks = [rows[start : start + BATCH_ROWS] for start in range(0, len(rows), BATCH_ROWS)]
-    with open_fold(plan, member, load_splits(run, plan), store, device) as data:
+    with open_fold(plan, member, load_splits(run, plan, NUMBERS), store, device) as data:
         yield data.source.batches(blocks)
 
 

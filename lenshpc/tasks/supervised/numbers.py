@@ -27,14 +27,13 @@ def read_numbers(store: Store) -> dict[str, Floats]:
 
     Without a column of magnitudes it is -2.5 log10 of the sum of an image's pixels, no zero point.
     """
-    columns = store.rows.select_dtypes(["float32", "float64"])
-    floats = {str(name): column.to_numpy() for name, column in columns.items()}
+    floats = {name: store.column(name) for name in store.columns}
     wanted = sorted(floats, key=lambda name: not ("theta_e" in name or _is_magnitude(name)))
     numbers = {
         WORDS.get(name, name.replace("_", " ")): floats[name] for name in wanted[: MAX_NUMBERS - 1]
     }
     if not any(map(_is_magnitude, floats)):
-        flux = store.moments[..., 0].sum(axis=1)
+        flux = store.column("moments")[..., 0].sum(axis=1)
         numbers[FLUX] = -2.5 * np.log10(np.where(flux > 0, flux, np.nan))
     return numbers
 

@@ -57,7 +57,7 @@ def _read_colours(store: Store, rows: npt.NDArray[np.int64]) -> dict[int, Bytes]
 
 
 def _stretch(store: Store) -> Stretch:
-    rows = np.flatnonzero((store.rows["split"] == "test").to_numpy())
+    rows = np.flatnonzero(store.in_split("test"))
     drawn = np.random.default_rng(0).permutation(rows)[:NUM_STRETCH]
     return stretch_of(store.read(np.sort(drawn)))
 
