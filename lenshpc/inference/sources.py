@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import weakref
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,15 +20,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import UNREADABLE, DataError, read_error
+from lenshpc.prep.catalogue import join
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.labelling import POSITION as DEGREES
+from lenshpc.prep.labels import list_stack_rows
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.scan import escape_name
-from lenshpc.prep.stacks import count_rows
-from lenshpc.prep.truth import join_truth
+from lenshpc.prep.stacks import count_rows, find_stacks
 from lenshpc.store import Store, open_store
 
-POSITION = ("ra", "dec")  # columns of degrees that go into the tables where a source has them
+POSITION = ("ra", "dec")  # degrees; columns of the tables where a source has them
 NUM_THREADS = 4
 
 
@@ -120,16 +125,13 @@ class StoreSource:
     def read(self, rows: range) -> ImageBlock:
         """Return some rows."""
         some = slice(rows.start, rows.stop)
+        known = _find_position(self.store.columns)
         return ImageBlock(
             rows=rows,
             ids=self.store.text("id", some).to_numpy(zero_copy_only=False),
             pixels=self.store.read_raw(some),
             masks=None if self.store.masks is None else self.store.read_masks(some),
-            columns={
-                name: self.store.column(name, some)
-                for name in POSITION
-                if name in self.store.columns
-            },
+            columns={name: self.store.column(place, some) for name, place in known.items()},
         )
 
 
@@ -190,22 +192,30 @@ class FileSource:
             ids=sources["id"].to_numpy(),
             pixels=np.concatenate([block.pixels for block in blocks]),
             masks=_join_masks([block.masks for block in blocks]),
-            columns={name: sources[name].to_numpy() for name in self._known},
+            columns={name: sources[place].to_numpy() for name, place in self._known.items()},
             faults={at: defect.error for at, defect in faults.items()},
         )
 
     @cached_property
-    def _known(self) -> list[str]:
-        names = [name for name in POSITION if name in self._sources.column_names]
-        return [name for name in names if not np.isnan(self._sources[name].to_numpy()).all()]
+    def _known(self) -> dict[str, str]:
+        found, rows = _find_position(self._sources.column_names), self._sources
+        return {a: b for a, b in found.items() if not np.isnan(rows[b].to_numpy()).all()}
 
     @cached_property
     def _reader(self) -> SourceReader:
-        return SourceReader(self.dataset, self.path)
+        if not self.dataset.image.is_stack:
+            return SourceReader(self.dataset, self.path)
+        scratch = Path(mkdtemp(prefix="lenshpc-predict-"))
+        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
+        return SourceReader(self.dataset, self.path, scratch=scratch)
 
     @cached_property
     def _sources(self) -> pa.Table:
-        image, files = self.dataset.image, sorted(_walk(self.path, self.dataset.image.suffixes))
+        image, stacks = self.dataset.image, _list_named_stacks(self.path, self.dataset)
+        if stacks is not None:
+            return join(self.path, self.dataset, stacks)[0]
+        tables = self.dataset.tables
+        files = sorted(set(_walk(self.path, image.suffixes)) - tables)
         if not files:
             raise DataError(
                 f"{self.path} holds no {' '.join(image.suffixes)} files; give a store, a folder of "
@@ -215,9 +225,24 @@ class FileSource:
             rows = file_rows(pa.array(files, TEXT), None, label=0)
         else:
             counts = [count_rows(f"{self.path}/{file}", image) for file in files]
-            stacks = zip(files, counts, strict=True)
-            rows = join_rows([stack_rows(file, num, label=0) for file, num in stacks])
-        return join_truth(self.path, self.dataset, rows)[0]
+            found = zip(files, counts, strict=True)
+            rows = join_rows([stack_rows(file, num, label=0) for file, num in found])
+        return join(self.path, self.dataset, rows)[0]
+
+
+def _list_named_stacks(root: Path, dataset: Dataset) -> pa.Table | None:
+    """Return the rows of the stacks that a dataset file names; None where none of them is there."""
+    there = [entry for entry in dataset.stacks if find_stacks(root, entry.file)]
+    if not there:
+        return None
+    return list_stack_rows(root, dataset.model_copy(update={"stacks": tuple(there)}))[0]
+
+
+def _find_position(columns: Collection[str]) -> dict[str, str]:
+    """Return column of a table → column of a source that has it."""
+    pairs = zip(POSITION, DEGREES, strict=True)
+    found = {name: place if place in columns else name for name, place in pairs}
+    return {name: place for name, place in found.items() if place in columns}
 
 
 def _join_masks(masks: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.uint8] | None:
@@ -266,5 +291,16 @@ def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
     # Neither labels nor targets, whatever the dataset file says of them.
     alone = {"target": None, "holdout": None, "unlabelled": None}
     plain = dataset.classes[0].model_copy(update={"pickled": None})
-    unlabelled = dataset.model_copy(update={**alone, "classes": (plain,)})
-    return FileSource(path, unlabelled)
+    unnamed = {"label": None, "split": None, "group": None}
+    stacks = tuple(
+        one.model_copy(update={"split": "test", "arrays": one.arrays.model_copy(update=unnamed)})
+        for one in dataset.stacks
+    )
+    table = dataset.catalogue
+    if table and os.path.lexists(path / table.file):
+        # It may know the positions of some.
+        table = table.model_copy(update={**unnamed, "unmatched": "unlabelled"})
+    else:
+        table = None
+    changes = {**alone, "classes": (plain,), "stacks": stacks, "catalogue": table}
+    return FileSource(path, dataset.model_copy(update=changes))

@@ -26,6 +26,9 @@ _EXPECTED = {  # of each format, its name and what to do where a file is of anot
     "npz": (".npz", _DECLARE),
     "hdf5": ("HDF5", _DECLARE),
     "csv": ("a table as CSV", "save it so"),
+    "parquet": ("a table as Parquet", "save it so"),
+    "fits table": ("a table as FITS", "save it so"),
+    "votable": ("a VOTable", "save it so"),
 }
 # How a file begins, what that makes it, what to do or the format that it is right for, and the
 # kind of the fault.
@@ -48,6 +51,7 @@ _SIGNATURES = (
     (b"SIMPLE  =", "FITS", "fits", _FORMAT),
     (b"\x89PNG", "a PNG image", "image", _FORMAT),
     (b"\xff\xd8\xff", "a JPEG image", "image", _FORMAT),
+    (b"PAR1", "a table as Parquet", "parquet", _FORMAT),
 )
 # Packings of whole files that are taken off by `unpack`, by the formats that come in them.
 _UNPACKERS: dict[bytes, Callable[[], Any]] = {
@@ -185,7 +189,9 @@ def _check_kind(path: str, head: bytes, form: str) -> None:
     expected, declare = _EXPECTED[form]
     for signature, kind, remedy, cause in _SIGNATURES:
         begins = (plain if signature.startswith(b"<") else head).startswith(signature)
-        fits = remedy == form or (form in _PACKED_FORMATS and signature in _UNPACKERS)
+        fits = remedy == form.removesuffix(" table") or (
+            form in _PACKED_FORMATS and signature in _UNPACKERS
+        )
         if begins and not fits:
             advice = declare if remedy in _EXPECTED else remedy
             raise DataError(f"{path} is {kind}, expected {expected}; {advice}", cause=cause)

@@ -1,6 +1,7 @@
 """Read a dataset file of `data_prep/`: where the images of each class lie and what they are."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Self, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from lenshpc.config import Frozen, locate, read_yaml, validate
 from lenshpc.prep.formats import ImageFormat, InnerPath
 from lenshpc.prep.labelling import (
+    RESERVED,
     Catalogue,
     Column,
     Mosaics,
@@ -31,6 +33,12 @@ def _group_rule(rule: str) -> str:
     if num_captures != 1:
         raise ValueError(f"expected id, or an expression with one (…), not {num_captures}")
     return rule
+
+
+def _value_text(value: Value) -> str:
+    """Return a value as tables and arrays are read: truth values as 0 and 1, 2.0 as 2."""
+    is_whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return str(int(value)) if is_whole else str(value)
 
 
 class SplitFolders(Frozen):
@@ -115,8 +123,19 @@ class Dataset(Frozen):
     def _consistent(self) -> Self:
         names = [entry.name for entry in self.classes]
         folders = [folder for split in self.splits for folder in self.folders(split)]
-        columns = self.columns
-        for what, values in (("class", names), ("folder", folders), ("column", columns)):
+        taken = sorted(RESERVED & set(self.columns))
+        if taken:
+            raise ValueError(f"column {taken[0]!r} is a name that the store has; rename it")
+        labels = [_value_text(value) for entry in self.classes for value in entry.values]
+        words = [_value_text(value) for values in self.split_values.values() for value in values]
+        listed: dict[str, Sequence[str]] = {
+            "class": names,
+            "folder": folders,
+            "column": self.columns,
+            "value of a class": labels,
+            "value of a split": words,
+        }
+        for what, values in listed.items():
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(f"{what} {twice[0]!r} stands twice")
@@ -163,7 +182,9 @@ class Dataset(Frozen):
     def _labels_fit(self) -> Self:
         """Raise unless each image gets its label in one way."""
         by_table = self.catalogue is not None and self.catalogue.label is not None
-        by_array = [stack.arrays.label is not None for stack in self.stacks]
+        by_array = [
+            stack.arrays.label is not None for stack in self.stacks if stack.split != "unlabelled"
+        ]
         if self.splits and (by_table or any(entry.values for entry in self.classes)):
             raise ValueError("labels come from folders; leave out catalogue.label and values")
         if by_table and any(by_array):
@@ -236,10 +257,15 @@ class Dataset(Frozen):
         return (*self.pickled, *(name for names in tables for name in names))
 
     @property
+    def tables(self) -> frozenset[str]:
+        """Return the files under SOURCE that are tables, and so no images."""
+        return frozenset(one.file for one in (self.truth, self.catalogue) if one)
+
+    @property
     def label_values(self) -> dict[str, int]:
         """Return value, as text → label: what the classes declare, or their names and indices."""
         named = {
-            str(value): label
+            _value_text(value): label
             for label, entry in enumerate(self.classes)
             for value in (entry.values or (entry.name,))
         }
@@ -250,7 +276,9 @@ class Dataset(Frozen):
     def split_words(self) -> dict[str, SplitName]:
         """Return value, as text → split."""
         words: dict[str, SplitName] = {
-            str(value): split for split, values in self.split_values.items() for value in values
+            _value_text(value): split
+            for split, values in self.split_values.items()
+            for value in values
         }
         return words or {split: split for split in get_args(SplitName)}
 

@@ -12,6 +12,11 @@ Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 # As a table of somebody else has it; the store's own names are `Column`.
 TableColumn = Annotated[str, Field(min_length=1, max_length=200)]
 POSITION = ("ra_deg", "dec_deg")  # the store's columns of a position, ICRS
+# What a store, or the table of a scan, has of its own.
+RESERVED = {
+    *("id", "label", "split", "group", "file", "at", "partner", "sha256", "size", "moments"),
+    *("images", "targets", "masks"),
+}
 
 
 class TruthTable(Frozen):

@@ -140,7 +140,7 @@ class SourceReader:
     def _stored(self, file: str, row: int, image: ImageFormat) -> list[bytes]:
         if row < 0:
             return [content for _, content in read_files(self._root, file, image)]
-        return [self._rows(f"{self._root}/{file}", image)[row].tobytes()]
+        return [self._rows(f"{self._root}/{file}", image).take(np.array([row]))[0].tobytes()]
 
     def _part(self, file: str, row: int, image: ImageFormat, pickles: Pickles) -> _Part:
         path = f"{self._root}/{file}"
@@ -151,7 +151,7 @@ class SourceReader:
             stored = [content for _, content in files]
         else:
             with naming_defects(path):
-                found = np.asarray(self._rows(path, image)[row])
+                found = self._rows(path, image).take(np.array([row]))[0]
             path, stored = f"{path}#{row}", [found.tobytes()]
             # Before `orient`, whose cast would hide a loss.
             check_dtype(path, found.dtype, image.dtype)
@@ -164,6 +164,8 @@ class SourceReader:
         if key not in self._stacks:
             if len(self._stacks) == _MAX_OPEN_STACKS:
                 self._stacks.pop(next(iter(self._stacks)))
+            if self._scratch is None:
+                raise TypeError("stacks need `scratch`, where some of them are unpacked")
             self._stacks[key] = open_rows(path, image, self._scratch)
         return self._stacks[key]
 

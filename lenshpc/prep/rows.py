@@ -1,5 +1,6 @@
 """The rows of a store to be, as an Arrow table: no Python object a row, however many there are."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,18 @@ def stack_rows(
 def join_rows(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of several tables in one piece."""
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+def set_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Return a table with these columns, in the place of those of their names."""
+    for name, values in columns.items():
+        place = table.schema.get_field_index(name)
+        table = (
+            table.append_column(name, values)
+            if place < 0
+            else table.set_column(place, name, values)
+        )
+    return table
 
 
 def number_columns(rows: pa.Table, names: tuple[str, ...]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.rows import TEXT
+from lenshpc.prep.rows import TEXT, set_columns
 from lenshpc.store.layout import SPLITS
 
 _BLOCK_ROWS = 2**16  # so many texts are Python objects at a time
@@ -21,12 +21,13 @@ _NUM_SHOWN = 3
 
 def group_rows(table: pa.Table, dataset: Dataset) -> pa.Table:
     """Return the rows with their `group`: what is given, else by the rule of the dataset."""
-    place = table.schema.get_field_index("group")
-    if place >= 0:
-        groups = pc.coalesce(table["group"], table["id"])
-        return table.set_column(place, "group", groups)
-    groups = table["id"] if dataset.group == "id" else _match_groups(table["id"], dataset.group)
-    return table.append_column("group", groups)
+    if "group" not in table.column_names:
+        return set_columns(table, {"group": _own_groups(table["id"], dataset)})
+    given = table["group"].combine_chunks()
+    if not given.null_count:
+        return table
+    own = _own_groups(table["id"].filter(given.is_null()), dataset).combine_chunks()
+    return set_columns(table, {"group": pc.replace_with_mask(given, given.is_null(), own)})
 
 
 def hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
@@ -35,6 +36,12 @@ def hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
     if rule is None:
         return table
     splits = table["split"].to_numpy().copy()
+    num = int(np.count_nonzero(splits == SPLITS.index(rule.target)))
+    if num:
+        raise DataError(
+            f"{num} images are in {rule.target} already, which `holdout` is to make of "
+            f"{rule.source}; drop `holdout` from the dataset file, or correct the splits"
+        )
     rows = np.flatnonzero(splits == SPLITS.index(rule.source))
     # Of the group and nothing else: with a seed or a count in it, adding images would move old
     # ones from training to test.
@@ -80,11 +87,14 @@ def check_classes(table: pa.Table, dataset: Dataset) -> None:
     for split, name in enumerate(SPLITS[:3]):
         missing = [c.name for i, c in enumerate(dataset.classes) if (split, i) not in present]
         if missing and (name == "train" or len(missing) < len(dataset.classes)):
-            told = f"{dataset.name} has no {missing[0]} in {name}, where other classes are"
             if dataset.holdout:
-                told = f"the holdout of {dataset.name} leaves no {missing[0]} in {name}"
+                raise DataError(
+                    f"the holdout of {dataset.name} leaves no {missing[0]} in {name}; the set is "
+                    "too small: add images, or drop `holdout` from the dataset file"
+                )
             raise DataError(
-                f"{told}; the set is too small: add images, or drop `holdout` from the dataset file"
+                f"{dataset.name} has no {missing[0]} in {name}; train needs images of each class, "
+                "another split of each or of none: correct labels or splits, or add images"
             )
 
 
@@ -110,6 +120,26 @@ def check_groups(table: pa.Table, dataset: Dataset) -> tuple[str, ...]:
         "correct `group` in the dataset file if they are independent"
         for split, name, group in single
     )
+
+
+def tell_parted(table: pa.Table) -> tuple[str, ...]:
+    """Return a line where images of one group lie in several splits: no run takes such a test."""
+    if _is_own(table):
+        return ()
+    labelled = table.filter(pc.not_equal(table["split"], SPLITS.index("unlabelled")))
+    ends = labelled.group_by("group").aggregate([("split", "min"), ("split", "max")])
+    parted = ends.filter(pc.not_equal(ends["split_min"], ends["split_max"]))
+    if not parted.num_rows:
+        return ()
+    shown = ", ".join(sorted(parted["group"].slice(0, _NUM_SHOWN).to_pylist()))
+    return (
+        f"warning: {parted.num_rows} groups have images in several splits, such as {shown}; no run "
+        "takes a test split that shares groups: correct the splits, or the groups",
+    )
+
+
+def _own_groups(ids: pa.ChunkedArray, dataset: Dataset) -> pa.ChunkedArray:
+    return ids if dataset.group == "id" else _match_groups(ids, dataset.group)
 
 
 def _is_own(table: pa.Table) -> bool:

@@ -1,7 +1,7 @@
 """List the source files of a dataset as rows; refuse a layout that is not the declared one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
 from pathlib import Path, PurePosixPath
@@ -9,16 +9,18 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from lenshpc.errors import DataError, read_error
+from lenshpc.prep import catalogue
 from lenshpc.prep.bands import image_file, join_path, list_objects, warn_of_suffixes
 from lenshpc.prep.content import link_error
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import SplitName
+from lenshpc.prep.labels import list_stack_rows
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
-from lenshpc.prep.rules import check_classes, check_groups, group_rows, hold_out
+from lenshpc.prep.rules import check_classes, check_groups, group_rows, hold_out, tell_parted
 from lenshpc.prep.stacks import count_rows
-from lenshpc.prep.truth import join_truth
+from lenshpc.store.layout import UNLABELLED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +50,37 @@ def scan(root: Path, dataset: Dataset) -> Sources:
     try:
         findings = _Findings()
         table = _list_sources(root, dataset, findings)
-        table, matches = join_truth(root, dataset, table)
+        table, matches = catalogue.join(root, dataset, table)
     except OSError as error:
         raise read_error(error.filename or root, error) from error
     table = hold_out(group_rows(table, dataset), dataset)
     check_classes(table, dataset)
-    told = (*findings.told, *matches, *check_groups(table, dataset))
+    told = (*findings.told, *matches, *check_groups(table, dataset), *tell_parted(table))
     return Sources(table=table, told=told)
 
 
 def _list_sources(root: Path, dataset: Dataset, findings: _Findings) -> pa.Table:
+    """Return the rows, without groups but those of stacks' arrays."""
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
-    splits = _present_splits(root, dataset)
-    _refuse_strangers(root, dataset)
-    _refuse_same_files(
-        root, dataset, [name for split in splits for name in dataset.labels(split).values()]
-    )
-    tables = [
-        table
-        for split in splits
-        for label, folder in dataset.labels(split).items()
-        for table in _sources(root, dataset, split, label, folder, findings)
-    ]
+    if dataset.stacks:
+        table, told = list_stack_rows(root, dataset)
+        findings.told.extend(told)
+        return table
+    if dataset.folder:
+        label = 0 if len(dataset.classes) == 1 else UNLABELLED
+        folders: list[tuple[SplitName, int, str]] = [("train", label, dataset.folder)]
+        if not (root / dataset.folder).is_dir():
+            raise _unknown_layout(root, dataset, [dataset.folder])
+    else:
+        folders = [
+            (split, label, folder)
+            for split in _present_splits(root, dataset)
+            for label, folder in dataset.labels(split).items()
+        ]
+        _refuse_strangers(root, dataset)
+    _refuse_same_files(root, dataset, [folder for _, _, folder in folders])
+    tables = [table for place in folders for table in _sources(root, dataset, *place, findings)]
     if findings.defects:
         raise refusal(findings.defects)
     return join_rows(tables)
@@ -86,7 +96,7 @@ def _sources(
 ) -> Iterator[pa.Table]:
     """Yield the rows of the folder of one class."""
     image = dataset.image
-    names = _image_names(root, folder, image, findings)
+    names = _image_names(root, folder, image, dataset.tables, findings)
     partners = _partners(root, dataset, split, folder, names, findings)
     files = [image_file(folder, name, image) for name in names]
     paired = [partners.get(name, "") for name in names]
@@ -125,9 +135,8 @@ def _partners(
         return {}
     target = dataset.target.folders[split]
     images = _by_pair_name(folder, names, dataset.image)
-    targets = _by_pair_name(
-        target, _image_names(root, target, dataset.target, findings), dataset.target
-    )
+    others = _image_names(root, target, dataset.target, dataset.tables, findings)
+    targets = _by_pair_name(target, others, dataset.target)
     for here, there, found, other in (
         (folder, target, images, targets),
         (target, folder, targets, images),
@@ -168,7 +177,7 @@ def _present_splits(root: Path, dataset: Dataset) -> list[SplitName]:
 
 
 def _unknown_layout(root: Path, dataset: Dataset, missing: list[str]) -> DataError:
-    expected = [folder for split in dataset.splits for folder in dataset.folders(split)]
+    expected = [folder for split in dataset.splits for folder in dataset.folders(split)] or missing
     found = sorted(escape_name(entry.name) for entry in _entries(root)) or ["nothing"]
     more = ", …" if len(found) > 8 else ""
     return DataError(
@@ -186,7 +195,7 @@ def _refuse_strangers(root: Path, dataset: Dataset) -> None:
         for entry in sorted(_entries(root / level), key=attrgetter("name")):
             inner = str(PurePosixPath(level) / entry.name)
             is_image = entry.name.lower().endswith(dataset.image.suffixes)
-            if inner not in known | parents and (_is_folder(entry) or is_image):
+            if inner not in known | parents | dataset.tables and (_is_folder(entry) or is_image):
                 raise DataError(
                     f"{escape_name(f'{root}/{inner}')} is not part of {dataset.name} "
                     f"({', '.join(sorted(known))}); move it away, or declare it in the dataset file"
@@ -236,10 +245,14 @@ def _walk(
             yield f"{inner}{entry.name}", entry
 
 
-def _image_names(root: Path, folder: str, image: ImageFormat, findings: _Findings) -> list[str]:
+def _image_names(
+    root: Path, folder: str, image: ImageFormat, tables: Collection[str], findings: _Findings
+) -> list[str]:
     """Return the names of the images in a folder, sorted: those of files, or of objects."""
     suffixes, names = image.suffixes, []
     for name, entry in _walk(root / folder, image):
+        if join_path(folder, name) in tables:
+            continue
         is_image = entry.name.lower().endswith(suffixes)
         if folder == "." and not is_image and _is_file(entry):
             continue  # beside images as beside folders: truth.csv, a readme

@@ -15,6 +15,7 @@ PACKAGES: Mapping[str, str] = MappingProxyType(  # module of each extra of setup
         "hdf5": "h5py",
         "mlflow": "mlflow",
         "onnx": "onnxruntime",
+        "sky": "astropy_healpix",
         "smote": "imblearn",
         "tensorboard": "tensorboard",
         "tune": "optuna",

@@ -115,5 +115,5 @@ def test_values_of_labels_and_splits_are_the_declared_ones_or_the_names(tmp_path
     classes = [{"name": "a", "values": [7, "spiral"]}, {"name": "b", "values": [True]}]
     changed = mine | {"classes": classes, "splits": {"train": [1, "T"], "test": [2]}}
     found = load_dataset(str(write_yaml(path, changed)))
-    assert found.label_values == {"7": 0, "spiral": 0, "True": 1}
+    assert found.label_values == {"7": 0, "spiral": 0, "1": 1}
     assert found.split_words == {"1": "train", "T": "train", "2": "test"}

@@ -11,9 +11,8 @@ from source_sets import fill, tiny
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import convert
 from lenshpc.prep.dataset import Dataset, load_dataset
-from lenshpc.prep.labelling import TruthTable
 from lenshpc.prep.simulation.simulate import simulate
-from lenshpc.prep.truth import read_truth
+from lenshpc.prep.tables import read_table
 from lenshpc.prep.verify import verify
 
 TRUTH = {"columns": ["theta_e_arcsec", "gamma1"]}
@@ -76,7 +75,7 @@ MISTAKES = {
         "needs one column gamma1, it holds it twice",
     ),
     "other names": (
-        lambda table: table.assign(id=table["id"].str.removesuffix(".npy")),
+        lambda table: table.assign(id=table["id"] + "x"),
         "none of the 32 images has a row in",
     ),
     "no rows": (lambda table: table.head(0), "it has no rows"),
@@ -97,9 +96,9 @@ def test_file_with_a_mistake_is_refused_before_any_image_is_read(name, source, t
 
 
 def test_ids_that_name_no_image_are_shown_beside_one_that_does(source, tmp_path):
-    numbers = pd.read_csv(source / "truth.csv").assign(id=range(31))
+    numbers = pd.read_csv(source / "truth.csv").assign(id=range(100, 131))
     numbers.to_csv(source / "truth.csv", index=False)
-    with pytest.raises(DataError, match=r"an image is 'train/no/0\.npy', its first row is of '0'"):
+    with pytest.raises(DataError, match=r"is 'train/no/0\.npy', its first row is of '100'"):
         convert(DATASET, source, tmp_path / "store")
 
 
@@ -111,7 +110,7 @@ def test_number_of_images_with_a_row_is_told(source, tmp_path):
     convert(DATASET, source, tmp_path / "two", tell=told.append)
     (source / "truth.csv").unlink()
     convert(DATASET, source, tmp_path / "three", tell=told.append)
-    line = f"31 of 32 images have a row in the truth table {source}/truth.csv"
+    line = f"31 of 32 images have a row in the truth table {source}/truth.csv, by their id"
     assert told == [line, f"{line}; 1 rows name no image, such as 'lost'"]
 
 
@@ -143,8 +142,8 @@ def test_decimals_of_a_table_are_read_exactly(tmp_path):
     numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 8.41e21, 123456789.123456789]
     text = "".join(f"{i},{number!r}\n" for i, number in enumerate(numbers))
     (tmp_path / "truth.csv").write_text(f"id,gamma1\n{text}", encoding="utf-8")
-    found = read_truth(tmp_path, TruthTable(columns=("gamma1",)))
-    assert found == {str(i): {"gamma1": number} for i, number in enumerate(numbers)}
+    found = read_table(tmp_path / "truth.csv", ["id"], ["gamma1"])
+    assert found.numbers["gamma1"].to_pylist() == numbers
 
 
 @pytest.mark.parametrize(
