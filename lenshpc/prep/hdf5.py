@@ -141,14 +141,10 @@ def _refuse_large_chunks(path: str, dataset: Any) -> None:
         )
 
 
-def _item_bytes(dataset: Any) -> int:
-    # Of the file's type: a text of any length has 8 bytes in numpy, and 16 here.
-    num_bytes: int = dataset.id.get_type().get_size()
-    return num_bytes
-
-
 def _chunk_bytes(dataset: Any) -> int:
-    return math.prod(dataset.chunks or ()) * _item_bytes(dataset)
+    # A text of any length has 8 bytes here, and 16 in the file.
+    num_bytes: int = math.prod(dataset.chunks or ()) * dataset.dtype.itemsize
+    return 2 * num_bytes if dataset.dtype.hasobject else num_bytes
 
 
 def _is_whole(path: str, dataset: Any) -> bool:
@@ -162,8 +158,9 @@ def _is_whole(path: str, dataset: Any) -> bool:
         # Compact data lie in the header, all others at a place of their own.
         compact = dataset.id.get_create_plist().get_layout() == h5py.h5d.COMPACT
         placed = compact or dataset.id.get_offset() is not None
-        num_bytes = math.prod(dataset.shape) * _item_bytes(dataset)
-        return placed and bool(dataset.id.get_storage_size() == num_bytes)
+        kept: int = dataset.id.get_storage_size()
+        whole = kept >= dataset.nbytes if dataset.dtype.hasobject else kept == dataset.nbytes
+        return placed and whole
     counts = [-(-side // step) for side, step in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() < math.prod(counts):
         return False

@@ -98,19 +98,18 @@ def read_stack_rows(
     where = {what: f"{root}/{file}, stacks[].arrays.{what}" for what in places}
     found: dict[str, pa.Array] = {}
     for what in sorted({"id", "group"} & texts.keys()):
-        refuse_gaps(texts[what], where[what], what)
+        _refuse_gaps(texts[what].is_null().to_numpy(False), where[what], what)
         found[what] = texts[what]
     splits = np.full(num_rows, SPLITS.index(entry.split), np.uint8)
     if "split" in texts:
-        refuse_gaps(texts["split"], where["split"], "split")
+        _refuse_gaps(texts["split"].is_null().to_numpy(False), where["split"], "split")
         splits = read_splits(dataset, texts["split"], where["split"])
         found["split"] = pa.array(splits)
     unlabelled = splits == UNLABELLED_SPLIT
     if "label" in texts:
         needed = pc.if_else(pa.array(unlabelled), pa.scalar(None, TEXT), texts["label"])
         labels = read_labels(dataset, needed, where["label"])
-        if (labels[~unlabelled] == UNLABELLED).any():
-            refuse_gaps(texts["label"].filter(pa.array(~unlabelled)), where["label"], "label")
+        _refuse_gaps((labels == UNLABELLED) & ~unlabelled, where["label"], "label")
         found["label"] = pa.array(labels)
     elif unlabelled.any():
         found["label"] = pa.array(np.where(unlabelled, UNLABELLED, 0).astype(np.int16))
@@ -131,13 +130,11 @@ def read_splits(dataset: Dataset, texts: pa.Array, where: str) -> NDArray[np.uin
     return found.astype(np.uint8)
 
 
-def refuse_gaps(texts: pa.Array, where: str, what: str) -> None:
-    """Raise where a row has no value."""
-    if texts.null_count:
-        first = pc.index(texts.is_null(), True).as_py()
+def _refuse_gaps(gaps: NDArray[np.bool_], where: str, what: str) -> None:
+    if gaps.any():
         raise DataError(
-            f"{where}: {texts.null_count} of {len(texts)} rows have no {what}, the first is row "
-            f"{first}; fill them in"
+            f"{where}: {np.count_nonzero(gaps)} of {len(gaps)} rows have no {what}, the first is "
+            f"row {int(gaps.argmax())}; fill them in"
         )
 
 

@@ -1,0 +1,244 @@
+"""What arrays beside stacks say of their rows: labels, ids, splits and groups, or one line."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from lenshpc.errors import DataError
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.scan import scan
+from lenshpc.prep.texts import find_repeats, mend_texts, to_texts
+
+ROWS = np.random.default_rng(4).normal(size=(6, 4, 3, 2)).astype(np.float32)
+LABELS = np.array([0, 1, 1, 0, 1, 0])
+NAMES = ["J0", "J1", "J2", "J3", "J4", "J5"]
+SPLITS = ["train", "train", "test", "test", "unlabelled", "train"]
+GROUPS = [7, 7, 8, 8, 9, 7]
+CATALOGUE = np.array(
+    list(zip(LABELS, (name.encode() for name in NAMES), GROUPS, strict=True)),
+    dtype=[("label", "i4"), ("name", "S9"), ("field", ">i8")],
+)
+
+
+def declare(form, arrays, file="*", classes=("no", "yes"), **further):
+    image = {"format": form, "shape": [2, 4, 3], "dtype": "float32", "channels": ["g", "r"]}
+    image |= {"axes": "hwc", **({"stack": True} if form == "npy" else {"key": "images"})}
+    classes = [{"name": one} if isinstance(one, str) else one for one in classes]
+    stacks = further.pop("stacks", [{"file": file, "arrays": arrays}])
+    given = {"name": "mine", "image": image, "classes": classes, "stacks": stacks}
+    return Dataset.model_validate(given | further)
+
+
+def rows(root, dataset):
+    """Return id → label, split and group."""
+    found = scan(root, dataset).table.select(["id", "label", "split", "group"]).to_pylist()
+    return {row.pop("id"): tuple(row.values()) for row in found}
+
+
+def write_hdf5(path, **arrays):
+    with h5py.File(path, "w") as file:
+        file["images"] = ROWS
+        for name, values in arrays.items():
+            file[name] = values
+
+
+EXPECTED = {
+    "J0": (0, 0, "7"),
+    "J1": (1, 0, "7"),
+    "J2": (1, 2, "8"),
+    "J3": (0, 2, "8"),
+    "J4": (-1, 3, "9"),
+    "J5": (0, 0, "7"),
+}
+
+
+def as_datasets(root):
+    group = {"meta/group": GROUPS, "names": NAMES, "sets": np.array(SPLITS, "S")}
+    write_hdf5(root / "s.h5", labels=LABELS == 1, **group)
+    return declare(
+        "hdf5", {"label": "labels", "id": "names", "split": "sets", "group": "meta/group"}
+    )
+
+
+def as_fields(root):
+    write_hdf5(root / "s.h5", catalogue=CATALOGUE, sets=SPLITS)
+    names = {"label": "catalogue:label", "id": "catalogue:name", "group": "catalogue:field"}
+    return declare("hdf5", names | {"split": "sets"})
+
+
+def as_members(root):
+    words = np.array(["spiral", "ring"])[LABELS]
+    np.savez(
+        root / "s.npz", images=ROWS, y=words[:, None], i=NAMES, s=[0, 0, 1, 1, 2, 0], c=CATALOGUE
+    )
+    classes = ({"name": "no", "values": ["spiral"]}, {"name": "yes", "values": ["ring", "lens"]})
+    places = {"label": "y", "id": "i", "split": "s", "group": "c:field"}
+    words = {"train": [0], "test": [1], "unlabelled": [2]}
+    return declare("npz", places, classes=classes, splits=words)
+
+
+def as_files(root):
+    np.save(root / "X.npy", ROWS)
+    np.save(root / "y.npy", LABELS.astype(float))
+    np.save(root / "c.npy", CATALOGUE)
+    table = pd.DataFrame({"set": SPLITS, "field": [7, 7, 8, 8, 9, 7], "id": NAMES})
+    table.to_csv(root / "meta.csv", index=False)
+    places = {"label": "y.npy", "id": "c.npy:name", "split": "meta.csv:SET"}
+    return declare("npy", places | {"group": "meta.csv:field"}, file="X.npy")
+
+
+@pytest.mark.parametrize("write", [as_datasets, as_fields, as_members, as_files])
+def test_arrays_say_label_id_split_and_group_of_each_row(write, tmp_path):
+    assert rows(tmp_path, write(tmp_path)) == EXPECTED
+
+
+def test_stacks_of_a_pattern_have_arrays_of_their_own_and_a_split(tmp_path):
+    for number in range(2):
+        np.save(tmp_path / f"X-{number}.npy", ROWS)
+        np.save(tmp_path / f"y-{number}.npy", LABELS)
+    np.save(tmp_path / "T.npy", ROWS[:2])
+    np.save(tmp_path / "more.npy", ROWS[:2])
+    np.save(tmp_path / "t.npy", LABELS[:2])
+    stacks = [
+        {"file": "X-*.npy", "arrays": {"label": "y-*.npy"}},
+        {"file": "T.npy", "split": "test", "arrays": {"label": "t.npy"}},
+        {"file": "more.npy", "split": "unlabelled"},
+    ]
+    dataset = declare("npy", {}, stacks=stacks, group=r"^(.)")
+    expected = {
+        f"X-{number}.npy#{row}": (LABELS[row], 0, "X") for number in range(2) for row in range(6)
+    }
+    expected |= {f"T.npy#{row}": (LABELS[row], 2, "T") for row in range(2)}
+    assert rows(tmp_path, dataset) == expected | {
+        f"more.npy#{row}": (-1, 3, "m") for row in range(2)
+    }
+    assert scan(tmp_path, dataset).told == ()
+    np.save(tmp_path / "forgotten.npy", ROWS)
+    line = "1 files beside the stacks are named by no key: 'forgotten.npy'"
+    assert scan(tmp_path, dataset).told == (line,)
+
+
+MISTAKES = {
+    "a label of no class": (
+        {"labels": [0, 2, 2, 2, 8, 9]},
+        "arrays.label has values that no class has: '2' in 3 rows, '9' in 1 rows; known are 0, 1, "
+        "no, yes; set classes[].values in DATASET",
+    ),
+    "no label": (
+        {"labels": [0.0, np.nan, 1, np.nan, np.nan, 1]},
+        "2 of 6 rows have no label, the first is row 1; fill them in",
+    ),
+    "a word that no split has": (
+        {"sets": ["train", "train", "dev", "dev", "test", "test"]},
+        "arrays.split has values that no split has: 'dev' in 2 rows; known are train, val, test, "
+        "unlabelled; set `splits` in DATASET",
+    ),
+    "ids twice": (
+        {"names": ["a", "b", "a", "c", "b", "d"]},
+        "'a', 'b' stand more than once among the ids of the stacks; an id names one image",
+    ),
+    "no id": ({"names": ["a", "b", "", "c", "d", "e"]}, "1 of 6 rows have no id"),
+    "an id that breaks a line": ({"names": ["a\nb", *NAMES[1:]]}, r"cannot use the id 'a\nb'"),
+    "no group": ({"groups": ["a", " ", "b", "c", "d", "e"]}, "1 of 6 rows have no group"),
+    "fewer labels": (
+        {"labels": LABELS[:5]},
+        "labels has 5 rows, s.h5 has 6 images; there must be one value an image",
+    ),
+    "labels as vectors": ({"labels": np.eye(6)}, "labels has (6,) values a row, expected one"),
+    "complex labels": ({"labels": LABELS * 1j}, "labels holds values of type complex128, expected"),
+    "not UTF-8": ({"names": np.array([b"\xff", *"abcde"], "S")}, "names holds Invalid UTF8"),
+    "too wide": ({"names": np.array(NAMES, "S20000")}, "values of 20000 bytes, too wide for a id"),
+    "fields": (
+        {"labels": CATALOGUE},
+        "labels has the fields label, name, field; set `stacks[].arr",
+    ),
+    "none": ({"labels": None}, "lacks the array 'labels'; it holds 'groups', 'images', 'names'"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_array_with_a_mistake_is_one_line(name, tmp_path):
+    changed, told = MISTAKES[name]
+    sound = {"labels": LABELS, "names": NAMES, "sets": SPLITS, "groups": GROUPS}
+    found = {key: values for key, values in (sound | changed).items() if values is not None}
+    write_hdf5(tmp_path / "s.h5", **found)
+    places = {"label": "labels", "id": "names", "split": "sets", "group": "groups"}
+    with pytest.raises(DataError) as error:
+        scan(tmp_path, declare("hdf5", places))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def objects(root):
+    np.save(root / "y.npy", np.array(["no", "yes"] * 3, object), allow_pickle=True)
+    return {"label": "y.npy"}
+
+
+PLACES = {
+    "objects": (objects, "y.npy holds pickled objects, which are refused; save plain arrays"),
+    "no file": (lambda root: {"label": "gone.npy"}, "gone.npy cannot be read: No such file"),
+    "no table": (lambda root: {"label": "gone.csv:y"}, "gone.csv cannot be read: No such file"),
+    "an array of the same file": (
+        lambda root: {"label": "labels"},
+        "X.npy holds one array; give a .npy file beside it, or TABLE:COLUMN",
+    ),
+    "a field of a plain array": (
+        lambda root: {"label": "X.npy:label"},
+        "the array has the fields none",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_place_that_holds_no_labels_is_one_line(name, tmp_path):
+    np.save(tmp_path / "X.npy", ROWS)
+    make, told = PLACES[name]
+    with pytest.raises(DataError) as error:
+        scan(tmp_path, declare("npy", make(tmp_path), file="X.npy"))
+    assert told in str(error.value)
+
+
+def test_file_that_no_pattern_or_two_name_is_refused(tmp_path):
+    np.save(tmp_path / "X.npy", ROWS)
+    one = {"file": "X.npy", "arrays": {"label": "y.npy"}}
+    np.save(tmp_path / "y.npy", LABELS)
+    for second, told in (
+        ({"file": "Z-*.npy"}, "Z-*.npy names no file; .* holds 'X.npy', 'y.npy'; set `stacks`"),
+        ({"file": "?.npy"}, "X.npy and X.npy are one file, named twice by `stacks`"),
+    ):
+        with pytest.raises(DataError, match=told.replace("*.npy names", r"\*.npy names")):
+            scan(tmp_path, declare("npy", {}, stacks=[one, one | second]))
+
+
+def test_values_become_texts_as_people_write_them():
+    for values, expected in (
+        (np.array([1, -2], ">i2"), ["1", "-2"]),
+        (np.array([1.0, np.nan, 1.5]), ["1", None, "1.5"]),
+        (np.array([True, False]), ["1", "0"]),
+        (np.array([b"a  ", b""]), ["a", None]),
+        (np.array(["é ", "b"]), ["é", "b"]),
+        (np.ma.array([1, 2], mask=[True, False]), [None, "2"]),
+    ):
+        assert to_texts(values).to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["1.0", None, "2.0"], ["1", None, "2"]),
+        (["1.0", "x"], ["1.0", "x"]),
+        (["True", None, "false"], ["1", None, "0"]),
+        ([None, None], [None, None]),
+        ([], []),
+    ],
+)
+def test_column_of_whole_numbers_in_a_text_file_loses_its_points(column, expected):
+    texts = to_texts(np.array(column or [""], object)).slice(0, len(column))
+    assert mend_texts(texts).to_pylist() == expected
+
+
+def test_texts_that_stand_twice_are_found():
+    texts = to_texts(np.array(["b", "a", "b", "c", "a", "b"]))
+    assert find_repeats(texts) == ["a", "b"]
+    assert find_repeats(texts.slice(0, 2)) == []
