@@ -16,9 +16,9 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.labelling import POSITION, Catalogue, SkyCells
 from lenshpc.prep.labels import NUM_SHOWN, UNLABELLED_SPLIT, read_labels, read_splits, show_some
 from lenshpc.prep.rows import TEXT, set_columns
+from lenshpc.prep.rules import find_repeats, hash_texts
 from lenshpc.prep.sky import name_cells
 from lenshpc.prep.tables import Columns, read_table
-from lenshpc.prep.texts import digest_texts, find_repeats
 from lenshpc.store.layout import UNLABELLED
 
 Rows = NDArray[np.int64]
@@ -146,7 +146,7 @@ class _Index:
 
     def __init__(self, ids: pa.Array) -> None:
         self._ids = ids
-        hashes = digest_texts(ids)
+        hashes = hash_texts(pa.chunked_array([ids]))
         self._order = np.argsort(hashes)
         self._hashes = hashes[self._order]
 
@@ -172,7 +172,7 @@ class _Index:
             return rows
         for first in range(0, len(images), _SLICE_ROWS):
             some = _FORMS[form](images.slice(first, _SLICE_ROWS))
-            places = np.searchsorted(self._hashes, digest_texts(some))
+            places = np.searchsorted(self._hashes, hash_texts(some))
             found = self._order[np.minimum(places, len(self._order) - 1)]
             same = pc.equal(some, self._ids.take(pa.array(found))).to_numpy()
             rows[first : first + _SLICE_ROWS] = np.where(same, found, -1)

@@ -17,9 +17,10 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole
 from lenshpc.prep.labelling import StackFiles
 from lenshpc.prep.rows import TEXT, join_rows, set_columns, stack_rows
+from lenshpc.prep.rules import find_repeats
 from lenshpc.prep.stacks import count_rows, find_stacks, open_array, stand_in
 from lenshpc.prep.tables import is_table, read_table
-from lenshpc.prep.texts import MAX_TEXT_BYTES, find_repeats, to_texts
+from lenshpc.prep.texts import MAX_TEXT_BYTES, to_texts
 from lenshpc.store.layout import SPLITS, UNLABELLED
 
 NUM_SHOWN = 5
@@ -138,7 +139,7 @@ def _refuse_gaps(gaps: NDArray[np.bool_], where: str, what: str) -> None:
         )
 
 
-def refuse_repeated_ids(ids: pa.Array | pa.ChunkedArray) -> None:
+def refuse_repeated_ids(ids: pa.ChunkedArray) -> None:
     """Raise on ids of stacks' rows that stand twice, or would break a line."""
     printable = pc.utf8_is_printable(ids)
     if not pc.all(printable).as_py():

@@ -80,6 +80,17 @@ def hash_texts(texts: pa.ChunkedArray, prefix: bytes = b"") -> NDArray[np.uint64
     return found.astype(np.uint64)
 
 
+def find_repeats(texts: pa.ChunkedArray) -> list[str]:
+    """Return the texts that stand more than once, sorted."""
+    hashes = hash_texts(texts)
+    order = np.argsort(hashes)
+    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    rows = np.unique(np.concatenate([order[same], order[same + 1]]))
+    counts = texts.take(pa.array(rows)).value_counts()
+    repeats = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    return sorted(repeats.to_pylist())
+
+
 def check_classes(table: pa.Table, dataset: Dataset) -> None:
     """Raise where a split lacks one of the classes, as after a holdout of a tiny set."""
     kinds = table.group_by(["split", "label"]).aggregate([])
@@ -123,18 +134,20 @@ def check_groups(table: pa.Table, dataset: Dataset) -> tuple[str, ...]:
 
 
 def tell_parted(table: pa.Table) -> tuple[str, ...]:
-    """Return a line where images of one group lie in several splits: no run takes such a test."""
+    """Return a line where groups have images in test and in training: no run takes such a test."""
     if _is_own(table):
         return ()
     labelled = table.filter(pc.not_equal(table["split"], SPLITS.index("unlabelled")))
-    ends = labelled.group_by("group").aggregate([("split", "min"), ("split", "max")])
-    parted = ends.filter(pc.not_equal(ends["split_min"], ends["split_max"]))
+    tests = pc.equal(labelled["split"], SPLITS.index("test"))
+    ends = set_columns(labelled.select(["group"]), {"tests": tests}).group_by("group")
+    ends = ends.aggregate([("tests", "min"), ("tests", "max")])
+    parted = ends.filter(pc.not_equal(ends["tests_min"], ends["tests_max"]))
     if not parted.num_rows:
         return ()
     shown = ", ".join(sorted(parted["group"].slice(0, _NUM_SHOWN).to_pylist()))
     return (
-        f"warning: {parted.num_rows} groups have images in several splits, such as {shown}; no run "
-        "takes a test split that shares groups: correct the splits, or the groups",
+        f"warning: {parted.num_rows} groups have images in test and in other splits, such as "
+        f"{shown}, so no run takes this test split; correct the splits, or the groups",
     )
 
 

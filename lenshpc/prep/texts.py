@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from lenshpc.prep.rows import TEXT
 
 MAX_TEXT_BYTES = 4096  # a path is no longer
-_SLICE_ROWS = 2**18
 _WHOLE = r"^[+-]?[0-9]+\.0+$"
 _TRUTH = r"^(?i:true|false)$"
 
@@ -114,25 +112,3 @@ def _to_native(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
-
-
-def digest_texts(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """Return 64 bits of a hash of each text, a slice of Python objects at a time."""
-    found = np.empty(len(texts), np.uint64)
-    for first in range(0, len(texts), _SLICE_ROWS):
-        some: Any = texts.slice(first, _SLICE_ROWS).to_numpy(zero_copy_only=False)
-        found[first : first + _SLICE_ROWS] = pd.util.hash_array(some, categorize=False)
-    return found
-
-
-def find_repeats(texts: pa.Array | pa.ChunkedArray) -> list[str]:
-    """Return the texts that stand more than once, sorted."""
-    hashes = digest_texts(texts)
-    order = np.argsort(hashes)
-    same = np.flatnonzero(np.diff(hashes[order].view(np.int64)) == 0)
-    if not len(same):
-        return []
-    rows = np.unique(np.concatenate([order[same], order[same + 1]]))
-    counts = texts.take(pa.array(rows)).value_counts()
-    repeats = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    return sorted(repeats.to_pylist())
