@@ -246,6 +246,6 @@ def test_row_that_names_two_images_is_refused(tmp_path):
     keys = {"label": None, "split": None, "group": None, "columns": ["redshift"]}
     with pytest.raises(
         DataError,
-        match=r"'J1' is the file name without its ending of 2 images, such as a/J1.npy and b/J1.npy",
+        match=r"'J1' is the file name without its ending of 2 images, such as a/J1.npy and b/",
     ):
         scan(tmp_path, declare(folder=None, classes=classes, **keys))
