@@ -274,9 +274,10 @@ def join_predictions(root: str) -> None:
 
 def join_shards(folder: str) -> None:
     """Finish the store whose shards an array has converted, or fail naming what is missing."""
+    from lenshpc.prep.convert import join_draft
     from lenshpc.store import open_draft
 
-    open_draft(Path(folder)).finish()
+    join_draft(open_draft(Path(folder)))
 
 
 TUNE_CALLS = TuneCalls(trial=run_trial, ask=ask_round, finish=finish_study)

@@ -4,7 +4,10 @@ A conversion that was cut short goes on when the same one is started again; the 
 byte for byte, to one that was never disturbed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +18,14 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import refusal
+from lenshpc.prep.defects import (
+    Defect,
+    RefusedError,
+    list_path,
+    read_list,
+    refusal,
+    write_list,
+)
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader
@@ -35,6 +45,8 @@ from lenshpc.store import (
 from lenshpc.store.layout import CHUNK_ROWS, Codec
 
 Tell = Callable[[str], None]
+_BLOCK_BYTES = 2**24  # so much is read at once, where a chunk is not more
+_REFUSED = "refused"  # the folder in a draft with a list of defects a shard that has some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,60 +78,115 @@ def convert(
     try:
         draft = draft_store(dataset, root, target, options or Options(), tell=tell)
         try:
-            convert_shards(draft, range(len(draft.blocks)), workers=workers, progress=progress)
+            _convert(draft, range(len(draft.blocks)), workers, progress)
             _finish(draft, workers)
         finally:
             draft.abandon()
-    except (OSError, LensHpcError) as error:
+    except LensHpcError:
         # An equal command may have made it in the meantime, and removed the draft under this one.
         refuse_existing(target)
-        if isinstance(error, LensHpcError):
-            raise
-        raise IncompleteError(
-            f"cannot write {target}: {error}; mend it and repeat the command, "
-            "which goes on where it stopped"
-        ) from error
+        raise
     return open_store(target)
 
 
 def _finish(draft: Draft, workers: int) -> None:
     try:
-        draft.finish()
+        join_draft(draft)
     except IncompleteError:
         missing = draft.missing()
         if not missing:  # another process finishes it
             raise
         # Their files were not what had been written, and are dropped.
-        convert_shards(draft, missing, workers=workers)
-        draft.finish()
+        _convert(draft, missing, workers)
+        join_draft(draft)
 
 
 def draft_store(
     dataset: Dataset, root: Path, target: Path, options: Options, *, tell: Tell | None = None
 ) -> Draft:
     """Return the draft of the store to be made, begun now or by an equal command before."""
-    refuse_existing(target)
-    # Scanned by one process and kept in the draft: processes that listed the folder themselves
-    # could see another one.
-    sources = scan(root, dataset)
-    if tell:
-        for line in sources.told:
-            tell(line)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "root": str(root.resolve()),
-        "allow_pickle": options.allow_pickle,
-    }
-    order = order_rows(sources.table, options.seed)
-    return begin(target, _spec(dataset, options), sources.table, order, settings)
+    with _naming_failures(target):
+        refuse_existing(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Scanned by one process and kept in the draft: processes that listed the folder themselves
+        # could see another one.
+        try:
+            sources = scan(root, dataset)
+        except RefusedError as error:
+            raise refusal(error.defects, list_path(target)) from error
+        if tell:
+            for line in sources.told:
+                tell(line)
+        settings = {"root": str(root.resolve()), "allow_pickle": options.allow_pickle}
+        order = order_rows(sources.table, options.seed)
+        draft = begin(target, _spec(dataset, options), sources.table, order, settings)
+        # What an earlier call found is found anew.
+        shutil.rmtree(draft.folder / _REFUSED, ignore_errors=True)
+        return draft
 
 
 def convert_shards(
     draft: Draft, shards: Sequence[int], *, workers: int, progress: Progress | None = None
 ) -> None:
-    """Read the sources of some shards and write those that are not made of just these bytes yet."""
+    """Read the sources of some shards and write those that are not made of just these bytes yet.
+
+    Raise once all are read where some sources cannot be used: their shards are not written.
+    """
+    _convert(draft, shards, workers, progress)
+    if _lists(draft, shards):
+        raise refusal(_read_refused(draft, shards))
+
+
+def join_draft(draft: Draft) -> None:
+    """Make the store of a draft that is converted; raise with all that was refused of its sources.
+
+    The list of what was refused lies beside the store until it is made.
+    """
+    shards, listed = range(len(draft.blocks)), list_path(draft.path)
+    with _naming_failures(draft.path):
+        if _lists(draft, shards):
+            raise refusal(_read_refused(draft, shards), listed)
+        draft.finish()
+        listed.unlink(missing_ok=True)
+
+
+def _convert(
+    draft: Draft, shards: Sequence[int], workers: int, progress: Progress | None = None
+) -> None:
     num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
-    share(_Conversion(draft.folder), shards, workers=workers, num_rows=num_rows, progress=progress)
+    work = _Conversion(draft.folder)
+    with _naming_failures(draft.path):
+        share(work, shards, workers=workers, num_rows=num_rows, progress=progress)
+
+
+def _lists(draft: Draft, shards: Iterable[int]) -> list[Path]:
+    """Return the lists of what was refused of some shards."""
+    held = {path.name for path in (draft.folder / _REFUSED).glob("*.csv")}
+    places = (_refused_path(draft.folder, shard) for shard in shards)
+    return [place for place in places if place.name in held]
+
+
+def _read_refused(draft: Draft, shards: Iterable[int]) -> Iterator[Defect]:
+    for place in _lists(draft, shards):
+        yield from read_list(place)
+
+
+def _refused_path(folder: Path, shard: int) -> Path:
+    return folder / _REFUSED / f"{shard:06d}.csv"
+
+
+@contextmanager
+def _naming_failures(target: Path) -> Iterator[None]:
+    """Turn what the system refuses into an error of the store that is being written."""
+    try:
+        yield
+    except OSError as error:
+        refuse_existing(target)
+        place = f" at {os.fsdecode(error.filename)}" if error.filename else ""
+        raise IncompleteError(
+            f"{target} cannot be written: {error.strerror or error}{place}; mend that and repeat "
+            "the command, which goes on where it stopped"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -129,11 +196,17 @@ class _Conversion:
     folder: Path
 
     def __call__(self, shard: int, count: Count) -> None:
-        rows = self._draft.rows(shard)
+        rows, listed = self._draft.rows(shard), _refused_path(self.folder, shard)
         if self._is_made_of(rows, self._draft.sources(shard)):
             count(rows.num_rows)
-        else:
+            return
+        try:
             self._draft.write(shard, self._chunks(rows, count))
+        except RefusedError as error:
+            listed.parent.mkdir(exist_ok=True)
+            write_list(listed, error.defects)
+        else:
+            listed.unlink(missing_ok=True)
 
     def _is_made_of(self, rows: pa.Table, hashes: NDArray[np.uint8] | None) -> bool:
         """Return whether a shard was made of the sources as they are now, by all their bytes.
@@ -143,14 +216,25 @@ class _Conversion:
         return hashes is not None and np.array_equal(self._reader.digest(rows), hashes)
 
     def _chunks(self, rows: pa.Table, count: Count) -> Iterator[WrittenChunk]:
-        """Yield the chunks of a shard."""
+        """Yield the chunks of a shard; raise once all of it is read where some cannot be used."""
         step = self._draft.spec.chunk_rows
-        for start in range(0, rows.num_rows, step):
-            block = self._reader.read(rows.slice(start, step))
-            if block.defects:
-                raise refusal(block.defects)
-            yield _chunk(block)
+        defects: list[Defect] = []
+        for start in range(0, rows.num_rows, self._block_rows):
+            block = self._reader.read(rows.slice(start, self._block_rows))
+            defects += block.defects
+            for first in range(0, len(block.pixels), step):
+                if not defects:
+                    yield _chunk(block, slice(first, first + step))
             count(len(block.pixels))
+        if defects:
+            raise RefusedError("", defects=defects)
+
+    @cached_property
+    def _block_rows(self) -> int:
+        """Return how many rows are read at once: whole chunks."""
+        spec = self._draft.spec
+        row_bytes = sum(pixels.num_bytes for pixels in spec.arrays.values())
+        return spec.chunk_rows * max(1, _BLOCK_BYTES // (row_bytes * spec.chunk_rows))
 
     @cached_property
     def _draft(self) -> Draft:
@@ -187,11 +271,11 @@ def _pixels(image: ImageFormat) -> Pixels:
     return Pixels(shape=image.shape, dtype=image.dtype, channels=image.channels)
 
 
-def _chunk(block: SourceBlock) -> WrittenChunk:
+def _chunk(block: SourceBlock, rows: slice) -> WrittenChunk:
     pixels = {"images": block.pixels, "targets": block.targets, "masks": block.masks}
     return WrittenChunk(
-        pixels={name: array for name, array in pixels.items() if array is not None},
-        sha256=block.sha256,
-        size=block.size,
-        values=block.values,
+        pixels={name: array[rows] for name, array in pixels.items() if array is not None},
+        sha256=block.sha256[rows],
+        size=block.size[rows],
+        values=block.values[rows],
     )

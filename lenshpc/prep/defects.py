@@ -2,7 +2,8 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from lenshpc.errors import DataError, one_line
 from lenshpc.files import replacing
 
 NUM_SHOWN = 10
-FIELDS = ("file", "cause", "message")
+_FIELDS = ("file", "cause", "message")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,50 +28,89 @@ class Defect:
 
 
 class RefusedError(DataError):
-    """Some sources cannot be used, each of which is in `defects`."""
+    """Some sources cannot be used: `defects`, those shown where there may be too many to keep."""
 
     def __init__(self, message: str, *, defects: Sequence[Defect] = ()) -> None:
         super().__init__(message)
         self.defects = tuple(defects)
 
 
-def name_defect(path: str, error: DataError, at: int = -1) -> Defect:
-    """Return what an error says of one source."""
-    return Defect(path=path, cause=error.cause, error=one_line(error), at=at)
+@contextmanager
+def collecting(defects: list[Defect], path: str, rows: Sequence[int] = (-1,)) -> Iterator[None]:
+    """Add what the block raises of a source to a list, once for each of its rows."""
+    try:
+        yield
+    except RefusedError as error:
+        defects += error.defects
+    except DataError as error:
+        told = one_line(error)
+        defects += [Defect(path=path, cause=error.cause, error=told, at=at) for at in rows]
 
 
 def list_path(store: Path) -> Path:
-    """Return where the list of what was refused lies."""
+    """Return where the list of all that was refused of a store's sources lies."""
     return store.with_name(f"{store.name}.refused.csv")
 
 
 def write_list(path: Path, defects: Iterable[Defect]) -> None:
     """Replace the list at `path`."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(FIELDS)
-        writer.writerows((one.path, one.cause, one.error) for one in defects)
+    for _ in _writing(path, defects):
+        pass
 
 
-def read_list(path: Path) -> list[Defect]:
-    """Return what a list holds."""
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream)
-        return [Defect(path=row["file"], cause=row["cause"], error=row["message"]) for row in rows]
+def read_list(path: Path) -> Iterator[Defect]:
+    """Yield what a list holds."""
+    with path.open(encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        for row in csv.DictReader(stream):
+            yield Defect(path=row["file"], cause=row["cause"], error=row["message"])
 
 
-def refusal(defects: Iterable[Defect], listed: Path | None = None) -> RefusedError:
-    """Return one error of all defects; its notes are the first of them where there are several."""
-    found = list(dict.fromkeys(Defect(path=d.path, cause=d.cause, error=d.error) for d in defects))
-    if len(found) == 1:
-        return RefusedError(found[0].error, defects=found)
-    counts = Counter(defect.cause for defect in found).most_common()
-    kinds = ", ".join(f"{count} {cause}" for cause, count in counts)
-    where = f"; the whole list is in {listed}" if listed else ""
+def refusal(
+    defects: Iterable[Defect], listed: Path | None = None, *, found: str = "cannot be used"
+) -> RefusedError:
+    """Return one error of all defects, which are written to the list at `listed`.
+
+    Where there are several, its notes are the first of them. `found` says what they have in common.
+    """
+    shown: list[Defect] = []
+    causes: Counter[str] = Counter()
+    for defect in _writing(listed, _distinct(defects)):
+        causes[defect.cause] += 1
+        if len(shown) < NUM_SHOWN:
+            shown.append(defect)
+    if causes.total() == 1:
+        return RefusedError(shown[0].error, defects=shown)
+    kinds = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+    where = f", all of them in {listed}" if listed else ""
     error = RefusedError(
-        f"{len(found)} faults in the sources: {kinds}{where}; mend them and repeat the command",
-        defects=found,
+        f"{causes.total()} sources {found}: {kinds}{where}; mend them, and repeat the command",
+        defects=shown,
     )
-    for defect in found[:NUM_SHOWN]:
+    for defect in shown:
         error.add_note(defect.error)
     return error
+
+
+def _distinct(defects: Iterable[Defect]) -> Iterator[Defect]:
+    """Yield each defect once: what is wrong with a stack is found with each of its rows."""
+    seen: set[tuple[str, str]] = set()
+    for defect in defects:
+        key = (defect.path, defect.error)
+        if key not in seen:
+            seen.add(key)
+            yield defect
+
+
+def _writing(path: Path | None, defects: Iterable[Defect]) -> Iterator[Defect]:
+    """Yield what is written to the list, where there is one."""
+    with ExitStack() as stack:
+        if path is None:
+            yield from defects
+            return
+        temporary = stack.enter_context(replacing(path))
+        stream = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+        writer = csv.writer(stream)
+        writer.writerow(_FIELDS)
+        for defect in defects:
+            writer.writerow((defect.path, defect.cause, defect.error))
+            yield defect

@@ -120,11 +120,11 @@ def _fill_medians(planes: NDArray[Any], bad: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def orient(pixels: NDArray[Any], image: ImageFormat) -> NDArray[Any]:
-    """Return pixels in the order of the file as (C,H,W) in the declared dtype."""
+    """Return pixels in the order of the file as (…,C,H,W) in the declared dtype."""
     if image.axes == "hw":
-        pixels = pixels[None]
+        pixels = pixels[..., None, :, :]
     elif image.axes == "hwc":
-        pixels = np.moveaxis(pixels, -1, 0)
+        pixels = np.moveaxis(pixels, -1, -3)
     return pixels.astype(image.dtype, copy=False)
 
 

@@ -1,9 +1,10 @@
 """Read sources to pixels and hashes, a block of rows at a time; every defect names its file."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError
 from lenshpc.prep.content import naming_defects
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.decode import Numbers, Pickles, decode, read_files
-from lenshpc.prep.defects import Defect, name_defect
+from lenshpc.prep.decode import Pickles, decode, read_files
+from lenshpc.prep.defects import Defect, collecting
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.pixels import check_dtype, clean, orient
-from lenshpc.prep.rows import number_columns
+from lenshpc.prep.pixels import clean, orient
+from lenshpc.prep.rows import TEXT, number_columns
 from lenshpc.prep.stacks import Rows, open_rows
 
 _MAX_OPEN_STACKS = 64
@@ -29,21 +30,22 @@ class _Row(NamedTuple):
 
     label: int
     file: str
-    at: int
     partner: str
 
-    @property
-    def name(self) -> str:
-        return self.file if self.at < 0 else f"{self.file}#{self.at}"
 
+class _Stack(NamedTuple):
+    """The rows `at` of one stack, ascending, and their `places` in the block."""
 
-class _Part(NamedTuple):
-    """Pixels and mask as a store keeps them, the bytes they came from, the pickled numbers."""
+    file: str
+    partner: str
+    at: NDArray[np.int64]
+    places: NDArray[np.intp]
 
-    pixels: NDArray[Any]
-    mask: NDArray[np.uint8] | None
-    stored: list[bytes]
-    numbers: Numbers
+    def split(self) -> Iterator["_Stack"]:
+        """Yield each row by itself."""
+        for one in range(len(self.at)):
+            some = slice(one, one + 1)
+            yield self._replace(at=self.at[some], places=self.places[some])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,25 @@ class SourceBlock:
     size: NDArray[np.int64]
     values: NDArray[np.float64]
     defects: tuple[Defect, ...]
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """Return the pixels of images and, of pairs, of targets."""
+        return [self.pixels] if self.targets is None else [self.pixels, self.targets]
+
+    def put(
+        self, array: int, rows: Any, pixels: NDArray[Any], mask: NDArray[np.uint8] | None
+    ) -> None:
+        """Set some rows of one of the arrays, and of the masks where it is the images'."""
+        self.arrays[array][rows] = pixels
+        if self.masks is not None and mask is not None and array == 0:
+            self.masks[rows] = mask
+
+    def clear(self, rows: list[int]) -> None:
+        """Set all of some rows to zero."""
+        for part in (*self.arrays, self.masks, self.sha256, self.size, self.values):
+            if part is not None:
+                part[rows] = 0
 
 
 class SourceReader:
@@ -86,81 +107,96 @@ class SourceReader:
 
     def read(self, rows: pa.Table) -> SourceBlock:
         """Return some rows of the table of a scan, whatever is wrong with any of them."""
-        num, target = rows.num_rows, self._dataset.target
-        block = SourceBlock(
-            pixels=_room(num, self._dataset.image),
-            targets=_room(num, target) if target else None,
-            masks=_mask_room(num, self._dataset.image),
+        block, defects = self._make_room(rows), list[Defect]()
+        if self._dataset.image.is_stack:
+            for stack in _stacks(rows):
+                with collecting(defects, stack.file, stack.places.tolist()):
+                    self._fill_from_stack(block, stack, defects)
+        else:
+            for at, row in enumerate(_records(rows)):
+                with collecting(defects, row.file, [at]):
+                    self._fill_from_files(block, at, row)
+        block.clear([defect.at for defect in defects])
+        return replace(block, defects=tuple(sorted(defects, key=attrgetter("at"))))
+
+    def digest(self, rows: pa.Table) -> NDArray[np.uint8]:
+        """Return the `sha256` (n,32) that `read` gives; a file of its own is not decoded for it."""
+        found = np.zeros((rows.num_rows, 32), np.uint8)
+        if self._dataset.image.is_stack:
+            for stack in _stacks(rows):
+                with suppress(DataError):  # `read` says what is wrong
+                    raw = [self._take(*part, stack.at) for part in self._parts(stack)]
+                    found[stack.places] = _hash_rows(raw)
+        else:
+            for at, row in enumerate(_records(rows)):
+                with suppress(DataError):
+                    parts = self._parts(row)
+                    files = [one for part in parts for one in read_files(self._root, *part)]
+                    found[at] = _hash([content for _, content in files])
+        return found
+
+    def _make_room(self, rows: pa.Table) -> SourceBlock:
+        num, image, target = rows.num_rows, self._dataset.image, self._dataset.target
+        has_masks = image.bad_pixels != "refuse"
+        return SourceBlock(
+            pixels=np.zeros((num, *image.shape), image.dtype),
+            targets=np.zeros((num, *target.shape), target.dtype) if target else None,
+            masks=np.zeros((num, *image.shape), np.uint8) if has_masks else None,
             sha256=np.zeros((num, 32), np.uint8),
             size=np.zeros(num, np.int64),
             values=number_columns(rows, self._dataset.columns),
             defects=(),
         )
-        defects = []
-        for at, row in enumerate(_Row(*found) for found in _records(rows)):
-            try:
-                self._fill(block, at, row)
-            except DataError as error:
-                defects.append(name_defect(row.name, error, at))
-                found = (block.pixels, block.targets, block.masks, block.sha256, block.size)
-                for part in (*found, block.values):
-                    if part is not None:
-                        part[at] = 0
-        return replace(block, defects=tuple(defects))
 
-    def digest(self, rows: pa.Table) -> NDArray[np.uint8]:
-        """Return the `sha256` (n,32) that `read` gives; a file of its own is not decoded for it."""
-        found = np.zeros((rows.num_rows, 32), np.uint8)
-        for at, row in enumerate(_Row(*found) for found in _records(rows)):
-            with suppress(DataError):  # `read` says what is wrong
-                stored = self._stored(row.file, row.at, self._dataset.image)
-                if row.partner and self._dataset.target:
-                    stored += self._stored(row.partner, row.at, self._dataset.target)
-                found[at] = _hash(stored)
-        return found
+    def _parts(self, row: _Row | _Stack) -> list[tuple[str, ImageFormat]]:
+        """Return file and format of an image and, of a pair, of its target."""
+        parts: list[tuple[str, ImageFormat]] = [(row.file, self._dataset.image)]
+        if row.partner and self._dataset.target:
+            parts.append((row.partner, self._dataset.target))
+        # Image, then target, always: the order is part of every hash that stores hold.
+        return parts
 
-    def _fill(self, block: SourceBlock, at: int, row: _Row) -> None:
+    def _fill_from_files(self, block: SourceBlock, at: int, row: _Row) -> None:
         columns = self._dataset.classes[row.label].numbers
-        pickles = Pickles(columns, self._allow_pickle)
-        part = self._part(row.file, row.at, self._dataset.image, pickles)
-        block.pixels[at] = part.pixels
-        if block.masks is not None and part.mask is not None:
-            block.masks[at] = part.mask
-        stored = part.stored
-        if row.partner and self._dataset.target and block.targets is not None:
-            target = self._part(row.partner, row.at, self._dataset.target, Pickles())
-            block.targets[at] = target.pixels
-            # Image, then target, always: the order is part of every hash that stores hold.
-            stored = [*stored, *target.stored]
-        for name, number in zip(columns, part.numbers, strict=False):  # none in a plain array
-            block.values[at, self._dataset.columns.index(name)] = number
-        block.sha256[at] = _hash(stored)
-        block.size[at] = sum(map(len, stored))
-
-    def _stored(self, file: str, row: int, image: ImageFormat) -> list[bytes]:
-        if row < 0:
-            return [content for _, content in read_files(self._root, file, image)]
-        return [self._rows(f"{self._root}/{file}", image).take(np.array([row]))[0].tobytes()]
-
-    def _part(self, file: str, row: int, image: ImageFormat, pickles: Pickles) -> _Part:
-        path = f"{self._root}/{file}"
-        numbers: Numbers = ()
-        if row < 0:
+        pickles = [Pickles(columns, self._allow_pickle), Pickles()]
+        stored = []
+        for array, (file, image) in enumerate(self._parts(row)):
             files = read_files(self._root, file, image)
-            pixels, numbers = decode(files, image, pickles)
-            stored = [content for _, content in files]
-        else:
-            with naming_defects(path):
-                found = self._rows(path, image).take(np.array([row]))[0]
-            path, stored = f"{path}#{row}", [found.tobytes()]
-            # Before `orient`, whose cast would hide a loss.
-            check_dtype(path, found.dtype, image.dtype)
-            pixels = orient(found, image)
-        return _Part(*clean(path, pixels, image), stored, numbers)
+            pixels, numbers = decode(files, image, pickles[array])
+            block.put(array, at, *clean(f"{self._root}/{file}", pixels, image))
+            for name, number in zip(columns, numbers, strict=False):  # none in a plain array
+                block.values[at, self._dataset.columns.index(name)] = number
+            stored += [content for _, content in files]
+        block.sha256[at], block.size[at] = _hash(stored), sum(map(len, stored))
 
-    def _rows(self, path: str, image: ImageFormat) -> Rows:
+    def _fill_from_stack(self, block: SourceBlock, stack: _Stack, defects: list[Defect]) -> None:
+        for part in self._parts(stack):
+            self._open(*part)  # what is wrong with the whole is told once
+        try:
+            self._fill_rows(block, stack)
+        except DataError:
+            for one in stack.split():
+                with collecting(defects, f"{one.file}#{one.at[0]}", one.places.tolist()):
+                    self._fill_rows(block, one)
+
+    def _fill_rows(self, block: SourceBlock, stack: _Stack) -> None:
+        stored = []
+        for array, (file, image) in enumerate(self._parts(stack)):
+            stored.append(self._take(file, image, stack.at))
+            name = f"{self._root}/{file}#{stack.at[0]}"
+            block.put(array, stack.places, *clean(name, orient(stored[-1], image), image))
+        block.sha256[stack.places] = _hash_rows(stored)
+        block.size[stack.places] = sum(rows[0].nbytes for rows in stored)
+
+    def _take(self, file: str, image: ImageFormat, at: NDArray[np.int64]) -> NDArray[Any]:
+        """Return some rows of a stack as they are stored, C-contiguous."""
+        rows = self._open(file, image)
+        with naming_defects(f"{self._root}/{file}"):
+            return np.ascontiguousarray(rows.take(at))
+
+    def _open(self, file: str, image: ImageFormat) -> Rows:
         """Return an open stack; the one opened first is closed when there are too many."""
-        key = (path, image.key)
+        path, key = f"{self._root}/{file}", (file, image.key)
         if key not in self._stacks:
             if len(self._stacks) == _MAX_OPEN_STACKS:
                 self._stacks.pop(next(iter(self._stacks)))
@@ -170,20 +206,42 @@ class SourceReader:
         return self._stacks[key]
 
 
-def _hash(stored: list[bytes]) -> NDArray[np.uint8]:
-    digest = hashlib.sha256()
-    for content in stored:
-        digest.update(content)
+def _records(rows: pa.Table) -> Iterator[_Row]:
+    columns = (rows[name].to_pylist() for name in _Row._fields)
+    return (_Row(*values) for values in zip(*columns, strict=True))
+
+
+def _stacks(rows: pa.Table) -> Iterator[_Stack]:
+    """Yield some rows stack by stack."""
+    files = rows["file"].cast(TEXT).combine_chunks().dictionary_encode()
+    partners, at = rows["partner"], rows["at"].to_numpy()
+    codes = files.indices.to_numpy()
+    # By file, then by row: what is read lies in the order of the file.
+    order = np.lexsort((at, codes))
+    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+    for code, places in enumerate(np.split(order, starts[1:])):
+        partner = partners[int(places[0])].as_py()
+        yield _Stack(files.dictionary[code].as_py(), partner, at[places], places)
+
+
+def _hash(parts: Sequence[bytes]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256(parts[0])
+    for part in parts[1:]:
+        digest.update(part)
     return np.frombuffer(digest.digest(), np.uint8)
 
 
-def _records(rows: pa.Table) -> Iterator[tuple[Any, ...]]:
-    return zip(*(rows[name].to_pylist() for name in _Row._fields), strict=True)
+def _hash_rows(parts: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return the SHA-256 (n,32) of each row's bytes: those of the image, then of the target."""
+    digests = [hashlib.sha256(row) for row in _row_bytes(parts[0])]
+    for rows in parts[1:]:
+        for digest, row in zip(digests, _row_bytes(rows), strict=True):
+            digest.update(row)
+    whole = b"".join([digest.digest() for digest in digests])
+    return np.frombuffer(whole, np.uint8).reshape(-1, 32)
 
 
-def _mask_room(num: int, image: ImageFormat) -> NDArray[np.uint8] | None:
-    return None if image.bad_pixels == "refuse" else np.zeros((num, *image.shape), np.uint8)
-
-
-def _room(num: int, image: ImageFormat) -> NDArray[Any]:
-    return np.zeros((num, *image.shape), image.dtype)
+def _row_bytes(rows: NDArray[Any]) -> Iterator[memoryview]:
+    content = rows.reshape(-1).view(np.uint8).data
+    size = rows[0].nbytes
+    return (content[start : start + size] for start in range(0, len(content), size))

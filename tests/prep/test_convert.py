@@ -156,7 +156,8 @@ def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
     result = CliRunner().invoke(prepare, arguments)
     assert isinstance(result.exception, DataError)
     assert "val/no/3.npy is empty (0 bytes)" in str(result.exception)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "tiny.yaml"]
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["source", "store.refused.csv", "tiny.yaml"]
 
 
 @pytest.mark.parametrize(
