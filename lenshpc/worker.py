@@ -224,6 +224,16 @@ def convert_share(folder: str, element: int, array_size: int, workers: int) -> N
     convert_shards(draft, range(element, len(draft.blocks), array_size), workers=workers)
 
 
+def cut_share(folder: str, element: int, array_size: int, workers: int) -> None:
+    """Make the cut-outs of the element's share of a draft's tiles, but those that are made."""
+    from lenshpc.prep.cutouts import open_stacks
+    from lenshpc.store import open_draft
+
+    stacks = open_stacks(open_draft(Path(folder)))
+    if stacks:
+        stacks.make(stacks.missing(element, array_size), workers=workers)
+
+
 def draw_share(
     root: str,
     element: int,
@@ -283,7 +293,7 @@ def join_shards(folder: str) -> None:
 TUNE_CALLS = TuneCalls(trial=run_trial, ask=ask_round, finish=finish_study)
 CALLS = Calls(member=run_member, aggregate=run_aggregate)
 PREDICT_CALLS = PredictCalls(predict=predict_share, join=join_predictions)
-PREPARE_CALLS = PrepareCalls(convert=convert_share, join=join_shards)
+PREPARE_CALLS = PrepareCalls(cut=cut_share, convert=convert_share, join=join_shards)
 
 
 def main() -> None:

@@ -77,6 +77,7 @@ def prepare(
     from lenshpc.cli.info import summary
     from lenshpc.launch.prepare import send_conversion
     from lenshpc.prep.convert import Options, convert, draft_store
+    from lenshpc.prep.cutouts import open_stacks
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
     from lenshpc.store.contents import contents
@@ -87,8 +88,14 @@ def prepare(
     if cluster and array_size:
         say_withheld(cluster)
         draft = draft_store(loaded, source, store, layout, tell=tell)
+        stacks = open_stacks(draft)
         sent = send_conversion(
-            draft, cluster, array_size=array_size, workers=workers or 1, calls=PREPARE_CALLS
+            draft,
+            cluster,
+            tiles=stacks.missing() if stacks else (),
+            array_size=array_size,
+            workers=workers or 1,
+            calls=PREPARE_CALLS,
         )
         echo(json.dumps(sent, indent=1) if as_json else _advice(draft, sent), err=not as_json)
         return
@@ -106,8 +113,11 @@ def prepare(
 
 
 def _advice(draft: Draft, sent: dict[str, Any]) -> str:
+    tiles, num_jobs = sent["tile_job"], len(sent["tile_elements"])
+    before = f"tiles are cut by array {tiles} of {num_jobs} jobs; then " if tiles else ""
     return (
-        f"{draft.num_rows} images in {len(draft.blocks)} shards: array {sent['job'] or 'none'} of "
-        f"{len(sent['elements'])} jobs, then job {sent['join']}, which makes {draft.path}; logs in "
-        f"{sent['logs']}. If a job fails, repeat the command: what is made already is kept"
+        f"{before}{draft.num_rows} images in {len(draft.blocks)} shards: "
+        f"array {sent['job'] or 'none'} of {len(sent['elements'])} jobs, then job {sent['join']}, "
+        f"which makes {draft.path}; logs in {sent['logs']}. If a job fails, repeat the command: "
+        "what is made already is kept"
     )

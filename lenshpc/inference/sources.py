@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -21,17 +21,19 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import UNREADABLE, DataError, read_error
 from lenshpc.prep.catalogue import join
+from lenshpc.prep.cutouts import MosaicReader
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.labelling import POSITION as DEGREES
 from lenshpc.prep.labels import list_stack_rows
+from lenshpc.prep.mosaics import MosaicObjects, list_cutouts
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.scan import escape_name
 from lenshpc.prep.stacks import count_rows, find_stacks
+from lenshpc.prep.tiles import tile_files
 from lenshpc.store import Store, open_store
 
 POSITION = ("ra", "dec")  # degrees; columns of the tables where a source has them
-NUM_THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,7 @@ class FileSource:
 
     path: Path
     dataset: Dataset
+    num_threads: ClassVar[int] = 4
 
     @property
     def num_rows(self) -> int:
@@ -150,8 +153,7 @@ class FileSource:
     @cached_property
     def digest(self) -> str:
         """Return the SHA-256 of names, sizes and times; the files are not read for it."""
-        names = self._sources["file"].unique().to_pylist()
-        files = [_identify(self.path, name) for name in names]
+        files = [_identify(self.path, name) for name in self._files]
         told = json.dumps([files, self.dataset.image.model_dump(mode="json")])
         return hashlib.sha256(told.encode()).hexdigest()
 
@@ -173,9 +175,9 @@ class FileSource:
     def read(self, rows: range) -> ImageBlock:
         """Return some rows; DataError where the system does not hand out a file."""
         sources = self._sources.slice(rows.start, len(rows))
-        step = -(-len(rows) // NUM_THREADS) or 1
+        step = -(-len(rows) // self.num_threads) or 1
         parts = [sources.slice(start, step) for start in range(0, len(rows), step)]
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
+        with ThreadPoolExecutor(self.num_threads) as pool:
             blocks = list(pool.map(self._reader.read, parts))
         faults = {
             part * step + defect.at: defect
@@ -195,6 +197,11 @@ class FileSource:
             columns={name: sources[place].to_numpy() for name, place in self._known.items()},
             faults={at: defect.error for at, defect in faults.items()},
         )
+
+    @property
+    def _files(self) -> list[str]:
+        names: list[str] = self._sources["file"].unique().to_pylist()
+        return names
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -228,6 +235,32 @@ class FileSource:
             found = zip(files, counts, strict=True)
             rows = join_rows([stack_rows(file, num, label=0) for file, num in found])
         return join(self.path, self.dataset, rows)[0]
+
+
+@dataclass(frozen=True)
+class MosaicSource(FileSource):
+    """The objects of a catalogue in mosaics, tile by tile; each is cut when it is read."""
+
+    # One, since it goes through a tile from the top to the bottom.
+    num_threads: ClassVar[int] = 1
+
+    @property
+    def _files(self) -> list[str]:
+        tiles = self._objects.plan.rows
+        files = [file for tile in tiles for file in tile_files(self.dataset, tile)]
+        return [*sorted(self.dataset.tables), *files]
+
+    @cached_property
+    def _reader(self) -> SourceReader:
+        return MosaicReader(self.dataset, self.path, self._objects.plan)
+
+    @cached_property
+    def _sources(self) -> pa.Table:
+        return join(self.path, self.dataset, self._objects.table)[0]
+
+    @cached_property
+    def _objects(self) -> MosaicObjects:
+        return list_cutouts(self.path, self.dataset)
 
 
 def _list_named_stacks(root: Path, dataset: Dataset) -> pa.Table | None:
@@ -303,4 +336,10 @@ def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
     else:
         table = None
     changes = {**alone, "classes": (plain,), "stacks": stacks, "catalogue": table}
-    return FileSource(path, dataset.model_copy(update=changes))
+    if dataset.mosaics and dataset.catalogue and table is None:
+        raise DataError(
+            f"{path} has no catalogue {dataset.catalogue.file}, whose objects are to be cut from "
+            "mosaics; add it, or say as --dataset what else the files are"
+        )
+    kind = MosaicSource if dataset.mosaics else FileSource
+    return kind(path, dataset.model_copy(update=changes))

@@ -171,11 +171,18 @@ def single_request(name: str, site: Site, folder: Path, after: str | None) -> Jo
 
 
 def conversion_request(
-    name: str, site: Site, folder: Path, array_size: int, cpus: int
+    name: str, site: Site, folder: Path, array_size: int, cpus: int, after: str | None = None
 ) -> JobRequest:
     """Return the request of an array that converts images: an element a node, no GPU."""
     return _cpu_request(
-        name, site, folder, array_size, cpus=cpus, mem_gb=CONVERT_MEM_GB, time_min=CONVERT_TIME_MIN
+        name,
+        site,
+        folder,
+        array_size,
+        cpus=cpus,
+        mem_gb=CONVERT_MEM_GB,
+        time_min=CONVERT_TIME_MIN,
+        after=after,
     )
 
 

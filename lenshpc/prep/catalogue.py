@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.labelling import POSITION, Catalogue, SkyCells
+from lenshpc.prep.labelling import POSITION, Catalogue, Position, SkyCells
 from lenshpc.prep.labels import NUM_SHOWN, UNLABELLED_SPLIT, read_labels, read_splits, show_some
 from lenshpc.prep.rows import TEXT, set_columns
 from lenshpc.prep.rules import find_repeats, hash_texts
@@ -58,6 +58,28 @@ def join(root: Path, dataset: Dataset, table: pa.Table) -> tuple[pa.Table, tuple
         told.append(match.describe("the catalogue"))
         table = _apply(dataset, dataset.catalogue, match, table, told)
     return table, tuple(told)
+
+
+def read_positions(root: Path, catalogue: Catalogue) -> tuple[pa.Array, NDArray[np.float64]]:
+    """Return the ids of all objects of a catalogue, and their positions (n,2) in degrees."""
+    path, place = root / catalogue.file, catalogue.position
+    if place is None:
+        raise TypeError("only a catalogue with a position has positions")
+    columns = read_table(path, [catalogue.id], [place.ra, place.dec])
+    ids = _check_ids(path, columns.texts[catalogue.id])
+    odd = ids.filter(pc.invert(pc.utf8_is_printable(ids)))
+    if len(odd):
+        raise DataError(f"{path} has the id {odd[0].as_py()!a}, which cannot be shown; correct it")
+    _check_degrees(path, columns, place)
+    numbers = [columns.numbers[name].to_numpy() for name in (place.ra, place.dec)]
+    return ids, np.stack(numbers, axis=1)
+
+
+def _check_degrees(path: Path, columns: Columns, place: Position) -> None:
+    for column in (place.ra, place.dec):
+        unit = columns.units.get(column, "deg")
+        if unit.strip().lower() not in _DEGREES:
+            raise DataError(f"{path} has {column} in {unit}, expected degrees; convert the column")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,12 +285,7 @@ def _read_numbers(catalogue: Catalogue, match: _Match, table: pa.Table) -> dict[
     found = {name: match.numbers(name) for name in catalogue.columns}
     place = catalogue.position
     if place:
-        for column in (place.ra, place.dec):
-            unit = match.columns.units.get(column, "deg")
-            if unit.strip().lower() not in _DEGREES:
-                raise DataError(
-                    f"{match.path} has {column} in {unit}, expected degrees; convert the column"
-                )
+        _check_degrees(match.path, match.columns, place)
         ra, dec = match.numbers(place.ra), match.numbers(place.dec)
         out = (ra < 0) | (ra > 360) | (np.abs(dec) > 90)
         if out.any():

@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
+from lenshpc.prep.cutouts import begin_stacks, open_reader, open_stacks
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import (
     Defect,
@@ -27,6 +28,7 @@ from lenshpc.prep.defects import (
     write_list,
 )
 from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.mosaics import write_outside
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader
 from lenshpc.prep.rules import order_rows
@@ -77,11 +79,15 @@ def convert(
     """
     try:
         draft = draft_store(dataset, root, target, options or Options(), tell=tell)
+        stacks = open_stacks(draft)
         try:
+            if stacks:
+                with _naming_failures(target):
+                    stacks.make(stacks.missing(), workers=workers, progress=progress)
             _convert(draft, range(len(draft.blocks)), workers, progress)
             _finish(draft, workers)
         finally:
-            draft.abandon()
+            draft.abandon(keep=stacks is not None and stacks.has_any)
     except LensHpcError:
         # An equal command may have made it in the meantime, and removed the draft under this one.
         refuse_existing(target)
@@ -114,14 +120,21 @@ def draft_store(
             sources = scan(root, dataset)
         except RefusedError as error:
             raise refusal(error.defects, list_path(target)) from error
+        outside = write_outside(target, sources.mosaics) if sources.mosaics else ()
         if tell:
-            for line in sources.told:
+            for line in (*sources.told, *outside):
                 tell(line)
-        settings = {"root": str(root.resolve()), "allow_pickle": options.allow_pickle}
+        settings = {
+            "root": str(root.resolve()),
+            "allow_pickle": options.allow_pickle,
+            "mosaics": sources.mosaics.plan.facts if sources.mosaics else None,
+        }
         order = order_rows(sources.table, options.seed)
         draft = begin(target, _spec(dataset, options), sources.table, order, settings)
         # What an earlier call found is found anew.
         shutil.rmtree(draft.folder / _REFUSED, ignore_errors=True)
+        if sources.mosaics:
+            begin_stacks(draft.folder, root, dataset, sources.mosaics.plan)
         return draft
 
 
@@ -153,6 +166,9 @@ def join_draft(draft: Draft) -> None:
 def _convert(
     draft: Draft, shards: Sequence[int], workers: int, progress: Progress | None = None
 ) -> None:
+    stacks = open_stacks(draft)
+    if stacks:
+        stacks.check_whole()
     num_rows = sum(draft.blocks[shard].stop - draft.blocks[shard].start for shard in shards)
     work = _Conversion(draft.folder)
     with _naming_failures(draft.path):
@@ -243,12 +259,9 @@ class _Conversion:
     @cached_property
     def _reader(self) -> SourceReader:
         settings = self._draft.settings
-        return SourceReader(
-            Dataset.model_validate(self._draft.spec.source),
-            Path(settings["root"]),
-            allow_pickle=settings["allow_pickle"],
-            scratch=self.folder,
-        )
+        dataset = Dataset.model_validate(self._draft.spec.source)
+        allow_pickle = settings["allow_pickle"]
+        return open_reader(dataset, Path(settings["root"]), self.folder, allow_pickle=allow_pickle)
 
 
 def _spec(dataset: Dataset, options: Options) -> StoreSpec:

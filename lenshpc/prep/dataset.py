@@ -174,6 +174,10 @@ class Dataset(Frozen):
             raise ValueError("mosaics need image.format fits, without bands or a list of hdu")
         if self.mosaics and (self.catalogue is None or self.catalogue.position is None):
             raise ValueError("mosaics need a catalogue with a position")
+        if self.mosaics and self.mosaics.edge == "fill" and not self.image.can_fill:
+            raise ValueError(
+                "mosaics.edge fill needs a float dtype and image.bad_pixels such as {fill: median}"
+            )
         if not self.splits and (self.target or self.unlabelled or self.pickled):
             raise ValueError("target, unlabelled and pickled go with folders of classes")
         return self

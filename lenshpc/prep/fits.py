@@ -29,6 +29,7 @@ from lenshpc.run.extras import require
 _PACKINGS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "NOCOMPRESS"}
 _GZIP = re.compile(rb"\x1f\x8b\x08")
 _MAX_SHOWN = 12
+_PIECE_BYTES = 2**16
 
 
 def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[Any]]:
@@ -43,7 +44,8 @@ def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[A
         raise DataError(
             f"{path} is no FITS file: starts {content[:6]!r}; copy it again", cause="another format"
         )
-    with naming_defects(path), _opening(content) as opened:
+    # From the bytes that are hashed, not from the file again, which may have changed since.
+    with naming_defects(path), reading_strictly(), _open(content) as opened:
         units = _list_units(path, content, opened)
         chosen = _choose(path, units, image)
         declared = image if len(chosen) == 1 else image.part
@@ -51,10 +53,15 @@ def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[A
     return [pixels.astype(pixels.dtype.newbyteorder("="), copy=False) for pixels in found]
 
 
-@contextmanager
-def _opening(content: bytes) -> Iterator[Any]:
-    """Yield the HDUs in these bytes; whatever astropy only warns of is an error."""
+def _open(content: bytes) -> Any:
     from astropy.io import fits
+
+    return fits.open(io.BytesIO(content), memmap=False)
+
+
+@contextmanager
+def reading_strictly() -> Iterator[None]:
+    """Turn what astropy only warns of into errors, but for files that are too short."""
     from astropy.io.fits.verify import VerifyWarning
     from astropy.utils.exceptions import AstropyUserWarning
 
@@ -65,9 +72,12 @@ def _opening(content: bytes) -> Iterator[Any]:
         warnings.simplefilter("ignore", VerifyWarning)
         # Of bytes that are too few, which are counted here: the padding of the last HDU may lack.
         warnings.filterwarnings("ignore", "File may have been truncated", AstropyUserWarning)
-        # From the bytes that are hashed, not from the file again, which may have changed since.
-        with fits.open(io.BytesIO(content), memmap=False) as opened:
-            yield opened
+        yield
+
+
+def find_image(path: str, units: list[Any], image: ImageFormat) -> Any:
+    """Return the HDU of the one image that a dataset names."""
+    return units[_choose(path, units, image.part)[0]]
 
 
 def _list_units(path: str, content: bytes, opened: Any) -> list[Any]:
@@ -150,14 +160,15 @@ def _pixels(path: str, unit: Any, image: ImageFormat, content: bytes) -> NDArray
     # Before `data`, which unpacks: a header may promise any number of bytes.
     check_shape(path, tuple(unit.shape), image.stored_shape)
     if _is_packed(unit):
-        place = unit.fileinfo()
-        packed = memoryview(content)[place["datLoc"] : place["datLoc"] + place["datSpan"]]
-        _check_tiles(path, unit, packed)
+        check_packing(path, unit, memoryview(content))
     return np.asarray(unit.data)
 
 
-def _check_tiles(path: str, unit: Any, packed: memoryview) -> None:
-    """Raise on a compressed image that is not certain to unpack to what its header promises."""
+def check_packing(path: str, unit: Any, content: memoryview) -> None:
+    """Raise on a compressed image that is not certain to unpack to what its header promises.
+
+    `content` are the bytes of the whole file.
+    """
     if unit.compression_type not in _PACKINGS:
         raise DataError(
             f"{path} is packed by {unit.compression_type}, which cannot be read safely here; "
@@ -166,10 +177,23 @@ def _check_tiles(path: str, unit: Any, packed: memoryview) -> None:
         )
     if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):
         raise damage_error(path, f"tiles {unit.tile_shape} in {unit.shape}")
+    place = unit.fileinfo()
+    packed = content[place["datLoc"] : place["datLoc"] + place["datSpan"]]
     left = 8 * math.prod(unit.shape) + len(packed)
     for found in _GZIP.finditer(packed):
         with suppress(zlib.error):
-            stream = zlib.decompressobj(wbits=31)
-            left -= len(stream.decompress(packed[found.start() :], left + 1))
+            left -= _count_unpacked(packed[found.start() :], left)
         if left < 0:
             raise damage_error(path, "it unpacks to more than its image")
+
+
+def _count_unpacked(packed: memoryview, most: int) -> int:
+    """Return how many bytes a gzip member unpacks to, as far as they are at most `most`."""
+    # In pieces: zlib keeps a copy of all that follows the member.
+    stream, num_bytes = zlib.decompressobj(wbits=31), 0
+    for at in range(0, len(packed), _PIECE_BYTES):
+        piece = packed[at : at + _PIECE_BYTES]
+        num_bytes += len(stream.decompress(piece, most - num_bytes + 1))
+        if stream.eof or num_bytes > most:
+            break
+    return num_bytes

@@ -143,6 +143,11 @@ class ImageFormat(Frozen):
         return self.stack or self.format in STACKS
 
     @property
+    def can_fill(self) -> bool:
+        """Tell whether pixels that are not there can be marked, and are then filled."""
+        return self.bad_pixels != "refuse" and np.dtype(self.dtype).kind == "f"
+
+    @property
     def is_apart(self) -> bool:
         """Tell whether each channel lies in a file or HDU of its own."""
         return self.bands is not None or isinstance(self.hdu, tuple)

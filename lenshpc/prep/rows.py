@@ -54,6 +54,18 @@ def stack_rows(
     return _table(ids, label, split, columns)
 
 
+def cutout_rows(
+    ids: pa.Array, files: pa.Array, places: NDArray[np.int32], at: NDArray[np.int64], label: int
+) -> pa.Table:
+    """Return a row for each image of several stacks: the place of its file, and its row in it."""
+    columns = {
+        "file": pa.DictionaryArray.from_arrays(pa.array(places), files),
+        "at": pa.array(at),
+        "partner": _one_file("", len(ids)),
+    }
+    return _table(ids, label, "train", columns)
+
+
 def join_rows(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of several tables in one piece."""
     return pa.concat_tables(tables).unify_dictionaries().combine_chunks()

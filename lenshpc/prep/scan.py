@@ -17,6 +17,7 @@ from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import SplitName
 from lenshpc.prep.labels import list_stack_rows
+from lenshpc.prep.mosaics import MosaicObjects, list_cutouts
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.rules import check_classes, check_groups, group_rows, hold_out, tell_parted
 from lenshpc.prep.stacks import count_rows
@@ -30,11 +31,13 @@ class Sources:
     `table` has a row an image, in no promised order: `id` (its path, in a stack `file#row`),
     `label` (-1 without one), `split` (an index in `SPLITS`), `group`, `file` and `partner`, the
     target's (paths under the folder, "" without), `at` (the row in a stack, else -1), and the
-    dataset's columns of numbers, NaN where they are not known.
+    dataset's columns of numbers, NaN where they are not known. Where images are cut from mosaics,
+    `file` is a stack to be made, and `mosaics` says how.
     """
 
     table: pa.Table
     told: tuple[str, ...] = ()
+    mosaics: MosaicObjects | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,17 @@ def scan(root: Path, dataset: Dataset) -> Sources:
     """Return every source under `root`; of stacks, only headers are read."""
     try:
         findings = _Findings()
-        table = _list_sources(root, dataset, findings)
+        mosaics = list_cutouts(root, dataset) if dataset.mosaics else None
+        table = mosaics.table if mosaics else _list_sources(root, dataset, findings)
         table, matches = catalogue.join(root, dataset, table)
     except OSError as error:
         raise read_error(error.filename or root, error) from error
     table = hold_out(group_rows(table, dataset), dataset)
     check_classes(table, dataset)
     told = (*findings.told, *matches, *check_groups(table, dataset), *tell_parted(table))
-    return Sources(table=table, told=told)
+    if mosaics:
+        told = (*mosaics.told, *told)
+    return Sources(table=table, told=told, mosaics=mosaics)
 
 
 def _list_sources(root: Path, dataset: Dataset, findings: _Findings) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
+from lenshpc.prep.cutouts import begin_stacks, open_reader
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import refusal
 from lenshpc.prep.parallel import Count, Progress, share
@@ -38,21 +39,24 @@ def verify(
     """
     store = open_store(path)
     _check_derived(store)
-    sources = _sources(store, against) if against else None
+    found = scan(against, _dataset(store)) if against else None
+    sources = _sources(store, against, found.table) if against and found else None
     size = store.shard_rows
     items = [
         (shard, sources.slice(shard * size, size) if sources else None)
         for shard in range(store.num_shards)
     ]
     with TemporaryDirectory(prefix="lenshpc-verify-") as scratch:
+        if against and found and found.mosaics:
+            stacks = begin_stacks(Path(scratch), against, _dataset(store), found.mosaics.plan)
+            stacks.make(stacks.missing(), workers=workers)
         work = _Verification(path, against, allow_pickle, Path(scratch))
         share(work, items, workers=workers, num_rows=store.num_rows, progress=progress)
     return store
 
 
-def _sources(store: Store, root: Path) -> pa.Table:
+def _sources(store: Store, root: Path, found: pa.Table) -> pa.Table:
     """Return each row's source; raise unless the folder gives just the rows of the store."""
-    found = scan(root, _dataset(store)).table
     ids = store.text("id")
     strangers = sorted(set(found["id"].to_pylist()) ^ set(ids.to_pylist()))
     if strangers:
@@ -185,12 +189,8 @@ class _Verification:
     @cached_property
     def _reader(self) -> SourceReader:
         assert self.root is not None  # noqa: S101 - for mypy: there are sources
-        return SourceReader(
-            _dataset(self._store),
-            self.root,
-            allow_pickle=self.allow_pickle,
-            scratch=self.scratch,
-        )
+        dataset = _dataset(self._store)
+        return open_reader(dataset, self.root, self.scratch, allow_pickle=self.allow_pickle)
 
 
 def _equal_bits(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:

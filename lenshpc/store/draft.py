@@ -213,13 +213,14 @@ class Draft:
             }
             yield FoundRows(columns=columns, sources=int.from_bytes(part["sources"].tobytes()))
 
-    def abandon(self) -> None:
+    def abandon(self, *, keep: bool = False) -> None:
         """Remove a draft that nothing was won for, or that was overtaken: a store stands there.
 
-        It is left alone while another process joins it.
+        It is left alone while another process joins it; `keep` says that something was won beside
+        shards.
         """
         is_overtaken = (self.path / "zarr.json").exists()
-        if is_overtaken or len(self.missing()) == len(self.blocks):
+        if is_overtaken or (not keep and len(self.missing()) == len(self.blocks)):
             with suppress(FileNotFoundError, IncompleteError), lock(self._lock):
                 self._discard()
 
