@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenshpc.errors import DataError, IncompleteError
+from lenshpc.errors import DataError, IncompleteError, one_line
 from lenshpc.files import read_json, read_sealed, replacing, write_json, write_sealed
 from lenshpc.prep.cutting import Corners, TileRows, cut, open_tile, write_stack
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import Defect, name_defect, refusal
+from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.mosaics import CutoutPlan, stack_file
 from lenshpc.prep.parallel import Count, Progress, share
@@ -86,8 +86,7 @@ class CutoutStacks:
         try:
             self._cut(tile, count)
         except DataError as error:
-            defect = name_defect(tile, error)
-            write_json(self._fault(tile), {"cause": defect.cause, "error": defect.error})
+            write_json(self._fault(tile), {"cause": error.cause, "error": one_line(error)})
 
     def _cut(self, tile: str, count: Count) -> None:
         key, image = self._key(tile), self.dataset.image

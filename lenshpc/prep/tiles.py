@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import Defect, name_defect, refusal
+from lenshpc.prep.defects import Defect, collecting, refusal
 from lenshpc.prep.pixels import format_shape
 from lenshpc.prep.planes import open_plane
 from lenshpc.prep.skygrid import SkyGrid
@@ -85,12 +85,11 @@ def _matches(root: Path, pattern: str) -> list[tuple[str, str]]:
 
 def read_tiles(root: Path, dataset: Dataset) -> list[Tile]:
     """Return all tiles, by name; raise naming every one whose headers do not fit."""
-    tiles, defects = [], []
+    tiles: list[Tile] = []
+    defects: list[Defect] = []
     for name in list_tiles(root, dataset):
-        try:
+        with collecting(defects, name):
             tiles.append(read_tile(root, dataset, name))
-        except DataError as error:
-            defects.append(name_defect(name, error))
     if defects:
         raise refusal(defects)
     return tiles

@@ -68,7 +68,8 @@ def test_array_cuts_tiles_and_what_it_makes_is_trained(cluster, tmp_path: Path) 
     assert verified.returncode == 0, verified.stderr
     assert f"store is whole: {NUM_OBJECTS} images" in verified.stderr
     words = "submit --task lens_finding --data store --models test_resnet --folds 2"
-    words += " --site rehearsal --set train.epochs=1 --set train.warmup_epochs=0 --set data.image_size=32 --json"
+    words += " --site rehearsal --set train.epochs=1 --set train.warmup_epochs=0"
+    words += " --set data.image_size=32 --json"
     run = call(tmp_path, *words.split())
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
