@@ -2,13 +2,23 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lenshpc.config import Frozen
 from lenshpc.prep.formats import InnerPath, check_pattern
+from lenshpc.store.schema import TAKEN_NAMES
 
 SplitName = Literal["train", "val", "test", "unlabelled"]
-Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+_TAKEN = TAKEN_NAMES | {"file", "at", "partner"}  # by the store, and by the table of its rows
+
+
+def _free_name(name: str) -> str:
+    if name in _TAKEN:
+        raise ValueError(f"the store itself has an array {name}; give the number another name")
+    return name
+
+
+Column = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$"), AfterValidator(_free_name)]
 # As a table of somebody else has it; the store's own names are `Column`.
 TableColumn = Annotated[str, Field(min_length=1, max_length=200)]
 POSITION = ("ra_deg", "dec_deg")  # the store's columns of a position, ICRS

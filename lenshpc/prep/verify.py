@@ -79,6 +79,7 @@ def _sources(store: Store, root: Path, found: pa.Table) -> pa.Table:
 
 def _check_derived(store: Store) -> None:
     """Raise unless the store's attributes follow from its columns, and no file is a stranger."""
+    store.stored.check_files()  # names of channels, too, which only other readers read
     tally, brightest = RowTally(store.classes), 0.0
     for block in store.blocks(*store.row_columns):
         tally.add(block, sum_sources(block["id"], block["size"], block["sha256"]))

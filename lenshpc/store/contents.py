@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lenshpc.store.read import Store
+from lenshpc.store.schema import read_schema
 
 KEYS = ("counts", "train_mean", "train_std", "seed", "content_hash", "manifest_hash")
 
@@ -22,6 +23,7 @@ def contents(store: Store) -> dict[str, Any]:
         "scale": store.scale,
         "disk_bytes": sum(path.stat().st_size for path in files),
         **{key: store.attributes[key] for key in KEYS},
+        "arrays": read_schema(store.path),
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from lenshpc.files import flush_tree, sha256, write_text
 from lenshpc.store.buffers import Column, join_columns
 from lenshpc.store.identity import RowTally, seal
 from lenshpc.store.layout import StoreSpec, compressors
+from lenshpc.store.schema import array_metadata, channel_names, consolidate
 from lenshpc.store.texts import TEXT_CODEC, encode_texts
 
 Item = TypeVar("Item")
@@ -52,19 +53,22 @@ def write_around(
         tally.add(part.columns, part.sources)
         for name, column in part.columns.items():
             if name not in writers:
-                writers[name] = _ColumnWriter(path / name, column, num_rows, chunk_rows)
+                told = array_metadata(name, spec)
+                writers[name] = _ColumnWriter(path / name, column, num_rows, chunk_rows, told)
             writers[name].append(column)
-    for name, column in of_shards.items():
-        _ColumnWriter(path / name, column, len(column), len(column)).append(column)
+    others = {**of_shards, **channel_names(spec)}
+    for name, whole in others.items():
+        told = array_metadata(name, spec)
+        _ColumnWriter(path / name, whole, len(whole), len(whole), told).append(whole)
     attributes = spec.attributes() | tally.summary()
     attributes["content_hash"] = tally.content_hash(attributes)
     small = [
         *(path / name / "zarr.json" for name in spec.arrays),
-        *(file for name in (*writers, *of_shards) for file in _files_in(path / name)),
+        *(file for name in (*writers, *others) for file in _files_in(path / name)),
     ]
     attributes["files"] = {str(file.relative_to(path)): sha256(file) for file in sorted(small)}
     flush_tree(path)
-    _mark(path / "zarr.json", attributes)
+    _mark(path, attributes, sorted([*spec.arrays, *writers, *others]))
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
@@ -106,15 +110,17 @@ def _create_pixels(group: zarr.Group, spec: StoreSpec, num_rows: int) -> None:
             chunks=(spec.chunk_rows, *pixels.shape),
             shards=(spec.rows_a_shard(num_rows), *pixels.shape),
             compressors=compressors(spec.codec),
-            dimension_names=("row", "channel", "y", "x"),
+            **array_metadata(name, spec),
         )
 
 
 class _ColumnWriter:
     """An array of the store that is written chunk by chunk."""
 
-    def __init__(self, folder: Path, first: Column, num_rows: int, chunk_rows: int) -> None:
-        """Make the array whose first rows are these."""
+    def __init__(
+        self, folder: Path, first: Column, num_rows: int, chunk_rows: int, told: Mapping[str, Any]
+    ) -> None:
+        """Make the array whose first rows are these; `told` is what zarr is told besides."""
         is_array = isinstance(first, np.ndarray)
         more = first.shape[1:] if is_array else ()
         self._texts, self._chunk_rows, self._num_written = folder / "c", chunk_rows, 0
@@ -127,6 +133,7 @@ class _ColumnWriter:
             compressors="auto" if is_array else TEXT_CODEC,
             # Else zarr leaves out a chunk of zeros, which could not be told from one that is lost.
             config={"write_empty_chunks": True},
+            **told,
         )
 
     def append(self, chunk: Column) -> None:
@@ -141,10 +148,11 @@ class _ColumnWriter:
             file.write_bytes(encode_texts(chunk, self._chunk_rows))
 
 
-def _mark(path: Path, attributes: dict[str, Any]) -> None:
-    """Put the attributes into the group's document, sealed."""
-    document = json.loads(path.read_bytes())
+def _mark(path: Path, attributes: dict[str, Any], names: Sequence[str]) -> None:
+    """Put the attributes into the group's document, sealed, and the metadata of its arrays."""
+    file = path / "zarr.json"
+    document = json.loads(file.read_bytes()) | {"consolidated_metadata": consolidate(path, names)}
     # `complete` itself is under the seal.
     document["attributes"] = {**attributes, "complete": True}
     sealed = {**attributes, "seal": seal(document), "complete": True}
-    write_text(path, json.dumps({**document, "attributes": sealed}, indent=2))
+    write_text(file, json.dumps({**document, "attributes": sealed}, indent=2))

@@ -62,10 +62,12 @@ def read_values(path):
         "hash": store.content_hash,
         "rows": store.rows.to_csv(),
         "attributes": store.attributes,
+        "names": [store.stored.read(name) for name in ("channel", "target_channel")],
         "arrays": [
             array.tobytes()
             for array in (
                 *map(store.column, ("moments", "size", "pixel_sha256")),
+                store.stored.read("shard_sha256"),
                 store.read_raw(slice(None)),
                 store.read_raw_targets(slice(None)),
             )
@@ -83,7 +85,7 @@ def store(tmp_path_factory):
     write_rows(path, SPEC, ROWS, images, targets, random.random((NUM_ROWS, 1)))
     verify(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    assert len(files) == 1 + 4 + 2 + 2 * 12, "root, shards, their arrays, the columns"
+    assert len(files) == 1 + 4 + 2 + 2 * 14, "root, shards, their arrays, columns and names"
     return path, files, read_all(path)
 
 

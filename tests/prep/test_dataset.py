@@ -35,6 +35,10 @@ BROKEN = {
         {"holdout": {"fraction": 0.5, "from": "train", "to": "val"}},
         "holdout must go from a split that has folders to one that has none",
     ),
+    "column of the store": (
+        {"truth": {"columns": ["size"]}},
+        "the store itself has an array size; give the number another name",
+    ),
     "group": ({"group": "no capture"}, "expected id, or an expression with one"),
     "no place": (FOLDERLESS, "nothing says where images lie; give one of folders of classes"),
     "two places": ({"folder": "all"}, "folders of classes and folder says where images lie"),
