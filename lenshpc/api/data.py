@@ -18,13 +18,15 @@ def simulate(
     train: Images,
     val: Images | None = None,
     test: Images | None = None,
+    difficulty: str | float | None = None,
     seed: int = 0,
     workers: int | None = None,
 ) -> Path:
     """Make images that stand in for a survey's in the new folder `out`, and return it.
 
     `dataset` is a name that ships, or the path of a .yaml; `train`, `val` and `test` are numbers of
-    images of each class, or class → number. Equal seeds give equal images.
+    images of each class, or class → number. `difficulty` is that of `lens_finding`: `easy`, `sky`
+    (as the file has it) or a number from 0 to 1. Equal seeds give equal images.
 
     Examples:
         >>> import lenshpc
@@ -35,9 +37,10 @@ def simulate(
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
     from lenshpc.prep.simulation.counts import parse_counts, write_count
+    from lenshpc.prep.simulation.difficulty import with_difficulty
     from lenshpc.prep.simulation.simulate import simulate as make_images
 
-    loaded = load_dataset(fspath(dataset))
+    loaded = with_difficulty(load_dataset(fspath(dataset)), difficulty)
     counts = parse_counts(
         loaded, {"train": write_count(train), "val": write_count(val), "test": write_count(test)}
     )

@@ -15,6 +15,7 @@ from lenshpc.cli.show import echo
 @click.option("--train", metavar="N", required=True, help="Training images of each class.")
 @click.option("--val", metavar="N", help="Validation images of each class.")
 @click.option("--test", metavar="N", help="Test images of each class.")
+@click.option("--difficulty", metavar="D", help="Of lens_finding: easy, sky, or 0 to 1.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
 def simulate(
@@ -23,6 +24,7 @@ def simulate(
     train: str,
     val: str | None,
     test: str | None,
+    difficulty: str | None,
     seed: int,
     workers: int | None,
 ) -> None:
@@ -32,7 +34,8 @@ def simulate(
     physics_guided, foundation) or the path of a .yaml with the key `simulate`. N is a number for
     each class, or CLASS=N,CLASS=N. The truth (theta_E, shear, source, subhalos) goes to
     OUT/truth.csv and OUT/subhalos.parquet. Equal seeds give equal images, and asking for more
-    leaves the first ones as they are.
+    leaves the first ones as they are. Lenses of lens_finding are as hard to find as in the sky;
+    with --difficulty easy a small network finds them within minutes.
 
     \b
     Examples:
@@ -42,9 +45,10 @@ def simulate(
     from lenshpc.prep.dataset import load_dataset
     from lenshpc.prep.parallel import num_cores
     from lenshpc.prep.simulation.counts import parse_counts
+    from lenshpc.prep.simulation.difficulty import with_difficulty
     from lenshpc.prep.simulation.simulate import simulate as make_images
 
-    loaded = load_dataset(dataset)
+    loaded = with_difficulty(load_dataset(dataset), difficulty)
     counts = parse_counts(loaded, {"train": train, "val": val, "test": test})
     with progress_bar("simulating") as progress:
         num_images = make_images(

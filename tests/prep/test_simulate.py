@@ -116,7 +116,7 @@ def test_truth_of_lens_finding_lies_beside_the_images(tmp_path):
     assert set(truth["id"]) == set(hashes(tmp_path / "out"))
     is_lens = truth["id"].str.startswith(("train_lenses", "test_lenses"))
     assert list(truth["kind"] == "lens") == list(is_lens) == list(truth["theta_e_arcsec"].notna())
-    assert truth["theta_e_arcsec"].dropna().between(0.7, 2.5).all()
+    assert truth["theta_e_arcsec"].dropna().between(0.6, 2.5).all()
     assert not (tmp_path / "out/subhalos.parquet").exists()
 
 

@@ -1,8 +1,11 @@
 """The kinds of numbers that a `simulate` section holds."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from numpy.random import Generator
+from pydantic import AfterValidator, Field, model_validator
+
+from lenshpc.config import Frozen
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -23,3 +26,26 @@ NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_as
 FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
 AxisRatioRange = Annotated[tuple[AxisRatio, AxisRatio], AfterValidator(_ascending)]
 CountRange = Annotated[tuple[Count, Count], AfterValidator(_ascending)]
+
+
+class LogNormal(Frozen):
+    """A log-normal law within limits."""
+
+    median: Positive
+    scatter_dex: NonNegative
+    low: Positive
+    high: Positive
+
+    @model_validator(mode="after")
+    def _median_lies_within(self) -> Self:
+        # Else a draw within the limits could take for ever.
+        if not self.low <= self.median <= self.high:
+            raise ValueError("expected low <= median <= high")
+        return self
+
+    def draw(self, random: Generator) -> float:
+        """Return a value; what falls beyond the limits is drawn again."""
+        while True:
+            value = self.median * 10 ** (self.scatter_dex * random.standard_normal())
+            if self.low <= value <= self.high:
+                return float(value)

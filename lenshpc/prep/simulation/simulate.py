@@ -18,6 +18,7 @@ from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.simulation.camera import SceneRenderer
 from lenshpc.prep.simulation.counts import Counts
 from lenshpc.prep.simulation.darkroom import HaloRenderer
+from lenshpc.prep.simulation.difficulty import ease
 from lenshpc.prep.simulation.draws import Stream
 from lenshpc.prep.simulation.layout import write_sample
 from lenshpc.prep.simulation.sample import Simulator
@@ -72,7 +73,7 @@ def simulator(dataset: Dataset) -> Simulator:
     """Return the simulator of a dataset that has one."""
     num_pixels = dataset.image.shape[1]
     if isinstance(dataset.simulate, Survey):
-        return SceneRenderer(survey=dataset.simulate, num_pixels=num_pixels)
+        return SceneRenderer(survey=ease(dataset.simulate), num_pixels=num_pixels)
     assert dataset.simulate is not None  # noqa: S101 - for mypy: the caller has looked
     binning = dataset.target.shape[1] // num_pixels if dataset.target else 1
     return HaloRenderer(settings=dataset.simulate, num_pixels=binning * num_pixels, binning=binning)
