@@ -19,18 +19,11 @@ from numpy.typing import NDArray
 from lenshpc.errors import IncompleteError, LensHpcError
 from lenshpc.prep.cutouts import begin_stacks, open_reader, open_stacks
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import (
-    Defect,
-    RefusedError,
-    list_path,
-    read_list,
-    refusal,
-    write_list,
-)
+from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.mosaics import write_outside
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.read import SourceBlock, SourceReader
+from lenshpc.prep.read import SourceBlock, SourceReader, block_rows
 from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.store import (
@@ -47,8 +40,6 @@ from lenshpc.store import (
 from lenshpc.store.layout import CHUNK_ROWS, Codec
 
 Tell = Callable[[str], None]
-_BLOCK_BYTES = 2**24  # so much is read at once, where a chunk is not more
-_REFUSED = "refused"  # the folder in a draft with a list of defects a shard that has some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +123,7 @@ def draft_store(
         order = order_rows(sources.table, options.seed)
         draft = begin(target, _spec(dataset, options), sources.table, order, settings)
         # What an earlier call found is found anew.
-        shutil.rmtree(draft.folder / _REFUSED, ignore_errors=True)
+        shutil.rmtree(_refused(draft.folder).folder, ignore_errors=True)
         if sources.mosaics:
             begin_stacks(draft.folder, root, dataset, sources.mosaics.plan)
         return draft
@@ -146,8 +137,7 @@ def convert_shards(
     Raise once all are read where some sources cannot be used: their shards are not written.
     """
     _convert(draft, shards, workers, progress)
-    if _lists(draft, shards):
-        raise refusal(_read_refused(draft, shards))
+    _raise_refused(draft, shards)
 
 
 def join_draft(draft: Draft) -> None:
@@ -155,10 +145,9 @@ def join_draft(draft: Draft) -> None:
 
     The list of what was refused lies beside the store until it is made.
     """
-    shards, listed = range(len(draft.blocks)), list_path(draft.path)
+    listed = list_path(draft.path)
     with _naming_failures(draft.path):
-        if _lists(draft, shards):
-            raise refusal(_read_refused(draft, shards), listed)
+        _raise_refused(draft, range(len(draft.blocks)), listed)
         draft.finish()
         listed.unlink(missing_ok=True)
 
@@ -175,20 +164,15 @@ def _convert(
         share(work, shards, workers=workers, num_rows=num_rows, progress=progress)
 
 
-def _lists(draft: Draft, shards: Iterable[int]) -> list[Path]:
-    """Return the lists of what was refused of some shards."""
-    held = {path.name for path in (draft.folder / _REFUSED).glob("*.csv")}
-    places = (_refused_path(draft.folder, shard) for shard in shards)
-    return [place for place in places if place.name in held]
+def _raise_refused(draft: Draft, shards: Iterable[int], listed: Path | None = None) -> None:
+    lists = _refused(draft.folder)
+    if any(True for _ in lists.read(shards)):
+        raise refusal(lists.read(shards), listed)
 
 
-def _read_refused(draft: Draft, shards: Iterable[int]) -> Iterator[Defect]:
-    for place in _lists(draft, shards):
-        yield from read_list(place)
-
-
-def _refused_path(folder: Path, shard: int) -> Path:
-    return folder / _REFUSED / f"{shard:06d}.csv"
+def _refused(folder: Path) -> ShardLists:
+    """Return the lists of what was refused, in the folder of a draft."""
+    return ShardLists(folder / "refused")
 
 
 @contextmanager
@@ -212,17 +196,16 @@ class _Conversion:
     folder: Path
 
     def __call__(self, shard: int, count: Count) -> None:
-        rows, listed = self._draft.rows(shard), _refused_path(self.folder, shard)
+        defects: Sequence[Defect] = ()
+        rows = self._draft.rows(shard)
         if self._is_made_of(rows, self._draft.sources(shard)):
             count(rows.num_rows)
-            return
-        try:
-            self._draft.write(shard, self._chunks(rows, count))
-        except RefusedError as error:
-            listed.parent.mkdir(exist_ok=True)
-            write_list(listed, error.defects)
         else:
-            listed.unlink(missing_ok=True)
+            try:
+                self._draft.write(shard, self._chunks(rows, count))
+            except RefusedError as error:
+                defects = error.defects
+        _refused(self.folder).write(shard, defects)
 
     def _is_made_of(self, rows: pa.Table, hashes: NDArray[np.uint8] | None) -> bool:
         """Return whether a shard was made of the sources as they are now, by all their bytes.
@@ -250,7 +233,7 @@ class _Conversion:
         """Return how many rows are read at once: whole chunks."""
         spec = self._draft.spec
         row_bytes = sum(pixels.num_bytes for pixels in spec.arrays.values())
-        return spec.chunk_rows * max(1, _BLOCK_BYTES // (row_bytes * spec.chunk_rows))
+        return block_rows(spec.chunk_rows, row_bytes)
 
     @cached_property
     def _draft(self) -> Draft:
@@ -285,9 +268,8 @@ def _pixels(image: ImageFormat) -> Pixels:
 
 
 def _chunk(block: SourceBlock, rows: slice) -> WrittenChunk:
-    pixels = {"images": block.pixels, "targets": block.targets, "masks": block.masks}
     return WrittenChunk(
-        pixels={name: array[rows] for name, array in pixels.items() if array is not None},
+        pixels={name: array[rows] for name, array in block.arrays.items()},
         sha256=block.sha256[rows],
         size=block.size[rows],
         values=block.values[rows],

@@ -52,25 +52,43 @@ def list_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.refused.csv")
 
 
-def write_list(path: Path, defects: Iterable[Defect]) -> None:
-    """Replace the list at `path`."""
-    for _ in _writing(path, defects):
-        pass
+@dataclass(frozen=True)
+class ShardLists:
+    """What was refused of each shard's sources, as processes find it: a file a shard."""
 
+    folder: Path
 
-def read_list(path: Path) -> Iterator[Defect]:
-    """Yield what a list holds."""
-    with path.open(encoding="utf-8", errors="backslashreplace", newline="") as stream:
-        for row in csv.DictReader(stream):
-            yield Defect(path=row["file"], cause=row["cause"], error=row["message"])
+    def write(self, shard: int, defects: Sequence[Defect]) -> None:
+        """Keep what was found of a shard now, and nothing that was found before."""
+        place = self._place(shard)
+        if not defects:
+            place.unlink(missing_ok=True)
+            return
+        self.folder.mkdir(exist_ok=True)
+        for _ in _writing(place, _distinct(defects)):
+            pass
+
+    def read(self, shards: Iterable[int]) -> Iterator[Defect]:
+        """Yield what was found of some shards."""
+        held = {path.name for path in self.folder.glob("*.csv")}
+        for place in map(self._place, shards):
+            if place.name in held:
+                yield from _read(place)
+
+    def _place(self, shard: int) -> Path:
+        return self.folder / f"{shard:06d}.csv"
 
 
 def refusal(
-    defects: Iterable[Defect], listed: Path | None = None, *, found: str = "cannot be used"
+    defects: Iterable[Defect],
+    listed: Path | None = None,
+    *,
+    told: str = "cannot be used",
+    remedy: str = "mend them, and repeat the command",
 ) -> RefusedError:
     """Return one error of all defects, which are written to the list at `listed`.
 
-    Where there are several, its notes are the first of them. `found` says what they have in common.
+    Where there are several, its notes are the first of them. `told` says what they have in common.
     """
     shown: list[Defect] = []
     causes: Counter[str] = Counter()
@@ -83,12 +101,18 @@ def refusal(
     kinds = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
     where = f", all of them in {listed}" if listed else ""
     error = RefusedError(
-        f"{causes.total()} sources {found}: {kinds}{where}; mend them, and repeat the command",
+        f"{causes.total()} sources {told}: {kinds}{where}; {remedy}",
         defects=shown,
     )
     for defect in shown:
         error.add_note(defect.error)
     return error
+
+
+def _read(path: Path) -> Iterator[Defect]:
+    with path.open(encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        for row in csv.DictReader(stream):
+            yield Defect(path=row["file"], cause=row["cause"], error=row["message"])
 
 
 def _distinct(defects: Iterable[Defect]) -> Iterator[Defect]:

@@ -22,6 +22,7 @@ from lenshpc.prep.pixels import clean, orient
 from lenshpc.prep.rows import TEXT, number_columns
 from lenshpc.prep.stacks import Rows, open_rows
 
+BLOCK_BYTES = 2**24  # so much is read at once, where a chunk is not more
 _MAX_OPEN_STACKS = 64
 
 
@@ -67,23 +68,23 @@ class SourceBlock:
     defects: tuple[Defect, ...]
 
     @property
-    def arrays(self) -> list[NDArray[Any]]:
-        """Return the pixels of images and, of pairs, of targets."""
-        return [self.pixels] if self.targets is None else [self.pixels, self.targets]
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of pixels that there are, by their names in a store."""
+        arrays = {"images": self.pixels, "targets": self.targets, "masks": self.masks}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def put(
-        self, array: int, rows: Any, pixels: NDArray[Any], mask: NDArray[np.uint8] | None
+        self, name: str, rows: Any, pixels: NDArray[Any], mask: NDArray[np.uint8] | None
     ) -> None:
-        """Set some rows of one of the arrays, and of the masks where it is the images'."""
-        self.arrays[array][rows] = pixels
-        if self.masks is not None and mask is not None and array == 0:
+        """Set some rows of images or targets, and of the masks of images."""
+        self.arrays[name][rows] = pixels
+        if self.masks is not None and mask is not None and name == "images":
             self.masks[rows] = mask
 
     def clear(self, rows: list[int]) -> None:
         """Set all of some rows to zero."""
-        for part in (*self.arrays, self.masks, self.sha256, self.size, self.values):
-            if part is not None:
-                part[rows] = 0
+        for part in (*self.arrays.values(), self.sha256, self.size, self.values):
+            part[rows] = 0
 
 
 class SourceReader:
@@ -125,12 +126,12 @@ class SourceReader:
         if self._dataset.image.is_stack:
             for stack in _stacks(rows):
                 with suppress(DataError):  # `read` says what is wrong
-                    raw = [self._take(*part, stack.at) for part in self._parts(stack)]
+                    raw = [self._take(*part, stack.at) for part in self._parts(stack).values()]
                     found[stack.places] = _hash_rows(raw)
         else:
             for at, row in enumerate(_records(rows)):
                 with suppress(DataError):
-                    parts = self._parts(row)
+                    parts = self._parts(row).values()
                     files = [one for part in parts for one in read_files(self._root, *part)]
                     found[at] = _hash([content for _, content in files])
         return found
@@ -148,29 +149,29 @@ class SourceReader:
             defects=(),
         )
 
-    def _parts(self, row: _Row | _Stack) -> list[tuple[str, ImageFormat]]:
+    def _parts(self, row: _Row | _Stack) -> dict[str, tuple[str, ImageFormat]]:
         """Return file and format of an image and, of a pair, of its target."""
-        parts: list[tuple[str, ImageFormat]] = [(row.file, self._dataset.image)]
+        parts: dict[str, tuple[str, ImageFormat]] = {"images": (row.file, self._dataset.image)}
         if row.partner and self._dataset.target:
-            parts.append((row.partner, self._dataset.target))
+            parts["targets"] = (row.partner, self._dataset.target)
         # Image, then target, always: the order is part of every hash that stores hold.
         return parts
 
     def _fill_from_files(self, block: SourceBlock, at: int, row: _Row) -> None:
         columns = self._dataset.classes[row.label].numbers
-        pickles = [Pickles(columns, self._allow_pickle), Pickles()]
+        pickles = {"images": Pickles(columns, self._allow_pickle), "targets": Pickles()}
         stored = []
-        for array, (file, image) in enumerate(self._parts(row)):
+        for name, (file, image) in self._parts(row).items():
             files = read_files(self._root, file, image)
-            pixels, numbers = decode(files, image, pickles[array])
-            block.put(array, at, *clean(f"{self._root}/{file}", pixels, image))
-            for name, number in zip(columns, numbers, strict=False):  # none in a plain array
-                block.values[at, self._dataset.columns.index(name)] = number
+            pixels, numbers = decode(files, image, pickles[name])
+            block.put(name, at, *clean(f"{self._root}/{file}", pixels, image))
+            for column, number in zip(columns, numbers, strict=False):  # none in a plain array
+                block.values[at, self._dataset.columns.index(column)] = number
             stored += [content for _, content in files]
         block.sha256[at], block.size[at] = _hash(stored), sum(map(len, stored))
 
     def _fill_from_stack(self, block: SourceBlock, stack: _Stack, defects: list[Defect]) -> None:
-        for part in self._parts(stack):
+        for part in self._parts(stack).values():
             self._open(*part)  # what is wrong with the whole is told once
         try:
             self._fill_rows(block, stack)
@@ -181,10 +182,10 @@ class SourceReader:
 
     def _fill_rows(self, block: SourceBlock, stack: _Stack) -> None:
         stored = []
-        for array, (file, image) in enumerate(self._parts(stack)):
+        for name, (file, image) in self._parts(stack).items():
             stored.append(self._take(file, image, stack.at))
-            name = f"{self._root}/{file}#{stack.at[0]}"
-            block.put(array, stack.places, *clean(name, orient(stored[-1], image), image))
+            path = f"{self._root}/{file}#{stack.at[0]}"
+            block.put(name, stack.places, *clean(path, orient(stored[-1], image), image))
         block.sha256[stack.places] = _hash_rows(stored)
         block.size[stack.places] = sum(rows[0].nbytes for rows in stored)
 
@@ -204,6 +205,11 @@ class SourceReader:
                 raise TypeError("stacks need `scratch`, where some of them are unpacked")
             self._stacks[key] = open_rows(path, image, self._scratch)
         return self._stacks[key]
+
+
+def block_rows(chunk_rows: int, row_bytes: int) -> int:
+    """Return how many rows are read at once: whole chunks."""
+    return chunk_rows * max(1, BLOCK_BYTES // (row_bytes * chunk_rows))
 
 
 def _records(rows: pa.Table) -> Iterator[_Row]:

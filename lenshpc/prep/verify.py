@@ -1,6 +1,8 @@
 """Prove that a store is what was written and, where the sources still lie, what was read."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,19 +11,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.cutouts import begin_stacks, open_reader
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import refusal
+from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
 from lenshpc.prep.parallel import Count, Progress, share
-from lenshpc.prep.read import SourceReader
+from lenshpc.prep.read import SourceReader, block_rows
+from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.store import Store, open_store
+from lenshpc.store.draft import PlannedRows
 from lenshpc.store.identity import RowTally, pixel_hashes, sum_sources
 from lenshpc.store.layout import SPLITS, damage_error, pixel_moments
+
+_PLANNED = ("id", "label", "split", "group")
 
 
 def verify(
@@ -39,47 +45,66 @@ def verify(
     """
     store = open_store(path)
     _check_derived(store)
-    found = scan(against, _dataset(store)) if against else None
-    sources = _sources(store, against, found.table) if against and found else None
-    size = store.shard_rows
-    items = [
-        (shard, sources.slice(shard * size, size) if sources else None)
-        for shard in range(store.num_shards)
-    ]
-    with TemporaryDirectory(prefix="lenshpc-verify-") as scratch:
-        if against and found and found.mosaics:
-            stacks = begin_stacks(Path(scratch), against, _dataset(store), found.mosaics.plan)
-            stacks.make(stacks.missing(), workers=workers)
-        work = _Verification(path, against, allow_pickle, Path(scratch))
-        share(work, items, workers=workers, num_rows=store.num_rows, progress=progress)
+    with TemporaryDirectory(prefix="lenshpc-verify-") as name:
+        work = _Verification(path, against, allow_pickle, Path(name))
+        if against:
+            work.plan(store, against, workers)
+        shards = range(store.num_shards)
+        share(work, shards, workers=workers, num_rows=store.num_rows, progress=progress)
+        _refuse(path, lambda: work.refused.read(shards))
+    with suppress(OSError):  # where stores are kept, nobody may write
+        list_path(path).unlink(missing_ok=True)
     return store
 
 
-def _sources(store: Store, root: Path, found: pa.Table) -> pa.Table:
-    """Return each row's source; raise unless the folder gives just the rows of the store."""
-    ids = store.text("id")
-    strangers = sorted(set(found["id"].to_pylist()) ^ set(ids.to_pylist()))
-    if strangers:
-        raise DataError(
-            f"{strangers[0]} is only in one of {store.path} and {root}, as are "
-            f"{len(strangers) - 1} more; prepare under another name"
-        )
-    found = found.take(pc.index_in(ids, found["id"]))
-    splits = np.array(SPLITS, object)[found["split"].to_numpy()]
-    sources = zip(found["label"].to_pylist(), splits, found["group"].to_pylist(), strict=True)
-    rows = store.rows[["id", "label", "split", "group"]]
-    for (identifier, *kept), given in zip(
-        rows.itertuples(index=False, name=None), sources, strict=True
-    ):
-        if tuple(kept) != given:
-            told = f"{identifier} is {tuple(kept)} in {store.path}, {given} in {root}"
-            raise DataError(f"{told}; prepare under another name")
-    return found
+def _refuse(path: Path, read: Callable[[], Iterable[Defect]]) -> None:
+    """Raise with all defects that are read, listed beside the store if that can be written."""
+    if any(True for _ in read()):
+        told, remedy = f"are not as {path} has them", "prepare under another name"
+        try:
+            raise refusal(read(), list_path(path), told=told, remedy=remedy)
+        except OSError:
+            raise refusal(read(), told=told, remedy=remedy) from None
+
+
+def _have_rows(store: Store, table: pa.Table, order: NDArray[np.uint32]) -> bool:
+    """Tell whether some rows in their order are those of a store."""
+    if len(order) != store.num_rows:
+        return False
+    done = 0
+    for block in store.blocks(*_PLANNED):
+        rows = table.take(order[done : done + len(block["id"])])
+        done += rows.num_rows
+        if any(rows[name].combine_chunks() != pa.array(block[name]) for name in _PLANNED):
+            return False
+    return True
+
+
+def _compare_rows(store: Store, table: pa.Table, root: Path) -> Iterator[Defect]:
+    """Yield what differs between the rows of a store and those of a source folder, by their ids."""
+    columns = {name: pa.array(store.column(name)) for name in ("label", "split")}
+    columns |= {name: store.text(name) for name in ("id", "group")}
+    kept = pa.table(columns).to_pandas()
+    both = kept.merge(table.select(_PLANNED).to_pandas(), "outer", "id", indicator="where")
+    for row in both.to_dict("records"):
+        if row["where"] != "both":
+            places = (store.path, root) if row["where"] == "left_only" else (root, store.path)
+            told, cause = f"is in {places[0]}, but not in {places[1]}", "in one of the two only"
+        else:
+            ours, theirs = (
+                (int(row[f"label_{side}"]), SPLITS[int(row[f"split_{side}"])], row[f"group_{side}"])
+                for side in ("x", "y")
+            )
+            if ours == theirs:
+                continue
+            told = f"is {ours} in {store.path}, {theirs} in {root}"
+            cause = "of another label, split or group"
+        line = f"{row['id']} {told}; prepare under another name"
+        yield Defect(path=row["id"], cause=cause, error=line)
 
 
 def _check_derived(store: Store) -> None:
     """Raise unless the store's attributes follow from its columns, and no file is a stranger."""
-    store.stored.check_files()  # names of channels, too, which only other readers read
     tally, brightest = RowTally(store.classes), 0.0
     for block in store.blocks(*store.row_columns):
         tally.add(block, sum_sources(block["id"], block["size"], block["sha256"]))
@@ -119,27 +144,52 @@ class _Verification:
     allow_pickle: bool
     scratch: Path
 
-    def __call__(self, item: tuple[int, pa.Table | None], count: Count) -> None:
-        shard, sources = item
-        self._store.check_shard(shard)
-        size, step = self._store.shard_rows, self._store.chunk_rows
-        end = min(self._store.num_rows, (shard + 1) * size)
-        for start in range(shard * size, end, step):
-            rows = slice(start, min(start + step, end))
-            chunk = None if sources is None else sources.slice(start - shard * size, step)
-            self._check_rows(rows, chunk)
-            count(rows.stop - rows.start)
+    def plan(self, store: Store, root: Path, workers: int) -> None:
+        """Keep the source of each row; raise unless the folder gives just the rows of the store."""
+        try:
+            sources = scan(root, _dataset(store))
+        except RefusedError as error:
+            defects = error.defects
+            _refuse(self.path, lambda: defects)
+            raise
+        table = sources.table
+        order = order_rows(table, store.attributes["seed"])
+        if not _have_rows(store, table, order):
+            _refuse(self.path, lambda: _compare_rows(store, table, root))
+        PlannedRows(table, order, store.shard_rows).write(self._planned)
+        if sources.mosaics:
+            stacks = begin_stacks(self.scratch, root, _dataset(store), sources.mosaics.plan)
+            stacks.make(stacks.missing(), workers=workers)
 
-    def _check_rows(self, rows: slice, sources: pa.Table | None) -> None:
-        """Decode some rows, which checks each chunk's crc32c, and compare them with the sources."""
+    @property
+    def refused(self) -> ShardLists:
+        """Return the lists of sources that are not as the store has them."""
+        return ShardLists(self.scratch / "refused")
+
+    def __call__(self, shard: int, count: Count) -> None:
+        self._store.check_shard(shard)
+        first, step = shard * self._store.shard_rows, self._block_rows
+        end = min(self._store.num_rows, first + self._store.shard_rows)
+        sources = self._sources.read_row_group(shard) if self._sources else None
+        defects: list[Defect] = []
+        for start in range(first, end, step):
+            rows = slice(start, min(start + step, end))
+            pixels = self._read_pixels(rows)
+            self._check_computed(rows, pixels)
+            if sources is not None:
+                planned = sources.slice(start - first, step)
+                defects += self._compare_sources(rows, pixels, planned)
+            count(rows.stop - rows.start)
+        self.refused.write(shard, defects)
+
+    def _read_pixels(self, rows: slice) -> dict[str, NDArray[Any]]:
+        """Decode some rows, which checks each chunk's crc32c."""
         pixels = {"images": self._store.read_raw(rows)}
         if self._store.targets is not None:
             pixels["targets"] = self._store.read_raw_targets(rows)
         if self._store.masks is not None:
             pixels["masks"] = self._store.read_masks(rows)
-        self._check_computed(rows, pixels)
-        if sources is not None:
-            self._check_sources(rows, pixels, sources)
+        return pixels
 
     def _check_computed(self, rows: slice, pixels: Mapping[str, NDArray[Any]]) -> None:
         """Raise unless hashes and moments of some rows are those of their decoded pixels."""
@@ -154,38 +204,48 @@ class _Verification:
             name = self._store.text("id", rows)[int(same.argmin())]
             raise damage_error(self.path, f"{name} has not the pixels, or moments, of its row")
 
-    def _check_sources(
+    def _compare_sources(
         self, rows: slice, pixels: Mapping[str, NDArray[Any]], sources: pa.Table
-    ) -> None:
+    ) -> Iterator[Defect]:
+        """Yield which sources of some rows are not as the store has them."""
         found = self._reader.read(sources)
-        if found.defects:
-            raise refusal(found.defects)
-        # The file first: where that is another one, its pixels would differ too, and say less.
-        hashes = self._store.column("sha256", rows)
-        for file, digest, expected in zip(
-            sources["file"].to_pylist(), found.sha256, hashes, strict=True
-        ):
-            if digest.tobytes() != expected.tobytes():
-                raise DataError(
-                    f"{file} is not the file that was prepared; prepare under another name"
-                )
-        read = {"images": found.pixels, "targets": found.targets, "masks": found.masks}
-        same = np.ones(len(found.pixels), bool)
-        for name, array in read.items():
-            if array is not None:
-                same &= _equal_bits(array, pixels[name])
-        for place, name in enumerate(_dataset(self._store).columns):
+        yield from found.defects
+        same = np.ones(len(found.sha256), bool)
+        for name, array in found.arrays.items():
+            same &= _equal_bits(array, pixels[name])
+        for place, name in enumerate(self._store.columns):
             ours, theirs = found.values[:, place], self._store.column(name, rows)
             same &= (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
-        if not same.all():
-            name = sources["id"][int(same.argmin())].as_py()
-            raise DataError(
-                f"{name} in {self.path} differs from its source; prepare under another name"
-            )
+        # The file first: where that is another one, its pixels would differ too, and say less.
+        is_known = (found.sha256 == self._store.column("sha256", rows)).all(axis=1)
+        for at in np.flatnonzero(~(same & is_known)).tolist():
+            if any(at == defect.at for defect in found.defects):
+                continue
+            name, file = (sources[column][at].as_py() for column in ("id", "file"))
+            told, cause = f"{name} in {self.path} differs from its source", "different"
+            if not is_known[at]:
+                told, cause = f"{file} is not the file that was prepared", "another file"
+            yield Defect(path=name, cause=cause, error=f"{told}; prepare under another name")
 
     @cached_property
     def _store(self) -> Store:
         return open_store(self.path)
+
+    @property
+    def _planned(self) -> Path:
+        return self.scratch / "rows.parquet"
+
+    @cached_property
+    def _sources(self) -> pq.ParquetFile | None:
+        return pq.ParquetFile(self._planned) if self.root else None
+
+    @cached_property
+    def _block_rows(self) -> int:
+        """Return how many rows are compared at once: whole chunks."""
+        row_bytes = sum(
+            math.prod(a.shape[1:]) * a.dtype.itemsize for a in self._store.arrays.values()
+        )
+        return block_rows(self._store.chunk_rows, row_bytes)
 
     @cached_property
     def _reader(self) -> SourceReader:

@@ -277,7 +277,7 @@ def begin(
         "version": __version__,  # another one may read pixels otherwise
     }
     # Beside the target, on its file system: the rename at the end must not become a copy.
-    rows = _Rows(table, order, spec.rows_a_shard(len(order)))
+    rows = PlannedRows(table, order, spec.rows_a_shard(len(order)))
     folder = path.with_name(f".{path.name}.{rows.digest(facts)[:12]}.partial")
     draft = _read_draft(folder)
     if draft is None:
@@ -336,17 +336,26 @@ def _pixels(value: Mapping[str, Any] | None) -> Pixels | None:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class PlannedRows:
     """The rows of a store to be, taken from their table block by block: never all at once."""
 
     table: pa.Table
     order: NDArray[np.integer]
     block_rows: int
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the columns' types, none of them a dictionary: each block would hold all of it."""
+        kinds = {
+            field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            for field in self.table.schema
+        }
+        return pa.schema(kinds)
+
     def blocks(self) -> Iterator[pa.Table]:
         """Yield the rows of each shard."""
         for start in range(0, len(self.order), self.block_rows):
-            yield self.table.take(self.order[start : start + self.block_rows])
+            yield self.table.take(self.order[start : start + self.block_rows]).cast(self.schema)
 
     def digest(self, facts: Mapping[str, Any]) -> str:
         """Return the hash of some facts and the rows in their order.
@@ -364,12 +373,12 @@ class _Rows:
 
     def write(self, path: Path) -> None:
         """Write the rows as Parquet, a row group a shard."""
-        with replacing(path) as temporary, pq.ParquetWriter(temporary, self.table.schema) as file:
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, self.schema) as file:
             for block in self.blocks():
                 file.write_table(block, row_group_size=self.block_rows)
 
 
-def _create(folder: Path, rows: _Rows, facts: Mapping[str, Any]) -> None:
+def _create(folder: Path, rows: PlannedRows, facts: Mapping[str, Any]) -> None:
     """Write what a draft says of itself; of two processes that do, both write the same."""
     folder.mkdir(exist_ok=True)
     path = folder / "rows.parquet"

@@ -1,5 +1,7 @@
 """Verification: it passes what is equal and names what is not."""
 
+import csv
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -61,11 +63,11 @@ CHANGES = {
     ),
     "a file less": (
         lambda source: (source / "train/no/3.npy").unlink(),
-        "train/no/3.npy is only in one of .* as are 0 more; prepare under another name",
+        "train/no/3.npy is in .*/store, but not in .*/source; prepare under another name",
     ),
     "a file more": (
         lambda source: np.save(source / "val/no/x.npy", np.zeros((2, 6, 5), np.float32)),
-        "val/no/x.npy is only in one of .* as are 0 more; prepare under another name",
+        "val/no/x.npy is in .*/source, but not in .*/store; prepare under another name",
     ),
 }
 
@@ -77,6 +79,32 @@ def test_changed_source_is_named(name, folders):
     change(source)
     with pytest.raises(DataError, match=complaint):
         verify(store, against=source)
+
+
+def test_all_that_differs_is_told_at_once(folders):
+    source, store = folders
+    names = [f"train/{name}/{number}.npy" for name in ("no", "yes") for number in range(9)]
+    for name in names:
+        np.save(source / name, np.zeros((2, 6, 5), np.float32))
+    (source / "val/yes/4.npy").write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"19 sources are not as .*/store has them: 18 another file, 1 e"
+    ):
+        verify(store, against=source, workers=2)
+    with (store.parent / "store.refused.csv").open(newline="") as stream:
+        assert {row["file"] for row in csv.DictReader(stream)} == {*names, "val/yes/4.npy"}
+
+
+def test_list_of_what_differed_goes_where_nothing_does(folders):
+    source, store = folders
+    content = (source / "val/yes/4.npy").read_bytes()
+    (source / "val/yes/4.npy").rename(source / "val/yes/x.npy")
+    with pytest.raises(DataError, match=r"2 sources are not as .*: 2 in one of the two only, all"):
+        verify(store, against=source)
+    (source / "val/yes/x.npy").unlink()
+    (source / "val/yes/4.npy").write_bytes(content)
+    verify(store, against=source)
+    assert sorted(path.name for path in store.parent.iterdir()) == ["source", "store"]
 
 
 def test_wrong_pixel_in_a_store_is_found_by_comparing_bits(folders, monkeypatch):
