@@ -153,7 +153,7 @@ def _items(found: Any, columns: Sequence[str]) -> tuple[Any, list[Any]]:
     if isinstance(found, _Array):
         found = _objects(found)
     if isinstance(found, _Fields):
-        return _named_items(found.pairs, columns)
+        return _items_by_name(found.pairs, columns)
     if type(found) not in {list, tuple}:
         raise TypeError("no array of objects, list, tuple or dictionary")
     if len(found) != 1 + len(columns):
@@ -174,7 +174,7 @@ def _objects(record: _Array) -> Any:
     return items if shape else items[0]
 
 
-def _named_items(pairs: dict[str, Any], columns: Sequence[str]) -> tuple[Any, list[Any]]:
+def _items_by_name(pairs: dict[str, Any], columns: Sequence[str]) -> tuple[Any, list[Any]]:
     missing = [name for name in columns if name not in pairs]
     if missing:
         raise ValueError(f"a dictionary without {missing[0]}")

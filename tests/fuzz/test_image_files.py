@@ -1,9 +1,11 @@
 """Damaged image files: each is refused in one line, or gives pixels as they were declared."""
 
+import bz2
 import gzip
 import io
 import zipfile
 
+import cv2
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -38,6 +40,13 @@ def pickled():
     return saved(np.save, pair, allow_pickle=True)
 
 
+def units(*planes, packed=False, name=None):
+    """Return FITS of a plane an extension, by default named after its number."""
+    make = fits.CompImageHDU if packed else fits.ImageHDU
+    made = [make(plane, name=name or f"B{number}") for number, plane in enumerate(planes)]
+    return saved(fits.HDUList([fits.PrimaryHDU(), *made]).writeto)
+
+
 def compressed(kind):
     pixels = (PIXELS * 8).astype(np.int16)[0]
     unit = fits.CompImageHDU(pixels, compression_type=kind, tile_shape=(6, 5))
@@ -57,6 +66,11 @@ def picture(mode, kind, scale=1):
     return saved(Image.fromarray(levels).convert(mode).save, kind)
 
 
+def deep_picture():
+    levels = np.arange(180, dtype=np.uint16).reshape(6, 10, 3) * 300
+    return cv2.imencode(".png", levels)[1].tobytes()
+
+
 def declare(form, shape=SHAPE, dtype="float32", **keys):
     channels = [f"c{number}" for number in range(shape[0])]
     image = {"format": form, "shape": shape, "dtype": dtype, "channels": channels} | keys
@@ -73,11 +87,22 @@ KINDS = {
     "npz": (saved(np.savez_compressed, images=ROWS), declare("npz", key="images")),
     "fits": (saved(fits.PrimaryHDU(PIXELS).writeto), declare("fits")),
     **{kind: (compressed(kind), declare("fits", **PLANE)) for kind in ("GZIP_1", "RICE_1")},
+    "fits in gzip": (gzip.compress(saved(fits.PrimaryHDU(PIXELS).writeto)), declare("fits")),
+    "fits in bzip2": (bz2.compress(saved(fits.PrimaryHDU(PIXELS).writeto)), declare("fits")),
+    "several HDUs": (units(*PIXELS), declare("fits", hdu=["B0", "B1"])),
+    "extensions of one name": (units(*PIXELS, name="SCI"), declare("fits", hdu="SCI")),
+    "several tiles": (
+        units(*(PIXELS * 8).astype(np.int16), packed=True),
+        declare("fits", dtype="int16", hdu=[1, 2]),
+    ),
     "hdf5": (hdf5(), declare("hdf5", key="images")),
     "hdf5 in chunks": (
         hdf5(chunks=(1, *SHAPE), compression="gzip", shuffle=True),
         declare("hdf5", key="images"),
     ),
+    "palette": (picture("P", "PNG"), declare("image", (3, 6, 10), "uint8")),
+    "opaque": (picture("RGBA", "PNG"), declare("image", (3, 6, 10), "uint8")),
+    "sixteen bits": (deep_picture(), declare("image", (3, 6, 10), "uint16")),
     "png": (picture("RGB", "PNG"), declare("image", (3, 6, 10), "uint8")),
     "jpeg": (picture("L", "JPEG"), declare("image", (1, 6, 10), "uint8")),
 }
@@ -192,6 +217,9 @@ BOMBS = {
     "deflated rows": (lambda: pack_zeros(64 * MIB, zipfile.ZIP_DEFLATED), DOT),
     "rows in bzip2": (lambda: pack_zeros(64 * MIB, zipfile.ZIP_BZIP2), DOT),
     "a tile": (lambda: pack_tile(64 * MIB), declare("fits")),
+    "a file in gzip": (lambda: gzip.compress(bytes(64 * MIB)), declare("fits")),
+    "a file in bzip2": (lambda: bz2.compress(bytes(64 * MIB)), declare("fits")),
+    "many files in gzip": (lambda: gzip.compress(b"") * (MIB // 20), declare("fits")),
     "a picture": (lambda: picture("L", "PNG", 1000), declare("image", (1, 6, 10), "uint8")),
     "an array": (lambda: KINDS["npy"][0].replace(b"(2, 6, 5)", b"(2, 6, 10**9)"), declare("npy")),
 }

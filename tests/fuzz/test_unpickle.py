@@ -1,6 +1,7 @@
 """Pickles made to run code, or to fill memory or time: arrays and numbers alone come out."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tries import tried
 
 from lenshpc.errors import DataError
-from lenshpc.prep.unpickle import unwrap
+from lenshpc.prep.unpickle import is_pickle, unwrap
 
 IMAGE = np.arange(60, dtype=np.float32).reshape(2, 6, 5)
 COLUMNS = ("mass",)
@@ -46,6 +47,72 @@ def test_what_numpy_pickles_comes_out(mass, protocol):
     image, (number,) = unwrap("1.npy", pickled(mass, protocol), COLUMNS)
     np.testing.assert_array_equal(image, IMAGE, strict=True)
     assert number == float(np.asarray(mass).item())
+
+
+NUMBERS = {"m1": 1.5, "m2": np.float64(-2), "m3": 3, "m4": np.float32(4)}
+
+
+def objects(*items):
+    found = np.empty(len(items), object)
+    found[:] = items
+    return found
+
+
+def wrapped(item):
+    """Return an array of no axes that holds an object, as np.save makes of a list or dictionary."""
+    found = np.empty((), object)
+    found[()] = item
+    return found
+
+
+LAYOUTS = {
+    "array": objects(IMAGE, *NUMBERS.values()),
+    "list": [IMAGE, *NUMBERS.values()],
+    "tuple": (IMAGE, *NUMBERS.values()),
+    "dictionary": {**NUMBERS, "image": IMAGE},
+    "saved list": wrapped([IMAGE, *NUMBERS.values()]),
+    "saved dictionary": wrapped({"image": IMAGE, "more": 7, **NUMBERS}),
+}
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_image_and_numbers_come_out(name, protocol):
+    content = pickle.dumps(LAYOUTS[name], protocol)
+    assert is_pickle(content)
+    old = content.replace(b"\x8c\x16numpy._core", b"\x8c\x15numpy.core").replace(
+        b"numpy._core.", b"numpy.core."
+    )
+    for found in (content, re.sub(rb"\x95.{8}", b"", old, count=1, flags=re.DOTALL)):
+        image, numbers = unwrap("1.npy", found, tuple(NUMBERS))
+        np.testing.assert_array_equal(image, IMAGE, strict=True)
+        assert numbers == (1.5, -2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("pickled_object", "reason"),
+    [
+        (objects(IMAGE, 1.5), "2 objects, expected 5"),
+        ([IMAGE, *NUMBERS.values(), 5], "6 objects, expected 5"),
+        ({"image": IMAGE, "m1": 1.5}, "a dictionary without m2"),
+        ({"image": IMAGE, "other": IMAGE, **NUMBERS}, "a dictionary with 2 images"),
+        (NUMBERS, "a dictionary with 0 images"),
+        ({1: IMAGE}, "a dictionary whose keys are no texts"),
+        ([[IMAGE, *NUMBERS.values()]], "1 objects, expected 5"),
+        (IMAGE, "an array of another dtype, expected objects"),
+        (np.array([[IMAGE[0, 0, 0], 1], [2, 3]], object), "an array of another shape"),
+        ([IMAGE, "1", 2, 3, 4], "no finite number after the image: a str"),
+        ({"image": IMAGE, **NUMBERS, "m2": np.inf}, "no finite number after the image"),
+        (7, "no array of objects, list, tuple or dictionary"),
+    ],
+)
+def test_other_layouts_are_refused_with_what_they_are(pickled_object, reason):
+    with pytest.raises(
+        DataError, match=r"^1\.npy does not hold \[image, m1, m2, m3, m4\]"
+    ) as error:
+        unwrap("1.npy", pickle.dumps(pickled_object, 4), tuple(NUMBERS))
+    assert reason in str(error.value)
+    assert error.value.cause == "pickled"
 
 
 def dup(levels):
@@ -88,6 +155,10 @@ BOMBS = {
     "keys of one hash": b"\x80\x04}(" + b"".join(
         b"\x8a\x0c" + (i * (2**61 - 1)).to_bytes(12, "little") + b"K\x00" for i in range(10**5)
     ) + b"u.",
+    "keys that are all": b"\x80\x04}(" + dup(60) + b"K\x00u.",
+    "a key that is all": b"\x80\x04}" + dup(60) + b"K\x00s.",
+    "a dictionary in itself": b"\x80\x04}\x94(X\x01\x00\x00\x00ah\x00u.",
+    "a state of a dictionary": b"\x80\x04}}X\x05\x00\x00\x00pairsK\x00s\x86b.",
     "an extension": b"\x80\x04\x82\x01.",
     "a persistent name": b"\x80\x04Psecret\n.",
     "a class made": b"\x80\x02cnumpy\nndarray\n)\x81}b.",
@@ -108,14 +179,38 @@ def test_sound_steps_are_read():
 
 
 @pytest.mark.parametrize("num_tries", TRIES)
-@pytest.mark.parametrize("sound", [pickled(np.float64(-22.5)), pair(SMALL, NUMBER)])
+@pytest.mark.parametrize(
+    "sound",
+    [
+        pickled(np.float64(-22.5)),
+        pair(SMALL, NUMBER),
+        pickle.dumps({"image": IMAGE, "mass": np.float64(-22.5)}, 4),
+    ],
+)
 def test_changed_pickle_gives_arrays_and_numbers_or_is_refused(sound, num_tries):
     try_changes(sound, num_tries, attempt)
 
 
 STEPS = st.sampled_from(
     [
-        *(b"(", b")", b"]", b"}", b"N", b"R", b"b", b"t", b"e", b"a", b"2", b"0", b"\x81", b"\x85"),
+        *(
+            b"(",
+            b")",
+            b"]",
+            b"}",
+            b"u",
+            b"s",
+            b"N",
+            b"R",
+            b"b",
+            b"t",
+            b"e",
+            b"a",
+            b"2",
+            b"0",
+            b"\x81",
+            b"\x85",
+        ),
         *(b"\x86", b"\x87", b"\x88", b"\x93", b"\x94", b"h\x00", b"q\x00", b"K\x02", b"C\x01a"),
         *(b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"cnumpy.core.multiarray\nscalar\n"),
         *(b"cos\nsystem\n", b"X\x02\x00\x00\x00f4", FLOAT, OBJECT, SMALL, NUMBER),
