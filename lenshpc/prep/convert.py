@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import IncompleteError, LensHpcError
-from lenshpc.prep.cutouts import begin_stacks, open_reader, open_stacks
+from lenshpc.prep.cutouts import CutoutStacks, begin_stacks, open_reader, open_stacks
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
 from lenshpc.prep.formats import ImageFormat
@@ -73,8 +73,7 @@ def convert(
         stacks = open_stacks(draft)
         try:
             if stacks:
-                with _naming_failures(target):
-                    stacks.make(stacks.missing(), workers=workers, progress=progress)
+                progress = _cut(draft, stacks, workers, progress)
             _convert(draft, range(len(draft.blocks)), workers, progress)
             _finish(draft, workers)
         finally:
@@ -84,6 +83,19 @@ def convert(
         refuse_existing(target)
         raise
     return open_store(target)
+
+
+def _cut(
+    draft: Draft, stacks: CutoutStacks, workers: int, progress: Progress | None
+) -> Progress | None:
+    """Make the cut-outs that are missing; return the progress of what follows, which counts on."""
+    missing = stacks.missing()
+    num, show = stacks.num_cutouts(missing), progress or (lambda *_: None)
+    with _naming_failures(draft.path):
+        stacks.make(
+            missing, workers=workers, progress=lambda done, _: show(done, num + draft.num_rows)
+        )
+    return lambda done, whole: show(num + done, num + whole)
 
 
 def _finish(draft: Draft, workers: int) -> None:

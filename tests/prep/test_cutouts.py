@@ -1,17 +1,22 @@
 """A catalogue and mosaics become a store: cut-outs, labels, positions, resuming, verifying."""
 
 import numpy as np
+import pytest
+from astropy.io import fits
 from mosaic_sets import (
     BANDS,
     EAST,
     WEST,
+    draw,
     mosaic_dataset,
     scatter,
     slice_cutout,
     write_tiles,
 )
 
-from lenshpc.prep.convert import Options, convert
+from lenshpc.errors import DataError
+from lenshpc.prep.convert import Options, convert, draft_store
+from lenshpc.prep.cutouts import open_stacks
 from lenshpc.prep.verify import verify
 
 
@@ -51,3 +56,71 @@ def test_store_of_cutouts_has_the_catalogue_s_words_and_positions(tmp_path) -> N
         assert (kept["ra_deg"], kept["dec_deg"]) == (row["ra"], row["dec"])
     assert verify(tmp_path / "store", against=tmp_path / "sky").num_rows == 60
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".store")] == []
+
+
+def files_of(store):
+    return {str(p.relative_to(store)): p.read_bytes() for p in store.rglob("*") if p.is_file()}
+
+
+def stop_between_tiles(root, target):
+    """Begin a store of which one tile is cut; return its stacks."""
+    draft = draft_store(mosaic_dataset(), root, target, Options())
+    stacks = open_stacks(draft)
+    assert stacks.missing() == [0, 1]
+    assert (stacks.missing(0, 2), stacks.missing(1, 2)) == ([0], [1])
+    stacks.make([0])
+    assert stacks.missing() == [1]
+    return stacks
+
+
+def test_stopped_command_goes_on_with_the_tiles_that_are_not_cut(tmp_path) -> None:
+    source(tmp_path / "sky")
+    stacks = stop_between_tiles(tmp_path / "sky", tmp_path / "store")
+    heard = []
+    store = convert(
+        mosaic_dataset(),
+        tmp_path / "sky",
+        tmp_path / "store",
+        progress=lambda done, whole: heard.append((done, whole)),
+    )
+    num_west = stacks.num_cutouts([1])
+    assert heard[0] == (num_west, num_west + 60)  # the other tile's are made already
+    assert heard[-1] == (num_west + 60, num_west + 60)
+    straight = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "straight", workers=2)
+    assert files_of(store.path) == files_of(straight.path)
+
+
+def test_tile_whose_file_has_changed_is_cut_again(tmp_path) -> None:
+    pixels, catalogue = source(tmp_path / "sky")
+    stacks = stop_between_tiles(tmp_path / "sky", tmp_path / "store")
+    pixels["east", "r"] = -draw(EAST, "r")
+    fits.writeto(tmp_path / "sky/east_r.fits", pixels["east", "r"], EAST.header(), overwrite=True)
+    assert stacks.missing() == [0, 1]
+    store = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "store")
+    expected = find_cutouts(pixels, catalogue)
+    found = store.read_raw(slice(0, 60))
+    ids = store.text("id").to_pylist()
+    np.testing.assert_array_equal(found, np.stack([expected[name] for name in ids]))
+
+    fits.writeto(tmp_path / "sky/east_r.fits", draw(EAST, "r"), EAST.header(), overwrite=True)
+    with pytest.raises(DataError, match="prepare under another name"):
+        verify(tmp_path / "store", against=tmp_path / "sky")
+
+
+def test_what_is_wrong_with_a_tile_costs_no_other(tmp_path) -> None:
+    source(tmp_path / "sky")
+    draft = draft_store(mosaic_dataset(), tmp_path / "sky", tmp_path / "store", Options())
+    stacks = open_stacks(draft)
+    path = tmp_path / "sky/east_g.fits"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20_000])
+    with pytest.raises(DataError, match=r"east_g\.fits is truncated"):
+        stacks.make([0, 1], workers=2)
+    assert stacks.missing() == [0]
+    # Its own file again, on another grid than the one that the positions were looked up in.
+    fits.writeto(path, draw(EAST, "g"), WEST.header(), overwrite=True)
+    with pytest.raises(DataError, match="pixels beside"):
+        stacks.make([0])
+    path.write_bytes(whole)
+    stacks.make([0])
+    assert stacks.missing() == []
