@@ -25,7 +25,7 @@ from lenshpc.prep.scan import scan
 from lenshpc.store import Store, open_store
 from lenshpc.store.draft import PlannedRows
 from lenshpc.store.identity import RowTally, pixel_hashes, sum_sources
-from lenshpc.store.layout import SPLITS, damage_error, pixel_moments
+from lenshpc.store.layout import SPLITS, count_filled, damage_error, pixel_moments
 
 _PLANNED = ("id", "label", "split", "group")
 
@@ -200,6 +200,9 @@ class _Verification:
         same &= np.isclose(moments, self._store.column("moments", rows), 1e-9, room).all(
             axis=(1, 2)
         )
+        if "masks" in pixels:
+            num_filled = self._store.column("num_filled", rows)
+            same &= (count_filled(pixels["masks"]) == num_filled).all(axis=1)
         if not same.all():
             name = self._store.text("id", rows)[int(same.argmin())]
             raise damage_error(self.path, f"{name} has not the pixels, or moments, of its row")

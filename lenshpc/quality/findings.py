@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from lenshpc.quality.masks import mask_shortcuts
 from lenshpc.quality.neighbours import Copies
 from lenshpc.quality.statistics import (
     WINDOW_DEG,
@@ -17,6 +18,7 @@ from lenshpc.quality.statistics import (
 )
 from lenshpc.quality.survey import ImageStatistics
 from lenshpc.store import Store
+from lenshpc.store.contents import count_filled_pixels
 
 Gravity = Literal["grave", "warning", "note"]
 ORDER = ("grave", "warning", "note")
@@ -84,7 +86,9 @@ def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str,
             for at, name in enumerate(store.classes)
         },
         "orientation_all": orientation(position_angles(survey.ellipticity[survey.usable])),
-        "shortcuts": shortcuts(store, survey),
+        "shortcuts": shortcuts(store, survey, survey.features),
+        "filled": count_filled_pixels(store),
+        "mask_shortcuts": mask_shortcuts(store, survey),
         "has_targets": store.targets is not None,
     }
 
@@ -124,6 +128,7 @@ def find(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
         *_find_broken(store, tables),
         *_copies(tables),
         *_shortcut(tables),
+        *_find_filled(store, tables),
         *_orientation(tables),
         *_scaling(store, tables),
         *_balance(tables),
@@ -228,23 +233,56 @@ def _describe_crowding(one: dict[str, Any], random_distance: float) -> QualityFi
 
 
 def _shortcut(tables: dict[str, Any]) -> list[QualityFinding]:
-    lines = [
-        line for line in tables["shortcuts"] if line["auc"] >= SHORTCUT_AUC and line["p"] < MAX_P
-    ]
+    return _tell_shortcuts(
+        tables["shortcuts"],
+        "A network may learn this and nothing else. Where it comes from the making of "
+        "the set and not from the sky, it will not hold on other data.",
+        "Compare every score with that of this number; find out why the classes differ.",
+    )
+
+
+def _tell_shortcuts(table: list[dict[str, Any]], meaning: str, advice: str) -> list[QualityFinding]:
+    """Return a finding for each pair of classes that a number tells apart."""
     pairs: dict[frozenset[str], dict[str, Any]] = {}
-    for line in lines:  # the best statistic of each pair of classes comes first
-        pairs.setdefault(frozenset((line["higher"], line["lower"])), line)
+    for line in table:  # the best statistic of each pair of classes comes first
+        if line["auc"] >= SHORTCUT_AUC and line["p"] < MAX_P:
+            pairs.setdefault(frozenset((line["higher"], line["lower"])), line)
     return [
         QualityFinding(
             gravity="grave" if line["auc"] >= GRAVE_AUC else "warning",
             title=f"The {line['statistic']} alone tells {line['higher']} from {line['lower']} with "
             f"AUC {line['auc']:.3f} (higher in {line['higher']})",
-            meaning="A network may learn this and nothing else. Where it comes from the making of "
-            "the set and not from the sky, it will not hold on other data.",
-            advice="Compare every score with that of this number; find out why the classes differ.",
+            meaning=meaning,
+            advice=advice,
         )
         for line in pairs.values()
     ]
+
+
+def _find_filled(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
+    leaks = _tell_shortcuts(
+        tables["mask_shortcuts"],
+        "Which pixels are bad follows the label: a leak, to networks that see the masks and, by "
+        "what the pixels were filled with, to all others.",
+        "Leave data.mask_channels out; mask both classes alike and prepare again, or compare every "
+        "score with that of this number.",
+    )
+    if leaks or not (num := _num_filled(tables["filled"])):
+        return leaks
+    return [
+        QualityFinding(
+            gravity="note",
+            title=f"{_of(num, store)} have pixels that were filled",
+            meaning="These pixels hold what bad_pixels says, and no light; masks do not tell the "
+            "classes apart.",
+            advice="data.mask_channels shows networks where they are.",
+        )
+    ]
+
+
+def _num_filled(filled: dict[str, dict[str, dict[str, float]]] | None) -> int:
+    splits = (filled or {}).values()
+    return sum(int(one["images"]) for classes in splits for one in classes.values())
 
 
 def _orientation(tables: dict[str, Any]) -> list[QualityFinding]:

@@ -83,8 +83,10 @@ def _share_near(angles_deg: Floats, axis_deg: float) -> float:
     return float((apart <= WINDOW_DEG).mean())
 
 
-def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
-    """Return how well one number of an image tells two classes apart, the best first.
+def shortcuts(
+    store: Store, survey: ImageStatistics, features: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Return how well one of an image's features tells two classes apart, the best first.
 
     Training rows only. `auc` is that of the class in which the number is higher; `p` is that of
     Mann and Whitney's test, times the number of tests made.
@@ -97,7 +99,7 @@ def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
     pairs = list(combinations(present, 2))
     table: list[dict[str, Any]] = []
     for first, second in pairs:
-        for name, values in survey.features.items():
+        for name, values in features.items():
             one, other = (_finite_values(values[rows[label]]) for label in (first, second))
             if not len(one) or not len(other):
                 continue
@@ -110,7 +112,7 @@ def shortcuts(store: Store, survey: ImageStatistics) -> list[dict[str, Any]]:
                     "higher": store.classes[high],
                     "lower": store.classes[low],
                     "auc": max(auc, 1 - auc),
-                    "p": min(1.0, float(test.pvalue) * len(pairs) * survey.features.shape[1]),
+                    "p": min(1.0, float(test.pvalue) * len(pairs) * features.shape[1]),
                 }
             )
     return sorted(table, key=lambda line: -line["auc"])

@@ -68,7 +68,7 @@ def survey(store: Store, progress: Callable[[int, int], None]) -> ImageStatistic
     labels = store.column("label")
     sums = np.zeros((len(store.classes), *store.image_shape))
     parts = []
-    for block in _blocks(store):
+    for block in list_blocks(store):
         images = store.read(block)
         finite = np.isfinite(images).all(axis=(1, 2, 3))
         images[~finite] = 0
@@ -91,7 +91,8 @@ def _num_samples(store: Store) -> int:
     return min(height * width, wanted)
 
 
-def _blocks(store: Store) -> Iterator[slice]:
+def list_blocks(store: Store) -> Iterator[slice]:
+    """Yield the rows of a store in blocks of whole chunks that fit into some megabytes."""
     image_bytes = 4 * int(np.prod(store.image_shape))
     rows = max(1, BLOCK_BYTES // image_bytes // store.chunk_rows) * store.chunk_rows
     for start in range(0, store.num_rows, rows):

@@ -1,5 +1,6 @@
 """What a store holds, as plain values and in words."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,28 @@ def contents(store: Store) -> dict[str, Any]:
         "disk_bytes": sum(path.stat().st_size for path in files),
         **{key: store.attributes[key] for key in KEYS},
         "arrays": read_schema(store.path),
+        "filled": count_filled_pixels(store),
+    }
+
+
+def count_filled_pixels(store: Store) -> dict[str, dict[str, dict[str, float]]] | None:
+    """Return split → class → `images` with filled pixels and `share` of pixels; None without masks.
+
+    Nothing is read for it.
+    """
+    if store.masks is None:
+        return None
+    images, pixels = (store.attributes["filled"][name] for name in ("images", "pixels"))
+    size = math.prod(store.image_shape)
+    return {
+        split: {
+            name: {
+                "images": images[split][name],
+                "share": pixels[split][name] / max(1, num * size),
+            }
+            for name, num in counts.items()
+        }
+        for split, counts in store.attributes["counts"].items()
     }
 
 
@@ -38,6 +61,10 @@ def describe(store: Store) -> dict[str, str]:
         "images": f"{found['num_rows']} of {shape} {found['dtype']}, scale {found['scale']:.6g}",
         **{split: _describe_counts(classes) for split, classes in found["counts"].items()},
         **{
+            f"filled in {split}": _describe_filled(classes)
+            for split, classes in (found["filled"] or {}).items()
+        },
+        **{
             f"channel {name}": f"mean {mean:.6g}, std {std:.6g} over train"
             for name, mean, std in statistics
         },
@@ -49,3 +76,11 @@ def describe(store: Store) -> dict[str, str]:
 def _describe_counts(classes: Mapping[str, int]) -> str:
     parts = ", ".join(f"{count} {name}" for name, count in classes.items())
     return f"{sum(classes.values())}: {parts}"
+
+
+def _describe_filled(classes: Mapping[str, Mapping[str, float]]) -> str:
+    total = sum(one["images"] for one in classes.values())
+    parts = ", ".join(
+        f"{one['images']} {name} ({one['share']:.2%} of pixels)" for name, one in classes.items()
+    )
+    return f"{total} images: {parts}"

@@ -28,13 +28,12 @@ from lenshpc.errors import DataError, IncompleteError, absence_error
 from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
 from lenshpc.store.buffers import as_text, column_buffers
 from lenshpc.store.identity import pixel_hashes, sum_sources
-from lenshpc.store.layout import Pixels, StoreSpec, pixel_moments, shard_file
+from lenshpc.store.layout import Pixels, StoreSpec, count_filled, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
 from lenshpc.store.shards import ShardWriter, writing
 from lenshpc.store.write import FoundRows, write_around
 
-# What a part holds of its rows, and of its shard.
-_OF_ROWS = ("sha256", "size", "moments", "values", "pixel_sha256")
+# What a part holds of its shard.
 _OF_SHARD = ("shard_sha256", "shard_bytes", "chunk_crc32c")
 
 
@@ -86,7 +85,7 @@ class Draft:
 
     def write(self, shard: int, chunks: Iterable[WrittenChunk]) -> None:
         """Write one shard whole; doing it twice, even at the same time, gives equal files."""
-        found: dict[str, list[NDArray[Any]]] = {name: [] for name in _OF_ROWS}
+        found: list[dict[str, NDArray[Any]]] = []
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(self._writing(name, shard)) for name in self.spec.arrays
@@ -95,11 +94,10 @@ class Draft:
                 pixels = {name: chunk.pixels[name] for name in writers}
                 for name, writer in writers.items():
                     writer.append(self._pad(pixels[name]))
-                moments = pixel_moments(pixels["images"], self.spec.image.scale)
-                of_rows = (chunk.sha256, chunk.size, moments, chunk.values, pixel_hashes(pixels))
-                for name, values in zip(_OF_ROWS, of_rows, strict=True):
-                    found[name].append(np.asarray(values))
-        part: dict[str, Any] = {name: np.concatenate(values) for name, values in found.items()}
+                found.append(self._describe(chunk, pixels))
+        part: dict[str, Any] = {
+            name: np.concatenate([one[name] for one in found]) for name in found[0]
+        }
         sources = sum_sources(as_text(self.rows(shard)["id"]), part["size"], part["sha256"])
         part["sources"] = np.frombuffer(sources.to_bytes(32), np.uint8)
         part["shard_sha256"] = np.array(
@@ -110,6 +108,19 @@ class Draft:
         # Last, when all of the shard's files are flushed and in place: the stack has closed the
         # writers. Killed before, the shard is written again, to equal files.
         write_part(self._part(shard), part)
+
+    def _describe(
+        self, chunk: WrittenChunk, pixels: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Return what a part holds of a chunk's rows."""
+        known: dict[str, NDArray[Any]] = {
+            "sha256": np.asarray(chunk.sha256),
+            "size": np.asarray(chunk.size),
+            "moments": pixel_moments(pixels["images"], self.spec.image.scale),
+            "values": np.asarray(chunk.values),
+            "pixel_sha256": pixel_hashes(pixels),
+        }
+        return known | ({"num_filled": count_filled(pixels["masks"])} if self.spec.masks else {})
 
     def _writing(self, array: str, shard: int) -> AbstractContextManager[ShardWriter]:
         num_chunks = self.spec.rows_a_shard(self.num_rows) // self.spec.chunk_rows
@@ -211,6 +222,8 @@ class Draft:
                 "moments": part["moments"].astype(np.float64),
                 "pixel_sha256": part["pixel_sha256"].astype(np.uint8),
             }
+            if self.spec.masks:
+                columns["num_filled"] = part["num_filled"]
             yield FoundRows(columns=columns, sources=int.from_bytes(part["sources"].tobytes()))
 
     def abandon(self, *, keep: bool = False) -> None:

@@ -73,6 +73,8 @@ class RowTally:
         self._hashes: dict[str, ColumnHash] = {}
         # A row a split; a column a class, then what has no label, then all rows.
         self._counts = np.zeros((len(SPLITS), len(classes) + 2), np.int64)
+        # Likewise of images with filled pixels, and of these pixels; empty without masks.
+        self._filled: dict[str, NDArray[np.int64]] = {}
         self._moments: Floats = np.zeros(())
         self._means: list[tuple[float, float]] = []
         self._sources = 0
@@ -81,7 +83,13 @@ class RowTally:
         """Go on with the next rows, whose sources have that sum."""
         for name, column in block.items():
             self._hashes.setdefault(name, ColumnHash(column)).update(column)
-        self._count(block["label"], block["split"])
+        labels, splits, num = block["label"], block["split"], len(block["label"])
+        self._counts += self._count(labels, splits, np.ones(num, np.int64))
+        if "num_filled" in block:
+            num_filled = block["num_filled"].sum(axis=1, dtype=np.int64)
+            for name, weights in (("images", num_filled > 0), ("pixels", num_filled)):
+                counts = self._filled.setdefault(name, np.zeros_like(self._counts))
+                counts += self._count(labels, splits, weights)
         moments = block["moments"]
         training = moments[block["split"] == SPLITS.index("train")]
         sums = np.broadcast_to(self._moments, moments.shape[1:])
@@ -89,12 +97,17 @@ class RowTally:
         self._means.append((float(moments[..., 0].min()), float(moments[..., 0].max())))
         self._sources = (self._sources + sources) % (1 << _SUM_BITS)
 
-    def _count(self, labels: NDArray[np.int16], splits: NDArray[np.uint8]) -> None:
-        num = len(self._classes)
-        for split, counts in enumerate(self._counts):
-            mine = labels[splits == split]
-            counts[:num] += np.bincount(mine[(mine >= 0) & (mine < num)], minlength=num)
-            counts[num:] += (mine == UNLABELLED).sum(), len(mine)
+    def _count(
+        self, labels: NDArray[np.int16], splits: NDArray[np.uint8], weights: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        """Return the sums of a weight a row, as `_counts` has them."""
+        sums, num = np.zeros_like(self._counts), len(self._classes)
+        for split, counts in enumerate(sums):
+            mine, ours = labels[splits == split], weights[splits == split]
+            known = (mine >= 0) & (mine < num)
+            counts[:num] = np.bincount(mine[known], ours[known], minlength=num)
+            counts[num:] = ours[mine == UNLABELLED].sum(), ours.sum()
+        return sums
 
     def summary(self) -> dict[str, Any]:
         """Return the attributes that follow from the columns of all rows."""
@@ -103,17 +116,20 @@ class RowTally:
             mean, std = statistics_of_means(self._moments / num_training)
         return {
             "num_rows": int(self._counts[:, -1].sum()),
-            "counts": self._name_counts(),
+            "counts": self._name_counts(self._counts),
+            "filled": {name: self._name_counts(sums) for name, sums in self._filled.items()},
             "train_mean": mean.tolist(),
             "train_std": std.tolist(),
             "mean_range": [min(low for low, _ in self._means), max(up for _, up in self._means)],
             "manifest_hash": f"{self._sources:0{_SUM_BITS // 4}x}",
         }
 
-    def _name_counts(self) -> dict[str, dict[str, int]]:
+    def _name_counts(self, sums: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+        """Return split → class → sum, of the splits that have rows."""
         found = {}
-        for split, (*named, unlabelled, num_rows) in zip(
-            SPLITS, self._counts.tolist(), strict=True
+        num_rows_of = self._counts[:, -1].tolist()
+        for split, (*named, unlabelled, _), num_rows in zip(
+            SPLITS, sums.tolist(), num_rows_of, strict=True
         ):
             by_class = dict(zip(self._classes, named, strict=True))
             if num_rows:

@@ -2,8 +2,9 @@
 
 A store is a zarr v3 group of arrays with one row an image (N rows, C channels, H by W pixels, S
 shards, A pixel arrays): `images` (N,C,H,W) and, for pairs, `targets`; `masks` of the images, uint8,
-1 where a pixel was filled, in a store that keeps them; `label`, `split`, `id`,
-`group`, one float column for each of `columns`; `sha256` (N,32) and `size` of the source file;
+1 where a pixel was filled, in a store that keeps them, and `num_filled` (N,C) of each image;
+`label`, `split`, `id`, `group`, one float column for each of `columns`; `sha256` (N,32) and `size`
+of the source file;
 `moments` (N,C,2) of the images; `pixel_sha256` (N,32) of each row's decoded pixels; `shard_sha256`
 (A,S,32) and `shard_bytes` (A,S) of the pixels' files, `chunk_crc32c` (A,S,K) of the chunks in them.
 Rows of a split are contiguous, in the order of `SPLITS`.
@@ -183,6 +184,12 @@ def pixel_moments(images: NDArray[Any], scale: float) -> Floats:
         moments[start : start + step, :, 0] = pixels.mean(axis=2)
         moments[start : start + step, :, 1] = np.square(pixels, out=pixels).mean(axis=2)
     return moments
+
+
+def count_filled(masks: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return how many pixels of each image and channel were filled: (n,C)."""
+    counts: NDArray[np.uint32] = masks.sum(axis=(2, 3), dtype=np.uint32)
+    return counts
 
 
 def shard_file(path: Path, array: str, shard: int) -> Path:

@@ -77,7 +77,7 @@ class Store:
 
         `label` int16, `split` uint8 (an index in `SPLITS`), `size` of the source file, `sha256`
         (N,32) of it, `pixel_sha256` (N,32), `moments` (N,C,2): mean and mean square of an image's
-        scaled pixels; and those of `columns`.
+        scaled pixels; with masks `num_filled` (N,C), its filled pixels; and those of `columns`.
         """
         found: NDArray[Any] = self._read_column(name, rows)
         return found
@@ -101,7 +101,8 @@ class Store:
     @property
     def row_columns(self) -> tuple[str, ...]:
         """Return the names of all columns with a row an image, those of texts too."""
-        return (*TEXTS, "label", "split", *self.columns, *NUMBERS)
+        of_masks = () if self.masks is None else ("num_filled",)
+        return (*TEXTS, "label", "split", *self.columns, *NUMBERS, *of_masks)
 
     @cached_property
     def is_grouped(self) -> bool:

@@ -1,10 +1,14 @@
 """From files with bad pixels to a store with its masks, and back to the files."""
 
+import json
+
 import numpy as np
 import pytest
 from astropy.io import fits
+from click.testing import CliRunner
 from source_sets import TINY, fill, tiny
 
+from lenshpc.cli.main import main
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.prep.convert import Options, convert
@@ -142,3 +146,40 @@ def test_targets_are_never_filled(tmp_path):
     del value["holdout"]
     with pytest.raises(ConfigError, match="bad_pixels of a target are refused: networks would"):
         validate(Dataset, value, "pairs")
+
+
+def test_info_counts_what_was_filled_by_split_and_class(source, tmp_path):
+    root, images = source
+    store = convert(dataset(), root, tmp_path / "store")
+    lines = [
+        (split, name, int((~np.isfinite(images[identifier])).sum()))
+        for identifier, split, label in store.rows[["id", "split", "label"]].values
+        for name in [store.classes[label]]
+    ]
+    result = CliRunner().invoke(main, ["info", str(store.path), "--json"], catch_exceptions=False)
+    found = json.loads(result.stdout)["filled"]
+    for split in ("train", "val", "test"):
+        for name in store.classes:
+            mine = [num for one, other, num in lines if (one, other) == (split, name)]
+            assert found[split][name] == {
+                "images": sum(num > 0 for num in mine),
+                "share": pytest.approx(sum(mine) / max(1, 60 * len(mine)), abs=1e-12),
+            }
+    told = CliRunner().invoke(main, ["info", str(store.path)], catch_exceptions=False).stdout
+    train = found["train"]
+    assert (
+        f"filled in train  {train['no']['images'] + train['yes']['images']} images: "
+        f"{train['no']['images']} no ({train['no']['share']:.2%} of pixels), " in told
+    )
+    np.testing.assert_array_equal(
+        store.column("num_filled"), store.read_masks(slice(None)).sum(axis=(2, 3))
+    )
+
+
+def test_info_of_whole_images_says_nothing_of_masks(tmp_path):
+    fill(tmp_path / "source")
+    convert(tiny(), tmp_path / "source", tmp_path / "store")
+    store = str(tmp_path / "store")
+    found = CliRunner().invoke(main, ["info", store, "--json"], catch_exceptions=False).stdout
+    assert json.loads(found)["filled"] is None
+    assert "filled" not in CliRunner().invoke(main, ["info", store]).stdout

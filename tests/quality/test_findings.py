@@ -116,7 +116,7 @@ def test_brightness_gives_the_class_away(tmp_path):
     images[1::2] += 0.2
     store = store_of(tmp_path, images)
     surveyed = survey(store, lambda done, total: None)
-    lines = {line["statistic"]: line for line in shortcuts(store, surveyed)}
+    lines = {line["statistic"]: line for line in shortcuts(store, surveyed, surveyed.features)}
     labels, brightness = np.arange(NUM_TRAIN) % 2, images[:NUM_TRAIN].mean(axis=(1, 2, 3))
     assert lines["mean"]["auc"] == pytest.approx(roc_auc_score(labels, brightness))
     assert (lines["mean"]["higher"], lines["mean"]["lower"]) == ("bright", "dim")
