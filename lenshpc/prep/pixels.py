@@ -86,7 +86,7 @@ def _refuse_bad(path: str, pixels: NDArray[Any]) -> None:
     num_broken = int(np.count_nonzero(_find_bad(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "
-        "set image.bad_pixels in DATASET to have them filled, or mend the file",
+        "mend the file, or have those of images filled with image.bad_pixels in DATASET",
         cause="bad pixels",
     )
 
@@ -97,14 +97,14 @@ def _refuse_empty(path: str, bad: NDArray[np.bool_], image: ImageFormat) -> None
     if of_channels.all(axis=1).any():
         raise DataError(
             f"{path} holds no pixel that is finite and within float32; move it away",
-            cause="bad pixels",
+            cause="no good pixel",
         )
     if image.bad_pixels == Fill(fill="median") and of_channels.any():
         channel = image.channels[int(of_channels.any(axis=0).argmax())]
         raise DataError(
             f"{path} holds no pixel in channel {channel} to take the median of; move it away, or "
             "give image.bad_pixels in DATASET a value as fill",
-            cause="bad pixels",
+            cause="no good pixel",
         )
 
 
