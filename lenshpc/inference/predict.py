@@ -77,6 +77,8 @@ def begin_predictions(
     readout = make_readout(trained, Request(prior=prior, rank_by=rank_by))
     layout = _find_layout(Path(images), dataset, trained.spec)
     found = open_source(Path(images), layout)
+    for line in found.told:
+        say(line)
     check_source(trained.spec, found, say)
     asking = {
         "ensemble": trained.spec.digest,

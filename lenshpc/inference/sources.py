@@ -84,6 +84,10 @@ class ImageSource(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """Return the dtype of the pixels."""
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Return what is worth knowing of the source, a line each."""
+
     def read(self, rows: range) -> ImageBlock:
         """Return some rows."""
 
@@ -93,6 +97,7 @@ class StoreSource:
     """The rows of a store, whatever their split and label."""
 
     store: Store
+    told: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -216,11 +221,21 @@ class FileSource:
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
         return SourceReader(self.dataset, self.path, scratch=scratch)
 
-    @cached_property
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Return how many images tables name."""
+        return self._scanned[1]
+
+    @property
     def _sources(self) -> pa.Table:
+        return self._scanned[0]
+
+    @cached_property
+    def _scanned(self) -> tuple[pa.Table, tuple[str, ...]]:
+        """Return the rows, in their order, and what is worth knowing of them."""
         image, stacks = self.dataset.image, _list_named_stacks(self.path, self.dataset)
         if stacks is not None:
-            return join(self.path, self.dataset, stacks)[0]
+            return join(self.path, self.dataset, stacks)
         tables = self.dataset.tables
         files = sorted(set(_walk(self.path, image.suffixes)) - tables)
         if not files:
@@ -234,7 +249,7 @@ class FileSource:
             counts = [count_rows(f"{self.path}/{file}", image) for file in files]
             found = zip(files, counts, strict=True)
             rows = join_rows([stack_rows(file, num, label=0) for file, num in found])
-        return join(self.path, self.dataset, rows)[0]
+        return join(self.path, self.dataset, rows)
 
 
 @dataclass(frozen=True)
@@ -255,8 +270,11 @@ class MosaicSource(FileSource):
         return MosaicReader(self.dataset, self.path, self._objects.plan)
 
     @cached_property
-    def _sources(self) -> pa.Table:
-        return join(self.path, self.dataset, self._objects.table)[0]
+    def _scanned(self) -> tuple[pa.Table, tuple[str, ...]]:
+        objects, num = self._objects, self._objects.outside.num_rows
+        table, told = join(self.path, self.dataset, objects.table)
+        outside = (f"{num} objects lie outside of all tiles and are left out",) if num else ()
+        return table, (*objects.told, *outside, *told)
 
     @cached_property
     def _objects(self) -> MosaicObjects:

@@ -91,7 +91,7 @@ def _cut(
     """Make the cut-outs that are missing; return the progress of what follows, which counts on."""
     missing = stacks.missing()
     num, show = stacks.num_cutouts(missing), progress or (lambda *_: None)
-    with _naming_failures(draft.path):
+    with _naming_failures(draft.path), _listing(draft.path):
         stacks.make(
             missing, workers=workers, progress=lambda done, _: show(done, num + draft.num_rows)
         )
@@ -119,10 +119,8 @@ def draft_store(
         target.parent.mkdir(parents=True, exist_ok=True)
         # Scanned by one process and kept in the draft: processes that listed the folder themselves
         # could see another one.
-        try:
+        with _listing(target):
             sources = scan(root, dataset)
-        except RefusedError as error:
-            raise refusal(error.defects, list_path(target)) from error
         outside = write_outside(target, sources.mosaics) if sources.mosaics else ()
         if tell:
             for line in (*sources.told, *outside):
@@ -185,6 +183,15 @@ def _raise_refused(draft: Draft, shards: Iterable[int], listed: Path | None = No
 def _refused(folder: Path) -> ShardLists:
     """Return the lists of what was refused, in the folder of a draft."""
     return ShardLists(folder / "refused")
+
+
+@contextmanager
+def _listing(target: Path) -> Iterator[None]:
+    """Write what is refused in the block to the list beside the store to be."""
+    try:
+        yield
+    except RefusedError as error:
+        raise refusal(error.defects, list_path(target)) from error
 
 
 @contextmanager

@@ -199,9 +199,9 @@ class MosaicReader(CutoutReader):
         super().__init__(dataset, root)
         self._mosaics, self._plan, self._tiles = dataset, plan, dict[str, TileRows]()
 
-    def _rows(self, path: str, image: ImageFormat) -> TileRows:  # noqa: ARG002 - as its base
+    def _open(self, file: str, image: ImageFormat) -> TileRows:  # noqa: ARG002 - as its base
         """Return the cut-outs of a tile; the last tile stays open, for the rows that follow."""
-        tile = Path(path).name.removesuffix(".npy")
+        tile = file.removesuffix(".npy")
         if tile not in self._tiles:
             self._tiles.clear()
             first, stop = self._plan.rows[tile]

@@ -89,6 +89,7 @@ def refusal(
     """Return one error of all defects, which are written to the list at `listed`.
 
     Where there are several, its notes are the first of them. `told` says what they have in common.
+    The error has all of them where `defects` does.
     """
     shown: list[Defect] = []
     causes: Counter[str] = Counter()
@@ -96,13 +97,14 @@ def refusal(
         causes[defect.cause] += 1
         if len(shown) < NUM_SHOWN:
             shown.append(defect)
+    kept = defects if isinstance(defects, Sequence) else shown
     if causes.total() == 1:
-        return RefusedError(shown[0].error, defects=shown)
+        return RefusedError(shown[0].error, defects=kept)
     kinds = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
     where = f", all of them in {listed}" if listed else ""
     error = RefusedError(
         f"{causes.total()} sources {told}: {kinds}{where}; {remedy}",
-        defects=shown,
+        defects=kept,
     )
     for defect in shown:
         error.add_note(defect.error)

@@ -48,7 +48,7 @@ def rewrite(root, name, pixels, header):
 def test_tile_without_wcs_is_refused(sky) -> None:
     rewrite(sky, "west_r.fits", draw(WEST, "r"), None)
     assert prepare(sky).splitlines()[-1] == (
-        "Error: HERE/sky/west_r.fits has no usable celestial WCS: its axes are '' and ''; give "
+        "lenshpc: HERE/sky/west_r.fits has no usable celestial WCS: its axes are '' and ''; give "
         "images with axes such as RA---TAN and DEC--TAN, or set `image.hdu` to the HDU that has "
         "them"
     )
@@ -60,7 +60,7 @@ def test_wcs_of_other_axes_is_refused_for_all_tiles_at_once(sky) -> None:
         header["CTYPE1"], header["CTYPE2"] = "X", "Y"
         rewrite(sky, f"{field.name}_g.fits", draw(field, "g"), header)
     told = prepare(sky)
-    assert "2 faults in the sources: 2 no celestial WCS" in told
+    assert "2 sources cannot be used: 2 no celestial WCS" in told
     for field in (WEST, EAST):
         assert f"HERE/sky/{field.name}_g.fits has no usable celestial WCS: its axes are" in told
 
@@ -69,7 +69,7 @@ def test_all_missing_bands_are_named(sky) -> None:
     (sky / "west_r.fits").unlink()
     (sky / "east_g.fits").unlink()
     told = prepare(sky)
-    assert "2 faults in the sources: 2 band missing" in told
+    assert "2 sources cannot be used: 2 band missing" in told
     assert (
         "HERE/sky/west_r.fits is missing; every tile needs the bands g, r, i: add it, or move the "
         "other files of tile west away"
@@ -131,9 +131,9 @@ def test_objects_outside_of_all_tiles_are_counted_and_listed(sky) -> None:
 
 
 def near_edges():
-    """Return a catalogue of which three objects lie within eight pixels of an edge."""
+    """Return a catalogue of which the first 13 objects lie within eight pixels of an edge."""
     table = scatter()
-    for row, pixel in enumerate([(0.2, 90), (110, 176), (60, 0.7)]):
+    for row, pixel in enumerate([(219.3, 90), (110, 176), *((120 + x, 0.7) for x in range(11))]):
         table["ra"][row], table["dec"][row] = WEST.positions([pixel])[0]
     return table
 
@@ -141,11 +141,17 @@ def near_edges():
 def test_cutouts_over_an_edge_are_all_named(sky) -> None:
     near_edges().write(sky / "catalogue.csv", overwrite=True)
     told = prepare(sky)
-    assert "3 faults in the sources: 3 over an edge" in told
+    assert (
+        "13 sources cannot be used: 13 over an edge, all of them in HERE/store.refused.csv" in told
+    )
     assert (
         "the cut-out of J0001 reaches over an edge of tile west; set `mosaics.edge: fill` in "
         "DATASET, or leave it out of the catalogue"
     ) in told
+    with (sky.parent / "store.refused.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == [f"J{number:04d}" for number in range(13)]
+    assert {row["cause"] for row in rows} == {"over an edge"}
 
 
 def test_edges_are_filled_only_where_bad_pixels_are() -> None:
@@ -170,7 +176,7 @@ def test_pixels_beyond_an_edge_are_filled_and_masked(sky) -> None:
     pixels = store.read_raw(slice(at, at + 1))[0]
     np.testing.assert_array_equal(pixels[:, :12], expected)
     assert (pixels[:, 12:] == -5).all()
-    others = [place for place, name in enumerate(ids) if name > "J0002"]
+    others = [place for place, name in enumerate(ids) if name > "J0012"]
     assert not store.read_masks(slice(0, 60))[others].any()
 
 

@@ -86,7 +86,7 @@ def test_stopped_command_goes_on_with_the_tiles_that_are_not_cut(tmp_path) -> No
     num_west = stacks.num_cutouts([1])
     assert heard[0] == (num_west, num_west + 60)  # the other tile's are made already
     assert heard[-1] == (num_west + 60, num_west + 60)
-    straight = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "straight", workers=2)
+    straight = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "straight")
     assert files_of(store.path) == files_of(straight.path)
 
 
