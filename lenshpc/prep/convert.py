@@ -133,7 +133,7 @@ def draft_store(
         order = order_rows(sources.table, options.seed)
         draft = begin(target, _spec(dataset, options), sources.table, order, settings)
         # What an earlier call found is found anew.
-        shutil.rmtree(_refused(draft.folder).folder, ignore_errors=True)
+        shutil.rmtree(_shard_lists(draft.folder).folder, ignore_errors=True)
         if sources.mosaics:
             begin_stacks(draft.folder, root, dataset, sources.mosaics.plan)
         return draft
@@ -175,12 +175,12 @@ def _convert(
 
 
 def _raise_refused(draft: Draft, shards: Iterable[int], listed: Path | None = None) -> None:
-    lists = _refused(draft.folder)
+    lists = _shard_lists(draft.folder)
     if any(True for _ in lists.read(shards)):
         raise refusal(lists.read(shards), listed)
 
 
-def _refused(folder: Path) -> ShardLists:
+def _shard_lists(folder: Path) -> ShardLists:
     """Return the lists of what was refused, in the folder of a draft."""
     return ShardLists(folder / "refused")
 
@@ -224,7 +224,7 @@ class _Conversion:
                 self._draft.write(shard, self._chunks(rows, count))
             except RefusedError as error:
                 defects = error.defects
-        _refused(self.folder).write(shard, defects)
+        _shard_lists(self.folder).write(shard, defects)
 
     def _is_made_of(self, rows: pa.Table, hashes: NDArray[np.uint8] | None) -> bool:
         """Return whether a shard was made of the sources as they are now, by all their bytes.

@@ -25,7 +25,7 @@ from lenshpc.store.layout import UNLABELLED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class ScannedRows:
     """All images under a folder, and what is worth knowing of them.
 
     `table` has a row an image, in no promised order: `id` (its path, in a stack `file#row`),
@@ -48,7 +48,7 @@ class _Findings:
     defects: list[Defect] = field(default_factory=list)
 
 
-def scan(root: Path, dataset: Dataset) -> Sources:
+def scan(root: Path, dataset: Dataset) -> ScannedRows:
     """Return every source under `root`; of stacks, only headers are read."""
     try:
         findings = _Findings()
@@ -62,7 +62,7 @@ def scan(root: Path, dataset: Dataset) -> Sources:
     told = (*findings.told, *matches, *check_groups(table, dataset), *tell_parted(table))
     if mosaics:
         told = (*mosaics.told, *told)
-    return Sources(table=table, told=told, mosaics=mosaics)
+    return ScannedRows(table=table, told=told, mosaics=mosaics)
 
 
 def _list_sources(root: Path, dataset: Dataset, findings: _Findings) -> pa.Table:

@@ -149,7 +149,7 @@ class Draft:
             }
             digests = [part["digest"] for part in taken]
             # Killed in here, the next call writes it all again.
-            write_around(self.store, self.spec, self.num_rows, self._found(digests), of_shards)
+            write_around(self.store, self.spec, self.num_rows, self._read_parts(digests), of_shards)
             self._publish()
             # Last: until the rename the parts are what a stopped `finish` goes on from.
             self._discard()
@@ -203,7 +203,7 @@ class Draft:
                 return None
         return {name: part[name] for name in (*_OF_SHARD, "digest")}
 
-    def _found(self, digests: Sequence[bytes]) -> Iterator[FoundRows]:
+    def _read_parts(self, digests: Sequence[bytes]) -> Iterator[FoundRows]:
         """Yield what is known of the rows of each shard, from the parts that have these digests."""
         for shard, digest in enumerate(digests):
             part, rows = read_part(self._part(shard)), self.rows(shard)

@@ -119,7 +119,7 @@ def test_objects_that_lack_bands_are_told_all_at_once(tmp_path):
         for name, bands in missing.items()
     }
     assert {defect.cause for defect in error.value.defects} == {"missing band"}
-    assert str(error.value).startswith("3 faults in the sources: 3 missing band")
+    assert str(error.value).startswith("3 sources cannot be used: 3 missing band")
 
 
 def test_files_of_further_bands_are_left_out_and_counted(tmp_path):

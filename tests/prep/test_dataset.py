@@ -77,7 +77,10 @@ BROKEN = {
         {"image": TINY["image"] | {"bands": "{object}.npy"}},
         "expected a file name with {object} and {band}, each once",
     ),
-    "simulate": ({"simulate": {"model": "survey", "pixel_scale_arcsec": -1}}, "greater than 0"),
+    "simulate": (
+        {"simulate": {"model": "survey", "difficulty": 1, "pixel_scale_arcsec": -1}},
+        "greater than 0",
+    ),
 }
 
 

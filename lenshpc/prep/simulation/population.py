@@ -137,7 +137,7 @@ def _ring(survey: Survey, random: Generator) -> Scene:
     return replace(_scene(main), feature=_feature(survey, random, ring))
 
 
-def _red_with_arms(survey: Survey, random: Generator) -> Scene:
+def _draw_red_arms(survey: Survey, random: Generator) -> Scene:
     """Return a red galaxy with blue arms at a lens's distances."""
     main = _galaxy(survey.galaxies.red, random, *_centre(random))
     disk = _relative(survey, survey.galaxies.arms, random, main.x, main.y)
@@ -195,7 +195,7 @@ _NONLENSES: dict[NonlensKind, Callable[[Survey, Generator], Scene]] = {
     "artefact": _artefact,
     "faint": _faint,
     "ring": _ring,
-    "arms": _red_with_arms,
+    "arms": _draw_red_arms,
     "satellites": _satellites,
     "star": _star,
 }
@@ -246,16 +246,16 @@ def _strip(survey: Survey, random: Generator) -> Strip:
 
 def _galaxy(ranges: GalaxyRanges, random: Generator, x: float, y: float) -> Galaxy:
     """Return a galaxy drawn from `ranges`; its angle is uniform over half a turn."""
-    return _shaped(ranges, ranges.mag_i, random, x, y)
+    return _shape_galaxy(ranges, ranges.mag_i, random, x, y)
 
 
 def _relative(survey: Survey, ranges: ShapeRanges, random: Generator, x: float, y: float) -> Galaxy:
     """Return a galaxy of flux 1 to 1/2 in band i, whose brightness is yet to be set."""
     zero = survey.zero_point_mag
-    return _shaped(ranges, (zero, zero + 0.75), random, x, y)
+    return _shape_galaxy(ranges, (zero, zero + 0.75), random, x, y)
 
 
-def _shaped(
+def _shape_galaxy(
     ranges: ShapeRanges, mag_limits: Range, random: Generator, x: float, y: float
 ) -> Galaxy:
     # One call for all six: each call of numpy's takes as long as drawing a hundred numbers.
