@@ -214,4 +214,4 @@ def _refuse_edges(
         for at in np.flatnonzero(crossing).tolist()
     ]
     if defects:
-        raise refusal(defects)
+        raise refusal(sorted(defects, key=lambda one: one.path))  # rows lie in the order of tiles

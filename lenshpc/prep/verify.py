@@ -23,9 +23,9 @@ from lenshpc.prep.read import SourceReader, block_rows
 from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.store import Store, open_store
-from lenshpc.store.draft import PlannedRows
 from lenshpc.store.identity import RowTally, pixel_hashes, sum_sources
 from lenshpc.store.layout import SPLITS, count_filled, damage_error, pixel_moments
+from lenshpc.store.planned import PlannedRows
 
 _PLANNED = ("id", "label", "split", "group")
 

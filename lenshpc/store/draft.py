@@ -6,8 +6,6 @@ command never writes into it. A shard counts as written when its part stands in 
 put there last; the part has the hashes of the sources that it was made of, and of its shard's file.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,11 +23,12 @@ from numpy.typing import NDArray
 
 from lenshpc import __version__
 from lenshpc.errors import DataError, IncompleteError, absence_error
-from lenshpc.files import flush, lock, read_sealed, replacing, sha256, unique_name, write_sealed
-from lenshpc.store.buffers import as_text, column_buffers
+from lenshpc.files import flush, lock, read_sealed, sha256, unique_name, write_sealed
+from lenshpc.store.buffers import as_text
 from lenshpc.store.identity import pixel_hashes, sum_sources
 from lenshpc.store.layout import Pixels, StoreSpec, count_filled, pixel_moments, shard_file
 from lenshpc.store.parts import Part, read_part, write_part
+from lenshpc.store.planned import PlannedRows
 from lenshpc.store.shards import ShardWriter, writing
 from lenshpc.store.write import FoundRows, write_around
 
@@ -346,49 +345,6 @@ def _pixels(value: Mapping[str, Any] | None) -> Pixels | None:
     return Pixels(
         shape=tuple(value["shape"]), dtype=value["dtype"], channels=tuple(value["channels"])
     )
-
-
-@dataclass(frozen=True)
-class PlannedRows:
-    """The rows of a store to be, taken from their table block by block: never all at once."""
-
-    table: pa.Table
-    order: NDArray[np.integer]
-    block_rows: int
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Return the columns' types, none of them a dictionary: each block would hold all of it."""
-        kinds = {
-            field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-            for field in self.table.schema
-        }
-        return pa.schema(kinds)
-
-    def blocks(self) -> Iterator[pa.Table]:
-        """Yield the rows of each shard."""
-        for start in range(0, len(self.order), self.block_rows):
-            yield self.table.take(self.order[start : start + self.block_rows]).cast(self.schema)
-
-    def digest(self, facts: Mapping[str, Any]) -> str:
-        """Return the hash of some facts and the rows in their order.
-
-        A draft must never be continued with other images.
-        """
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        names = sorted(self.table.column_names)
-        digest.update(json.dumps(names).encode())
-        for block in self.blocks():
-            for name in names:
-                for buffer in column_buffers(block[name]):
-                    digest.update(buffer)
-        return digest.hexdigest()
-
-    def write(self, path: Path) -> None:
-        """Write the rows as Parquet, a row group a shard."""
-        with replacing(path) as temporary, pq.ParquetWriter(temporary, self.schema) as file:
-            for block in self.blocks():
-                file.write_table(block, row_group_size=self.block_rows)
 
 
 def _create(folder: Path, rows: PlannedRows, facts: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ COLUMNS = {
     "size": ("size of the source file", ROW),
     "moments": ("mean and mean square of the scaled pixels", (*ROW, "channel", "moment")),
     "pixel_sha256": ("SHA-256 of the pixels, of an image and its other half", (*ROW, DIGEST)),
+    "num_filled": ("number of filled pixels of the image", (*ROW, "channel")),
     "shard_sha256": ("SHA-256 of the files of pixels", (*SHARDS, DIGEST)),
     "shard_bytes": ("size of the files of pixels", SHARDS),
     "chunk_crc32c": ("CRC-32C of the chunks in the files of pixels", (*SHARDS, "chunk")),
