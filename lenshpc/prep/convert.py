@@ -37,18 +37,18 @@ from lenshpc.store import (
     open_store,
     refuse_existing,
 )
-from lenshpc.store.layout import CHUNK_ROWS, Codec
+from lenshpc.store.layout import Codec
 
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How the store is laid out; `shard_rows` of None fits the shards to the images' size."""
+    """How the store is laid out; chunks and shards of 0 and None fit the images' size."""
 
     seed: int = 0
     codec: Codec = "lz4"
-    chunk_rows: int = CHUNK_ROWS
+    chunk_rows: int = 0
     shard_rows: int | None = None
     allow_pickle: bool = False
 

@@ -23,9 +23,20 @@ _SUM_BITS = 256
 
 def pixel_hashes(pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """Return the SHA-256 (n,32) of each row's pixels: of its image, its target, its mask."""
-    rows = zip(*(np.ascontiguousarray(array) for array in pixels.values()), strict=True)
-    digests = [hashlib.sha256(b"".join(part.data for part in parts)).digest() for parts in rows]
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    first, *others = (_row_bytes(array) for array in pixels.values())
+    hashes = [hashlib.sha256(row) for row in first]
+    for rows in others:
+        for digest, row in zip(hashes, rows, strict=True):
+            digest.update(row)
+    content = b"".join([digest.digest() for digest in hashes])
+    return np.frombuffer(content, np.uint8).reshape(-1, 32)
+
+
+def _row_bytes(array: NDArray[Any]) -> list[memoryview]:
+    """Return the bytes of each row."""
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    size = array.nbytes // max(1, len(array))
+    return [content[start : start + size] for start in range(0, array.nbytes, size)]
 
 
 def sum_sources(ids: Column, size: NDArray[np.int64], sha256: NDArray[np.uint8]) -> int:

@@ -32,6 +32,7 @@ PIXEL_ARRAYS = ("images", "targets", "masks")
 TEXTS = ("id", "group")
 NUMBERS = ("sha256", "size", "moments", "pixel_sha256")
 CHUNK_ROWS = 32
+CHUNK_BYTES = 2**16  # of images so small that the work around a chunk would cost more than its rows
 SHARD_ROWS = 2048
 SHARD_BYTES = 2**26
 MANY_SHARDS = 256  # from so many on they grow to SHARD_BYTES: each costs a look at every opening
@@ -67,7 +68,8 @@ class StoreSpec:
 
     `columns` are names of numbers a row beside its label; `source` is the dataset file that the
     rows were read by, kept to verify them; `masks` says that each image comes with a mask of the
-    pixels that were filled; `shard_rows` of None fits shards to the images' size.
+    pixels that were filled; `chunk_rows` of 0 and `shard_rows` of None fit these to the images'
+    size.
     """
 
     dataset: str
@@ -79,8 +81,19 @@ class StoreSpec:
     seed: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
     codec: Codec = "lz4"
-    chunk_rows: int = CHUNK_ROWS
+    chunk_rows: int = 0
     shard_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        """Fit the chunks, where nothing is said of them."""
+        if self.chunk_rows == 0:
+            fitting = max(1, CHUNK_BYTES // self._row_bytes // CHUNK_ROWS) * CHUNK_ROWS
+            # So that whoever reads the spec again has the number that shards were cut by.
+            object.__setattr__(self, "chunk_rows", min(fitting, self.shard_rows or fitting))
+
+    @property
+    def _row_bytes(self) -> int:
+        return sum(pixels.num_bytes for pixels in self.arrays.values())
 
     @property
     def arrays(self) -> dict[str, Pixels]:
@@ -99,9 +112,8 @@ class StoreSpec:
                 f"a shard of {self.shard_rows} rows is no whole number of chunks of "
                 f"{self.chunk_rows}; give a multiple"
             )
-        row_bytes = sum(pixels.num_bytes for pixels in self.arrays.values())
         wanted = max(SHARD_ROWS, num_rows // MANY_SHARDS)
-        most = self.shard_rows or min(wanted, SHARD_BYTES // row_bytes)
+        most = self.shard_rows or min(wanted, SHARD_BYTES // self._row_bytes)
         chunks = min(most // self.chunk_rows, -(-num_rows // self.chunk_rows))
         return self.chunk_rows * max(1, chunks)
 
