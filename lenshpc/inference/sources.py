@@ -23,12 +23,12 @@ from lenshpc.errors import UNREADABLE, DataError, read_error
 from lenshpc.prep.catalogue import join
 from lenshpc.prep.cutouts import MosaicReader
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.folders import escape_name
 from lenshpc.prep.labelling import POSITION as DEGREES
 from lenshpc.prep.labels import list_stack_rows
 from lenshpc.prep.mosaics import MosaicObjects, list_cutouts
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
-from lenshpc.prep.scan import escape_name
 from lenshpc.prep.stacks import count_rows, find_stacks
 from lenshpc.prep.tiles import tile_files
 from lenshpc.store import Store, open_store

@@ -7,6 +7,8 @@ import pytest
 from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
+from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import RefusedError
 from lenshpc.prep.scan import scan
 from lenshpc.store import SPLITS
 
@@ -120,3 +122,47 @@ def test_a_split_left_without_a_class_is_refused(tmp_path):
     (tmp_path / "val/no/0.npy").rename(tmp_path / "val/no/2.npy")  # whose hash falls elsewhere
     with pytest.raises(DataError, match=r"the holdout of tiny leaves no (no|yes) in (val|test)"):
         scan(tmp_path, tiny())
+
+
+def break_names(root):
+    """Leave odd names, strangers, a link to nothing, twins and a file that stands twice."""
+    (root / "train/no/a\nb.npy").touch()
+    (root / "train/no/notes.txt").touch()
+    (root / "train/yes/gone.npy").symlink_to("nowhere.npy")
+    (root / "train/yes/0.NPY").touch()
+    (root / "train/more").mkdir()
+    (root / "val/no/9.npy").hardlink_to(root / "train/no/0.npy")
+
+
+def test_all_that_cannot_be_used_is_told_at_once(tmp_path):
+    fill(tmp_path)
+    break_names(tmp_path)
+    with pytest.raises(RefusedError) as error:
+        scan(tmp_path, tiny())
+    assert {(one.path, one.cause) for one in error.value.defects} == {
+        (r"'train/no/a\nb.npy'", "odd name"),
+        ("train/no/notes.txt", "unexpected"),
+        ("train/yes/gone.npy", "link to nothing"),
+        ("train/yes/0.npy", "duplicated id"),
+        ("train/more", "unexpected"),
+        ("val/no/9.npy", "the same file"),
+    }
+    assert str(error.value).startswith("6 sources cannot be used: 2 unexpected, 1 ")
+    assert sorted(error.value.__notes__) == sorted(one.error for one in error.value.defects)
+    assert not any("\n" in note for note in error.value.__notes__)
+
+
+def test_all_without_a_partner_are_told_at_once(tmp_path):
+    pairs = {"name": "pairs", "image": tiny().image, "classes": [{"name": "a", "train": "LR"}]}
+    dataset = Dataset(**pairs, target={**tiny().image.model_dump(), "train": "HR"})
+    for folder, numbers in (("LR", range(6)), ("HR", range(2, 9))):
+        (tmp_path / folder).mkdir()
+        for number in numbers:
+            (tmp_path / f"{folder}/{number}.npy").touch()
+    (tmp_path / "LR/3.npy").unlink()
+    (tmp_path / "LR/3.npy").symlink_to("nowhere")
+    with pytest.raises(RefusedError) as error:
+        scan(tmp_path, dataset)
+    found = {one.path: one.cause for one in error.value.defects}
+    alone = [*(f"LR/{number}.npy" for number in (0, 1)), *(f"HR/{i}.npy" for i in (6, 7, 8))]
+    assert found == dict.fromkeys(alone, "no partner") | {"LR/3.npy": "link to nothing"}
