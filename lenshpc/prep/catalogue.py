@@ -16,9 +16,9 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.labelling import POSITION, Catalogue, Position, SkyCells
 from lenshpc.prep.labels import NUM_SHOWN, UNLABELLED_SPLIT, read_labels, read_splits, show_some
 from lenshpc.prep.rows import TEXT, set_columns
-from lenshpc.prep.rules import find_repeats, hash_texts
 from lenshpc.prep.sky import name_cells
 from lenshpc.prep.tables import Columns, read_table
+from lenshpc.prep.texts import digest_texts, find_repeats
 from lenshpc.store.layout import UNLABELLED
 
 Rows = NDArray[np.int64]
@@ -102,29 +102,33 @@ class _Match:
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return a column of numbers for the images, NaN without a row."""
-        found: NDArray[np.float64] = self.columns.numbers[name].to_numpy()[self.rows]
+        found = self.columns.numbers[name][self.rows]
         found[self.rows < 0] = np.nan
         return found
 
-    def texts(self, name: str) -> pa.Array:
-        """Return a column of texts for the images, null without a row."""
-        texts = self.columns.texts[name].combine_chunks()
-        return texts.take(pa.array(self.rows, mask=self.rows < 0))
+    def words(self, name: str, needed: NDArray[np.bool_] | None = None) -> pa.DictionaryArray:
+        """Return a column of words for the images that need one, null without a row."""
+        blank = self.rows < 0 if needed is None else (self.rows < 0) | ~needed
+        return self.columns.words[name].take(pa.array(self.rows, mask=blank))
 
 
 def _match(root: Path, catalogue: Catalogue, images: pa.ChunkedArray) -> _Match:
     """Read a table and find each image's row; raise where it names none, or one of them twice."""
     path, place = root / catalogue.file, catalogue.position
-    wanted = (catalogue.id, catalogue.label, catalogue.split, catalogue.group)
-    numbers = [*catalogue.columns, *((place.ra, place.dec) if place else ())]
-    columns = read_table(path, [name for name in wanted if isinstance(name, str)], numbers)
-    ids = _check_ids(path, columns.texts[catalogue.id])
+    words = (catalogue.label, catalogue.split, catalogue.group)
+    columns = read_table(
+        path,
+        texts=[catalogue.id],
+        words=[name for name in words if isinstance(name, str)],
+        numbers=[*catalogue.columns, *((place.ra, place.dec) if place else ())],
+    )
+    ids = columns.texts.pop(catalogue.id)
+    index = _Index(path, ids)
     for name in catalogue.columns:
-        endless = np.isinf(columns.numbers[name].to_numpy())
+        endless = np.isinf(columns.numbers[name])
         if endless.any():
             found = ids[int(endless.argmax())].as_py()
             raise DataError(f"{path} has a number without end for {found!r}; correct it")
-    index = _Index(ids)
     form = index.choose_form(images)
     rows = index.find(images, form)
     if not (rows >= 0).any():
@@ -146,16 +150,6 @@ def _match(root: Path, catalogue: Catalogue, images: pa.ChunkedArray) -> _Match:
     )
 
 
-def _check_ids(path: Path, ids: pa.ChunkedArray) -> pa.Array:
-    if ids.null_count:
-        raise DataError(f"{path} has a row without an id; each image has one row: correct it")
-    repeats = find_repeats(ids)
-    if repeats:
-        names = show_some([f"{name!r}" for name in repeats])
-        raise DataError(f"{path} names {names} twice; each image has one row: correct it")
-    return ids.combine_chunks()
-
-
 def _describe_strangers(ids: pa.Array, counts: NDArray[np.int64]) -> str:
     strangers = ids.filter(pa.array(counts == 0))
     if not len(strangers):
@@ -166,10 +160,16 @@ def _describe_strangers(ids: pa.Array, counts: NDArray[np.int64]) -> str:
 class _Index:
     """The ids of a table, found by a hash and then compared: no Python object a row is kept."""
 
-    def __init__(self, ids: pa.Array) -> None:
+    def __init__(self, path: Path, ids: pa.Array) -> None:
+        if ids.null_count:
+            raise DataError(f"{path} has a row without an id; each image has one row: correct it")
         self._ids = ids
-        hashes = hash_texts(pa.chunked_array([ids]))
+        hashes = digest_texts(ids)
         self._order = np.argsort(hashes)
+        repeats = find_repeats(ids, hashes, self._order)
+        if repeats:
+            names = show_some([f"{name!r}" for name in repeats])
+            raise DataError(f"{path} names {names} twice; each image has one row: correct it")
         self._hashes = hashes[self._order]
 
     def choose_form(self, images: pa.ChunkedArray) -> str:
@@ -194,7 +194,11 @@ class _Index:
             return rows
         for first in range(0, len(images), _SLICE_ROWS):
             some = _FORMS[form](images.slice(first, _SLICE_ROWS))
-            places = np.searchsorted(self._hashes, hash_texts(some))
+            hashes = digest_texts(some)
+            # In the order of the table's: one search then finds in the cache what the last read.
+            order = np.argsort(hashes)
+            places = np.empty(len(hashes), np.int64)
+            places[order] = np.searchsorted(self._hashes, hashes[order])
             found = self._order[np.minimum(places, len(self._order) - 1)]
             same = pc.equal(some, self._ids.take(pa.array(found))).to_numpy()
             rows[first : first + _SLICE_ROWS] = np.where(same, found, -1)
@@ -212,15 +216,14 @@ def _apply(
     labels, splits = (table[name].to_numpy().copy() for name in ("label", "split"))
     has_row = match.rows >= 0
     if catalogue.split:
-        texts = match.texts(catalogue.split)
-        _refuse_gaps(match, table, texts.is_null().to_numpy(False) & has_row, catalogue.split)
-        given = read_splits(dataset, texts, f"{match.path}: {catalogue.split}")
+        words = match.words(catalogue.split)
+        _refuse_gaps(match, table, words.is_null().to_numpy(False) & has_row, catalogue.split)
+        given = read_splits(dataset, words, f"{match.path}: {catalogue.split}")
         splits[has_row] = given[has_row]
     is_free = splits == UNLABELLED_SPLIT
     if catalogue.label:
-        needed = pa.array(~is_free)
-        texts = pc.if_else(needed, match.texts(catalogue.label), pa.scalar(None, TEXT))
-        labels = read_labels(dataset, texts, f"{match.path}: {catalogue.label}")
+        words = match.words(catalogue.label, ~is_free)
+        labels = read_labels(dataset, words, f"{match.path}: {catalogue.label}")
     labels[is_free] = UNLABELLED
     lost = ~is_free & (~has_row | (labels == UNLABELLED))
     if catalogue.unmatched == "unlabelled":
@@ -268,9 +271,9 @@ def _read_groups(
 ) -> pa.Array:
     """Return the group of each image, null where it has none and needs none."""
     if isinstance(group, str):
-        groups = match.texts(group)
+        groups = match.words(group)
         _refuse_gaps(match, table, groups.is_null().to_numpy(False) & needed, group)
-        return groups
+        return groups.dictionary_decode()
     ra, dec = (table[name].to_numpy() for name in POSITION)
     has_place = np.isfinite(ra) & np.isfinite(dec)
     _refuse_gaps(match, table, ~has_place & needed, "position")

@@ -17,10 +17,9 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole
 from lenshpc.prep.labelling import StackFiles
 from lenshpc.prep.rows import TEXT, join_rows, set_columns, stack_rows
-from lenshpc.prep.rules import find_repeats
 from lenshpc.prep.stacks import count_rows, find_stacks, open_array, stand_in
 from lenshpc.prep.tables import is_table, read_table
-from lenshpc.prep.texts import MAX_TEXT_BYTES, to_texts
+from lenshpc.prep.texts import MAX_TEXT_BYTES, digest_texts, find_repeats, to_texts
 from lenshpc.store.layout import SPLITS, UNLABELLED
 
 NUM_SHOWN = 5
@@ -145,7 +144,8 @@ def refuse_repeated_ids(ids: pa.ChunkedArray) -> None:
     if not pc.all(printable).as_py():
         odd = ids.filter(pc.invert(printable))[0].as_py()
         raise DataError(f"cannot use the id {odd!a}: it has characters that cannot be shown")
-    repeats = find_repeats(ids)
+    hashes = digest_texts(ids)
+    repeats = find_repeats(ids, hashes, np.argsort(hashes))
     if repeats:
         names = show_some([f"{one!r}" for one in repeats])
         raise DataError(
@@ -164,18 +164,23 @@ def show_some(texts: Sequence[object], num: int | None = None) -> str:
 def _look_up(
     texts: pa.Array, known: Mapping[str, int], what: str, remedy: str
 ) -> NDArray[np.int16]:
-    places = pc.index_in(texts, value_set=pa.array(list(known), TEXT))
-    strange = texts.filter(pc.and_(texts.is_valid(), places.is_null()))
+    words = texts if isinstance(texts, pa.DictionaryArray) else texts.dictionary_encode()
+    places = pc.index_in(words.dictionary, value_set=pa.array(list(known), TEXT))
+    # One more place at the end, of those that have no value.
+    num = len(places)
+    codes = pc.fill_null(words.indices, num).to_numpy()
+    counts = np.bincount(codes, minlength=num + 1)[:num]
+    strange = np.flatnonzero(places.is_null().to_numpy(False) & (counts > 0))
     if len(strange):
-        counts = sorted(
-            ((one["values"], one["counts"]) for one in strange.value_counts().to_pylist()),
-            key=lambda pair: (-pair[1], pair[0]),
-        )
-        shown = show_some([f"{value!r} in {count} rows" for value, count in counts])
+        strange = strange[np.argsort(-counts[strange], kind="stable")]
+        values = words.dictionary.take(pa.array(strange[:NUM_SHOWN])).to_pylist()
+        pairs = zip(values, counts[strange].tolist(), strict=False)
+        shown = show_some([f"{value!r} in {count} rows" for value, count in pairs], len(strange))
         raise DataError(f"{what}: {shown}; known are {', '.join(known)}; {remedy}")
     values = np.array([*known.values(), UNLABELLED], np.int16)
-    found: NDArray[np.int16] = values[pc.fill_null(places, len(known)).to_numpy()]
-    return found
+    found = np.append(pc.fill_null(places, len(known)).to_numpy(), len(known))
+    labels: NDArray[np.int16] = values[found[codes]]
+    return labels
 
 
 def _read_place(
@@ -186,7 +191,7 @@ def _read_place(
     name, _, field = place.rpartition(":")
     if name and is_table(name):
         path = root / stand_in(file, entry.file, name)
-        texts = read_table(path, [field]).texts[field].combine_chunks()
+        texts = read_table(path, [field]).texts[field]
         _check_length(path, field, len(texts), file, num_rows)
         return texts
     name, _, field = place.partition(":")

@@ -80,17 +80,6 @@ def hash_texts(texts: pa.ChunkedArray, prefix: bytes = b"") -> NDArray[np.uint64
     return found.astype(np.uint64)
 
 
-def find_repeats(texts: pa.ChunkedArray) -> list[str]:
-    """Return the texts that stand more than once, sorted."""
-    hashes = hash_texts(texts)
-    order = np.argsort(hashes)
-    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    rows = np.unique(np.concatenate([order[same], order[same + 1]]))
-    counts = texts.take(pa.array(rows)).value_counts()
-    repeats = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    return sorted(repeats.to_pylist())
-
-
 def check_classes(table: pa.Table, dataset: Dataset) -> None:
     """Raise where a split lacks one of the classes, as after a holdout of a tiny set."""
     kinds = table.group_by(["split", "label"]).aggregate([])

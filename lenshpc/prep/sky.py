@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from lenshpc.prep.rows import TEXT
 from lenshpc.run.extras import require
 
+_SLICE_ROWS = 2**18
+
 
 def name_cells(
     ra_deg: NDArray[np.float64], dec_deg: NDArray[np.float64], order: int
@@ -17,6 +19,10 @@ def name_cells(
     from astropy import units
     from astropy_healpix import lonlat_to_healpix
 
-    cells = lonlat_to_healpix(ra_deg * units.deg, dec_deg * units.deg, 2**order, order="nested")
-    prefix, nothing = pa.scalar(f"healpix{order}-", TEXT), pa.scalar("", TEXT)
-    return pc.binary_join_element_wise(prefix, pa.array(cells).cast(TEXT), nothing)
+    prefix, nothing, parts = pa.scalar(f"healpix{order}-", TEXT), pa.scalar("", TEXT), []
+    for first in range(0, len(ra_deg), _SLICE_ROWS):
+        rows = slice(first, first + _SLICE_ROWS)
+        places = ra_deg[rows] * units.deg, dec_deg[rows] * units.deg
+        cells = lonlat_to_healpix(*places, 2**order, order="nested")
+        parts.append(pc.binary_join_element_wise(prefix, pa.array(cells).cast(TEXT), nothing))
+    return pa.concat_arrays(parts)

@@ -6,16 +6,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pyarrow import csv
 
 from lenshpc.errors import DataError
 from lenshpc.prep.columns import BLOCK_ROWS, Block, OpenTable, find_column
 from lenshpc.prep.content import check_content, first_line, naming_defects
 from lenshpc.prep.fits_table import open_fits_table
-from lenshpc.prep.rows import TEXT
-from lenshpc.prep.texts import mend_texts, to_numbers, to_texts
+from lenshpc.prep.rows import FILES, TEXT
+from lenshpc.prep.texts import mend_texts, to_numbers, to_texts, to_words
 from lenshpc.prep.votable import open_votable
 
 MAX_BYTES = 2**33  # of all columns asked for, as they are kept
@@ -33,14 +35,19 @@ _FORMATS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Columns(NamedTuple):
-    """Columns of a table, by the names asked for: texts, null where a row has none; numbers, NaN.
+Convert = Callable[[Any], pa.Array]
 
-    `units` are those that the table says of its columns.
+
+class Columns(NamedTuple):
+    """Columns of a table, by the names asked for.
+
+    Texts, null where a row has none; words, which are texts as a dictionary; numbers, NaN where a
+    row has none. `units` are those that the table says of its columns.
     """
 
-    texts: Mapping[str, pa.ChunkedArray]
-    numbers: Mapping[str, pa.ChunkedArray]
+    texts: dict[str, pa.Array]
+    words: dict[str, pa.DictionaryArray]
+    numbers: dict[str, NDArray[np.float64]]
     units: Mapping[str, str]
 
 
@@ -49,7 +56,9 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(tuple(_FORMATS))
 
 
-def read_table(path: Path, texts: Sequence[str], numbers: Sequence[str] = ()) -> Columns:
+def read_table(
+    path: Path, texts: Sequence[str] = (), words: Sequence[str] = (), numbers: Sequence[str] = ()
+) -> Columns:
     """Return some columns of a table, and of no other column the values.
 
     A name is found whatever its case, if one column has it.
@@ -59,16 +68,20 @@ def read_table(path: Path, texts: Sequence[str], numbers: Sequence[str] = ()) ->
         endings = " ".join(_FORMATS)
         raise DataError(f"{path} has no ending that a table has ({endings}); save it as one")
     check_content(str(path), form)
+    names = _unique([*texts, *words, *numbers])
     with naming_defects(str(path)):
         try:
             with _OPENERS[form](path) as table:
-                return _read_columns(path, table, _unique(texts), _unique(numbers))
+                places = {name: find_column(path, name, table.names) for name in names}
+                wanted = ((texts, to_texts), (words, to_words), (numbers, to_numbers))
+                of_texts, of_words, of_numbers = _read_columns(path, table, places, wanted)
         except pa.ArrowException as error:
-            names = ", ".join(_unique([*texts, *numbers]))
             raise DataError(
-                f"{path} is no table with values for {names}: {first_line(error)}; "
+                f"{path} is no table with values for {', '.join(names)}: {first_line(error)}; "
                 "correct it, or the dataset file"
             ) from error
+    units = {name: table.units[place] for name, place in places.items() if place in table.units}
+    return Columns(of_texts, of_words, of_numbers, units)
 
 
 def _unique(names: Sequence[str]) -> list[str]:
@@ -76,37 +89,46 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def _read_columns(
-    path: Path, table: OpenTable, texts: Sequence[str], numbers: Sequence[str]
-) -> Columns:
-    places = {name: find_column(path, name, table.names) for name in (*texts, *numbers)}
-    wanted = [(name, to_texts) for name in texts] + [(name, to_numbers) for name in numbers]
-    parts: list[list[pa.Array]] = [[] for _ in wanted]
+    path: Path,
+    table: OpenTable,
+    places: Mapping[str, str],
+    wanted: Sequence[tuple[Sequence[str], Convert]],
+) -> list[dict[str, Any]]:
+    """Return the columns of each kind that is wanted, each in one piece."""
+    parts: list[dict[str, list[pa.Array]]] = [{name: [] for name in names} for names, _ in wanted]
+    texts = _unique([places[name] for kind in parts[:2] for name in kind])
     num_bytes = 0
-    for block in table.read(
-        _unique([places[name] for name in texts]), _unique([places[name] for name in numbers])
-    ):
-        for kept, (name, convert) in zip(parts, wanted, strict=True):
-            kept.append(_convert(path, name, convert, block[places[name]]))
-            num_bytes += kept[-1].nbytes
+    for block in table.read(texts, _unique([places[name] for name in parts[2]])):
+        for kind, (_, convert) in zip(parts, wanted, strict=True):
+            for name, kept in kind.items():
+                kept.append(_convert(path, name, convert, block[places[name]]))
+                num_bytes += kept[-1].nbytes
         if num_bytes > MAX_BYTES:
             raise DataError(
                 f"{path} has more than {MAX_BYTES / 1e9:.1f} GB in {', '.join(places)}; "
                 "leave out rows that name no image"
             )
-    found = [
-        pa.chunked_array(kept, TEXT if convert is to_texts else pa.float64())
-        for kept, (_, convert) in zip(parts, wanted, strict=True)
+    is_csv = path.name.lower().endswith(".csv")
+    return [
+        {name: _join(kind.pop(name), convert, is_csv) for name in list(kind)}
+        for kind, (_, convert) in zip(parts, wanted, strict=True)
     ]
-    if path.name.lower().endswith(".csv"):
-        found[: len(texts)] = map(mend_texts, found[: len(texts)])
-    return Columns(
-        texts=dict(zip(texts, found[: len(texts)], strict=True)),
-        numbers=dict(zip(numbers, found[len(texts) :], strict=True)),
-        units={name: table.units[place] for name, place in places.items() if place in table.units},
-    )
 
 
-def _convert(path: Path, name: str, convert: Callable[[Any], pa.Array], values: Any) -> pa.Array:
+def _join(parts: list[pa.Array], convert: Convert, is_csv: bool) -> Any:
+    """Return the parts of a column in one piece."""
+    if convert is to_numbers:
+        return np.concatenate([part.to_numpy() for part in parts]) if parts else np.empty(0)
+    if convert is to_texts:
+        texts = pa.chunked_array(parts, TEXT).combine_chunks()
+        return mend_texts(texts) if is_csv else texts
+    words = pa.chunked_array(parts, FILES).unify_dictionaries().combine_chunks()
+    if not is_csv:
+        return words
+    return pa.DictionaryArray.from_arrays(words.indices, mend_texts(words.dictionary))
+
+
+def _convert(path: Path, name: str, convert: Convert, values: Any) -> pa.Array:
     try:
         return convert(values)
     except ValueError as error:

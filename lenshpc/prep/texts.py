@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from lenshpc.prep.rows import TEXT
 
 MAX_TEXT_BYTES = 4096  # a path is no longer
+_SLICE_ROWS = 2**18
+_FACTOR, _SHIFT = np.uint64(0xC6A4A7935BD1E995), np.uint64(47)
+_MASKS = np.array([2 ** (8 * num) - 1 for num in range(9)], np.uint64)  # of so many bytes
 _WHOLE = r"^[+-]?[0-9]+\.0+$"
 _TRUTH = r"^(?i:true|false)$"
 
@@ -61,6 +64,11 @@ def _float_texts(values: pa.Array) -> pa.Array:
     return pc.if_else(pa.array(np.isnan(numbers)), pa.scalar(None, TEXT), texts)
 
 
+def to_words(values: Any) -> pa.DictionaryArray:
+    """Return an array as texts in a dictionary, for values that repeat."""
+    return to_texts(values).dictionary_encode()
+
+
 def to_numbers(values: Any) -> pa.Array:
     """Return an array of numbers, or of such texts, as float64; ValueError for others.
 
@@ -81,7 +89,7 @@ def to_numbers(values: Any) -> pa.Array:
     return pc.fill_null(values.cast(pa.float64()), np.nan)
 
 
-def mend_texts(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def mend_texts(texts: pa.Array) -> pa.Array:
     """Return a column of a table of texts with its whole numbers and truth values as `to_texts`.
 
     A gap makes floats of whole numbers where a table goes through pandas; so the column is looked
@@ -95,7 +103,7 @@ def mend_texts(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     return texts
 
 
-def _match_all(texts: pa.ChunkedArray, expression: str) -> bool:
+def _match_all(texts: pa.Array, expression: str) -> bool:
     for some in (texts.slice(0, 100), texts):  # nearly always the first rows tell
         matched = pc.all(pc.match_substring_regex(some, expression)).as_py()
         if not matched or some.null_count == len(some):
@@ -112,3 +120,44 @@ def _to_native(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
         values = values.astype(np.float64)
     return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+
+
+def digest_texts(texts: pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Return 64 bits of each text, by MurmurHash64A; unequal texts may share them."""
+    found = np.empty(len(texts), np.uint64)
+    for first in range(0, len(texts), _SLICE_ROWS):
+        some = texts.slice(first, _SLICE_ROWS)
+        some = some.combine_chunks() if isinstance(some, pa.ChunkedArray) else some
+        found[first : first + _SLICE_ROWS] = _digest(some)
+    return found
+
+
+def _digest(texts: pa.Array) -> NDArray[np.uint64]:
+    _, offsets, content = texts.buffers()
+    ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    begin, end = int(ends[0]), int(ends[-1])
+    data = bytes(memoryview(content)[begin:end]) if content else b""
+    starts, lengths = ends[:-1] - begin, np.diff(ends)
+    # The eight bytes from any place on, also from the last one.
+    words = np.ndarray((len(data) + 1,), "<u8", data + bytes(8), strides=(1,))
+    found, rows = lengths.astype(np.uint64) * _FACTOR, np.arange(len(texts))
+    for at in range(0, int(lengths.max(initial=0)), 8):
+        rows = rows[lengths[rows] > at]
+        word = words[starts[rows] + at] & _MASKS[np.minimum(lengths[rows] - at, 8)]
+        word *= _FACTOR
+        word ^= word >> _SHIFT
+        found[rows] = (found[rows] ^ word * _FACTOR) * _FACTOR
+    found ^= found >> _SHIFT
+    found *= _FACTOR
+    return found ^ found >> _SHIFT
+
+
+def find_repeats(
+    texts: pa.Array | pa.ChunkedArray, hashes: NDArray[np.uint64], order: NDArray[np.int64]
+) -> list[str]:
+    """Return the texts that stand more than once, sorted; `order` sorts their hashes."""
+    same = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    rows = np.unique(np.concatenate([order[same], order[same + 1]]))
+    counts = texts.take(pa.array(rows)).value_counts()
+    repeats = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    return sorted(repeats.to_pylist())

@@ -169,7 +169,7 @@ def test_changed_table_is_refused_or_gives_numbers(num_tries, tmp_path):
     def attempt(content):
         path.write_bytes(content)
         try:
-            found = read_table(path, ["id"], ["gamma1"])
+            found = read_table(path, ["id"], numbers=["gamma1"])
         except DataError as error:
             assert_refused(path, error)
         else:

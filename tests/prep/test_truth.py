@@ -142,8 +142,8 @@ def test_decimals_of_a_table_are_read_exactly(tmp_path):
     numbers = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 8.41e21, 123456789.123456789]
     text = "".join(f"{i},{number!r}\n" for i, number in enumerate(numbers))
     (tmp_path / "truth.csv").write_text(f"id,gamma1\n{text}", encoding="utf-8")
-    found = read_table(tmp_path / "truth.csv", ["id"], ["gamma1"])
-    assert found.numbers["gamma1"].to_pylist() == numbers
+    found = read_table(tmp_path / "truth.csv", ["id"], numbers=["gamma1"])
+    assert found.numbers["gamma1"].tolist() == numbers
 
 
 @pytest.mark.parametrize(
