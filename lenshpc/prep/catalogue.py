@@ -65,14 +65,14 @@ def read_positions(root: Path, catalogue: Catalogue) -> tuple[pa.Array, NDArray[
     path, place = root / catalogue.file, catalogue.position
     if place is None:
         raise TypeError("only a catalogue with a position has positions")
-    columns = read_table(path, [catalogue.id], [place.ra, place.dec])
-    ids = _check_ids(path, columns.texts[catalogue.id])
+    columns = read_table(path, texts=[catalogue.id], numbers=[place.ra, place.dec])
+    ids = columns.texts[catalogue.id]
+    _Index(path, ids)  # raises where an id is missing, or stands twice
     odd = ids.filter(pc.invert(pc.utf8_is_printable(ids)))
     if len(odd):
         raise DataError(f"{path} has the id {odd[0].as_py()!a}, which cannot be shown; correct it")
     _check_degrees(path, columns, place)
-    numbers = [columns.numbers[name].to_numpy() for name in (place.ra, place.dec)]
-    return ids, np.stack(numbers, axis=1)
+    return ids, np.stack([columns.numbers[name] for name in (place.ra, place.dec)], axis=1)
 
 
 def _check_degrees(path: Path, columns: Columns, place: Position) -> None:

@@ -17,7 +17,7 @@ from lenshpc.prep.formats import ImageFormat
 
 
 @dataclass(frozen=True)
-class Findings:
+class ScanFindings:
     """What a scan finds beside images: lines for the user, and what cannot be used."""
 
     told: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class ImageFolder:
 
 
 def list_folder(
-    root: Path, folder: str, image: ImageFormat, tables: Collection[str], findings: Findings
+    root: Path, folder: str, image: ImageFormat, tables: Collection[str], findings: ScanFindings
 ) -> ImageFolder:
     """Return the images in a folder of `root`, where `tables` may lie beside them."""
     names: list[str] = []
@@ -91,7 +91,7 @@ def list_folder(
     return ImageFolder(folder=folder, image=image, names=names, files=files, inodes=keys)
 
 
-def note_same_files(root: Path, folders: Sequence[ImageFolder], findings: Findings) -> None:
+def note_same_files(root: Path, folders: Sequence[ImageFolder], findings: ScanFindings) -> None:
     """Note files that stand twice, by links: each would be two images, in two classes even."""
     keys = np.concatenate([folder.inodes for folder in folders])
     starts = np.cumsum([0, *(len(folder.files) for folder in folders)])
@@ -116,7 +116,7 @@ def note_same_files(root: Path, folders: Sequence[ImageFolder], findings: Findin
 
 
 def pair_files(
-    root: Path, images: ImageFolder, targets: ImageFolder, findings: Findings
+    root: Path, images: ImageFolder, targets: ImageFolder, findings: ScanFindings
 ) -> list[str]:
     """Return the file of the target of each image: pairs are files of one name."""
     found, others = (_by_pair_name(side, findings) for side in (images, targets))
@@ -136,7 +136,7 @@ def pair_files(
 
 
 def note_strangers(
-    root: Path, known: Collection[str], image: ImageFormat, dataset: str, findings: Findings
+    root: Path, known: Collection[str], image: ImageFormat, dataset: str, findings: ScanFindings
 ) -> None:
     """Note folders and images beside those that are known: they would be left out in silence."""
     parents = {str(parent) for folder in known for parent in PurePosixPath(folder).parents}
@@ -208,7 +208,9 @@ def _absence(folder: Path, image: ImageFormat) -> DataError:
     )
 
 
-def _join_bands(folder: str, names: list[str], image: ImageFormat, findings: Findings) -> list[str]:
+def _join_bands(
+    folder: str, names: list[str], image: ImageFormat, findings: ScanFindings
+) -> list[str]:
     """Return the objects that files are bands of."""
     with collecting(findings.defects, folder):
         objects = list_objects(folder, names, image)
@@ -219,7 +221,7 @@ def _join_bands(folder: str, names: list[str], image: ImageFormat, findings: Fin
 
 
 def _note_odd_names(
-    folder: str, names: Sequence[str], image: ImageFormat, findings: Findings
+    folder: str, names: Sequence[str], image: ImageFormat, findings: ScanFindings
 ) -> None:
     """Note names that are one row to a reader: 1.npy, 1.NPY, or 1.jpg beside 1.jpeg."""
     for name in names:
@@ -234,13 +236,13 @@ def _note_odd_names(
         _note_twins(folder, seen.setdefault(stem, name), name, findings)
 
 
-def _note_twins(folder: str, first: str, name: str, findings: Findings) -> None:
+def _note_twins(folder: str, first: str, name: str, findings: ScanFindings) -> None:
     if first != name:
         told = f"duplicated id: {folder}/{first} and {folder}/{name}; rename one of them"
         findings.add(join_path(folder, name), "duplicated id", told)
 
 
-def _by_pair_name(side: ImageFolder, findings: Findings) -> dict[str, str]:
+def _by_pair_name(side: ImageFolder, findings: ScanFindings) -> dict[str, str]:
     """Return the name that the files of a pair share → name: 7 for LR/LR_7.npy and HR/7.npy."""
     prefix = f"{PurePosixPath(side.folder).name}_"
     found: dict[str, str] = {}

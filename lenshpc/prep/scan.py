@@ -12,8 +12,8 @@ from lenshpc.prep import catalogue
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import collecting, refusal
 from lenshpc.prep.folders import (
-    Findings,
     ImageFolder,
+    ScanFindings,
     escape_name,
     list_entries,
     list_folder,
@@ -51,7 +51,7 @@ class ScannedRows:
 def scan(root: Path, dataset: Dataset) -> ScannedRows:
     """Return every source under `root`; of stacks, only headers are read."""
     try:
-        findings = Findings()
+        findings = ScanFindings()
         mosaics = list_cutouts(root, dataset) if dataset.mosaics else None
         table = mosaics.table if mosaics else _list_sources(root, dataset, findings)
         table, matches = catalogue.join(root, dataset, table)
@@ -65,7 +65,7 @@ def scan(root: Path, dataset: Dataset) -> ScannedRows:
     return ScannedRows(table=table, told=told, mosaics=mosaics)
 
 
-def _list_sources(root: Path, dataset: Dataset, findings: Findings) -> pa.Table:
+def _list_sources(root: Path, dataset: Dataset, findings: ScanFindings) -> pa.Table:
     """Return the rows, without groups but those of stacks' arrays."""
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
@@ -90,7 +90,7 @@ def _list_sources(root: Path, dataset: Dataset, findings: Findings) -> pa.Table:
     return join_rows([table for one in found for table in _rows(*one, counts)])
 
 
-def _list_places(root: Path, dataset: Dataset, findings: Findings) -> list[_Place]:
+def _list_places(root: Path, dataset: Dataset, findings: ScanFindings) -> list[_Place]:
     """Return split, label and folder of all images that lie in folders."""
     if dataset.folder:
         if not (root / dataset.folder).is_dir():
@@ -107,7 +107,7 @@ def _list_places(root: Path, dataset: Dataset, findings: Findings) -> list[_Plac
 
 
 def _find_partners(
-    root: Path, dataset: Dataset, split: SplitName, images: ImageFolder, findings: Findings
+    root: Path, dataset: Dataset, split: SplitName, images: ImageFolder, findings: ScanFindings
 ) -> list[str]:
     """Return the file of each image's target, "" where there are no pairs."""
     if dataset.target is None:
@@ -122,7 +122,7 @@ def _count_rows(
     dataset: Dataset,
     listed: Sequence[ImageFolder],
     partners: Sequence[Sequence[str]],
-    findings: Findings,
+    findings: ScanFindings,
 ) -> dict[str, int]:
     """Return the number of images in each stack."""
     counts = {}
