@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
+from lenshpc.prep.content import truncation_error
 from lenshpc.prep.npy import HEADER_BYTES, Header, npy_header
 
 BLOCK_BYTES = 2**24
@@ -92,7 +93,8 @@ def open_npy(path: str) -> NpyArray:
     if promised != held:
         raise DataError(
             f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes, it holds {held}; copy it again"
+            f"{promised} bytes, it holds {held}; copy it again",
+            cause="truncated" if held < promised else "damaged",
         )
     return NpyArray(
         path=path,
@@ -121,7 +123,8 @@ def open_npz(path: str, name: str, key: str) -> NpzArray:
     if promised != member.file_size:
         raise DataError(
             f"{path}: {name} promises {promised} bytes, the archive holds {member.file_size}; "
-            "copy it again"
+            "copy it again",
+            cause="damaged",
         )
     return NpzArray(
         path=path,
@@ -139,7 +142,9 @@ def open_npz(path: str, name: str, key: str) -> NpzArray:
 def absent_array_error(path: str, name: str, found: list[str], key: str) -> DataError:
     """Return the error of an array that a file lacks; `key` of the dataset file names it."""
     names = ", ".join(ascii(one) for one in sorted(found)[:8]) or "nothing"
-    return DataError(f"{path} lacks the array {name!r}; it holds {names}; set `{key}`")
+    return DataError(
+        f"{path} lacks the array {name!r}; it holds {names}; set `{key}`", cause="another array"
+    )
 
 
 def _find_member(path: str, archive: zipfile.ZipFile, name: str, key: str) -> zipfile.ZipInfo:
@@ -148,12 +153,16 @@ def _find_member(path: str, archive: zipfile.ZipFile, name: str, key: str) -> zi
         found = [one.removesuffix(".npy") for one in archive.namelist()]
         raise absent_array_error(path, name, found, key)
     if len(members) > 1:
-        raise DataError(f"{path} holds {name} {len(members)} times; write it anew with one")
+        raise DataError(
+            f"{path} holds {name} {len(members)} times; write it anew with one",
+            cause="array that stands twice",
+        )
     # The two that numpy writes; the others unpack without a limit.
     if members[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DataError(
             f"{path} is packed by zip's method {members[0].compress_type}; "
-            "write it with numpy's savez"
+            "write it with numpy's savez",
+            cause="another packing",
         )
     return members[0]
 
@@ -175,7 +184,8 @@ def _refuse_objects(path: str, header: Header) -> None:
     if header.dtype.hasobject:
         raise DataError(
             f"{path} holds pickled objects, which are refused; save plain arrays, "
-            "of text as array.astype(str)"
+            "of text as array.astype(str)",
+            cause="pickled",
         )
 
 
@@ -188,6 +198,6 @@ def _read_blocks(
         num_bytes = min(step, array.shape[0] - first) * array.dtype.itemsize
         content = stream.read(num_bytes)
         if len(content) < num_bytes:
-            raise DataError(f"{array.path} is truncated; copy it again")
+            raise truncation_error(array.path, "in its rows")
         block = np.frombuffer(content, array.dtype)
         yield block if field is None else block[field]

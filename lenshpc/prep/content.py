@@ -118,8 +118,9 @@ def _open_stream(content: bytes, at: int) -> Any:
 
 
 def damage_error(path: str, reason: str) -> DataError:
-    """Return the error of bytes that are wrong, not merely too few."""
-    return DataError(f"{path} is damaged: {reason}; copy it again", cause="damaged")
+    """Return the error of bytes that are wrong, or too few where the reason says so."""
+    cause = "truncated" if "truncated" in reason else "damaged"
+    return DataError(f"{path} is damaged: {reason}; copy it again", cause=cause)
 
 
 def truncation_error(path: str, where: str) -> DataError:
@@ -169,12 +170,11 @@ def _opening(path: str) -> Iterator[tuple[int, int]]:
             os.close(descriptor)
     except OSError as error:
         if Path(path).is_symlink() and not os.path.exists(path):  # noqa: PTH110 - raises nothing
-            raise link_error(path) from error
+            raise _link_error(path) from error
         raise read_error(path, error) from error
 
 
-def link_error(path: str) -> DataError:
-    """Return the error of a link that leads to no file."""
+def _link_error(path: str) -> DataError:
     return DataError(
         f"{path} is a link that leads to no file; mount or copy what it leads to",
         cause="link to nothing",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.arrays import BLOCK_BYTES, FileArray, absent_array_error
-from lenshpc.prep.content import first_line
+from lenshpc.prep.content import damage_error, first_line
 from lenshpc.run.extras import require
 
 CHUNK_BYTES = 2**28  # a larger chunk would have to be unpacked whole for one row
@@ -56,7 +56,7 @@ def open_hdf5(path: str, name: str, key: str) -> Hdf5Array:
     require("hdf5", "HDF5")
     found = _find_dataset(path, name, key)
     if not found.shape:
-        raise DataError(f"{path}: {name} is no array of rows; set `{key}`")
+        raise DataError(f"{path}: {name} is no array of rows; set `{key}`", cause="another array")
     _check_filters(path, found)
     _refuse_large_chunks(path, found)
     chunks = found.chunks
@@ -77,7 +77,8 @@ def check_whole(array: Hdf5Array) -> None:
     if not _is_whole(array.path, array.dataset):
         raise DataError(
             f"{array.path}: some of the {array.shape[0]} rows of {array.name} were never written; "
-            "write the file anew"
+            "write the file anew",
+            cause="truncated",
         )
 
 
@@ -104,7 +105,8 @@ def _find_dataset(path: str, name: str, key: str) -> Any:
 
 def _elsewhere(path: str, name: str | None) -> DataError:
     return DataError(
-        f"{path}: {name} is a link to other data, which is refused; copy the data into the file"
+        f"{path}: {name} is a link to other data, which is refused; copy the data into the file",
+        cause="data elsewhere",
     )
 
 
@@ -127,8 +129,9 @@ def _check_filters(path: str, dataset: Any) -> None:
         if not h5py.h5z.filter_avail(number):
             raise DataError(
                 f"{path} is packed by the HDF5 filter {number} ({first_line(ValueError(name))}), "
-                "which is not installed; set HDF5_PLUGIN_PATH to its folder, or write the file "
-                "again with: h5repack -f GZIP=4"
+                "which is not installed; set HDF5_PLUGIN_PATH to its folder, or where it is "
+                "installed write the file again with: h5repack -f GZIP=4",
+                cause="missing filter",
             )
 
 
@@ -137,7 +140,8 @@ def _refuse_large_chunks(path: str, dataset: Any) -> None:
     if num_bytes > CHUNK_BYTES:
         raise DataError(
             f"{path} has chunks of {num_bytes} bytes, at most {CHUNK_BYTES} can be read row by "
-            "row; write it again with a chunk a row"
+            "row; write it again with a chunk a row",
+            cause="large chunks",
         )
 
 
@@ -168,7 +172,7 @@ def _is_whole(path: str, dataset: Any) -> bool:
 
     def note(chunk: Any) -> None:
         if chunk.size > most:  # what it unpacks to has no limit
-            raise DataError(f"{path} is damaged: a chunk of {chunk.size} bytes; copy it again")
+            raise damage_error(path, f"a chunk of {chunk.size} bytes")
         place = _place_chunk(chunk.chunk_offset, dataset.chunks, counts)
         if chunk.byte_offset is not None and place is not None:
             there[place] = 1

@@ -75,7 +75,8 @@ def _open_stack(path: str, image: ImageFormat) -> FileArray:
     if array.shape[0] > array.num_bytes:
         raise DataError(
             f"{path}: {array.name} promises {array.shape[0]} rows, but only {array.num_bytes} "
-            "bytes of them are there; copy it again, or write it anew"
+            "bytes of them are there; copy it again, or write it anew",
+            cause="truncated",
         )
     if isinstance(array, Hdf5Array):
         check_whole(array)
@@ -94,11 +95,13 @@ def _check_images(array: FileArray, image: ImageFormat) -> None:
         expected = format_shape(image.stored_shape).replace("(", "(rows, ")
         raise DataError(
             f"{array.path}: {array.name} has shape {format_shape(array.shape)}, expected "
-            f"{expected}; set image.shape and image.axes in DATASET as the files are, "
-            "or move it away"
+            f"{expected}; set image.shape and image.axes in DATASET as the files are",
+            cause="wrong shape",
         )
     if array.shape[0] == 0:
-        raise DataError(f"{array.path}: {array.name} holds no rows; move the file away")
+        raise DataError(
+            f"{array.path}: {array.name} holds no rows; move the file away", cause="empty"
+        )
     check_dtype(array.path, array.dtype, image.dtype)
 
 
@@ -140,7 +143,9 @@ class _PlainRows(_OrderedRows):
         while left:
             num_bytes = os.preadv(self._descriptor, [left], at)
             if not num_bytes:
-                raise DataError(f"{self._array.path} became shorter while it was read; repeat")
+                raise DataError(
+                    f"{self._array.path} became shorter while it was read; repeat", cause="changed"
+                )
             left, at = left[num_bytes:], at + num_bytes
 
 
