@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,29 +132,40 @@ def list_cutouts(root: Path, dataset: Dataset) -> MosaicObjects:
     if not len(inside):
         raise _nothing_inside(root / catalogue.file, ids, positions, tiles)
     corners = first_pixels(places.pixels[inside], image.shape[1:])
-    order = np.lexsort((corners[:, 0], corners[:, 1], places.tile[inside]))
-    chosen, corners = inside[order], corners[order]
-    numbers = places.tile[chosen]
-    found = ids.take(pa.array(chosen))
     if mosaics.edge == "refuse":
-        _refuse_edges(found, numbers, corners, tiles, image.shape[1:])
-    starts = np.searchsorted(numbers, np.arange(len(tiles) + 1))
-    spans = zip(tiles, starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-    rows = {tile.name: (start, stop) for tile, start, stop in spans if start < stop}
-    grids = {tile.name: tile.digest for tile in tiles if tile.name in rows}
-    files = pa.array([stack_file(tile.name) for tile in tiles], TEXT)
-    outside = np.flatnonzero(places.tile == OUTSIDE)
+        tile = places.tile[inside]
+        _refuse_edges(ids.take(pa.array(inside)), tile, corners, tiles, image.shape[1:])
+    order = np.lexsort((corners[:, 0], corners[:, 1], places.tile[inside]))
+    inside, corners = inside[order], corners[order]
+    plan = _plan(tiles, places.tile[inside], corners)
     label = 0 if len(dataset.classes) == 1 else UNLABELLED
-    at = np.arange(len(chosen)) - starts[numbers]
+    told = f"{len(inside)} of {len(ids)} objects of {root / catalogue.file} lie in "
     return MosaicObjects(
-        table=cutout_rows(found, files, numbers, at, label),
-        plan=CutoutPlan(corners=corners, rows=rows, grids=grids),
-        outside=_list_outside(ids, positions, outside),
-        told=(
-            f"{len(chosen)} of {len(ids)} objects of {root / catalogue.file} lie in {len(rows)} of "
-            f"{len(tiles)} tiles",
-        ),
+        table=_tabulate(ids.take(pa.array(inside)), plan, label),
+        plan=plan,
+        outside=_list_outside(ids, positions, np.flatnonzero(places.tile == OUTSIDE)),
+        told=(f"{told}{len(plan.rows)} of {len(tiles)} tiles",),
     )
+
+
+def _plan(tiles: Sequence[Tile], numbers: NDArray[np.int32], corners: Corners) -> CutoutPlan:
+    """Return the plan of cut-outs that are in the order of the tiles' numbers."""
+    starts = np.searchsorted(numbers, np.arange(len(tiles) + 1)).tolist()
+    rows = {
+        tile.name: span
+        for tile, span in zip(tiles, pairwise(starts), strict=True)
+        if span[0] < span[1]
+    }
+    grids = {tile.name: tile.digest for tile in tiles if tile.name in rows}
+    return CutoutPlan(corners=corners, rows=rows, grids=grids)
+
+
+def _tabulate(ids: pa.Array, plan: CutoutPlan, label: int) -> pa.Table:
+    """Return the rows of objects that are in the order of the plan."""
+    starts, stops = np.transpose(list(plan.rows.values()))
+    places = np.repeat(np.arange(len(starts), dtype=np.int32), stops - starts)
+    files = pa.array([stack_file(tile) for tile in plan.rows], TEXT)
+    return cutout_rows(ids, files, places, np.arange(len(ids)) - starts[places], label)
 
 
 def stack_file(tile: str) -> str:
