@@ -170,11 +170,12 @@ def _opening(path: str) -> Iterator[tuple[int, int]]:
             os.close(descriptor)
     except OSError as error:
         if Path(path).is_symlink() and not os.path.exists(path):  # noqa: PTH110 - raises nothing
-            raise _link_error(path) from error
+            raise link_error(path) from error
         raise read_error(path, error) from error
 
 
-def _link_error(path: str) -> DataError:
+def link_error(path: str) -> DataError:
+    """Return the error of a link that leads to no file."""
     return DataError(
         f"{path} is a link that leads to no file; mount or copy what it leads to",
         cause="link to nothing",

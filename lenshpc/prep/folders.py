@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.bands import image_file, join_path, list_objects, warn_of_suffixes
-from lenshpc.prep.content import link_error
 from lenshpc.prep.defects import Defect, collecting
 from lenshpc.prep.formats import ImageFormat
 
@@ -71,7 +70,7 @@ def list_folder(
             is_image = entry.name.lower().endswith(image.suffixes)
             findings.add(path, error.cause, str(error))
         else:
-            if is_image:
+            if is_image and not _is_broken(entry):
                 # A listing tells the number of a file; only a link must be followed for it.
                 found = entry.stat() if entry.is_symlink() else None
                 inodes.extend((found.st_dev, found.st_ino) if found else (device, entry.inode()))
@@ -195,10 +194,13 @@ def _is_image(folder: str, entry: os.DirEntry[str], image: ImageFormat) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Tell whether it is a regular file, or a link to one; raise on a link that leads nowhere."""
-    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 - raises nothing
-        raise link_error(escape_name(entry.path))
-    return entry.is_file()
+    """Tell whether it is a regular file, or a link that leads to one, or nowhere."""
+    return _is_broken(entry) or entry.is_file()  # which raises for a link that leads to itself
+
+
+def _is_broken(entry: os.DirEntry[str]) -> bool:
+    """Tell whether it is a link that leads nowhere; reading says so, beside all else."""
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - raises nothing
 
 
 def _absence(folder: Path, image: ImageFormat) -> DataError:
