@@ -44,6 +44,7 @@ def verify(
     counts, and the content hash.
     """
     store = open_store(path)
+    store.stored.check_files()
     _check_derived(store)
     with TemporaryDirectory(prefix="lenshpc-verify-") as name:
         work = _Verification(path, against, allow_pickle, Path(name))

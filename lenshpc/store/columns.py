@@ -63,6 +63,11 @@ class StoredColumns:
         """Return whether two columns of texts are the same, as the hashes of their files say."""
         return self._chunks_of(one) == self._chunks_of(other)
 
+    def check_files(self) -> None:
+        """Raise if any file, also of what nobody has asked for, is not what was written."""
+        for file in self._files:
+            self.check_file(file)
+
     def check_file(self, file: str) -> bytes:
         """Return the bytes of a file of the store, which must have the hash that it was given."""
         try:

@@ -63,6 +63,8 @@ def read_values(path):
         "rows": store.rows.to_csv(),
         "attributes": store.attributes,
         "names": [store.stored.read(name) for name in ("channel", "target_channel")],
+        "shards": store.stored.read("shard_sha256").tobytes(),
+        "names": [store.stored.read(name) for name in ("channel", "target_channel")],
         "arrays": [
             array.tobytes()
             for array in (
@@ -89,7 +91,7 @@ def store(tmp_path_factory):
     return path, files, read_all(path)
 
 
-def check_damage(kind, store, choice):
+def check_damage(kind, store, choice, read=read_all):
     path, files, expected = store
     number, place, bit = choice
     file = files[number % len(files)]
@@ -100,7 +102,7 @@ def check_damage(kind, store, choice):
             file.unlink()
         else:
             file.write_bytes(damaged)
-        found = read_all(path)
+        found = read(path)
         if found == expected:
             assert kind == "flip", "nothing that is missing goes unseen"
         else:
@@ -163,3 +165,21 @@ def test_damaged_file_of_a_store_is_named(kind, store):
 def test_damaged_file_of_a_store_is_named_in_thousands_of_tries(kind, store):
     thorough = settings(QUICK, max_examples=2000)
     given(CHOICE)(thorough(lambda choice: check_damage(kind, store, choice)))()
+
+
+def check_verified(kind, store, choice):
+    """Damage a file: `verify` names it, whatever it is, and whether or not a run would read it."""
+
+    def read(path):
+        try:
+            verify(path)
+        except LensHpcError as error:
+            return str(error)
+        return "nothing"
+
+    check_damage(kind, store, choice, read)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_file_of_a_store_is_named_by_verify(kind, store):
+    given(CHOICE)(QUICK(lambda choice: check_verified(kind, store, choice)))()
