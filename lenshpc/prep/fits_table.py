@@ -25,7 +25,8 @@ def open_fits_table(path: Path) -> Iterator[OpenTable]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what bends the standard in a header changes no value
-        with fits.open(path, memmap=True) as units:
+        # Of an open file: astropy leaves its own open where it raises.
+        with path.open("rb") as stream, fits.open(stream, memmap=True) as units:
             unit = _find_table(path, units)
             _check_size(path, unit)
             columns = [one for one in unit.columns if _SCALAR.fullmatch(str(one.format).strip())]

@@ -53,7 +53,7 @@ def list_stack_rows(root: Path, dataset: Dataset) -> tuple[pa.Table, tuple[str, 
             tables.append(set_columns(table, found))
     table = join_rows(tables)
     if any(entry.arrays.id for entry in dataset.stacks):
-        refuse_repeated_ids(table["id"])
+        _refuse_repeated_ids(root, table["id"])
     return table, _tell_unused(root, dataset, set(seen.values()))
 
 
@@ -138,18 +138,18 @@ def _refuse_gaps(gaps: NDArray[np.bool_], where: str, what: str) -> None:
         )
 
 
-def refuse_repeated_ids(ids: pa.ChunkedArray) -> None:
+def _refuse_repeated_ids(root: Path, ids: pa.ChunkedArray) -> None:
     """Raise on ids of stacks' rows that stand twice, or would break a line."""
     printable = pc.utf8_is_printable(ids)
     if not pc.all(printable).as_py():
         odd = ids.filter(pc.invert(printable))[0].as_py()
-        raise DataError(f"cannot use the id {odd!a}: it has characters that cannot be shown")
+        raise DataError(f"{root}: cannot use the id {odd!a}; write it without such characters")
     hashes = digest_texts(ids)
     repeats = find_repeats(ids, hashes, np.argsort(hashes))
     if repeats:
         names = show_some([f"{one!r}" for one in repeats])
         raise DataError(
-            f"{names} stand more than once among the ids of the stacks; an id names one image: "
+            f"{root}: {names} stand more than once among the ids of stacks; an id is of one image: "
             "correct the arrays of ids, or leave them out of DATASET"
         )
 

@@ -4,10 +4,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from byte_changes import assert_refused, try_changes
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.labels import read_stack_rows
 from lenshpc.prep.scan import scan
+from lenshpc.prep.stacks import count_rows
 from lenshpc.prep.texts import mend_texts, to_texts
 
 ROWS = np.random.default_rng(4).normal(size=(6, 4, 3, 2)).astype(np.float32)
@@ -136,10 +139,13 @@ MISTAKES = {
     ),
     "ids twice": (
         {"names": ["a", "b", "a", "c", "b", "d"]},
-        "'a', 'b' stand more than once among the ids of the stacks; an id names one image",
+        "'a', 'b' stand more than once among the ids of stacks; an id is of one image",
     ),
     "no id": ({"names": ["a", "b", "", "c", "d", "e"]}, "1 of 6 rows have no id"),
-    "an id that breaks a line": ({"names": ["a\nb", *NAMES[1:]]}, r"cannot use the id 'a\nb'"),
+    "an id that breaks a line": (
+        {"names": ["a\nb", *NAMES[1:]]},
+        r"cannot use the id 'a\nb'; write it",
+    ),
     "no group": ({"groups": ["a", " ", "b", "c", "d", "e"]}, "1 of 6 rows have no group"),
     "fewer labels": (
         {"labels": LABELS[:5]},
@@ -236,3 +242,24 @@ def test_values_become_texts_as_people_write_them():
 def test_column_of_whole_numbers_in_a_text_file_loses_its_points(column, expected):
     texts = to_texts(np.array(column or [""], object)).slice(0, len(column))
     assert mend_texts(texts).to_pylist() == expected
+
+
+@pytest.mark.parametrize("num_tries", [25, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("write", [as_datasets, as_fields, as_members])
+def test_changed_arrays_are_refused_or_give_a_value_a_row(write, num_tries, tmp_path):
+    given = write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    sound = path.read_bytes()
+
+    def attempt(content):
+        path.unlink()  # HDF5 goes by the inode
+        path.write_bytes(content)
+        try:
+            num = count_rows(str(path), given.image)
+            found = read_stack_rows(tmp_path, given, given.stacks[0], path.name, num)
+        except DataError as error:
+            assert_refused(path, error)
+        else:
+            assert {(len(column), column.null_count) for column in found.values()} == {(num, 0)}
+
+    try_changes(sound, num_tries, attempt)
