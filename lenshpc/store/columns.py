@@ -78,11 +78,6 @@ class StoredColumns:
             raise damage_error(self._path, f"{file} does not match its hash")
         return content
 
-    def check_files(self) -> None:
-        """Raise unless every small file of the store has the hash that it was given."""
-        for file in self._files:
-            self.check_file(file)
-
     def _chunks_of(self, name: str) -> dict[str, str]:
         start = f"{name}/c/"
         named = self._files.items()

@@ -64,7 +64,6 @@ def read_values(path):
         "attributes": store.attributes,
         "names": [store.stored.read(name) for name in ("channel", "target_channel")],
         "shards": store.stored.read("shard_sha256").tobytes(),
-        "names": [store.stored.read(name) for name in ("channel", "target_channel")],
         "arrays": [
             array.tobytes()
             for array in (
