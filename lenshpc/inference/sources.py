@@ -20,10 +20,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import UNREADABLE, DataError, read_error
+from lenshpc.prep.bands import (
+    band_paths,
+    group_by_folder,
+    image_file,
+    join_path,
+    list_objects,
+)
 from lenshpc.prep.catalogue import join
+from lenshpc.prep.content import BROKEN_LINK, access_error
 from lenshpc.prep.cutouts import MosaicReader
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.folders import escape_name
+from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import POSITION as DEGREES
 from lenshpc.prep.labels import list_stack_rows
 from lenshpc.prep.mosaics import MosaicObjects, list_cutouts
@@ -192,7 +202,7 @@ class FileSource:
         for defect in faults.values():
             # What the system does not hand out says nothing of the image: the command stops, and
             # goes on from here once it does.
-            if defect.cause == UNREADABLE:
+            if defect.cause in {UNREADABLE, BROKEN_LINK}:
                 raise DataError(defect.error)
         return ImageBlock(
             rows=rows,
@@ -206,7 +216,7 @@ class FileSource:
     @property
     def _files(self) -> list[str]:
         names: list[str] = self._sources["file"].unique().to_pylist()
-        return names
+        return [path for name in names for path in band_paths(name, self.dataset.image)]
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -243,7 +253,9 @@ class FileSource:
                 f"{self.path} holds no {' '.join(image.suffixes)} files; give a store, a folder of "
                 "such images, or the file of another format as --dataset"
             )
-        if not image.is_stack:
+        if image.bands:
+            rows = _object_rows(files, image)
+        elif not image.is_stack:
             rows = file_rows(pa.array(files, TEXT), None, label=0)
         else:
             counts = [count_rows(f"{self.path}/{file}", image) for file in files]
@@ -289,6 +301,19 @@ def _list_named_stacks(root: Path, dataset: Dataset) -> pa.Table | None:
     return list_stack_rows(root, dataset.model_copy(update={"stacks": tuple(there)}))[0]
 
 
+def _object_rows(files: list[str], image: ImageFormat) -> pa.Table:
+    """Return a row for each object of several files, one a band, folder by folder."""
+    ids, paths, defects = [], [], list[Defect]()
+    for folder, names in sorted(group_by_folder(files, image).items()):
+        objects = list_objects(folder, names, image)
+        defects += objects.defects
+        ids += [join_path(folder, name) for name in objects.names]
+        paths += [image_file(folder, name, image) for name in objects.names]
+    if defects:
+        raise refusal(defects)
+    return file_rows(pa.array(paths, TEXT), ids=pa.array(ids, TEXT), label=0)
+
+
 def _find_position(columns: Collection[str]) -> dict[str, str]:
     """Return column of a table → column of a source that has it."""
     pairs = zip(POSITION, DEGREES, strict=True)
@@ -307,7 +332,10 @@ def _identify(root: Path, name: str) -> tuple[str, int, int]:
     Arrays have one size whatever is in them, so the size alone would pass files that were made
     anew, in other units say.
     """
-    found = (root / name).stat()
+    try:
+        found = (root / name).stat()
+    except OSError as error:
+        raise access_error(str(root / name), error) from error
     return name, found.st_size, int(found.st_mtime)
 
 

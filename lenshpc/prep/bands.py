@@ -73,6 +73,17 @@ def list_objects(folder: str, names: Iterable[str], image: ImageFormat) -> BandO
     return BandObjects(names=sorted(held), defects=_incomplete(folder, held, image), told=told)
 
 
+def group_by_folder(files: Iterable[str], image: ImageFormat) -> dict[str, list[str]]:
+    """Return folder → names of the files in it that bands are looked for among."""
+    levels = (image.bands or "").count("/")
+    groups: dict[str, list[str]] = {}
+    for file in files:
+        *folders, name = file.rsplit("/", levels + 1)
+        folder = folders[0] if len(folders) > levels else "."
+        groups.setdefault(folder, []).append("/".join((*folders[len(folders) > levels :], name)))
+    return groups
+
+
 def _any_of(channels: Iterable[str]) -> str:
     # The longest first: W2 is not the band 2 of an object that ends in W.
     return "|".join(re.escape(name) for name in sorted(channels, key=len, reverse=True))

@@ -13,6 +13,7 @@ from typing import Any
 from lenshpc.errors import DataError, LensHpcError, one_line, read_error
 from lenshpc.prep.formats import ImageFormat
 
+BROKEN_LINK = "link to nothing"  # the cause where what it leads to is perhaps not mounted
 _HEAD_BYTES = 512
 _PIECE_BYTES = 2**14
 _MAX_REASON = 200
@@ -169,16 +170,16 @@ def _opening(path: str) -> Iterator[tuple[int, int]]:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if Path(path).is_symlink() and not os.path.exists(path):  # noqa: PTH110 - raises nothing
-            raise link_error(path) from error
-        raise read_error(path, error) from error
+        raise access_error(path, error) from error
 
 
-def link_error(path: str) -> DataError:
-    """Return the error of a link that leads to no file."""
+def access_error(path: str, error: OSError) -> DataError:
+    """Return the error of a file that the system does not hand out, or of a link to none."""
+    if not Path(path).is_symlink() or os.path.exists(path):  # noqa: PTH110 - raises nothing
+        return read_error(path, error)
     return DataError(
         f"{path} is a link that leads to no file; mount or copy what it leads to",
-        cause="link to nothing",
+        cause=BROKEN_LINK,
     )
 
 

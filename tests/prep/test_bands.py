@@ -4,6 +4,7 @@ import bz2
 import gzip
 import hashlib
 import io
+import os
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from astropy.io import fits
 from PIL import Image
 
 from lenshpc.errors import DataError
+from lenshpc.inference.sources import open_source
 from lenshpc.prep.bands import list_objects, warn_of_suffixes
 from lenshpc.prep.convert import convert
 from lenshpc.prep.dataset import Dataset
@@ -242,3 +244,20 @@ def test_scan_warns_of_bands_taken_for_images(tmp_path):
     sources = scan(tmp_path, dataset(SINGLE))
     assert len(sources.told) == 2
     assert sources.told[0].startswith("warning: J0_1_g.fits, J0_1_i.fits, J0_1_r.fits in no/ seem")
+
+
+@pytest.mark.parametrize("pattern", ["{object}_{band}.fits", "{band}/{object}.fits"])
+def test_bands_in_any_folders_are_images_to_predict(pattern, tmp_path):
+    images = fill(tmp_path, pattern)
+    given = dataset(declare(pattern))
+    source = open_source(tmp_path, given)
+    block = source.read(range(source.num_rows))
+    assert (block.ids.tolist(), dict(block.faults)) == (sorted(images), {})
+    for name, pixels in zip(block.ids, block.pixels, strict=True):
+        np.testing.assert_array_equal(pixels, images[name], strict=True)
+    digest = source.digest
+    os.utime(tmp_path / "no" / pattern.format(object="J0_1", band="i"), (0, 0))
+    assert open_source(tmp_path, given).digest != digest
+    (tmp_path / "no" / pattern.format(object="J0_1", band="i")).unlink()
+    with pytest.raises(DataError, match="lacks the band i; put the file there"):
+        _ = open_source(tmp_path, given).num_rows

@@ -6,9 +6,11 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from source_sets import TINY, fill, write_yaml
+from source_sets import TINY, fill, tiny, write_yaml
 
 from lenshpc.cli.main import main
+from lenshpc.errors import DataError
+from lenshpc.inference.sources import open_source
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.read import SourceReader
 from lenshpc.prep.rows import stack_rows
@@ -95,3 +97,15 @@ def test_hdf5_that_is_cut_or_lacks_a_filter_says_so(tmp_path):
         (defect,) = reader.read(stack_rows(f"{name}.h5", 1, label=0)).defects
         assert defect.cause == cause
         assert defect.error.startswith(f"{tmp_path}/{name}.h5 is ")
+
+
+def test_prediction_stops_at_a_link_to_nothing(tmp_path):
+    fill(tmp_path)
+    (tmp_path / "train/no/0.npy").unlink()
+    (tmp_path / "train/no/0.npy").symlink_to("not-mounted/0.npy")
+    source = open_source(tmp_path, tiny())
+    told = f"^{tmp_path}/train/no/0.npy is a link that leads to no file; mount or copy what it"
+    with pytest.raises(DataError, match=told):
+        source.read(range(source.num_rows))
+    with pytest.raises(DataError, match=told):
+        _ = source.digest
