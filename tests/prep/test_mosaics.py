@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import Cutout2D
+from astropy.wcs import WCS
 from mosaic_sets import (
     BANDS,
     EAST,
@@ -112,8 +114,8 @@ def test_packed_tiles_give_the_pixels_that_astropy_unpacks(tmp_path, packing) ->
     check_against_astropy(tmp_path)
 
 
-def check_against_astropy(root) -> None:
-    dataset = mosaic_dataset()
+def check_against_astropy(root, files="{tile}_{band}.fits") -> None:
+    dataset = mosaic_dataset(mosaics={"files": files})
     tiles = read_tiles(root, dataset)
     random = np.random.default_rng(1)
     width, height = tiles[0].grid.shape[::-1]
@@ -122,6 +124,51 @@ def check_against_astropy(root) -> None:
     planes = [fits.getdata(root / file, -1) for file in tiles[0].files]
     expected = [slice_cutout(planes, corner + 7.5) for corner in corners]
     np.testing.assert_array_equal(found, np.stack(expected))
+
+
+def test_tiles_in_gzip_give_the_pixels_that_astropy_unpacks(tmp_path) -> None:
+    for band in BANDS:
+        (tmp_path / band).mkdir()
+        fits.writeto(tmp_path / f"{band}/west.fits.gz", draw(WEST, band), WEST.header())
+    check_against_astropy(tmp_path, "{band}/{tile}.fits.gz")
+
+
+def galactic():
+    """Return the header of a grid like WEST's in galactic coordinates, latitude first."""
+    header = WEST.header()
+    centre = SkyCoord(*WEST.centre, unit="deg").galactic
+    header["CTYPE1"], header["CTYPE2"] = "GLAT-TAN", "GLON-TAN"
+    header["CRVAL1"], header["CRVAL2"] = centre.b.deg, centre.l.deg
+    del header["RADESYS"], header["LONPOLE"], header["LATPOLE"]
+    return header
+
+
+def with_cards(**cards):
+    header = WEST.header()
+    header.update(cards)
+    return header
+
+
+SIP = {"A_ORDER": 2, "A_2_0": 2e-5, "A_1_1": -1e-5, "B_ORDER": 2, "B_0_2": 3e-5}
+GRIDS = {
+    "FK5": with_cards(RADESYS="FK5", EQUINOX=2000.0),
+    "FK4": with_cards(RADESYS="FK4", EQUINOX=1950.0),
+    "galactic, latitude first": galactic(),
+    "SIP": with_cards(CTYPE1="RA---TAN-SIP", CTYPE2="DEC--TAN-SIP", **SIP),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_positions_follow_frames_and_distortions(tmp_path, name) -> None:
+    for band in BANDS:
+        fits.writeto(tmp_path / f"west_{band}.fits", draw(WEST, band), GRIDS[name])
+    wcs = WCS(GRIDS[name])
+    random = np.random.default_rng(4)
+    pixels = random.uniform(1, [218, 178], size=(200, 2))
+    sky = wcs.pixel_to_world(*pixels.T).icrs
+    _, places = place(tmp_path, mosaic_dataset(), np.stack([sky.ra.deg, sky.dec.deg], axis=1))
+    assert (places.tile == 0).all()
+    np.testing.assert_allclose(places.pixels, pixels, rtol=0, atol=2e-5)
 
 
 def test_scaled_integers_give_the_values_that_they_stand_for(tmp_path) -> None:
