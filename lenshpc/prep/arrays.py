@@ -1,5 +1,6 @@
 """Arrays in .npy and .npz files, whose sizes are held against the file before they are believed."""
 
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class FileArray:
     @property
     def row_bytes(self) -> int:
         """Return the bytes of one row."""
-        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:

@@ -7,8 +7,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,59 +104,58 @@ def _check_images(array: FileArray, image: ImageFormat) -> None:
     check_dtype(array.path, array.dtype, image.dtype)
 
 
-class _OrderedRows:
-    """Rows that are read where they lie, in the order of the file, each once."""
-
-    def __init__(self, array: FileArray) -> None:
-        self._array = array
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return some rows, in the order asked for."""
-        ordered, places = np.unique(rows, return_inverse=True)
-        found = np.empty((len(ordered), *self._array.shape[1:]), self._array.dtype)
-        starts = [0, *(np.flatnonzero(np.diff(ordered) > 1) + 1).tolist(), len(ordered)]
-        for start, stop in pairwise(starts):
-            self._fill(found[start:stop], int(ordered[start]))
-        return found[places]
-
-    def _fill(self, found: NDArray[Any], first: int) -> None:
-        """Read rows that follow each other."""
-        raise NotImplementedError
-
-
-class _PlainRows(_OrderedRows):
-    """Rows that lie one after the other in a file.
+class _PlainRows:
+    """Rows that lie one after the other in a file, read in its order.
 
     They are read, not mapped: what a file system fails to hand out is an error then, no signal.
     """
 
     def __init__(self, array: FileArray) -> None:
-        super().__init__(array)
+        self._array, self._row_bytes = array, array.row_bytes
         self._descriptor = os.open(array.path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
 
-    def _fill(self, found: NDArray[Any], first: int) -> None:
-        at = (self._array.start or 0) + first * self._array.row_bytes
-        content: Any = found.reshape(-1).view(np.uint8)
-        left = memoryview(content)
-        while left:
-            num_bytes = os.preadv(self._descriptor, [left], at)
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return some rows, in the order asked for."""
+        ordered, places = np.unique(rows, return_inverse=True)
+        found = np.empty((len(ordered), *self._array.shape[1:]), self._array.dtype)
+        content: Any = found.reshape(-1).view(np.uint8).data
+        for start, stop, first in _list_runs(ordered):
+            part = slice(start * self._row_bytes, stop * self._row_bytes)
+            self._fill(content[part], (self._array.start or 0) + first * self._row_bytes)
+        return found if np.array_equal(rows, ordered) else found[places]
+
+    def _fill(self, content: memoryview, at: int) -> None:
+        """Read as many bytes as there is room for."""
+        while content:
+            num_bytes = os.preadv(self._descriptor, [content], at)
             if not num_bytes:
                 raise DataError(
                     f"{self._array.path} became shorter while it was read; repeat", cause="changed"
                 )
-            left, at = left[num_bytes:], at + num_bytes
+            content, at = content[num_bytes:], at + num_bytes
 
 
-class _Hdf5Rows(_OrderedRows):
+class _Hdf5Rows:
     """Rows of an HDF5 dataset of a chunk a row, or of one so small that it lies in the header."""
 
     def __init__(self, array: Hdf5Array) -> None:
-        super().__init__(array)
-        self._dataset = array.dataset
+        self._array, self._dataset = array, array.dataset
 
-    def _fill(self, found: NDArray[Any], first: int) -> None:
-        found[:] = self._dataset[first : first + len(found)]
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return some rows, in the order asked for."""
+        ordered, places = np.unique(rows, return_inverse=True)
+        found = np.empty((len(ordered), *self._array.shape[1:]), self._array.dtype)
+        for start, stop, first in _list_runs(ordered):
+            found[start:stop] = self._dataset[first : first + stop - start]
+        return found[places]
+
+
+def _list_runs(rows: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Yield where rows that follow each other start and stop in a list, and the first of them."""
+    starts = [0, *(np.flatnonzero(np.diff(rows) > 1) + 1).tolist(), len(rows)]
+    firsts = rows[starts[:-1]].tolist()
+    return zip(starts[:-1], starts[1:], firsts, strict=True)
 
 
 class _ColumnRows:
