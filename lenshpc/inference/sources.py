@@ -378,7 +378,8 @@ def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
     table = dataset.catalogue
     if table and os.path.lexists(path / table.file):
         # It may know the positions of some.
-        table = table.model_copy(update={**unnamed, "unmatched": "unlabelled"})
+        changed = {**unnamed, "columns": (), "unmatched": "unlabelled"}
+        table = table.model_copy(update=changed)
     else:
         table = None
     changes = {**alone, "classes": (plain,), "stacks": stacks, "catalogue": table}
