@@ -88,8 +88,12 @@ class StoreSpec:
         """Fit the chunks, where nothing is said of them."""
         if self.chunk_rows == 0:
             fitting = max(1, CHUNK_BYTES // self._row_bytes // CHUNK_ROWS) * CHUNK_ROWS
+            if self.shard_rows:
+                sizes = range(fitting, 0, -CHUNK_ROWS)
+                whole = (size for size in sizes if self.shard_rows % size == 0)
+                fitting = next(whole, min(CHUNK_ROWS, self.shard_rows))
             # So that whoever reads the spec again has the number that shards were cut by.
-            object.__setattr__(self, "chunk_rows", min(fitting, self.shard_rows or fitting))
+            object.__setattr__(self, "chunk_rows", fitting)
 
     @property
     def _row_bytes(self) -> int:
