@@ -40,15 +40,16 @@ def chunks_of(draft, shard, images, targets=None, values=None, masks=None):
         )
 
 
-def rewrite(store, path, *, classes=None, **columns):
-    """Return another store of the same images, with other classes or values in columns."""
+def rewrite(store, path, *, classes=None, images=None, **columns):
+    """Return another store, with other classes, images or values in columns."""
     spec = StoreSpec(
         dataset=store.dataset,
         classes=classes or store.classes,
         image=Pixels(shape=store.image_shape, dtype=store.dtype.name, channels=store.channels),
         seed=store.attributes["seed"],
     )
-    write_rows(path, spec, store.rows.assign(**columns), store.read_raw(slice(None)))
+    images = store.read_raw(slice(None)) if images is None else images
+    write_rows(path, spec, store.rows.assign(**columns), images)
     return open_store(path)
 
 

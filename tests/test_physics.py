@@ -177,7 +177,9 @@ def test_tensors_give_the_values_of_arrays_and_finite_gradients_also_at_the_cent
     x, y = np.append(X, 0.0), np.append(Y, 0.0)
     expected = EVERY[name](x, y, np.array(0.6))
     found = EVERY[name](torch.tensor(x), torch.tensor(y), torch.tensor(0.6, dtype=torch.float64))
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    # Beside a point mass a rounding of the last digit grows by the inverse of the distance.
+    room = 1e-7 if name == "points" else 1e-12
+    np.testing.assert_allclose(found.numpy(), expected, rtol=room, atol=room)
 
     inputs = [torch.tensor(v, dtype=torch.float32, requires_grad=True) for v in (x, y, 0.6)]
     value = EVERY[name](*inputs)

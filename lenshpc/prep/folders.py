@@ -140,7 +140,8 @@ def note_strangers(
     """Note folders and images beside those that are known: they would be left out in silence."""
     parents = {str(parent) for folder in known for parent in PurePosixPath(folder).parents}
     expected = {*known, *parents}
-    for level in sorted(level for level in parents if (root / level).is_dir()):
+    # A folder of images is looked at as such; tables may lie in it.
+    for level in sorted(level for level in parents - {*known} if (root / level).is_dir()):
         for entry in list_entries(root / level):
             inner = str(PurePosixPath(level) / entry.name)
             is_image = entry.name.lower().endswith(image.suffixes)

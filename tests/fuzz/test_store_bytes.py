@@ -62,6 +62,7 @@ def read_values(path):
         "hash": store.content_hash,
         "rows": store.rows.to_csv(),
         "attributes": store.attributes,
+        "names": [store.stored.read(name) for name in ("channel", "target_channel")],
         "shards": store.stored.read("shard_sha256").tobytes(),
         "arrays": [
             array.tobytes()
