@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lenshpc.store import SPLITS, Pixels, StoreSpec, begin
-from lenshpc.store.draft import WrittenChunk
+from lenshpc.store.draft import Draft, WrittenChunk
 
 
 def make_store(
@@ -19,11 +19,22 @@ def make_store(
     splits: npt.NDArray[np.str_] | None = None,
 ) -> None:
     """Write a store of two classes in turn; every fifth row is of test unless `splits` says."""
+    make_draft(path, num, side, channels, splits).finish()
+
+
+def make_draft(
+    path: Path,
+    num: int,
+    side: int,
+    channels: Sequence[str],
+    splits: npt.NDArray[np.str_] | None = None,
+) -> Draft:
+    """Return the draft of such a store, all its shards written."""
     numbers = np.arange(num)
     if splits is None:
         splits = np.where(numbers % 5, "train", "test")
-    ids = pa.array([f"{at:08d}" for at in numbers], pa.large_string())
-    splits = np.array([SPLITS.index(split) for split in splits], np.uint8)
+    ids = pa.array(numbers).cast(pa.large_string())
+    splits = np.select([splits == split for split in SPLITS], range(len(SPLITS))).astype(np.uint8)
     labels = (numbers % 2).astype(np.int16)
     rows = pa.table({"id": ids, "label": labels, "split": splits, "group": ids})
     image = Pixels(shape=(len(channels), side, side), dtype="float32", channels=tuple(channels))
@@ -45,4 +56,4 @@ def make_store(
             for size in sizes
         )
         draft.write(shard, chunks)
-    draft.finish()
+    return draft
