@@ -14,15 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import Table, Target, arguments, report, scratch, target_table
+from measure import Table, Target, arguments, cpu_seconds, report, scratch, target_table
 
 SIDE = 8
 
 
 class Took(NamedTuple):
-    """What an act took: seconds, and its process's largest memory, and that before it."""
+    """What an act took, and its process's largest resident memory, and that before it."""
 
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     before_mib: float
 
@@ -112,9 +113,10 @@ def run_act(name: str, place: Path) -> None:
     tempfile.tempdir = str(place)  # of the node's copy of the images
     act = ACTS[name](place)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was imported
-    before, began = read_peak_mib(), time.perf_counter()
+    before, cpu_began, began = read_peak_mib(), cpu_seconds(), time.perf_counter()
     act()
-    print(json.dumps(Took(time.perf_counter() - began, read_peak_mib(), before)))
+    seconds = time.perf_counter() - began
+    print(json.dumps(Took(seconds, cpu_seconds() - cpu_began, read_peak_mib(), before)))
 
 
 def read_peak_mib() -> float:
@@ -123,17 +125,17 @@ def read_peak_mib() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def time_dry_run(place: Path) -> float:
-    """Return the seconds of `lenshpc submit --dry-run`, its start included."""
+def time_dry_run(place: Path) -> tuple[float, float]:
+    """Return the seconds of `lenshpc submit --dry-run`, its start included, and of processors."""
     lenshpc = str(Path(sys.executable).with_name("lenshpc"))
     asked = ["--models", "test_resnet", "--runs", str(place / "dry"), "--dry-run"]
-    began = time.perf_counter()
+    cpu_began, began = cpu_seconds(), time.perf_counter()
     subprocess.run(
         [lenshpc, "submit", "--task", "lens-finding", "--data", str(place / "store"), *asked],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return time.perf_counter() - began
+    return time.perf_counter() - began, cpu_seconds() - cpu_began
 
 
 def main() -> None:
@@ -142,15 +144,22 @@ def main() -> None:
     with scratch(wanted.folder) as folder:
         (folder / "num").write_text(str(wanted.num))
         took = {name: measure(name, folder) for name in ACTS}
-        dry_run_s = time_dry_run(folder)
+        dry_run_s, dry_run_cpu_s = time_dry_run(folder)
         size_gb = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file()) / 1e9
         shutil.rmtree(folder / "store")
     lines = [
-        [name, f"{one.seconds:.2f}", f"{one.peak_mib:.0f}", f"{one.peak_mib - one.before_mib:.0f}"]
+        [
+            name,
+            f"{one.seconds:.2f}",
+            f"{one.cpu_seconds:.2f}",
+            f"{one.peak_mib:.0f}",
+            f"{one.peak_mib - one.before_mib:.0f}",
+        ]
         for name, one in took.items()
     ]
-    lines.append(["`lenshpc submit --dry-run`, start included", f"{dry_run_s:.2f}", "", ""])
-    header = ("", "s", "peak memory, MiB", "more than before, MiB")
+    told = "`lenshpc submit --dry-run`, start included"
+    lines.append([told, f"{dry_run_s:.2f}", f"{dry_run_cpu_s:.2f}", "", ""])
+    header = ("", "s", "s of a processor", "peak memory, MiB", "more than before, MiB")
     title = f"{wanted.num:,} rows of (1,8,8), {size_gb:.2f} GB on the disk"
     many = wanted.num / 1e7
     targets = [
