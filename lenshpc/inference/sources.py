@@ -32,7 +32,7 @@ from lenshpc.prep.content import BROKEN_LINK, access_error
 from lenshpc.prep.cutouts import MosaicReader
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import Defect, refusal
-from lenshpc.prep.folders import escape_name
+from lenshpc.prep.folders import ScanFindings, escape_name
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.labelling import POSITION as DEGREES
 from lenshpc.prep.labels import list_stack_rows
@@ -298,7 +298,8 @@ def _list_named_stacks(root: Path, dataset: Dataset) -> pa.Table | None:
     there = [entry for entry in dataset.stacks if find_stacks(root, entry.file)]
     if not there:
         return None
-    return list_stack_rows(root, dataset.model_copy(update={"stacks": tuple(there)}))[0]
+    given = dataset.model_copy(update={"stacks": tuple(there)})
+    return list_stack_rows(root, given, ScanFindings())
 
 
 def _object_rows(files: list[str], image: ImageFormat) -> pa.Table:

@@ -14,6 +14,8 @@ from lenshpc.errors import DataError
 from lenshpc.prep.arrays import FileArray
 from lenshpc.prep.content import check_content, first_line, naming_defects
 from lenshpc.prep.dataset import Dataset
+from lenshpc.prep.defects import collecting, refusal
+from lenshpc.prep.folders import ScanFindings
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole
 from lenshpc.prep.labelling import StackFiles
 from lenshpc.prep.rows import TEXT, join_rows, set_columns, stack_rows
@@ -26,35 +28,56 @@ NUM_SHOWN = 5
 UNLABELLED_SPLIT = SPLITS.index("unlabelled")
 
 
-def list_stack_rows(root: Path, dataset: Dataset) -> tuple[pa.Table, tuple[str, ...]]:
-    """Return the rows of all stacks of a dataset, `group` null where no array says it; and lines.
+def list_stack_rows(root: Path, dataset: Dataset, findings: ScanFindings) -> pa.Table:
+    """Return the rows of all stacks of a dataset, `group` null where no array says it.
 
-    Raise where two entries name one file, or two rows have one id.
+    Raise where a stack cannot be used, each of which is listed, or two rows have one id.
     """
     seen: dict[tuple[int, int], str] = {}
     tables: list[pa.Table] = []
+    used: set[str] = set()
     for entry in dataset.stacks:
         files = find_stacks(root, entry.file)
         if not files:
             raise _absent_stacks(root, entry.file)
         for file in files:
-            status = (root / file).stat()
-            other = seen.setdefault((status.st_dev, status.st_ino), file)
-            if other != file or any(file == one["file"][0].as_py() for one in tables):
-                raise DataError(
-                    f"{root / file} and {other} are one file, named twice by `stacks`; each image "
-                    "may stand once: correct the patterns in DATASET"
-                )
-            num_rows = count_rows(f"{root}/{file}", dataset.image)
-            label = 0 if len(dataset.classes) == 1 else UNLABELLED
-            table = stack_rows(file, num_rows, label=label, split=entry.split)
-            blank = pa.nulls(num_rows, TEXT)
-            found = {"group": blank} | read_stack_rows(root, dataset, entry, file, num_rows)
-            tables.append(set_columns(table, found))
+            with collecting(findings.defects, file):
+                _refuse_same_file(root, file, seen)
+                tables.append(_list_rows(root, dataset, entry, file))
+            used |= {file, *_named_files(entry, file)}
+    if findings.defects:
+        raise refusal(findings.defects)
     table = join_rows(tables)
     if any(entry.arrays.id for entry in dataset.stacks):
         _refuse_repeated_ids(root, table["id"])
-    return table, _tell_unused(root, dataset, set(seen.values()))
+    findings.told.extend(_tell_unused(root, dataset.image.suffixes, used))
+    return table
+
+
+def _list_rows(root: Path, dataset: Dataset, entry: StackFiles, file: str) -> pa.Table:
+    num_rows = count_rows(f"{root}/{file}", dataset.image)
+    label = 0 if len(dataset.classes) == 1 else UNLABELLED
+    table = stack_rows(file, num_rows, label=label, split=entry.split)
+    found = {"group": pa.nulls(num_rows, TEXT)}
+    return set_columns(table, found | read_stack_rows(root, dataset, entry, file, num_rows))
+
+
+def _refuse_same_file(root: Path, file: str, seen: dict[tuple[int, int], str]) -> None:
+    status = (root / file).stat()
+    key = status.st_dev, status.st_ino
+    if key in seen:
+        raise DataError(
+            f"{root / file} and {seen[key]} are one file, named twice by `stacks`; each image may "
+            "stand once: correct the patterns in DATASET",
+            cause="the same file",
+        )
+    seen[key] = file
+
+
+def _named_files(entry: StackFiles, file: str) -> list[str]:
+    """Return the files beside a stack that its arrays are in; some may be no names of files."""
+    places = [place for _, place in entry.arrays if place]
+    return [stand_in(file, entry.file, place.rpartition(":")[0] or place) for place in places]
 
 
 def _absent_stacks(root: Path, pattern: str) -> DataError:
@@ -66,24 +89,20 @@ def _absent_stacks(root: Path, pattern: str) -> DataError:
     )
 
 
-def _tell_unused(root: Path, dataset: Dataset, stacks: set[str]) -> tuple[str, ...]:
+def _tell_unused(root: Path, suffixes: tuple[str, ...], used: set[str]) -> list[str]:
     """Return a line where files lie beside stacks that look like them and that no entry names."""
-    used = set(stacks)
-    for entry in dataset.stacks:
-        for _, place in entry.arrays:
-            name = (place or "").rpartition(":")[0] or place or ""
-            used |= {stand_in(file, entry.file, name) for file in stacks}
-    folders = {file.rpartition("/")[0] for file in stacks}
+    folders = {file.rpartition("/")[0] for file in used}
     beside = {
         f"{folder}/{name}".lstrip("/")
         for folder in folders
+        if (root / folder).is_dir()
         for name in os.listdir(root / folder)  # noqa: PTH208
-        if name.lower().endswith(dataset.image.suffixes) and not name.startswith(".")
+        if name.lower().endswith(suffixes) and not name.startswith(".")
     }
     unused = sorted(map(ascii, beside - used))
     if not unused:
-        return ()
-    return (f"{len(unused)} files beside the stacks are named by no key: {show_some(unused)}",)
+        return []
+    return [f"{len(unused)} files beside the stacks are named by no key: {show_some(unused)}"]
 
 
 def read_stack_rows(

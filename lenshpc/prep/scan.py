@@ -70,9 +70,7 @@ def _list_sources(root: Path, dataset: Dataset, findings: ScanFindings) -> pa.Ta
     if not root.is_dir():
         raise DataError(f"no source folder at {root}; give the folder that holds the images")
     if dataset.stacks:
-        table, told = list_stack_rows(root, dataset)
-        findings.told.extend(told)
-        return table
+        return list_stack_rows(root, dataset, findings)
     places = _list_places(root, dataset, findings)
     listed = [
         list_folder(root, folder, dataset.image, dataset.tables, findings) for *_, folder in places

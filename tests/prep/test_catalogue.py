@@ -7,8 +7,10 @@ from astropy.table import Table
 from healpix_cells import find as find_cell
 
 from lenshpc.errors import DataError
+from lenshpc.prep.convert import convert
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.scan import scan
+from lenshpc.prep.verify import verify
 
 IMAGES = ["a/J1.npy", "a/J2.npy", "b/J3.npy", "b/J4.npy", "b/J5.npy", "b/J6.npy"]
 IMAGE = {"format": "npy", "shape": [1, 4, 4], "dtype": "float32", "channels": ["i"]}
@@ -249,3 +251,22 @@ def test_row_that_names_two_images_is_refused(tmp_path):
         match=r"'J1' is the file name without its ending of 2 images, such as a/J1.npy and b/",
     ):
         scan(tmp_path, declare(folder=None, classes=classes, **keys))
+
+
+CHANGES = {
+    "label": {"class": ["lens", *COLUMNS["class"][1:]]},
+    "split": {"set": ["test", *COLUMNS["set"][1:]]},
+    "group": {"plate": [99, *COLUMNS["plate"][1:]]},
+    "number": {"redshift": [0.9, *COLUMNS["redshift"][1:]]},
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_verification_finds_what_a_catalogue_says_otherwise_now(what, root, tmp_path_factory):
+    store = tmp_path_factory.mktemp("made") / "store"
+    save(root)
+    convert(declare(columns=["redshift"]), root, store)
+    verify(store, against=root)
+    save(root, **CHANGES[what])
+    with pytest.raises(DataError, match="prepare under another name"):
+        verify(store, against=root)

@@ -211,10 +211,25 @@ def test_file_that_no_pattern_or_two_name_is_refused(tmp_path):
     np.save(tmp_path / "y.npy", LABELS)
     for second, told in (
         ({"file": "Z-*.npy"}, "Z-*.npy names no file; .* holds 'X.npy', 'y.npy'; set `stacks`"),
-        ({"file": "?.npy"}, "X.npy and X.npy are one file, named twice by `stacks`"),
+        (
+            {"file": "?.npy", "arrays": {"label": "y.npy"}},
+            "2 sources cannot be used: 1 the same file, 1 wrong shape",
+        ),
     ):
         with pytest.raises(DataError, match=told.replace("*.npy names", r"\*.npy names")):
             scan(tmp_path, declare("npy", {}, stacks=[one, one | second]))
+
+
+def test_all_stacks_that_cannot_be_used_are_found_in_one_pass(tmp_path):
+    np.save(tmp_path / "X-0.npy", ROWS)
+    np.save(tmp_path / "X-1.npy", ROWS[:, :1])
+    (tmp_path / "X-2.npy").write_bytes((tmp_path / "X-0.npy").read_bytes()[:-9])
+    for number in range(3):
+        np.save(tmp_path / f"y-{number}.npy", LABELS + number)
+    with pytest.raises(DataError) as error:
+        scan(tmp_path, declare("npy", {"label": "y-*.npy"}, file="X-*.npy"))
+    causes = {one.path: one.cause for one in error.value.defects}
+    assert causes == {"X-1.npy": "wrong shape", "X-2.npy": "truncated"}
 
 
 def test_values_become_texts_as_people_write_them():
