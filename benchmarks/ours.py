@@ -42,7 +42,9 @@ def load(path: Path, held: ExitStack, *, loading: Any, normalise: Any) -> Callab
         window=window_rows(decoded.image_bytes) if loading == "stream" else None,
     )
     mean, std = (
-        channel_statistics(store.moments) if normalise == "fold" else (np.zeros(3), np.ones(3))
+        channel_statistics(store.column("moments"))
+        if normalise == "fold"
+        else (np.zeros(3), np.ones(3))
     )
     (reader,) = held.enter_context(open_readers([decoded], device))
     source = BatchSource(
