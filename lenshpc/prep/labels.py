@@ -17,6 +17,7 @@ from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import collecting, refusal
 from lenshpc.prep.folders import ScanFindings
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole
+from lenshpc.prep.heaps import check_heaps
 from lenshpc.prep.labelling import StackFiles
 from lenshpc.prep.rows import TEXT, join_rows, set_columns, stack_rows
 from lenshpc.prep.stacks import count_rows, find_stacks, open_array, stand_in
@@ -265,3 +266,5 @@ def _check_values(array: FileArray, field: str, key: str) -> None:
         )
     if isinstance(array, Hdf5Array):
         check_whole(array)
+        if array.dtype.hasobject:
+            check_heaps(array.path, array.dataset)

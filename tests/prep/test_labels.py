@@ -220,6 +220,30 @@ def test_file_that_no_pattern_or_two_name_is_refused(tmp_path):
             scan(tmp_path, declare("npy", {}, stacks=[one, one | second]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (4,)}, {"chunks": (4,), "compression": "gzip", "shuffle": True}],
+)
+def test_texts_of_any_length_are_read_however_they_are_packed(options, tmp_path):
+    names = ["x" * 4000, "y", "naïve", "b", "c", "d"]
+    with h5py.File(tmp_path / "s.h5", "w", userblock_size=512) as file:
+        file["images"], file["labels"] = ROWS, LABELS
+        file.create_dataset("groups", data=names, dtype=h5py.string_dtype(), **options)
+    given = declare("hdf5", {"label": "labels", "group": "groups"})
+    assert scan(tmp_path, given).table["group"].to_pylist() == names
+
+
+def test_heap_through_which_the_library_would_walk_for_ever_is_refused(tmp_path):
+    write_hdf5(tmp_path / "s.h5", labels=["no", "yes"] * 3)
+    content = (tmp_path / "s.h5").read_bytes()
+    at = content.index(b"GCOL") + 16
+    while content[at : at + 2] != bytes(2):  # until the free space at the end
+        at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
+    (tmp_path / "s.h5").write_bytes(content[: at + 8] + bytes(8) + content[at + 16 :])
+    with pytest.raises(DataError, match="is damaged: the heap with the texts of /labels is broken"):
+        scan(tmp_path, declare("hdf5", {"label": "labels"}))
+
+
 def test_all_stacks_that_cannot_be_used_are_found_in_one_pass(tmp_path):
     np.save(tmp_path / "X-0.npy", ROWS)
     np.save(tmp_path / "X-1.npy", ROWS[:, :1])
