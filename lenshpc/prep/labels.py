@@ -59,7 +59,8 @@ def _list_rows(root: Path, dataset: Dataset, entry: StackFiles, file: str) -> pa
     num_rows = count_rows(f"{root}/{file}", dataset.image)
     label = 0 if len(dataset.classes) == 1 else UNLABELLED
     table = stack_rows(file, num_rows, label=label, split=entry.split)
-    found = {"group": pa.nulls(num_rows, TEXT)}
+    is_grouped = any(one.arrays.group for one in dataset.stacks)
+    found = {"group": pa.nulls(num_rows, TEXT)} if is_grouped else {}
     return set_columns(table, found | read_stack_rows(root, dataset, entry, file, num_rows))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.rows import TEXT, set_columns
+from lenshpc.prep.rows import TEXT, set_columns, text_buffers
 from lenshpc.store.layout import SPLITS
 
 _BLOCK_ROWS = 2**16  # so many texts are Python objects at a time
@@ -26,6 +26,8 @@ def group_rows(table: pa.Table, dataset: Dataset) -> pa.Table:
     given = table["group"].combine_chunks()
     if not given.null_count:
         return table
+    if given.null_count == len(given):
+        return set_columns(table, {"group": _own_groups(table["id"], dataset)})
     own = _own_groups(table["id"].filter(given.is_null()), dataset).combine_chunks()
     return set_columns(table, {"group": pc.replace_with_mask(given, given.is_null(), own)})
 
@@ -42,17 +44,16 @@ def hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
             f"{num} images are in {rule.target} already, which `holdout` is to make of "
             f"{rule.source}; drop `holdout` from the dataset file, or correct the splits"
         )
-    rows = np.flatnonzero(splits == SPLITS.index(rule.source))
     # Of the group and nothing else: with a seed or a count in it, adding images would move old
     # ones from training to test.
-    groups = table["group"].take(pa.array(rows))
-    if not _is_own(table):
-        names = groups.unique()
-        draws = hash_texts(pa.chunked_array([names]))[pc.index_in(groups, names).to_numpy()]
+    if _is_own(table):
+        draws = hash_texts(table["group"])
     else:
-        draws = hash_texts(groups)
-    splits[rows[draws / 2.0**64 < rule.fraction]] = SPLITS.index(rule.target)
-    return table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits))
+        groups = table["group"].combine_chunks().dictionary_encode()
+        draws = hash_texts(pa.chunked_array([groups.dictionary]))[groups.indices.to_numpy()]
+    is_held = draws / 2.0**64 < rule.fraction
+    splits[is_held & (splits == SPLITS.index(rule.source))] = SPLITS.index(rule.target)
+    return set_columns(table, {"split": pa.array(splits)})
 
 
 def order_rows(table: pa.Table, seed: int) -> NDArray[np.uint32]:
@@ -61,23 +62,23 @@ def order_rows(table: pa.Table, seed: int) -> NDArray[np.uint32]:
     A hash gives it rather than a random generator, whose stream may change with numpy's version.
     """
     keys = hash_texts(table["id"], f"{seed}/".encode())
-    splits = table["split"].to_numpy()
-    found = [np.flatnonzero(splits == split).astype(np.uint32) for split in np.unique(splits)]
-    for rows in found:
-        rows[:] = rows[np.argsort(keys[rows])]
-        _order_equals(rows, keys, table["id"], seed)
-    return np.concatenate(found)
+    # The split before all bits of the hash but two, which count again where the others are equal.
+    keys >>= np.uint64(2)
+    keys |= table["split"].to_numpy().astype(np.uint64) << np.uint64(62)
+    order = np.argsort(keys).astype(np.uint32)
+    _order_equals(order, keys, table["id"], seed)
+    return order
 
 
 def hash_texts(texts: pa.ChunkedArray, prefix: bytes = b"") -> NDArray[np.uint64]:
     """Return the number that the first 8 bytes are of the SHA-256 of each text, after a prefix."""
-    found = np.empty(len(texts), ">u8")
+    found = np.empty(len(texts), np.uint64)
     done = 0
     for block in _blocks(texts):
         digests = [hashlib.sha256(prefix + text).digest()[:8] for text in _encode(block)]
         found[done : done + len(block)] = np.frombuffer(b"".join(digests), ">u8")
         done += len(block)
-    return found.astype(np.uint64)
+    return found
 
 
 def check_classes(table: pa.Table, dataset: Dataset) -> None:
@@ -102,19 +103,22 @@ def check_groups(table: pa.Table, dataset: Dataset) -> tuple[str, ...]:
     """Return what is to be told of groups that hold too much; raise where one holds all rows."""
     if _is_own(table) or table.num_rows < 2:
         return ()
-    counts = table.group_by(["split", "label"], use_threads=False).aggregate(
-        [("group", "count_distinct"), ("group", "min"), ("group", "count")]
+    groups = table["group"].combine_chunks().dictionary_encode()
+    codes, splits, labels = (
+        values.to_numpy() for values in (groups.indices, table["split"], table["label"])
     )
-    single = [
-        (SPLITS[row["split"]], dataset.classes[row["label"]].name, row["group_min"])
-        for row in counts.sort_by([("split", "ascending"), ("label", "ascending")]).to_pylist()
-        if row["group_count_distinct"] == 1 and row["group_count"] > 1 and row["label"] >= 0
-    ]
-    if len(single) == counts.num_rows and len({group for *_, group in single}) == 1:
+    if len(groups.dictionary) == 1:
+        name = groups.dictionary[0].as_py()
         raise DataError(
-            f"all {table.num_rows} images are of one group, {single[0][2]!r}, which never parts "
-            "over splits or folds; correct `group` in the dataset file"
+            f"all {table.num_rows} images are of one group, {name!r}, which never parts over "
+            "splits or folds; correct `group` in the dataset file"
         )
+    single = []
+    for split in np.unique(splits).tolist():
+        for label, entry in enumerate(dataset.classes):
+            some = codes[(splits == split) & (labels == label)]
+            if len(some) > 1 and some.min() == some.max():
+                single.append((SPLITS[split], entry.name, groups.dictionary[some[0]].as_py()))
     return tuple(
         f"warning: all images of {name} in {split} are of one group, {group!r}, and count as one: "
         "correct `group` in the dataset file if they are independent"
@@ -171,15 +175,16 @@ def _match_groups(ids: pa.ChunkedArray, expression: str) -> pa.ChunkedArray:
 
 
 def _order_equals(
-    rows: NDArray[np.uint32], keys: NDArray[np.uint64], ids: pa.ChunkedArray, seed: int
+    order: NDArray[np.uint32], keys: NDArray[np.uint64], ids: pa.ChunkedArray, seed: int
 ) -> None:
-    """Put rows whose keys are equal, one pair in 2^64, in the order of their whole hashes."""
-    same = np.flatnonzero(keys[rows[1:]] == keys[rows[:-1]])
-    for start in same:
-        run = rows[start : start + 2]
-        texts = [f"{seed}/{identifier}" for identifier in ids.take(pa.array(run)).to_pylist()]
-        whole = [hashlib.sha256(text.encode()).digest() for text in texts]
-        run[:] = run[np.argsort(np.array(whole, "S32"), kind="stable")]
+    """Put rows whose keys are equal, one pair in 2^62, in the order of their whole hashes."""
+    for start in range(1, len(order), _BLOCK_ROWS):
+        some = keys[order[start - 1 : start + _BLOCK_ROWS]]
+        for place in (start + np.flatnonzero(some[1:] == some[:-1])).tolist():
+            run = order[place - 1 : place + 1]
+            texts = [f"{seed}/{identifier}" for identifier in ids.take(pa.array(run)).to_pylist()]
+            whole = [hashlib.sha256(text.encode()).digest() for text in texts]
+            run[:] = run[np.argsort(np.array(whole, "S32"), kind="stable")]
 
 
 def _blocks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
@@ -190,9 +195,6 @@ def _blocks(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
 
 def _encode(texts: pa.Array) -> list[bytes]:
     """Return texts as UTF-8, from their buffer."""
-    _, offsets, content = texts.buffers()
-    ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    first = int(ends[0])
-    data = bytes(memoryview(content)[first : int(ends[-1])]) if content else b""
-    places = (ends - first).tolist()
-    return [data[start:end] for start, end in pairwise(places)]
+    ends, content = text_buffers(texts)
+    data = content.tobytes()
+    return [data[start:end] for start, end in pairwise((ends - ends[0]).tolist())]

@@ -18,7 +18,7 @@ from source_sets import read_images
 from lenshpc.errors import DataError
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.rows import TEXT, file_rows, stack_rows
+from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.stacks import count_rows
 from lenshpc.prep.tables import read_table
 
@@ -116,7 +116,7 @@ def read(folder, dataset, content):
     path.write_bytes(content)
     image = dataset.image
     if image.is_stack:
-        rows = stack_rows("1.npy", count_rows(str(path), image), label=0).slice(0, 8)
+        rows = join_rows([stack_rows("1.npy", count_rows(str(path), image), label=0)]).slice(0, 8)
     else:
         rows = file_rows(pa.array(["1.npy"], TEXT), None, label=0)
     scratch = folder / "scratch"

@@ -13,7 +13,7 @@ from lenshpc.errors import DataError
 from lenshpc.inference.sources import open_source
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.read import SourceReader
-from lenshpc.prep.rows import stack_rows
+from lenshpc.prep.rows import join_rows, stack_rows
 
 PIXELS = np.zeros((2, 6, 5), np.float32)
 
@@ -94,7 +94,7 @@ def test_hdf5_that_is_cut_or_lacks_a_filter_says_so(tmp_path):
         h5py.h5d.create(file.id, b"images", h5py.h5t.IEEE_F32LE, space, plan)
     reader = SourceReader(dataset, tmp_path, scratch=tmp_path)
     for name, cause in (("cut", "truncated"), ("filter", "missing filter")):
-        (defect,) = reader.read(stack_rows(f"{name}.h5", 1, label=0)).defects
+        (defect,) = reader.read(join_rows([stack_rows(f"{name}.h5", 1, label=0)])).defects
         assert defect.cause == cause
         assert defect.error.startswith(f"{tmp_path}/{name}.h5 is ")
 

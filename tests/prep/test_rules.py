@@ -8,7 +8,7 @@ import pytest
 from source_sets import fill, tiny
 
 from lenshpc.errors import DataError
-from lenshpc.prep.rows import TEXT, file_rows, stack_rows
+from lenshpc.prep.rows import TEXT, file_rows, join_rows, stack_rows
 from lenshpc.prep.rules import check_groups, group_rows, hash_texts, hold_out, order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.store import SPLITS
@@ -31,8 +31,7 @@ def test_hashes_of_texts_are_those_of_hashlib_also_in_a_slice():
 
 
 def test_order_is_that_of_whole_hashes_split_by_split():
-    table = pa.concat_tables([rows("test"), stack_rows("s.npz", 40, split="train")])
-    table = table.unify_dictionaries().combine_chunks()
+    table = join_rows([rows("test"), stack_rows("s.npz", 40, split="train")])
     found = table.take(order_rows(table, 5)).select(["split", "id"]).to_pylist()
     expected = [
         {"split": SPLITS.index(split), "id": name}
@@ -40,6 +39,19 @@ def test_order_is_that_of_whole_hashes_split_by_split():
         for name in sorted(names, key=lambda name: hashed(f"5/{name}"))
     ]
     assert found == expected
+
+
+def test_rows_of_stacks_are_called_by_their_place():
+    counts = {"a/s.npz": 1, "é.npz": 1234, "b.npz": 10}
+    tables = [stack_rows(file, num, partner=f"t/{file}") for file, num in counts.items()]
+    tables.insert(1, rows().slice(3, 5))
+    found = join_rows(tables).select(["id", "file", "at", "partner"]).to_pylist()
+    expected = [
+        (f"{file}#{at}", file, at, f"t/{file}") for file, n in counts.items() for at in range(n)
+    ]
+    expected[1:1] = [(name, name, -1, "") for name in NAMES[3:8]]
+    assert [tuple(row.values()) for row in found] == expected
+    assert tables == []
 
 
 @pytest.mark.parametrize("rule", ["id", r"/(\d)"])
