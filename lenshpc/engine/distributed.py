@@ -1,7 +1,6 @@
 """Which process this is, and the few collective calls that training needs."""
 
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -198,9 +197,9 @@ def stop() -> None:
 
 
 def leave(process: Process, folder: Path) -> None:
-    """Remove the folder where the ranks of this attempt met, after all of them have ended well."""
-    if process.is_main:
-        shutil.rmtree(folder / process.attempt, ignore_errors=True)
+    """Remove the folder where the ranks of this attempt met; all call this that ended well."""
+    if process.world_size > 1:
+        rendezvous.leave(folder / process.attempt, process.rank, process.world_size)
 
 
 def rank() -> int:

@@ -5,6 +5,8 @@ is relied upon: the folder's owner and mode, renames that are whole, and a new f
 see within minutes (a network file system may keep an absent name for one).
 """
 
+import contextlib
+import ctypes
 import fcntl
 import hashlib
 import hmac
@@ -12,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +30,7 @@ from lenshpc.files import make_private_folder, replacing
 # torch's own for a group on CPUs: ranks load modules before they come, some from a slow disk
 PATIENCE = timedelta(minutes=30)
 ANSWER = timedelta(minutes=5)  # the ranks have met by then
+LEAVE = timedelta(seconds=30)  # they end together, unless one is killed
 POLL_S, SLOW_POLL_S = 0.01, 0.5
 NUM_BYTES = 32  # of a secret, and of what is made from it
 
@@ -64,18 +67,7 @@ class FolderStore(Store):
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
         """Return when all keys have a value. Raises LaunchError where they never get one."""
-        began, limit_s = time.monotonic(), (timeout or self._patience).total_seconds()
-        while not self.check(keys):
-            spent_s = time.monotonic() - began
-            if spent_s > limit_s:
-                raise LaunchError(
-                    f"not all ranks came to {self._folder} within {limit_s:g} s: look at the logs "
-                    "of all ranks, and whether all nodes see this folder; then resume"
-                )
-            if spent_s > SLOW_POLL_S:
-                # A change of ours makes a network file system ask again for names it holds absent.
-                os.utime(self._folder)
-            time.sleep(min(SLOW_POLL_S, POLL_S + spent_s / 10))
+        _wait_until(lambda: self.check(keys), self._folder, timeout or self._patience)
 
     def clone(self) -> Self:
         """Return the store for another thread: it holds no connection and no state."""
@@ -83,6 +75,21 @@ class FolderStore(Store):
 
     def _path(self, key: str) -> Path:
         return self._folder / hashlib.sha256(key.encode()).hexdigest()
+
+
+def _wait_until(is_so: Callable[[], bool], folder: Path, patience: timedelta) -> None:
+    began, limit_s = time.monotonic(), patience.total_seconds()
+    while not is_so():
+        spent_s = time.monotonic() - began
+        if spent_s > limit_s:
+            raise LaunchError(
+                f"not all ranks came to {folder} within {limit_s:g} s: look at the logs "
+                "of all ranks, and whether all nodes see this folder; then resume"
+            )
+        if spent_s > SLOW_POLL_S:
+            # A change of ours makes a network file system ask again for names it holds absent.
+            os.utime(folder)
+        time.sleep(min(SLOW_POLL_S, POLL_S + spent_s / 10))
 
 
 def meet(folder: Path, rank: int, world_size: int, patience: timedelta = PATIENCE) -> Meeting:
@@ -138,6 +145,9 @@ def _open_store(path: Path, world_size: int, patience: timedelta) -> Store:
         return FolderStore(path, patience)
     store = FileStore(str(path), world_size)
     store.set_timeout(patience)
+    # Never freed: its end looks for the file and then opens it. Where rank 0 has removed the folder
+    # in between, that waits for the file for `patience`, and aborts.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
     return store
 
 
@@ -188,3 +198,16 @@ def _compare(told: Sequence[bytes], expected: Sequence[bytes]) -> None:
 def end_talk(folder: Path) -> None:
     """Remove the secret, once all ranks have proved that they know it."""
     shutil.rmtree(folder / "talk", ignore_errors=True)
+
+
+def leave(folder: Path, rank: int, world_size: int, patience: timedelta = LEAVE) -> None:
+    """Have rank 0 remove a folder where ranks met, once none has anything to do in it.
+
+    All ranks call this. Where one never does, the folder stays.
+    """
+    left = [folder / f"left-{other}" for other in range(world_size)]
+    left[rank].touch()  # and nothing after it in this folder
+    if rank == 0:
+        with contextlib.suppress(LaunchError):
+            _wait_until(lambda: all(path.exists() for path in left), folder, patience)
+            shutil.rmtree(folder, ignore_errors=True)

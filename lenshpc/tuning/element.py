@@ -7,7 +7,6 @@ or a lost node, it goes on with the trial that it began, from the last checkpoin
 import itertools
 import logging
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 from torch._C._distributed_c10d import HashStore, Store
 
 from lenshpc.config import Frozen
-from lenshpc.engine import distributed
+from lenshpc.engine import distributed, rendezvous
 from lenshpc.engine.checkpoint import MemberProgress
 from lenshpc.engine.distributed import Process
 from lenshpc.engine.loop import GivenUp
@@ -116,10 +115,7 @@ def open_talk(study: Study, process: Process) -> Iterator[Store]:
     talk = FolderStore(folder)
     yield talk
     # Not after an error: the other ranks would wait in a folder that is gone.
-    talk.set(f"end/{process.rank}", "")
-    if process.is_main:
-        talk.wait([f"end/{rank}" for rank in range(process.world_size)])
-        shutil.rmtree(folder, ignore_errors=True)
+    rendezvous.leave(folder, process.rank, process.world_size)
 
 
 def _follow(talk: Store, what: str, process: Process) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import re
 import shutil
@@ -114,6 +115,42 @@ def test_store_for_another_thread_is_the_store(tmp_path: Path) -> None:
     store = rendezvous.FolderStore(tmp_path / "store")
     dist.PrefixStore("nccl", store).clone().set("id", "value")
     assert dist.PrefixStore("nccl", store).get("id") == b"value"
+
+
+def let_go(rank: int, folder: Path) -> bool:
+    store = rendezvous.meet(folder / "7.0", rank, 2).store
+    store.set(f"key/{rank}", "value")
+    store.wait(["key/0", "key/1"])
+    (path,) = (folder / "7.0").glob("file-*")
+    before = path.read_bytes()
+    del store
+    gc.collect()
+    return path.read_bytes() == before
+
+
+def test_store_that_is_let_go_does_not_ask_for_its_file(tmp_path: Path) -> None:
+    assert run_ranks(let_go, 2, tmp_path) == [True] * 2
+
+
+def leave_late(rank: int, folder: Path) -> bool:
+    process = Process(rank=rank, world_size=2, job="7")
+    distributed.start(process, 2, folder)
+    distributed.barrier()
+    distributed.stop()
+    time.sleep(rank)
+    is_there = (folder / "7.0").is_dir()
+    distributed.leave(process, folder)
+    return is_there
+
+
+def test_folder_stays_until_all_ranks_have_left(tmp_path: Path) -> None:
+    assert run_ranks(leave_late, 2, tmp_path) == [True] * 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_stays_where_a_rank_never_leaves(tmp_path: Path) -> None:
+    rendezvous.leave(tmp_path, 0, 2, timedelta(seconds=0.05))
+    assert [path.name for path in tmp_path.iterdir()] == ["left-0"]
 
 
 def listeners(pid: int) -> set[str]:
