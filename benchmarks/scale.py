@@ -1,8 +1,8 @@
 """Measure time and peak memory of `lenshpc prepare` against the number of files.
 
-The sources are 2,000 files of (3,64,64) float32 and hard links to them, so all fit in the page
-cache. Memory is the sum over the command's processes, sampled every 50 ms: resident, which counts
-shared pages once a process and so is too much, if anything.
+The sources are files of (3,64,64) float32; 200,000 are 10 GB, and their store is 8 GB. Memory is
+the sum over the command's processes, sampled every 50 ms: resident, which counts shared pages once
+a process and so is too much, if anything.
 """
 
 import shutil
@@ -18,7 +18,6 @@ import psutil
 from images import make_images
 from measure import NUM_PROCESSES, Table, Target, arguments, report, rounds, scratch, target_table
 
-NUM_DISTINCT = 2000
 SAMPLED_EVERY_S = 0.05
 GIB = 2**30
 
@@ -66,7 +65,7 @@ def main() -> None:
     peaks: dict[int, list[Peak]] = {}
     with scratch(wanted.folder) as folder:
         for num in (wanted.num // 100, wanted.num // 10, wanted.num):
-            source = make_images(folder / f"source{num}", num, NUM_DISTINCT)
+            source = make_images(folder / f"source{num}", num)
             turn = partial(converted, source, folder / "store")
             peaks[num] = rounds({f"{num} files": turn}, wanted.repeats)[f"{num} files"]
             shutil.rmtree(source)
