@@ -15,6 +15,7 @@ from lenshpc.prep.content import first_line, truncation_error
 from lenshpc.prep.pixels import format_shape
 
 HEADER_BYTES = 2**16
+MAGIC = npy.MAGIC_PREFIX
 _MAX_PIXELS = 2**63
 # numpy's parsers of headers read a literal and run nothing. Version 3 is not needed for plain
 # numbers, and refused.
@@ -42,7 +43,7 @@ class Header(NamedTuple):
 
 def npy_header(path: str, content: bytes) -> Header:
     """Return the header that `content`, the file's beginning at least, starts with."""
-    if content[:6] != npy.MAGIC_PREFIX:
+    if content[:6] != MAGIC:
         kind = "a Python pickle" if content[:1] == b"\x80" else f"not .npy: starts {content[:6]!r}"
         raise DataError(f"{path} is {kind}; save it again with np.save", cause="another format")
     width = 2 if content[6:7] == b"\x01" else 4

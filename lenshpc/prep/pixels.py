@@ -54,7 +54,7 @@ def clean(
     if image.bad_pixels == "refuse":
         _refuse_bad(path, pixels)
         return pixels, None
-    if _is_good(pixels):
+    if is_good(pixels):
         return pixels, np.zeros(pixels.shape, np.uint8)
     bad, fill = _find_bad(pixels), image.bad_pixels.fill
     _refuse_empty(path, bad, image)
@@ -67,7 +67,8 @@ def clean(
     return filled, bad.view(np.uint8)
 
 
-def _is_good(pixels: NDArray[Any]) -> bool:
+def is_good(pixels: NDArray[Any]) -> bool:
+    """Return whether no pixel is bad."""
     # Extremes as Python floats carry NaN along, and compare with float16 without overflow.
     return pixels.dtype.kind != "f" or (
         float(pixels.min()) >= -_LARGEST and float(pixels.max()) <= _LARGEST
@@ -81,7 +82,7 @@ def _find_bad(pixels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _refuse_bad(path: str, pixels: NDArray[Any]) -> None:
-    if _is_good(pixels):
+    if is_good(pixels):
         return
     num_broken = int(np.count_nonzero(_find_bad(pixels)))
     raise DataError(

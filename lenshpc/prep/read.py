@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
+from lenshpc.prep.alike import AlikeFiles
 from lenshpc.prep.content import naming_defects
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.decode import Pickles, decode, read_files
 from lenshpc.prep.defects import Defect, collecting
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.pixels import clean, orient
+from lenshpc.prep.pixels import clean, is_good, orient
 from lenshpc.prep.rows import TEXT, number_columns
 from lenshpc.prep.stacks import Rows, open_rows
 
@@ -101,6 +102,8 @@ class SourceReader:
         self._dataset, self._root = dataset, str(root)
         self._allow_pickle, self._scratch = allow_pickle, scratch
         self._stacks: dict[tuple[str, str | None], Rows] = {}
+        images = {"images": dataset.image, "targets": dataset.target or dataset.image}
+        self._alike = {name: AlikeFiles(image) for name, image in images.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the open files, which stay in their process."""
@@ -158,17 +161,31 @@ class SourceReader:
         return parts
 
     def _fill_from_files(self, block: SourceBlock, at: int, row: _Row) -> None:
-        columns = self._dataset.classes[row.label].numbers
-        pickles = {"images": Pickles(columns, self._allow_pickle), "targets": Pickles()}
-        stored = []
-        for name, (file, image) in self._parts(row).items():
-            files = read_files(self._root, file, image)
-            pixels, numbers = decode(files, image, pickles[name])
-            block.put(name, at, *clean(f"{self._root}/{file}", pixels, image))
-            for column, number in zip(columns, numbers, strict=False):  # none in a plain array
-                block.values[at, self._dataset.columns.index(column)] = number
-            stored += [content for _, content in files]
-        block.sha256[at], block.size[at] = _hash(stored), sum(map(len, stored))
+        digest, size = hashlib.sha256(), 0
+        for name, (file, _) in self._parts(row).items():
+            pixels = block.arrays[name][at]
+            room = pixels.reshape(-1).view(np.uint8).data
+            header = self._alike[name].read(f"{self._root}/{file}", room)
+            if header is not None and is_good(pixels):
+                stored: Sequence[bytes | memoryview] = (header, room)
+            else:
+                stored = self._decode(block, at, row, name)
+            for part in stored:
+                digest.update(part)
+                size += len(part)
+        block.sha256[at], block.size[at] = np.frombuffer(digest.digest(), np.uint8), size
+
+    def _decode(self, block: SourceBlock, at: int, row: _Row, name: str) -> list[bytes]:
+        """Set the image or target of a row, and numbers in it; return the bytes of its files."""
+        file, image = self._parts(row)[name]
+        columns = self._dataset.classes[row.label].numbers if name == "images" else ()
+        files = read_files(self._root, file, image)
+        pixels, numbers = decode(files, image, Pickles(columns, self._allow_pickle))
+        block.put(name, at, *clean(f"{self._root}/{file}", pixels, image))
+        for column, number in zip(columns, numbers, strict=False):  # none in a plain array
+            block.values[at, self._dataset.columns.index(column)] = number
+        self._alike[name].learn(files)
+        return [content for _, content in files]
 
     def _fill_from_stack(self, block: SourceBlock, stack: _Stack, defects: list[Defect]) -> None:
         for part in self._parts(stack).values():

@@ -195,10 +195,14 @@ def pixel_moments(images: NDArray[Any], scale: float) -> Floats:
     # Along the last axis alone: the moments of a row must not depend on which rows share its block.
     flat = images.reshape(*images.shape[:2], -1)
     step = max(1, MOMENT_BYTES // (8 * math.prod(flat.shape[1:])))
+    room = np.empty((step, *flat.shape[1:]))
     for start in range(0, len(flat), step):
-        pixels = flat[start : start + step] * np.float64(scale)
-        moments[start : start + step, :, 0] = pixels.mean(axis=2)
-        moments[start : start + step, :, 1] = np.square(pixels, out=pixels).mean(axis=2)
+        some = flat[start : start + step]
+        pixels = np.multiply(some, scale, out=room[: len(some)], dtype=np.float64)
+        np.add.reduce(pixels, axis=2, out=moments[start : start + step, :, 0])
+        np.square(pixels, out=pixels)
+        np.add.reduce(pixels, axis=2, out=moments[start : start + step, :, 1])
+    moments /= flat.shape[2]
     return moments
 
 

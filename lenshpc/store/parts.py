@@ -22,10 +22,7 @@ def write_part(path: Path, part: Part) -> None:
 
 
 def read_part(path: Path) -> Part | None:
-    """Return the arrays of one shard; None if the file is absent or not what was written.
-
-    `digest` is the part's own hash, by which it is known again.
-    """
+    """Return the arrays of one shard; None if the file is absent or not what was written."""
     try:
         content = memoryview(read_bytes(path))
     except FileNotFoundError:
@@ -35,7 +32,7 @@ def read_part(path: Path) -> Part | None:
     if digest != _digest(path, content):
         return None
     with np.load(io.BytesIO(content)) as part:
-        return {**part, "digest": digest}
+        return dict(part)
 
 
 def _digest(path: Path, content: bytes | memoryview) -> bytes:

@@ -5,6 +5,7 @@ zarr-python writes the same bytes, but holds a shard some three times over.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ class ShardWriter:
         self._num_chunks = 0
         self._digest = hashlib.sha256()
         self.num_bytes = 0
+        self.mtime_ns = 0  # of the file that was written, when it is finished
 
     @property
     def sha256(self) -> bytes:
@@ -55,6 +57,8 @@ class ShardWriter:
     def finish(self) -> None:
         """Write the index."""
         self._write(self._index.tobytes())
+        self._stream.flush()
+        self.mtime_ns = os.fstat(self._stream.fileno()).st_mtime_ns
 
     def _write(self, content: bytes) -> int:
         checksum: int = google_crc32c.value(content)
