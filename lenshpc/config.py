@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args
@@ -28,6 +28,48 @@ Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and scikit-learn take
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
+
+
+# What another tool, or the field, calls what has another name here.
+MEANT = {
+    "classification": "multiclass",
+    "superresolution": "super-resolution",
+    "mae": "foundation",
+    "ddpm": "diffusion",
+    "rotate": "affine",
+    "rotation": "affine",
+    "translate": "affine",
+    "scale": "affine",
+    "flip": "flips",
+    "blur": "psf_jitter",
+    "brightness": "contrast",
+}
+_KEY_DEPTH = 2  # of a section in a section
+# In place of pydantic's words.
+_EXPECTED = {
+    **dict.fromkeys(
+        ("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "expected a whole number"
+    ),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "expected a list"),
+    **dict.fromkeys(
+        ("dict_type", "model_type", "model_attributes_type", "mapping_type"),
+        "expected keys and values",
+    ),
+    "string_type": "expected text",
+    "string_pattern_mismatch": "expected text that matches {pattern}",
+    "finite_number": "expected a finite number",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "literal_error": "expected {expected}",
+    "too_short": "expected at least {min_length} values",
+    "too_long": "expected at most {max_length} values",
+}
+# What pydantic puts into a location for the part of a union that it tried.
+_UNION_TAG = r"constrained-\w+|[\w-]+\[.*\]|int|float|str|bool"
 
 
 class Frozen(BaseModel):
@@ -234,10 +276,23 @@ def _find_in_package(name: str) -> Path | None:
 
 def unknown(what: str, name: str, known: Sequence[str] | Mapping[str, Any], hint: str = "") -> str:
     """Word the complaint about an unknown name, with the nearest known one."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    guess = f"did you mean {close[0]}? " if close else ""
+    near = find_near(name, known)
+    guess = f"did you mean {near[0]}? " if near else ""
     tail = f"; {hint}" if hint else ""
     return f"unknown {what} {_shorten(name)}; {guess}known: {', '.join(known)}{tail}"
+
+
+def find_near(name: str, known: Iterable[str], num: int = 1) -> list[str]:
+    """Return the known names that are most likely meant, at most `num`."""
+    names = list(known)
+    meant = [MEANT.get(name.lower(), ""), *(one for one in names if _spell(one) == _spell(name))]
+    sure = list(dict.fromkeys(one for one in meant if one in names))
+    return sure[:num] or difflib.get_close_matches(name.lower(), names, n=num, cutoff=0.65)
+
+
+def _spell(name: str) -> str:
+    """Return a name without what tells `ResNet-34` from `resnet34`."""
+    return re.sub(r"[-_ ]", "", name.lower())
 
 
 def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model:
@@ -251,22 +306,41 @@ def validate(model: type[Model], value: Mapping[str, Any], source: str) -> Model
 def _first_complaint(model: type[Frozen], value: Mapping[str, Any], error: ValidationError) -> str:
     first = error.errors()[0]
     *parents, parent = _models_along(model, value, first["loc"])
-    where = ".".join(
-        str(part) for part in first["loc"] if part not in map(_kind, [*parents, parent])
-    )
+    kinds = {*map(_kind, [*parents, parent])}
+    location = [str(part) for part in first["loc"] if part not in kinds]
+    where = ".".join(part for part in location if not re.fullmatch(_UNION_TAG, part))
     if first["type"] == "extra_forbidden":
-        prefix = where[: where.rfind(".") + 1]
-        known = [
-            prefix + name for name in (parent.model_fields if parent else ()) if name != "kind"
-        ]
+        prefix, _, last = where.rpartition(".")
+        fields = [name for name in (parent.model_fields if parent else ()) if name != "kind"]
+        known = [f"{prefix}.{name}" if prefix else name for name in fields]
+        elsewhere = [key for key in _list_keys(model, value) if key.rpartition(".")[2] == last]
+        if elsewhere and not find_near(last, fields):
+            return f"unknown key {_shorten(where)}; did you mean {' or '.join(elsewhere[:2])}?"
         return unknown("key", where, known)
     if first["type"] == "missing":
         return f"key {where!r} is missing"
     found = "" if isinstance(first["input"], dict) else f" (found {_shorten(first['input'])})"
-    message = first["msg"].removeprefix("Value error, ")
+    words = _EXPECTED.get(first["type"])
+    limits = {key: _shorten_number(limit) for key, limit in first.get("ctx", {}).items()}
+    message = words.format(**limits) if words else first["msg"]
+    message = message.removeprefix("Value error, ")
     # What is wrong with a section may name its keys whole, as `--set` takes them.
     names = not where or message.startswith(f"{where}.")
     return f"{'' if names else where + ': '}{message}{found}"
+
+
+def _shorten_number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _list_keys(model: type[Frozen], value: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys that a model has where these values stand in it."""
+    for name in model.model_fields:
+        yield f"{prefix}{name}"
+        around = value if isinstance(value, Mapping) else {}
+        for inner in model.inner_models(name, around):
+            if prefix.count(".") < _KEY_DEPTH:  # a model may hold itself
+                yield from _list_keys(inner, around.get(name), f"{prefix}{name}.")
 
 
 def _models_along(

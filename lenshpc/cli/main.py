@@ -16,6 +16,7 @@ from lenshpc.cli.export import export
 from lenshpc.cli.info import info
 from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
+from lenshpc.cli.meant import explain_option
 from lenshpc.cli.predict import predict
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
@@ -42,6 +43,8 @@ class Commands(click.Group):
         """Run a verb; whatever goes wrong ends in one line and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            raise explain_option(error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own, and `| head` that has seen enough
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort

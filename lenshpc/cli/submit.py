@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
+from lenshpc.cli.meant import SettingType
 from lenshpc.cli.probe import show_probe
 from lenshpc.cli.show import count, echo, say_withheld
 
@@ -42,7 +43,7 @@ set_option = click.option(
     "--set",
     "assignments",
     multiple=True,
-    metavar="KEY=VALUE",
+    type=SettingType(),
     help="Change a setting, as train.epochs=30.",
 )
 
@@ -205,7 +206,11 @@ def list_changes(options: dict[str, Any]) -> list[tuple[str, Any]]:
         "gpus_per_node": "resources.gpus_per_node",
     }
     given = {key: options[name] for name, key in keys.items() if options[name] is not None}
-    lists = {key: given[key].split(",") for key in ("models", "seeds") if key in given}
+    lists = {
+        key: [one.strip() for one in given[key].split(",")]
+        for key in ("models", "seeds")
+        if key in given
+    }
     return list((given | lists).items())
 
 

@@ -1,12 +1,12 @@
 """The names of networks, those of the registry and timm's, checked without importing torch."""
 
-import difflib
 import importlib.util
 import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from lenshpc.config import find_near
 from lenshpc.errors import ConfigError
 from lenshpc.registry import TaskSettings, component_names, is_kept_file
 
@@ -22,6 +22,12 @@ def timm_names() -> frozenset[str]:
     return frozenset(re.findall(r"^@register_model\ndef (\w+)\(", text, flags=re.MULTILINE))
 
 
+def hint_near(name: str) -> str:
+    """Return timm's network that is most likely meant, as the end of a sentence."""
+    near = find_near(name, timm_names())
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 def check_names(networks: Iterable[str], settings: TaskSettings) -> None:
     """Refuse a network that neither the registry nor timm knows, naming the nearest ones."""
     own = component_names("networks", settings.family)
@@ -34,6 +40,6 @@ def check_names(networks: Iterable[str], settings: TaskSettings) -> None:
         if is_kept_file(network) or network in own or network in timm_names():
             continue
         known = sorted({*own, *timm_names()})
-        near = difflib.get_close_matches(network, known, n=3, cutoff=0.5)
+        near = find_near(network, known, num=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
         raise ConfigError(f"timm knows no model {network!r}; {hint}")

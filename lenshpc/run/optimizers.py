@@ -4,7 +4,7 @@ Left out are those that need more than a gradient a step, another package, or ra
 their own. A test compares the lists with timm, and the first with what the optimisers do.
 """
 
-import difflib
+from lenshpc.config import find_near
 
 
 def _read_names(text: str) -> frozenset[str]:
@@ -49,6 +49,6 @@ def find_fault(name: str) -> str:
         return ""
     if name in UNFIT:
         return f"{name} {UNFIT[name]}, and a step here has one gradient; use adamw"
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    near = find_near(name, known, num=3)
     hint = f"did you mean {', '.join(near)}?" if near else "use adamw, sgd, lamb, lion or muon"
     return f"no optimiser {name!r} of timm's is known here; {hint}"

@@ -25,6 +25,7 @@ from lenshpc.registry import (
     task_names,
 )
 from lenshpc.run.augmentations import D4, Flips
+from lenshpc.run.networks import hint_near
 from lenshpc.run.optimizers import BY_TENSOR
 from lenshpc.run.search import Search
 from lenshpc.run.sections import OPERATION, Data, Resources, Train
@@ -103,9 +104,8 @@ class Recipe(Frozen):
     def _models_are_names(cls, models: tuple[str, ...]) -> tuple[str, ...]:
         for model in models:
             if not re.fullmatch(MODEL, model):
-                raise ValueError(
-                    f"{model!r} is neither NETWORK nor FILE.py:NAME, alone or with +VARIANT"
-                )
+                known = "NETWORK nor FILE.py:NAME, alone or with +VARIANT"
+                raise ValueError(f"{model!r} is neither {known}{hint_near(model)}")
         return models
 
     @field_validator("models", "seeds", "only_folds")

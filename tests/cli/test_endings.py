@@ -201,9 +201,9 @@ SUBMIT = ("submit", "--task", "multiclass", "--set", "method.weights=random", "-
         ([*SUBMIT, "STORE", "--runs", "/dev/null"], "cannot be read or written: Not a directory"),
         ([*SUBMIT, "STORE", "--set", "train.lr=.inf"], "'.inf' is no finite number"),
         ([*SUBMIT, "STORE", "--set", "seeds=[18446744073709551616]"], "is no number of 64 bits"),
-        ([*SUBMIT, "STORE", "--set", "seeds=[4294967296]"], "should be less than 4294967296"),
+        ([*SUBMIT, "STORE", "--set", "seeds=[4294967296]"], "expected less than 4294967296"),
         ([*SUBMIT, "STORE", "--set", "train.epochs=" + "9" * 5000], "is no number of 64 bits"),
-        ([*SUBMIT, "STORE", "--folds", "9" * 4000], "folds: Input should be less than or equal"),
+        ([*SUBMIT, "STORE", "--folds", "9" * 4000], "folds: expected at most"),
         ([*SUBMIT, "STORE", "--site", "pipe.yaml"], "no such file: pipe.yaml"),
     ],
 )

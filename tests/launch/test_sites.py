@@ -46,12 +46,12 @@ def test_setup_that_goes_on_after_a_backslash_is_refused(tmp_path):
     "value", ['"gpu --uid=0"', '"gpu;rm"', '"gpu\\n"', '"$(id)"', '"`id`"', '""']
 )
 def test_word_with_more_than_a_word_is_refused(tmp_path, key, value):
-    assert complaint(tmp_path, f"{key}: {value}\n").startswith(f"{key}: String should match")
+    assert complaint(tmp_path, f"{key}: {value}\n").startswith(f"{key}: expected text that matches")
 
 
 def test_srun_argument_with_a_space_is_refused(tmp_path):
     told = complaint(tmp_path, 'srun_args: ["--mpi=pmix bash"]\n')
-    assert told.startswith("srun_args.0: String should match")
+    assert told.startswith("srun_args.0: expected text that matches")
 
 
 def test_unknown_key_names_the_nearest(tmp_path):
@@ -81,7 +81,7 @@ def test_sbatch_option_that_is_no_name_is_refused(tmp_path, name):
 )
 def test_sbatch_value_with_more_than_a_word_is_refused(tmp_path, value):
     told = complaint(tmp_path, f"sbatch: {{exclude: {value}}}\n")
-    assert told.startswith("sbatch.exclude.")
+    assert told.startswith("sbatch.exclude: expected text that matches ")
 
 
 def test_sbatch_value_may_be_a_host_list():
@@ -91,7 +91,7 @@ def test_sbatch_value_may_be_a_host_list():
 
 def test_scheduler_must_be_known(tmp_path):
     told = complaint(tmp_path, "", scheduler="pbs")
-    assert told == "scheduler: Input should be 'local' or 'slurm' (found 'pbs')"
+    assert told == "scheduler: expected 'local' or 'slurm' (found 'pbs')"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_umask_that_keeps_others_from_writing_is_taken(mask):
     "mask", ["0002", "0020", "0", "0000", "0007", "8022", "00022", "0777", "x"]
 )
 def test_umask_that_lets_others_write_is_refused(tmp_path, mask):
-    assert complaint(tmp_path, f"umask: '{mask}'\n").startswith("umask: String should match")
+    assert complaint(tmp_path, f"umask: '{mask}'\n").startswith("umask: expected text that matches")
 
 
 def test_sbatchs_own_variables_fill_what_a_profile_leaves_open(tmp_path, monkeypatch):
@@ -375,4 +375,4 @@ def test_key_of_a_tracker_is_kept_out_of_runs(tmp_path, name):
 
 def test_tracker_that_nobody_knows_is_refused(tmp_path):
     told = complaint(tmp_path, "tracking: [neptune]\n")
-    assert told.startswith("tracking.0: Input should be 'tensorboard', 'mlflow' or 'wandb'")
+    assert told.startswith("tracking.0: expected 'tensorboard', 'mlflow' or 'wandb'")

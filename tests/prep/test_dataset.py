@@ -79,7 +79,7 @@ BROKEN = {
     ),
     "simulate": (
         {"simulate": {"model": "survey", "difficulty": 1, "pixel_scale_arcsec": -1}},
-        "greater than 0",
+        "expected more than 0",
     ),
 }
 

@@ -161,7 +161,7 @@ def test_partial_replaced_and_another_folder_go_on_working(reported, tmp_path):
         ),
         (
             "method.test_prior=2",
-            "run {name}: method.test_prior: Input should be less than 1 (found 2)",
+            "run {name}: method.test_prior: expected less than 1 (found 2)",
         ),
         (
             "ensemble=mean",

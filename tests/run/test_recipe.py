@@ -191,13 +191,13 @@ def test_augmentation_is_named_alone_or_with_its_ranges():
             {"affine": {"scal": 0.1}},
             "unknown key of affine 'scal'; did you mean scale? known: rotate_deg, scale, shift",
         ),
-        ({"affine": {"scale": 1}}, "Input should be less than 1 (found 1)"),
+        ({"affine": {"scale": 1}}, "expected less than 1 (found 1)"),
         (
             {"affine": [1]},
             "affine takes a mapping of keys, {affine: {rotate_deg: …, scale: …, shift: …}}",
         ),
-        ({"noise": {"std": 0}}, "Input should be greater than 0 (found 0)"),
-        ({"psf_jitter": {"sigma_px": 9}}, "Input should be less than or equal to 4 (found 9)"),
+        ({"noise": {"std": 0}}, "expected more than 0 (found 0)"),
+        ({"psf_jitter": {"sigma_px": 9}}, "expected at most 4 (found 9)"),
     ],
 )
 def test_augmentation_that_is_unknown_or_out_of_range_is_refused(step, told):
