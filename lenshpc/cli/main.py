@@ -24,6 +24,7 @@ from lenshpc.cli.sample import sample
 from lenshpc.cli.serve import serve
 from lenshpc.cli.show import echo
 from lenshpc.cli.simulate import simulate
+from lenshpc.cli.spinner import spinning
 from lenshpc.cli.status import status
 from lenshpc.cli.submit import submit
 from lenshpc.cli.tune import tune
@@ -42,7 +43,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; whatever goes wrong ends in one line and an exit code."""
         try:
-            return super().invoke(ctx)
+            with spinning():
+                return super().invoke(ctx)
         except click.NoSuchOption as error:
             raise explain_option(error) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
