@@ -253,7 +253,7 @@ def open_regular(path: Path) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DataError(f"{path} is damaged: it is no file; restore it")
+        raise DataError(f"{path} is damaged: it is not a file; restore it")
     return os.fdopen(descriptor, "rb")
 
 

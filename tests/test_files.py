@@ -161,5 +161,5 @@ def test_what_is_no_file_is_refused_and_keeps_nobody_waiting(read, what, tmp_pat
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero")
-    with pytest.raises(DataError, match=r"done\.json is damaged: it is no file; restore it"):
+    with pytest.raises(DataError, match=r"done\.json is damaged: it is not a file; restore it"):
         read(path)

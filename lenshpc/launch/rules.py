@@ -263,7 +263,7 @@ RULES = (
         action="stop",
         meaning="the job's program did not start: a line of setup, a path, module, container or "
         "option of srun",
-        advice="mend setup:, python:, container: or srun_args: of the site profile, then submit "
+        advice="correct setup:, python:, container: or srun_args: of the site profile, then submit "
         "again; lenshpc doctor tries them",
         # A shell names its script and line; not those where it tells how srun ended.
         pattern=rf"^lenshpc: setup (failed|ended)|{SLURM}fatal: |Unable to create step"

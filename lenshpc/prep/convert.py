@@ -203,8 +203,8 @@ def _naming_failures(target: Path) -> Iterator[None]:
         refuse_existing(target)
         place = f" at {os.fsdecode(error.filename)}" if error.filename else ""
         raise IncompleteError(
-            f"{target} cannot be written: {error.strerror or error}{place}; mend that and repeat "
-            "the command, which goes on where it stopped"
+            f"{target} cannot be written: {error.strerror or error}{place}; correct that and "
+            "repeat the command, which goes on where it stopped"
         ) from error
 
 

@@ -84,7 +84,7 @@ def refusal(
     listed: Path | None = None,
     *,
     told: str = "cannot be used",
-    remedy: str = "mend them, and repeat the command",
+    remedy: str = "correct them, and repeat the command",
 ) -> RefusedError:
     """Return one error of all defects, which are written to the list at `listed`.
 

@@ -87,7 +87,7 @@ def _refuse_bad(path: str, pixels: NDArray[Any]) -> None:
     num_broken = int(np.count_nonzero(_find_bad(pixels)))
     raise DataError(
         f"{path} holds {num_broken} pixels that are NaN, infinite or beyond float32; "
-        "mend the file, or have those of images filled with image.bad_pixels in DATASET",
+        "correct the file, or have those of images filled with image.bad_pixels in DATASET",
         cause="bad pixels",
     )
 

@@ -119,7 +119,7 @@ def _check_derived(store: Store) -> None:
     strangers = store.strangers()
     if strangers:
         raise DataError(
-            f"{strangers[0]} is no file of the store {store.path}, as are {len(strangers) - 1} "
+            f"{strangers[0]} does not belong to the store {store.path}, like {len(strangers) - 1} "
             "more; move them elsewhere"
         )
 

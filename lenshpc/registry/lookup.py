@@ -109,7 +109,7 @@ def load(reference: str) -> Any:
     module, _, name = reference.partition(":")
     found = importlib.import_module(module)
     if not hasattr(found, name):
-        raise ConfigError(f"{module} has no {name!r}, which its task names; mend the TaskKind")
+        raise ConfigError(f"{module} has no {name!r}, which its task names; correct the TaskKind")
     return getattr(found, name)
 
 
@@ -182,5 +182,5 @@ def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
             raise
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(
-            f"{what} of {origin_of(entry)} does not import ({reason}); mend or uninstall it"
+            f"{what} of {origin_of(entry)} does not import ({reason}); update or uninstall it"
         ) from error

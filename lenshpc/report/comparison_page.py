@@ -39,7 +39,7 @@ def check_place(path: Path) -> None:
         raise ConfigError(f"cannot write a report at {path}: give a name that ends in .html")
     if not path.parent.is_dir():
         raise ConfigError(
-            f"cannot write a report at {path}: {path.parent} is no folder; make it first"
+            f"cannot write a report at {path}: {path.parent} is not a folder; make it first"
         )
 
 

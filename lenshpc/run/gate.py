@@ -77,7 +77,7 @@ def _advise(run: RunPaths, missing: Sequence[int], standings: Mapping[int, Stand
     ended = [index for index in missing if index not in {*waiting, *broken}]
     orders = (
         ("wait for", waiting, f"lenshpc status {reference(run)} --watch"),
-        ("see what mends", broken, f"lenshpc status {reference(run)}"),
+        ("look into", broken, f"lenshpc status {reference(run)}"),
         ("rerun", ended, resume_command(run)),
     )
     told = (f"{verb} {_refer(some, missing)} with: {how}" for verb, some, how in orders if some)

@@ -176,9 +176,11 @@ def _read_component(path: Path, name: str) -> bytes:
     except OSError as error:
         raise ConfigError(f"{path}:{name}: cannot read the file ({error.strerror})") from error
     except SyntaxError as error:
-        raise ConfigError(f"{path}:{error.lineno}: {error.msg}; mend the file") from error
+        raise ConfigError(f"{path}:{error.lineno}: {error.msg}; correct the file") from error
     except (ValueError, RecursionError, MemoryError) as error:  # of null bytes, of 10,000 brackets
-        raise ConfigError(f"{path} is no Python ({type(error).__name__}); mend the file") from error
+        raise ConfigError(
+            f"{path} is no Python ({type(error).__name__}); correct the file"
+        ) from error
     kinds = (ast.ClassDef, ast.FunctionDef)
     defined = [node.name for node in tree.body if isinstance(node, kinds)]
     if name not in defined:

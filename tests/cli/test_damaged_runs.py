@@ -94,13 +94,13 @@ def test_folder_in_place_of_a_file_is_named(two):
     path = two.paths.root / "slurm" / "queue.json"
     path.unlink()
     path.mkdir()
-    assert listed(two)["fault"] == f"{path} is damaged: it is no file; restore it"
+    assert listed(two)["fault"] == f"{path} is damaged: it is not a file; restore it"
 
 
 def test_pipe_in_place_of_a_file_keeps_nobody_waiting(two):
     two.paths.jobs.unlink()
     os.mkfifo(two.paths.jobs)
-    assert listed(two)["fault"] == f"{two.paths.jobs} is damaged: it is no file; restore it"
+    assert listed(two)["fault"] == f"{two.paths.jobs} is damaged: it is not a file; restore it"
 
 
 @pytest.mark.parametrize(

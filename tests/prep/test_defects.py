@@ -58,7 +58,7 @@ def test_all_bad_files_are_told_at_once(workers, bad, tmp_path):
         assert row["message"].startswith(f"{tmp_path}/source/{row['file']} ")
         assert bad[row["file"]] in row["message"]
     assert last.startswith("lenshpc: 12 sources cannot be used: ")
-    assert f", all of them in {tmp_path}/store.refused.csv; mend them" in last
+    assert f", all of them in {tmp_path}/store.refused.csv; correct them" in last
 
 
 def test_list_goes_where_the_sources_are_mended(bad, tmp_path):

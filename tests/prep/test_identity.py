@@ -238,7 +238,7 @@ def test_verify_computes_attributes_again(name, value, complaint, path):
 def test_file_that_is_not_the_stores_is_named_by_verify(path):
     (path / "label/c/7").write_bytes(b"")
     open_store(path)
-    with pytest.raises(DataError, match=r"^label/c/7 is no file of the store .*; move them"):
+    with pytest.raises(DataError, match=r"^label/c/7 does not belong to the store .*; move them"):
         verify(path)
 
 

@@ -77,13 +77,12 @@ STANDINGS = {
         ),
         (
             (2,),
-            "has no predictions (job 8_2 ended FAILED); "
-            "see what mends it with: lenshpc status {name}",
+            "has no predictions (job 8_2 ended FAILED); look into it with: lenshpc status {name}",
         ),
         (
             (2, 3),
             "has no predictions (job 8_2 ended FAILED), and 1 more member is not done (3); "
-            "see what mends member 2 with: lenshpc status {name}; then "
+            "look into member 2 with: lenshpc status {name}; then "
             "rerun member 3 with: lenshpc resume {name}",
         ),
         (

@@ -84,7 +84,7 @@ def test_network_of_a_file_is_planned_by_its_hash(spots, tmp_path):
     ("text", "name", "told"),
     [
         (NETWORK, "Tiny", "defines no class or function Tiny; it has tiny"),
-        ("def tiny(:", "tiny", r"mynet.py:1: invalid syntax.*; mend the file"),
+        ("def tiny(:", "tiny", r"mynet.py:1: invalid syntax.*; correct the file"),
         (None, "tiny", r"mynet.py:tiny: cannot read the file \(No such file or directory\)"),
     ],
 )

@@ -73,7 +73,7 @@ def test_files_are_named_by_what_they_hold_and_kept_with_the_plan(spots, copies)
     [
         (None, "MyNet", "{path}:MyNet: cannot read the file (No such file or directory)"),
         ("class Other: ...\n", "MyNet", "{path} defines no class or function MyNet; it has Other"),
-        ("class MyNet(\n", "MyNet", "{path}:1: '(' was never closed; mend the file"),
+        ("class MyNet(\n", "MyNet", "{path}:1: '(' was never closed; correct the file"),
     ],
 )
 def test_file_without_the_class_is_refused_at_submission(spots, tmp_path, text, name, expected):
@@ -214,7 +214,7 @@ def test_plugin_that_does_not_import_is_listed_and_stops_only_who_asks_for_it(tm
     names, error = listed(folder, ASK)
     assert names.split() == sorted([*registry.task_names(), "broken"])
     assert error == (
-        "task broken of lens-broken 1.0 does not import (ImportError: no galsim here); mend or "
+        "task broken of lens-broken 1.0 does not import (ImportError: no galsim here); update or "
         "uninstall it"
     )
 
@@ -289,7 +289,7 @@ def test_task_that_cannot_serve_is_refused_where_it_is_declared(changes, told):
 
 
 def test_reference_that_is_not_there_is_one_line():
-    told = "math has no 'tau2', which its task names; mend the TaskKind"
+    told = "math has no 'tau2', which its task names; correct the TaskKind"
     assert complaint(registry.load, "math:tau2") == told
 
 
