@@ -56,6 +56,7 @@ def aggregate(
     """
     from lenshpc.api import aggregate as write_report
     from lenshpc.config import parse_assignment
+    from lenshpc.report.verdict import format_verdict
 
     changes = dict(map(parse_assignment, assignments))
     report = write_report(run, changes, out=out, allow_partial=allow_partial, replace=replace)
@@ -63,6 +64,7 @@ def aggregate(
         echo((report.folder / "report.json").read_text(encoding="utf-8"), nl=False)
         return
     _draw_overview(report.overview)
+    echo(format_verdict(report.verdict))
     echo(f"report: {report.page}")
 
 

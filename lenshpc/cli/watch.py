@@ -60,6 +60,9 @@ def watch(run: RunPaths, plan: Plan) -> None:
 
     Ctrl-C stops a local run. Jobs of a cluster go on.
     """
+    from lenshpc.report.verdict import format_verdict
+    from lenshpc.report.write import read_verdict
+
     is_local = has_own_queue(run)
     console = Console(stderr=True)
     draw_on = _follow_on_terminal if console.is_terminal else _follow_in_lines
@@ -73,6 +76,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
         if all(line.step != "mend" for line in status.members):
             echo(f"go on with: {resume_command(run)}", err=True)
         sys.exit(1)
+    echo(format_verdict(read_verdict(run.report)), err=True)
     echo(f"report: {run.report / 'report.html'}")
 
 

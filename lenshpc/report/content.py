@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Self
 
 import pandas as pd
 
+from lenshpc.report.verdict import Verdict
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prose:
@@ -175,7 +177,7 @@ class Report:
     """A whole report.
 
     `content` is what report.json holds; `overview` the table that a command prints; `predictions`
-    goes to predictions.parquet.
+    goes to predictions.parquet; `verdict` is what all figures amount to, where the task gives one.
     """
 
     title: str
@@ -186,6 +188,7 @@ class Report:
     sections: tuple[Section, ...]
     content: Mapping[str, Any]
     predictions: pd.DataFrame
+    verdict: Verdict | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of all sections."""

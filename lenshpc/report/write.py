@@ -14,6 +14,7 @@ from lenshpc.report.content import Banner, Report
 from lenshpc.report.format import format_value
 from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown
+from lenshpc.report.verdict import Verdict
 from lenshpc.run.completion import reference
 from lenshpc.run.results import RunResults
 
@@ -88,7 +89,12 @@ def write(report: Report, path: Path) -> Path:
             for name, picture in gallery.pictures_by_file():
                 (folder / "figures" / name).write_bytes(picture.png)
         report.predictions.to_parquet(folder / "predictions.parquet", index=False)
-        told = {"in_short": report.headline.in_short, "shows": _list_shown(report)}
+        verdict = report.verdict.as_json() if report.verdict else None
+        told = {
+            "in_short": report.headline.in_short,
+            "verdict": verdict,
+            "shows": _list_shown(report),
+        }
         write_json(folder / "report.json", {**report.content, **told})
         write_text(folder / "report.md", render_markdown(report))
         write_text(folder / "report.html", render_html(report))
@@ -96,6 +102,15 @@ def write(report: Report, path: Path) -> Path:
         # Before the rename that comes next: a name must not outlive the bytes behind it.
         flush_tree(folder)
     return path / "report.html"
+
+
+def read_verdict(path: Path) -> Verdict | None:
+    """Return the verdict of the report at `path`; None where it has none, or cannot be read."""
+    try:
+        content: Any = read_json(path / "report.json")
+        return Verdict.from_json(content["verdict"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
 
 
 def _list_shown(report: Report) -> list[str]:

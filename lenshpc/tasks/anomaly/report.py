@@ -23,10 +23,12 @@ from lenshpc.report.content import (
 from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, model_looks
 from lenshpc.report.format import format_interval, format_number
 from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
+from lenshpc.tasks.anomaly.evidence import weigh_scores
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
     PARTS,
@@ -66,6 +68,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         ),
         content=content,
         predictions=_prediction_table(merged),
+        verdict=find_verdict(weigh_scores(results, found)),
     )
 
 

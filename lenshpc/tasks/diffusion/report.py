@@ -23,8 +23,10 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.format import flatten, format_number
 from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.verdict import find_verdict
 from lenshpc.run.results import RunResults
 from lenshpc.tasks.diffusion import feature_extractors
+from lenshpc.tasks.diffusion.evidence import weigh_drawings
 from lenshpc.tasks.diffusion.judge import (
     ROWS_A_FEATURE,
     STATISTICS,
@@ -85,6 +87,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         ),
         content=content,
         predictions=scores.images.rows[["row", "id", "label", "split"]],
+        verdict=find_verdict(weigh_drawings(results, found, _main(scores.head))),
     )
 
 

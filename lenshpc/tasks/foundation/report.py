@@ -26,11 +26,13 @@ from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_em
 from lenshpc.report.format import format_interval, format_number
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
 from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults, Training
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.store import Store
+from lenshpc.tasks.foundation.evidence import weigh_errors
 from lenshpc.tasks.foundation.judge import LEARNT, ResultRow, RunEvaluation
 from lenshpc.tasks.foundation.settings import Foundation
 
@@ -53,6 +55,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         sections=(*_sections(results, lines, merged), *common_sections(results, content)),
         content=content,
         predictions=merged.drop(columns=["group", "fold"]),
+        verdict=find_verdict(weigh_errors(results, found)),
     )
 
 

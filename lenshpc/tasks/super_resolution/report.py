@@ -8,9 +8,11 @@ from lenshpc.report.common import common_sections, format_overview, partial_bann
 from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
 from lenshpc.report.format import format_coverage, format_number
 from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.verdict import find_verdict
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES
 from lenshpc.store import Store
+from lenshpc.tasks.super_resolution.evidence import weigh_images
 from lenshpc.tasks.super_resolution.images import RunImages
 from lenshpc.tasks.super_resolution.judge import (
     EnlargementScores,
@@ -58,6 +60,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         sections=(*_sections(results, scores, images), *common_sections(results, content)),
         content=content,
         predictions=scores.rows,
+        verdict=find_verdict(weigh_images(results, found)),
     )
 
 

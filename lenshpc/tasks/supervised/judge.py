@@ -1,7 +1,7 @@
 """Judge all lines of a run's table on the same resamples, and compare them with each other."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,12 +26,14 @@ Progress = Callable[[str], None]
 class RunEvaluation:
     """All that is evaluated of a run: its merged predictions, their scores, its variants.
 
-    `absent` says why there are no baselines.
+    `baselines` has each baseline's probabilities of the merged rows, and `absent` says why there
+    are none.
     """
 
     merged: Merged
     scores: ClassificationScores
     variants: tuple[Trained, ...]
+    baselines: Mapping[str, Probabilities] = field(default_factory=dict)
     absent: str | None = None
 
 
@@ -49,6 +51,7 @@ def evaluate(results: RunResults) -> RunEvaluation:
         merged=merged,
         scores=score_models(merged, baselines, test_prior=prior, progress=results.say),
         variants=score_variants(run, plan, splits, results.missing),
+        baselines=baselines,
         absent=absent,
     )
 

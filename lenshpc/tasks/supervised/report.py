@@ -22,6 +22,7 @@ from lenshpc.report.content import (
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
 from lenshpc.report.format import format_count, format_coverage, format_number
 from lenshpc.report.summary import summarise, without_nan
+from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults
@@ -35,6 +36,7 @@ from lenshpc.tasks.supervised.curves import (
     draw_curves,
     headline_of,
 )
+from lenshpc.tasks.supervised.evidence import weigh_classes
 from lenshpc.tasks.supervised.judge import RunEvaluation
 from lenshpc.tasks.supervised.merge import Merged
 from lenshpc.tasks.supervised.numbers import draw_numbers, read_numbers
@@ -96,6 +98,7 @@ def build(results: RunResults, found: RunEvaluation, extra: Extra = NOTHING) -> 
         ),
         content=content,
         predictions=prediction_table(merged),
+        verdict=find_verdict(weigh_classes(results, found)),
     )
 
 

@@ -1,0 +1,79 @@
+"""What a verdict rests on, from rows: paired differences from baselines, and a figure a fold.
+
+Shapes: N rows, K classes.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.report.verdict import Estimate
+from lenshpc.statistics.delong import covariance, measure_lines
+from lenshpc.statistics.measures import RowMeasure
+from lenshpc.statistics.results import Floats, Labels
+
+Groups = npt.NDArray[np.object_] | None
+
+
+def groups_of(rows: pd.DataFrame) -> Groups:
+    """Return the group of each row, or None where the store has none."""
+    return rows["group"].to_numpy(object) if "group" in rows else None
+
+
+def find_gaps(
+    labels: Labels,
+    head: Floats,
+    baselines: Mapping[str, Floats],
+    groups: Groups,
+    measure: RowMeasure,
+) -> tuple[Estimate, ...]:
+    """Return how much better the headline is than each baseline, on the rows that both cover.
+
+    Values are (N,) or (N, K). The interval is normal, of the paired difference's standard error:
+    of an AUC that of DeLong et al. (1988).
+    """
+    return tuple(
+        _find_gap(labels, {"": head, name: values}, groups, measure)
+        for name, values in baselines.items()
+    )
+
+
+def _find_gap(
+    labels: Labels, pair: Mapping[str, Floats], groups: Groups, measure: RowMeasure
+) -> Estimate:
+    head, name = pair
+    found = measure_lines(labels, pair, None, groups, measure)
+    if found is None:
+        return Estimate.of(float("nan"), float("nan"), name)
+    [one] = found.compare([(head, name)])
+    return Estimate.of(measure.best * one.difference, one.std, name)
+
+
+def measure_folds(
+    folds: npt.NDArray[np.integer],
+    labels: Labels,
+    values: Floats,
+    groups: Groups,
+    measure: RowMeasure,
+) -> tuple[Estimate, ...]:
+    """Return the measure of each fold's rows, with its standard error; NaN where undefined."""
+    covered = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    parts = [covered & (folds == fold) for fold in np.unique(folds[covered])]
+    return tuple(_measure_part(part, labels, values, groups, measure) for part in parts)
+
+
+def _measure_part(
+    part: npt.NDArray[np.bool_],
+    labels: Labels,
+    values: Floats,
+    groups: Groups,
+    measure: RowMeasure,
+) -> Estimate:
+    found = measure.find(labels[part], values[part])
+    if not np.isfinite(found):
+        return Estimate.of(found, found)
+    some = None if groups is None else groups[part]
+    variance = covariance(labels[part], [values[part]], some, measure)[0, 0]
+    return Estimate.of(found, float(np.sqrt(max(variance, 0.0))))
