@@ -1,9 +1,7 @@
 """The best rows of a prediction: found part by part, and written as a table for spreadsheets."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,14 +13,12 @@ from pandas.api.types import is_numeric_dtype
 from lenshpc.errors import DataError, one_line, read_error
 from lenshpc.files import replacing
 from lenshpc.inference.sources import POSITION
+from lenshpc.report.latex import escape_cell
 
 FIRST = ("id", *POSITION, "score")  # the columns that a table of candidates begins with
 BATCH_ROWS = 16_384
 # Of a column, and no more of it ahead: else the reader holds a whole row group.
 _READING = {"buffer_size": 1 << 20, "pre_buffer": False}
-# What a spreadsheet takes for a formula, or for the mark of a text; a plain number is neither.
-_FORMULA = re.compile(r"['=+\-@\t\r]")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def find_candidates(parts: Sequence[Path], num: int) -> pd.DataFrame:
@@ -97,18 +93,3 @@ def write_candidates(frame: pd.DataFrame, path: Path) -> None:
     cells.insert(0, "rank", np.arange(1, len(frame) + 1))
     with replacing(path) as temporary:
         cells.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def escape_cell(value: Any) -> Any:
-    """Return a value so that no spreadsheet takes a text for a formula.
-
-    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return gets a `'` in front, the
-    spreadsheets' mark of a text, unless it is a plain number. One that begins with `'` gets
-    another: who takes one leading `'` away has the text as it was.
-
-    >>> escape_cell("=1+1"), escape_cell("-12.5"), escape_cell("a-b.fits"), escape_cell("'a")
-    ("'=1+1", '-12.5', 'a-b.fits', "''a")
-    """
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value

@@ -1,7 +1,6 @@
 """A page of candidates to grade by eye: one HTML file that needs no other file and no network."""
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from lenshpc.files import write_text
-from lenshpc.inference.candidates import escape_cell
 from lenshpc.inference.cutouts import render_cutouts
 from lenshpc.inference.sources import POSITION
-from lenshpc.report.html import make_environment
+from lenshpc.report.html import hash_source, make_environment
+from lenshpc.report.latex import escape_cell
 
 _HERE = Path(__file__).parent
 
@@ -78,15 +77,10 @@ def write_gallery(
             style=Markup(style),  # noqa: S704 - our own file, as the script is
             script=Markup(script),  # noqa: S704
             # Nothing else is run or applied, whatever an id brings into the page.
-            style_hash=_hash_source(style),
-            script_hash=_hash_source(script),
+            style_hash=hash_source(style),
+            script_hash=hash_source(script),
         ),
     )
-
-
-def _hash_source(text: str) -> str:
-    """Return the hash of an inline script or style as a Content-Security-Policy names it."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def _is_number(frame: pd.DataFrame, name: str) -> bool:

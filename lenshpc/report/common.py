@@ -1,5 +1,6 @@
 """The sections that every report has: training, data, cost and failures, notes, origin."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ from lenshpc.store import Store
 
 Content = Mapping[str, Any]
 NUM_FAILURES = 50
+NOTES_TITLE = "How to read this"
 
 
 def format_overview(content: Content, what: str) -> str:
@@ -86,7 +88,7 @@ def common_sections(results: RunResults, content: Content) -> tuple[Section, ...
         Section(title="Training", blocks=_training(results, content)),
         Section(title="Data", blocks=tuple(_data(content))),
         Section(title="Cost and failures", blocks=cost),
-        Section(title="How to read this", blocks=(Notes(lines=tuple(content["notes"])),)),
+        Section(title=NOTES_TITLE, blocks=(Notes(lines=tuple(content["notes"])),)),
         Section(title="Where it came from", blocks=_origin(content)),
     ]
     return tuple(section for section in sections if section.blocks)
@@ -269,6 +271,16 @@ def _tail(tail: str | Sequence[str]) -> str:
     return tail if isinstance(tail, str) else "\n".join(tail)
 
 
+def _resources(content: Content) -> Mapping[str, Any]:
+    """Return what members asked for, and what they ran on."""
+    used = Counter(
+        f"{one['num_processes']} × {one['device']}, {one['strategy']}" for one in content["members"]
+    )
+    ran = {f"used: {way}": format_count(number, "member") for way, number in used.items()}
+    asked = flatten(content["recipe"]["resources"])
+    return {**{f"asked: {key}": value for key, value in asked}, **ran}
+
+
 def _origin(content: Content) -> tuple[Block, ...]:
     hashes = {
         "run fingerprint": content["fingerprint"],
@@ -278,5 +290,12 @@ def _origin(content: Content) -> tuple[Block, ...]:
         "lenshpc version": content["code_version"],
     }
     provenance = content["provenance"] or {"provenance": "not recorded"}
-    titled = {"Recipe": content["recipe"], "Hashes": hashes, "Provenance": provenance}
+    # What was asked for may be more than was used; both stand in a block of their own.
+    recipe = {key: value for key, value in content["recipe"].items() if key != "resources"}
+    titled = {
+        "Recipe": recipe,
+        "Resources": _resources(content),
+        "Hashes": hashes,
+        "Provenance": provenance,
+    }
     return tuple(KeyValues(title=title, pairs=tuple(flatten(one))) for title, one in titled.items())

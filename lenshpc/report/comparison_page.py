@@ -118,10 +118,10 @@ def draw_costs(one: Comparison) -> Figure:
         if min(hours) > 0 and max(hours) > 10 * min(hours):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(POWERS)
-        axes.margins(x=0.18, y=0.25)  # room for the names, and above the intervals for the legend
+        axes.margins(x=0.18, y=0.1)  # room for the names
         axes.set(xlabel=f"{one.unit}-hours of training", ylabel=f"Test {name}")
         axes.set_title("Quality and cost")
-        add_legend(axes, "upper left")
+        add_legend(axes)
 
     caption = (
         f"Test {name} of each line with its {LEVEL:.0%} interval, over the {one.unit}-hours that "

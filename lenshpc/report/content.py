@@ -1,12 +1,31 @@
 """What a report is made of: sections of blocks, which one HTML and one Markdown renderer draw."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, ClassVar, Self
 
 import pandas as pd
 
 from lenshpc.report.verdict import Verdict
+
+MAX_NAME = 60  # letters of a table's file
+
+
+def name_uniquely(titles: Iterable[str]) -> Iterator[str]:
+    """Yield a name for each title that serves in files and addresses: `on-the-test-rows`."""
+    given: set[str] = set()
+    for title in titles:
+        plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_NAME] or "part"
+        name = next(one for one in _numbered(plain) if one not in given)
+        given.add(name)
+        yield name
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{number}" for number in count(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +79,17 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A drawing; `name` is that of its file in figures/, and unique in a report."""
+    """A drawing; `name` is that of its files in figures/, and unique in a report.
+
+    `text` says what it shows to a reader who does not see it; without one the caption does.
+    """
 
     kind: ClassVar[str] = "figure"
     name: str
     caption: str
     svg: str
+    text: str = ""
+    pdf: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +202,8 @@ class Report:
 
     `content` is what report.json holds; `overview` the table that a command prints; `predictions`
     goes to predictions.parquet; `verdict` is what all figures amount to, where the task gives one.
+    `method` has the task's sentences of the paragraph on methods, `methods` the whole of it, with
+    marks of citations.
     """
 
     title: str
@@ -189,11 +215,25 @@ class Report:
     content: Mapping[str, Any]
     predictions: pd.DataFrame
     verdict: Verdict | None = None
+    method: str = ""
+    methods: str = ""
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of all sections."""
         for section in self.sections:
             yield from section.blocks
+
+    def tables(self) -> Iterator[tuple[str, Table]]:
+        """Yield the tables, each with the name of its files, in the order of the page."""
+        found = [
+            (f"{section.title} {block.title}", block)
+            for section in self.sections
+            for block in section.blocks
+            if isinstance(block, Table)
+        ]
+        yield from zip(
+            name_uniquely(title for title, _ in found), (one for _, one in found), strict=True
+        )
 
     def figures(self) -> Iterator[Figure]:
         """Yield the drawings, in the order of the page."""

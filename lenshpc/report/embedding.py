@@ -59,7 +59,7 @@ def draw_embedding(shown: Floats, labels: Labels, classes: Sequence[str], whose:
             axes.scatter(x, y, s=7, color=color, alpha=0.6, linewidths=0, label=name)
         axes.set(xticks=[], yticks=[], title="Embeddings (t-SNE)")
         axes.grid(visible=False)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = (
         f"t-SNE of the features before the last layer of {whose}: {len(shown):,} test images, the "

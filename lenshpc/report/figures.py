@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 import matplotlib
@@ -22,9 +23,13 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 GREY = "#8a8a8a"
 INK = "#0a0b0c"  # becomes `currentColor`: the text colour of the page that holds the figure
 SIZE_INCH = (5.2, 3.7)
+LEGEND_LETTERS = 64  # in a line of a legend
+LINE_INCH = 0.19
+DIGITS = re.compile(r"-?\d+\.\d{3,}")  # of a coordinate in points, of which two are seen
 POWERS = FormatStrFormatter("%g")  # of a logarithmic axis
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # journals refuse type 3
     # Ids from this salt and no date below: equal figures are equal files.
     "svg.hashsalt": "lenshpc",
     "text.parse_math": False,
@@ -75,10 +80,29 @@ def draw_figure(
     # Figures of their own and no pyplot: that keeps global state, and looks for a display.
     with style():
         canvas = Canvas(figsize=size_inch, layout="constrained")
-        draw(canvas.add_subplot())
-        svg = render_svg(canvas, name)
+        axes = canvas.add_subplot()
+        draw(axes)
+        text, pdf, svg = describe_axes(axes, caption), render_pdf(canvas), render_svg(canvas, name)
         canvas.clear()
-    return Figure(name=name, caption=caption, svg=svg)
+    return Figure(name=name, caption=caption, svg=svg, text=text, pdf=pdf)
+
+
+def describe_axes(axes: Axes, caption: str) -> str:
+    """Return what a drawing shows in words: its caption, axes and what its legends name."""
+    x, y = axes.get_xlabel(), axes.get_ylabel()
+    figure = axes.get_figure()
+    legends = figure.legends if figure else []
+    named = "; ".join(one.get_text() for legend in legends for one in legend.get_texts())
+    sides = f" {y} over {x}." if x and y else f" Along {x}." if x else ""
+    return f"{caption}{sides}{f' Shown: {named}.' if named else ''}"
+
+
+def render_pdf(figure: Canvas) -> bytes:
+    """Return a figure as PDF, for papers: its letters are text, and equal figures equal files."""
+    _make_printable(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
 
 
 def render_svg(figure: Canvas, name: str) -> str:
@@ -90,7 +114,12 @@ def render_svg(figure: Canvas, name: str) -> str:
     # Ids with the figure's name: all figures stand in one page, where equal ids would clip one by
     # another's path.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg[svg.index("<svg") :])
+    svg = re.sub(r' d="[^"]+"', lambda path: DIGITS.sub(_round, path[0]), svg)
     return svg.replace(INK, "currentColor")
+
+
+def _round(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _make_printable(figure: Canvas) -> None:
@@ -119,10 +148,17 @@ def model_looks(models: Iterable[str]) -> dict[str, Look]:
     return {model: look_of(at) for at, model in enumerate(models)}
 
 
-def add_legend(axes: Axes, place: Any, title: str | None = None) -> None:
-    """Add a legend where there is something to name."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc=place, title=title)
+def add_legend(axes: Axes, title: str | None = None) -> None:
+    """Add a legend below the axes, where there is something to name; the figure grows by it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure()
+    if not handles or not isinstance(figure, Canvas):
+        return
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    columns = min(len(labels), max(1, LEGEND_LETTERS // (longest + 6)))
+    lines = sum(label.count("\n") + 1 for label in labels) / columns
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
+    figure.set_figheight(figure.get_figheight() + LINE_INCH * (ceil(lines) + bool(title)))
 
 
 def draw_histories(models: Sequence[str], trainings: Sequence[Training]) -> list[Figure]:
@@ -139,7 +175,7 @@ def _draw_history(models: Sequence[str], trainings: Sequence[Training], metric: 
             color = looks[training.member.model]["color"]
             _draw_line(axes, training, f"train_{metric}", color=color, alpha=0.45, linestyle="--")
             _draw_line(axes, training, f"val_{metric}", color=color, alpha=0.9)
-            epoch = training.done.get("best_epoch", float("nan"))
+            epoch = 1 + training.done.get("best_epoch", float("nan"))
             best = training.best(f"val_{metric}")
             axes.plot([epoch], [best], marker="o", markersize=4, color=color)
         for model in models:
@@ -149,7 +185,7 @@ def _draw_history(models: Sequence[str], trainings: Sequence[Training], metric: 
         axes.set(xlabel="Epoch", ylabel=f"Validation {format_metric(metric)}")
         title = format_metric(metric)
         axes.set_title(f"{title[:1].upper()}{title[1:]}{dashed}; points: epoch kept")
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = f"Validation {format_metric(metric)} of every member by epoch."
     return draw_figure(f"history_{metric}", caption, draw)
@@ -157,4 +193,5 @@ def _draw_history(models: Sequence[str], trainings: Sequence[Training], metric: 
 
 def _draw_line(axes: Axes, training: Training, column: str, **look: Any) -> None:
     if {"epoch", column} <= set(training.history):
-        axes.plot(training.history["epoch"], training.history[column], linewidth=1.1, **look)
+        epochs = 1 + training.history["epoch"]  # the engine counts from 0, people from 1
+        axes.plot(epochs, training.history[column], linewidth=1.1, **look)

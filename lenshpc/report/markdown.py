@@ -18,6 +18,7 @@ from lenshpc.report.content import (
     Section,
     Table,
 )
+from lenshpc.report.verdict import Verdict
 
 MARKUP = re.compile(r"[\\`*_\[\]<>|#$~&@]|(?<=\w):(?=//)|(?<=www)\.")
 BEGINNING = re.compile(r"[-+=](?=[\s=-]|$)|[0-9]+(?=[.)](?:\s|$))")  # of a list, or of a rule
@@ -28,12 +29,22 @@ def render_markdown(report: Report) -> str:
     head = report.headline
     parts = [
         f"# {escape(report.title)}",
+        *_verdict(report.verdict),
         escape(report.reading),
         *map(_block, report.banners),
         f"**{escape(head.label)}: {escape(head.value)}** {escape(head.range)}".rstrip(),
         *(part for section in report.sections for part in _section(section)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _verdict(verdict: Verdict | None) -> Iterator[str]:
+    if verdict is not None:
+        yield f"> **{verdict.colour.capitalize()}.** {escape(verdict.sentence)}"
+        told = (
+            (f"{one.name}, {one.colour}" if one.colour else one.name, one) for one in verdict.checks
+        )
+        yield "\n".join(f"- {escape(name)}: {escape(one.text)}" for name, one in told)
 
 
 def escape(text: str) -> str:
@@ -74,7 +85,7 @@ def _block(block: Block) -> str:
         case Table():
             return _add_title(block.title, render_table(block))
         case Figure():
-            return f"![{escape(block.caption)}]({_link(block.name)}.svg)"
+            return f"![{escape(block.text or block.caption)}]({_link(block.name)}.svg)"
         case Gallery():
             return _add_title(block.title, _pictures(block))
         case KeyValues():

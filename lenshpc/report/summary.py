@@ -11,7 +11,7 @@ from lenshpc.run.completion import resume_command
 from lenshpc.run.records import read_provenance
 from lenshpc.run.results import RunResults, Training, val_metrics
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3  # 2: members' best_epoch was counted from 0
 MEMBER_FACTS = (
     *("best_epoch", "epochs", "seconds", "num_processes", "device", "strategy", "adopted"),
     *("precision", "tf32", "deterministic"),
@@ -82,4 +82,5 @@ def _member(training: Training, metrics: list[str]) -> dict[str, Any]:
         **member.model_dump(),
         **{f"val_{metric}": training.best(f"val_{metric}") for metric in metrics},
         **{key: done.get(key) for key in MEMBER_FACTS},
+        "best_epoch": None if (best := done.get("best_epoch")) is None else best + 1,
     }

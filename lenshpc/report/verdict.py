@@ -141,7 +141,8 @@ def _lead(checks: tuple[Check, ...]) -> str:
     if not found:
         return "Nothing here can be judged."
     lead, *others = found
-    return " ".join([lead.text, *(one.text for one in others)])
+    agreed = f" Nothing else speaks against it: {', '.join(one.name for one in others)}."
+    return lead.text + agreed if others else lead.text
 
 
 def check_baseline(one: Evidence) -> Check:
@@ -163,7 +164,7 @@ def check_baseline(one: Evidence) -> Check:
         text = f"Not shown to beat a baseline: {nearest.name} cannot be compared."
     elif nearest.low > 0:
         colour = "green"
-        text = f"{told}, better than the nearest baseline, {nearest.name}, by "
+        text = f"{told}, better than every baseline: than the nearest, {nearest.name}, by "
         text = _begin(f"{text}{one.format_range(nearest)}.")
     elif nearest.high < 0:
         colour = "red"

@@ -10,10 +10,14 @@ from typing import Any
 from lenshpc.errors import IncompleteError, printable
 from lenshpc.files import flush_tree, read_json, replacing_folder, write_json, write_text
 from lenshpc.registry import find_task, load
+from lenshpc.report.common import NOTES_TITLE
 from lenshpc.report.content import Banner, Report
 from lenshpc.report.format import format_value
 from lenshpc.report.html import render_html
+from lenshpc.report.latex import render_csv, render_latex, render_prose
 from lenshpc.report.markdown import render_markdown
+from lenshpc.report.methods import describe_methods, methods_section
+from lenshpc.report.references import list_cited
 from lenshpc.report.verdict import Verdict
 from lenshpc.run.completion import reference
 from lenshpc.run.results import RunResults
@@ -25,7 +29,16 @@ def compose(results: RunResults) -> Report:
     """Return the report of a run, as its task judges and shows it."""
     kind = find_task(results.plan.recipe.task)
     report: Report = load(kind.report)(results, load(kind.evaluate)(results))
+    report = _add_methods(report, describe_methods(results, report))
     return _tell_judging(report, results.changes) if results.changes else report
+
+
+def _add_methods(report: Report, text: str) -> Report:
+    """Return a report with its paragraph on methods, before the notes where it has any."""
+    titles = [section.title for section in report.sections]
+    at = titles.index(NOTES_TITLE) if NOTES_TITLE in titles else len(titles)
+    sections = (*report.sections[:at], methods_section(text), *report.sections[at:])
+    return replace(report, methods=text, sections=sections)
 
 
 def _tell_judging(report: Report, changes: Mapping[str, tuple[Any, Any]]) -> Report:
@@ -82,18 +95,16 @@ def write(report: Report, path: Path) -> Path:
     """
     # Replaced whole: a page must never stand beside figures or numbers of an earlier one.
     with replacing_folder(path) as folder:
-        (folder / "figures").mkdir()
-        for figure in report.figures():
-            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
-        for gallery in report.galleries():
-            for name, picture in gallery.pictures_by_file():
-                (folder / "figures" / name).write_bytes(picture.png)
+        for name, content in _list_files(report):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
         report.predictions.to_parquet(folder / "predictions.parquet", index=False)
         verdict = report.verdict.as_json() if report.verdict else None
         told = {
             "in_short": report.headline.in_short,
             "verdict": verdict,
             "shows": _list_shown(report),
+            "files": [name for name, _ in _list_files(report)],
         }
         write_json(folder / "report.json", {**report.content, **told})
         write_text(folder / "report.md", render_markdown(report))
@@ -102,6 +113,24 @@ def write(report: Report, path: Path) -> Path:
         # Before the rename that comes next: a name must not outlive the bytes behind it.
         flush_tree(folder)
     return path / "report.html"
+
+
+def _list_files(report: Report) -> Iterator[tuple[str, bytes]]:
+    """Yield all files for papers and slides: figures, pictures, tables, methods with references."""
+    for figure in report.figures():
+        yield f"figures/{figure.name}.svg", figure.svg.encode()
+        if figure.pdf:
+            yield f"figures/{figure.name}.pdf", figure.pdf
+    for gallery in report.galleries():
+        for name, picture in gallery.pictures_by_file():
+            yield f"figures/{name}", picture.png
+    for name, table in report.tables():
+        yield f"tables/{name}.csv", render_csv(table).encode()
+        yield f"tables/{name}.tex", render_latex(table, name).encode()
+    if report.methods:
+        yield "methods.tex", render_prose(report.methods).encode()
+        cited = "\n".join(one.bibtex for one in list_cited(report.methods))
+        yield "references.bib", cited.encode()
 
 
 def read_verdict(path: Path) -> Verdict | None:
@@ -124,9 +153,13 @@ def _list_shown(report: Report) -> list[str]:
 
 def _read_shown(path: Path) -> list[str]:
     """Return what the report at `path` shows; nothing where there is none that can be read."""
+    return _read_names(path, "shows")
+
+
+def _read_names(path: Path, key: str) -> list[str]:
     try:
         content: Any = read_json(path / "report.json")
-        return [str(one) for one in content["shows"]]
+        return [str(one) for one in content[key]]
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return []
 
@@ -141,7 +174,7 @@ def _keep_others(path: Path, folder: Path) -> None:
 
 
 def _find_others(path: Path) -> Iterator[Path]:
-    ours = FILES | set(_read_shown(path))
+    ours = FILES | set(_read_names(path, "shows")) | set(_read_names(path, "files"))
     for found in path.rglob("*"):
         name = found.relative_to(path)
         if str(name) not in ours and (found.is_symlink() or found.is_file()):

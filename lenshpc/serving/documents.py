@@ -1,7 +1,5 @@
 """Files of a folder of runs that a browser may have: reports, galleries, tables and figures."""
 
-import base64
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -13,28 +11,33 @@ from pathlib import Path
 
 from lenshpc.errors import LensHpcError
 from lenshpc.files import open_regular
+from lenshpc.report.html import hash_source
 
 # A run or a study below the folder of runs, or a trial of a study; no part begins with a dot.
 _PART = r"(?!\.)[^/\0]+"
 _PLACE = rf"{_PART}(/trials/{_PART})?"
-_REPORT = rf"{_PLACE}/report[^/\0]*/(figures/)?{_PART}\.(html|md|json|csv|parquet|svg|png|yaml)"
+_KINDS = "html|md|json|csv|parquet|svg|png|gif|pdf|tex|bib|yaml"
+_REPORT = rf"{_PLACE}/report[^/\0]*/((figures|tables)/)?{_PART}\.({_KINDS})"
 _GALLERY = rf"{_PLACE}(/{_PART})?/(gallery\.html|candidates\.csv)"
 SERVED = re.compile(rf"(?:{_REPORT})|(?:{_GALLERY})")
 
 TYPES = {
+    ".bib": "text/plain; charset=utf-8",
     ".csv": "text/csv; charset=utf-8",
+    ".gif": "image/gif",
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
     ".md": "text/plain; charset=utf-8",
     ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".tex": "text/plain; charset=utf-8",
     ".yaml": "text/plain; charset=utf-8",
 }
 SAVED = {".csv", ".parquet"}  # and not shown
 ALONE = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-# `sandbox` without more: no scripts, and another origin than ours, whose cookie it has not.
-REPORT_POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {ALONE}; sandbox"
+STYLED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,7 @@ def open_document(folder: Path, name: str) -> Document | None:
         num_bytes=os.fstat(stream.fileno()).st_size,
         name=path.name,
         type=TYPES[path.suffix],
-        policy=_gallery_policy() if is_gallery else REPORT_POLICY,
+        policy=_gallery_policy() if is_gallery else _report_policy(),
         is_saved=path.suffix in SAVED,
     )
 
@@ -80,12 +83,18 @@ def open_document(folder: Path, name: str) -> Document | None:
 @cache
 def _gallery_policy() -> str:
     """Return the policy under which of all scripts only the gallery's own runs, by its hash."""
-    script = (files("lenshpc.inference") / "gallery.js").read_bytes()
-    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
-    return (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; {ALONE}"
-    )
+    script = (files("lenshpc.inference") / "gallery.js").read_text("utf-8")
+    return f"{STYLED}; script-src '{hash_source(script)}'; {ALONE}"
+
+
+@cache
+def _report_policy() -> str:
+    """Return the policy of a report: its own script, which sorts tables, and another origin.
+
+    `sandbox` makes that: the origin has not our cookie.
+    """
+    script = (files("lenshpc.report") / "report.js").read_text("utf-8")
+    return f"{STYLED}; script-src '{hash_source(script)}'; {ALONE}; sandbox allow-scripts"
 
 
 def list_documents(folder: Path, place: Path) -> list[str]:

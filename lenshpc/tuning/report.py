@@ -139,7 +139,7 @@ def _draw_history(findings: Findings) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="Trial", ylabel=f"Validation {metric}")
         axes.set_title("Values by trial")
-        add_legend(axes, "best")
+        add_legend(axes)
 
     return draw_figure("history", f"Validation {metric} of each trial.", draw)
 

@@ -11,7 +11,8 @@ import pytest
 
 from lenshpc.errors import DataError
 from lenshpc.inference import candidates
-from lenshpc.inference.candidates import escape_cell, find_candidates, write_candidates
+from lenshpc.inference.candidates import find_candidates, write_candidates
+from lenshpc.report.latex import escape_cell
 
 
 def write_parts(folder, frame, num):

@@ -22,6 +22,8 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, model_looks
 from lenshpc.report.format import format_interval, format_number
+from lenshpc.report.methods import BOOTSTRAP
+from lenshpc.report.references import cite
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
@@ -69,6 +71,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         content=content,
         predictions=_prediction_table(merged),
         verdict=find_verdict(weigh_scores(results, found)),
+        method=_describe(plan),
     )
 
 
@@ -133,6 +136,19 @@ def format_notes(plan: Plan) -> Iterator[str]:
     yield (
         "What a ring's radius alone tells is no sign of structure in the ring: compare with that "
         "baseline. Boosting is told the classes and shows how far a few numbers go with labels."
+    )
+
+
+def _describe(plan: Plan) -> str:
+    """Return what was done to find anomalies, for the paragraph on methods."""
+    quantile = Anomaly.of(plan.recipe.method).quantile
+    return (
+        f"Images of {_normal(plan)} alone were learnt; the score of an image is the squared error "
+        "of its reconstruction over its own mean square, scaled by median and interquartile range "
+        "of the out-of-fold normal scores and averaged over trainings. The threshold is the "
+        f"{quantile:.0%} quantile of those scores. We give the area under the ROC curve (AUC)"
+        f"{cite('statistic/auc')}. {BOOTSTRAP} Differences from baselines are paired"
+        f"{cite('statistic/delong')}."
     )
 
 
@@ -239,7 +255,7 @@ def draw_rocs(
                 axes.plot(*roc_points(merged.anomalous[mine], values[mine]), label=label, **look)
             axes.set(xlabel="False positive rate", ylabel="True positive rate")
             axes.set_title(f"ROC curves, {part} rows (AUC)", color=INK)
-            add_legend(axes, "lower right")
+            add_legend(axes)
 
         yield draw_figure(f"roc_{part}", f"ROC curves on the {part} rows.", draw)
 
@@ -259,11 +275,12 @@ def draw_distribution(
         for label in np.unique(labels):
             some = np.clip(values[labels == label], None, edges[-1])
             color = PALETTE[label % len(PALETTE)]
-            axes.hist(some, edges, density=True, alpha=0.5, color=color, label=classes[label])
+            density, _ = np.histogram(some, edges, density=True)
+            axes.stairs(density, edges, fill=True, alpha=0.5, color=color, label=classes[label])
         axes.axvline(threshold, color=INK, linestyle="--", linewidth=1, label="threshold")
         axes.set(xlabel=f"{line} (0: the normal median)", ylabel="Density")
         axes.set_title(f"{line}, {part} rows", color=INK)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     name = f"scores_{part}_{line.replace(' ', '_')}"
     caption = f"Distribution of {line} of each class on the {part} rows; the last bin has the rest."

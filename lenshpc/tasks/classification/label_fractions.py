@@ -111,7 +111,7 @@ def _draw_fractions(lines: Sequence[Beginning]) -> Figure:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda part, _: f"{part:.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="Part of the training labels", ylabel="Test AUC", title="Fewer labels")
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = "Test AUC by the part of the training labels; bars: 95% interval over the test rows."
     return draw_figure("label_fractions", caption, draw)

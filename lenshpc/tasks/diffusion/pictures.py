@@ -54,14 +54,14 @@ def draw_curves(curves: Curves) -> Iterator[Figure]:
         axes.set(xlabel="Spatial frequency (cycles a pixel)", ylabel="Power", xlim=(0, 0.5))
         axes.set_title("Power spectrum")
         axes.yaxis.set_major_formatter(POWERS)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     def profile(axes: Axes) -> None:
         for which, (name, look) in LOOKS.items():
             radii = np.arange(len(curves.profile[which])) + 0.5
             axes.plot(radii, curves.profile[which], label=name, **look)
         axes.set(xlabel="Radius (px)", ylabel="Mean pixel", title="Radial profile")
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = "Mean over test rows: real images, generated ones, and the blurred control."
     for draw in (power, profile):

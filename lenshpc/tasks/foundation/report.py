@@ -24,7 +24,9 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
 from lenshpc.report.format import format_interval, format_number
+from lenshpc.report.methods import BOOTSTRAP
 from lenshpc.report.pictures import Stretch, colours, encode_png, stretch_of
+from lenshpc.report.references import cite
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
@@ -56,6 +58,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         content=content,
         predictions=merged.drop(columns=["group", "fold"]),
         verdict=find_verdict(weigh_errors(results, found)),
+        method=_describe(plan),
     )
 
 
@@ -107,6 +110,16 @@ def format_notes(plan: Plan) -> Iterator[str]:
     yield (
         f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows. "
         "They hold the scatter of the rows, not that of the training."
+    )
+
+
+def _describe(plan: Plan) -> str:
+    """Return what was done to pre-train, for the paragraph on methods."""
+    ratio = Foundation.of(plan.recipe.method).mask_ratio
+    return (
+        f"The encoder was pre-trained by drawing {ratio:.0%} of the patches of an image, which "
+        f"were hidden{cite('network/mae')}. We give the squared error on hidden patches of test "
+        f"images over that of the better of two fillings without a network. {BOOTSTRAP}"
     )
 
 

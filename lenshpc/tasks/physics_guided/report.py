@@ -138,7 +138,7 @@ def _distributions(
                 )
         axes.set(xlabel="Estimated θ_E (″)", ylabel="Density of test images")
         axes.set_title(f"Einstein radii by {model}", color=INK)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     return draw_figure(name, f"Einstein radii that {model} estimates of test images.", draw)
 
@@ -163,7 +163,7 @@ def _against(
         axes.plot([low, high], [low, high], color=INK, linewidth=0.8)
         axes.set(xlabel="True θ_E (″)", ylabel="Estimated θ_E (″)")
         axes.set_title(f"Einstein radii by {model}: truth and estimate", color=INK)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = (
         f"True and estimated Einstein radii of test images by {model}, at most {MAX_POINTS} of "

@@ -7,6 +7,8 @@ from typing import Any
 from lenshpc.report.common import common_sections, format_overview, partial_banner
 from lenshpc.report.content import Block, Column, Headline, Prose, Report, Row, Section, Table
 from lenshpc.report.format import format_coverage, format_number
+from lenshpc.report.methods import BOOTSTRAP
+from lenshpc.report.references import cite
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.verdict import find_verdict
 from lenshpc.run.results import RunResults
@@ -45,6 +47,11 @@ NOTES = (
     "True images hold noise that nothing can predict, which bounds the PSNR of any method: see the "
     "noise floor among the spectra.",
 )
+METHOD = (
+    "Enlarged test images were averaged over the trainings of a model and over models. We give "
+    f"the peak signal-to-noise ratio (PSNR) and SSIM{cite('statistic/ssim')} of each image, and "
+    f"the gain over bicubic interpolation of the same image. {BOOTSTRAP}"
+)
 
 
 def build(results: RunResults, found: RunEvaluation) -> Report:
@@ -61,6 +68,7 @@ def build(results: RunResults, found: RunEvaluation) -> Report:
         content=content,
         predictions=scores.rows,
         verdict=find_verdict(weigh_images(results, found)),
+        method=METHOD,
     )
 
 

@@ -63,7 +63,7 @@ def _frame(draw: Draw, truth: TrueSpectrum) -> Draw:
         draw(axes)
         axes.axvline(truth.knee, color=GREY, linestyle="--", linewidth=0.9)
         axes.set(xlabel=FREQUENCY, xlim=(0, 0.5))
-        add_legend(axes, "best")
+        add_legend(axes)
 
     return draw_framed
 
@@ -108,7 +108,7 @@ def draw_calibration(scores: EnlargementScores) -> Iterator[Figure]:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(POWERS)
             axis.set_minor_formatter(NullFormatter())
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = (
         "Root mean square error of pixels of test images, in bins of equal mass of the members' "

@@ -143,7 +143,7 @@ def _draw_roc(axes: Axes, lines: Sequence[PlottedCurve]) -> None:
         rates = line.curve.false_positive_rate, line.curve.true_positive_rate
         axes.plot(*rates, label=f"{line.label}  {line.auc:.4f}", **line.look)
     axes.set(xlabel="False positive rate", ylabel="True positive rate", title="ROC, test")
-    add_legend(axes, "lower right", "AUC")
+    add_legend(axes, "AUC")
 
 
 def _draw_roc_log(axes: Axes, lines: Sequence[PlottedCurve], floor: float) -> None:
@@ -157,7 +157,7 @@ def _draw_roc_log(axes: Axes, lines: Sequence[PlottedCurve], floor: float) -> No
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.set(xlabel="False positive rate", ylabel="True positive rate")
     axes.set_title("ROC at low rates, test")
-    add_legend(axes, "lower right")
+    add_legend(axes)
 
 
 def _draw_precision_recall(axes: Axes, lines: Sequence[PlottedCurve]) -> None:
@@ -168,7 +168,7 @@ def _draw_precision_recall(axes: Axes, lines: Sequence[PlottedCurve]) -> None:
         axes.plot(curve.recall, curve.precision, label=label, drawstyle="steps-post", **line.look)
     axes.set(xlabel="Recall", ylabel="Precision", title="Precision and recall, test")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-    add_legend(axes, "lower left", "PR AUC")
+    add_legend(axes, "PR AUC")
 
 
 def _fill(
@@ -189,9 +189,9 @@ def _draw_scores(axes: Axes, head: Evaluation, merged: Merged) -> None:
         axes.axvline(head.threshold, color=INK, linestyle="--", linewidth=1)
     what = f"Probability of {merged.classes[1]}" if binary else "Probability of the true class"
     axes.set(xlabel=what, ylabel="Test rows", title=f"Scores of {head.name}")
-    axes.set(xlim=(0, 1), ylim=(0.7, 8 * max(peak, 1)), yscale="log")  # room for the legend
+    axes.set(xlim=(0, 1), ylim=(0.7, 1.5 * max(peak, 1)), yscale="log")
     axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    add_legend(axes, "upper right")
+    add_legend(axes)
 
 
 def _scores_of(merged: Merged, name: str, label: int) -> Probabilities:
@@ -225,7 +225,7 @@ def _draw_reliability(axes: Axes, scores: ClassificationScores, classes: Sequenc
     axes.set(xlabel=f"Mean probability of {classes[1]}" if binary else "Mean largest probability")
     axes.set(ylabel=f"Share of {classes[1]}" if binary else "Share that is right")
     axes.set(title="Calibration, test", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    add_legend(axes, "upper left", "ECE")
+    add_legend(axes, "ECE")
 
 
 def draw_comparison(scores: ClassificationScores) -> Iterator[Figure]:

@@ -3,13 +3,17 @@
 import numpy as np
 
 from lenshpc.report.evidence import find_gaps, groups_of, measure_folds
+from lenshpc.report.methods import BOOTSTRAP
+from lenshpc.report.references import cite
 from lenshpc.report.verdict import Estimate, Evidence
+from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import AUC
 from lenshpc.statistics.results import Scores
 from lenshpc.tasks.supervised.curves import headline_of
 from lenshpc.tasks.supervised.judge import RunEvaluation
+from lenshpc.tasks.supervised.settings import Supervised
 
 SMALL, LARGE, WIDE = 0.01, 0.05, 0.1  # of an AUC
 
@@ -36,7 +40,7 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
         baselines=find_gaps(
             test["label"].to_numpy(),
             values[testing],
-            {name: one[testing] for name, one in found.baselines.items()},
+            {_short(name): one[testing] for name, one in found.baselines.items()},
             groups_of(test),
             AUC,
         ),
@@ -52,5 +56,33 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
     )
 
 
+def _short(name: str) -> str:
+    """Return a baseline's name without the word: `baseline (ring radius)` → `ring radius`."""
+    return name.removeprefix("baseline (").removesuffix(")")
+
+
 def _estimate(scores: Scores) -> Estimate:
     return Estimate(value=scores.auc, low=scores.auc_low, high=scores.auc_high)
+
+
+def describe_classes(plan: Plan) -> str:
+    """Return what was done to tell classes apart, for the paragraph on methods."""
+    method, recipe = Supervised.of(plan.recipe.method), plan.recipe
+    mixed = {"mixup": method.mixup_alpha, "cutmix": method.cutmix_alpha}
+    mixing = " and ".join(f"{name}{cite(f'mixing/{name}')}" for name, on in mixed.items() if on)
+    loss = f"The loss was {method.loss.replace('_', ' ')}{cite(f'loss/{method.loss}')}"
+    loss += ", classes weighted by their rarity" if method.class_weights == "balanced" else ""
+    several = len(recipe.models) > 1
+    way = recipe.ensemble.replace("_", " ")
+    combined = f", and models combined by {way}{cite(f'ensemble/{recipe.ensemble}')}"
+    binary = len(plan.classes) == 2
+    return (
+        f"{loss}{f', images mixed by {mixing}' if mixing else ''}. Probabilities of a test image "
+        f"were averaged over the trainings of a model{combined if several else ''}. "
+        + ("The threshold has the largest F1 on out-of-fold images. " if binary else "")
+        + f"We give the area under the ROC curve (AUC){cite('statistic/auc')}"
+        + (f", and the recall before the first false positive{cite('statistic/tpr0')}" * binary)
+        + f". {BOOTSTRAP} AUCs were compared by DeLong's test{cite('statistic/delong')} with "
+        f"Holm's correction{cite('statistic/holm')}, and with baselines of scikit-learn"
+        f"{cite('software/sklearn')} on a few numbers of each image over the same folds."
+    )

@@ -73,7 +73,7 @@ def _draw(
                 _draw_class(axes, name, look_of(label)["color"], number[mine], scores[mine])
         axes.set(xlabel=title[:1].upper() + title[1:], ylabel=what, ylim=(-0.03, 1.03))
         axes.set_title(f"Score against {title}", color=INK)
-        add_legend(axes, "best")
+        add_legend(axes)
 
     caption = (
         f"{what} of test images by {title}; lines: median and central half of {NUM_BINS} bins of "

@@ -36,7 +36,7 @@ from lenshpc.tasks.supervised.curves import (
     draw_curves,
     headline_of,
 )
-from lenshpc.tasks.supervised.evidence import weigh_classes
+from lenshpc.tasks.supervised.evidence import describe_classes, weigh_classes
 from lenshpc.tasks.supervised.judge import RunEvaluation
 from lenshpc.tasks.supervised.merge import Merged
 from lenshpc.tasks.supervised.numbers import draw_numbers, read_numbers
@@ -99,6 +99,7 @@ def build(results: RunResults, found: RunEvaluation, extra: Extra = NOTHING) -> 
         content=content,
         predictions=prediction_table(merged),
         verdict=find_verdict(weigh_classes(results, found)),
+        method=describe_classes(results.plan),
     )
 
 
