@@ -10,9 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from lenshpc.statistics.large import LargeResamples
+from lenshpc.statistics.ranking import RankedClass
+from lenshpc.statistics.resamples import FEW_FALSE, RARE_FALSE, Flags, Judged, Resamples
 from lenshpc.statistics.results import LEVEL, Floats, Labels
 
+LARGE_ROWS = 20_000  # beyond, rows that are no groups are not drawn one by one
 CHUNK_VALUES = 100_000  # counts worked on at a time, so that they stay in the cache
 PRODUCT_LINES = 16
 
@@ -21,15 +26,20 @@ Whole = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
-class Resamples:
+class CountedResamples(Resamples):
     """How often each group was drawn, `counts` (B, G), and the `group` (N,) of each row."""
 
     counts: Counts
     group: Labels
 
-    def of(self, rows: Labels | npt.NDArray[np.bool_]) -> "Resamples":
+    @property
+    def counted(self) -> bool:
+        """Return that the number of draws of each row is known."""
+        return True
+
+    def of(self, rows: Labels | Flags) -> "CountedResamples":
         """Return the resamples of some of the rows."""
-        return Resamples(self.counts, self.group[rows])
+        return CountedResamples(self.counts, self.group[rows])
 
     def chunks(self, least: int = 1) -> Iterator[Counts]:
         """Yield the counts of a few resamples at a time, of `least` or more."""
@@ -37,13 +47,55 @@ class Resamples:
         for start in range(0, len(self.counts), step):
             yield self.counts[start : start + step]
 
+    def sum_values(self, values: Floats) -> Floats:
+        """Return the sums (B, V) over each resample's rows of values (N, V)."""
+        by_group = np.zeros((self.counts.shape[1], values.shape[1]))
+        np.add.at(by_group, self.group, values)
+        # A product of two matrices reads `by_group` once for all lines of a chunk.
+        chunks = self.chunks(least=PRODUCT_LINES)
+        return np.concatenate([chunk.astype(np.float64) @ by_group for chunk in chunks])
+
+    def count_cells(self, cells: Labels, num_cells: int) -> Floats:
+        """Return how many rows (B, num_cells) of each resample lie in each of the `cells` (N,)."""
+        return self.sum_values(np.eye(num_cells)[cells])
+
+    def draw_aucs(self, judged: Judged) -> Floats:
+        """Return the mean AUC (B,) of the judged classes."""
+        return np.concatenate(
+            [np.mean([one.auc() for one in found], axis=0) for found in self._points(judged)]
+        )
+
+    def draw_rankings(self, judged: Judged) -> Floats:
+        """Return the mean over the judged classes (4, B) of what needs no threshold."""
+        return np.concatenate(
+            [np.mean([_measure(one) for one in found], axis=0) for found in self._points(judged)],
+            axis=1,
+        )
+
+    def draw_bands(
+        self, ranked: RankedClass, rates: Floats, recalls: Floats
+    ) -> tuple[Floats, Floats]:
+        """Return the recall (B, F) at each false-positive rate, the precision (B, R) at recalls."""
+        drawn = [found for (found,) in self._points([ranked])]
+        return (
+            np.concatenate([roc_at(found, rates) for found in drawn]),
+            np.concatenate([precision_at(found, recalls) for found in drawn]),
+        )
+
+    def _points(self, judged: Judged) -> Iterator[list["RocPoints"]]:
+        """Yield the ROC points of each judged class, a chunk of resamples at a time."""
+        rankings = [rank(one.positive, one.scores) for one in judged]
+        for counts in self.chunks():
+            yield [points(one, counts, self.group) for one in rankings]
+
 
 def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[Labels, list[Labels]]:
     """Return each row's group (N,), and the groups of each stratum: those of the same classes."""
     if groups is None:
         group = np.arange(len(labels))
     else:
-        group = np.unique(groups.astype(str), return_inverse=True)[1]
+        codes, known = pd.factorize(groups)
+        group = np.unique(known.astype(str), return_inverse=True)[1][codes]
     # Groups with the same classes are drawn among themselves, so every resample has all classes,
     # and as many groups of each kind. The last class comes first: the order of the strata, and so
     # the draws, are those of numbers with a bit a class.
@@ -53,10 +105,17 @@ def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[La
     return group, [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 
+def is_grouped(groups: npt.NDArray[np.object_] | None) -> bool:
+    """Return whether any row shares its group with another."""
+    return groups is not None and len(pd.unique(groups)) < len(groups)
+
+
 def draw(
     labels: Labels, groups: npt.NDArray[np.object_] | None, *, num_resamples: int, seed: int
 ) -> Resamples:
     """Return resamples of the rows; each stratum keeps its number of groups."""
+    if len(labels) > LARGE_ROWS and not is_grouped(groups):
+        return LargeResamples(labels, num_resamples, seed)
     group, strata = stratify(labels, groups)
     rng = np.random.default_rng(seed)
     # A group is drawn once on average, and more than 255 times practically never; eight bits keep
@@ -73,7 +132,7 @@ def draw(
             columns = slice(start_column, start_column + len(members))
             counts[start : start + lines, columns] = _resample_counts(len(members), lines, rng)
         start_column += len(members)
-    return Resamples(counts, column[group])
+    return CountedResamples(counts, column[group])
 
 
 def _resample_counts(num_groups: int, num_resamples: int, rng: np.random.Generator) -> Labels:
@@ -184,6 +243,19 @@ def _running_sum(counts: Counts, columns: Labels) -> Whole:
     return total
 
 
+def _measure(found: RocPoints) -> Floats:
+    """Return AUC, average precision and recalls at few false positives (4, b)."""
+    rate = np.floor(found.num_negatives * RARE_FALSE + 1e-9)
+    return np.stack(
+        [
+            found.auc(),
+            found.pr_auc(),
+            found.recall_before(np.full(len(rate), float(FEW_FALSE))),
+            found.recall_before(rate),
+        ]
+    )
+
+
 def roc_at(found: RocPoints, grid: Floats) -> Floats:
     """Return the highest true-positive rate (b, len(grid)) up to each false-positive rate."""
     lines = np.empty((len(found.true), len(grid)))
@@ -204,15 +276,6 @@ def precision_at(found: RocPoints, grid: Floats) -> Floats:
         wanted = grid * found.num_positives[at] - 1e-9
         line[:] = precision[at, np.minimum(np.searchsorted(found.true[at], wanted), last)]
     return lines
-
-
-def sum_weighted(resamples: Resamples, values: Floats) -> Floats:
-    """Return the sums (B, V) over each resample's rows of values (N, V)."""
-    by_group = np.zeros((resamples.counts.shape[1], values.shape[1]))
-    np.add.at(by_group, resamples.group, values)
-    # A product of two matrices reads `by_group` once for all lines of a chunk.
-    chunks = resamples.chunks(least=PRODUCT_LINES)
-    return np.concatenate([chunk.astype(np.float64) @ by_group for chunk in chunks])
 
 
 def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:

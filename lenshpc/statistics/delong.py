@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import Resamples, interval, stratify
+from lenshpc.statistics.bootstrap import interval, is_grouped, stratify
+from lenshpc.statistics.influence import normal_interval, sum_scatter
 from lenshpc.statistics.measures import AUC, RowMeasure
+from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import Floats, Labels, LineDifference
 from lenshpc.statistics.scores import cover
 
@@ -28,13 +30,9 @@ def covariance(
     measure: RowMeasure = AUC,
 ) -> Floats:
     """Return the covariance (M, M) of the models' values of a measure on the same rows."""
-    group, strata = stratify(labels, groups)
-    sums = np.array([np.bincount(group, measure.influence(labels, one)) for one in models])
-    total = np.zeros((len(models), len(models)))
-    for members in strata:
-        if len(members) > 1:
-            total += len(members) * np.cov(sums[:, members])
-    return total
+    group, strata = stratify(labels, groups if is_grouped(groups) else None)
+    influences = (measure.influence(labels, one) for one in models)
+    return sum_scatter([np.bincount(group, one) for one in influences], strata)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -51,15 +49,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class MeasuredLines:
     """Lines that were measured on the same rows: `found` and, by name, the draws (B,) of each.
 
-    Without resamples there are no draws. `covariance` is (M, M), in the order of `found`.
+    `covariance` is (M, M), in the order of `found`. Without draws, intervals are NaN, or normal
+    ones of that covariance where they are `normal`.
     """
 
     found: Mapping[str, float]
     drawn: Mapping[str, Floats]
     covariance: Floats
+    normal: bool = False
 
     def interval(self, name: str) -> tuple[float, float]:
-        """Return the percentile interval of a line; NaN without draws."""
+        """Return the interval of a line."""
+        if self.normal:
+            at = [*self.found].index(name)
+            return normal_interval(self.found[name], self.covariance[at, at])
         return interval(self.drawn.get(name, np.empty(0)))
 
     def compare(self, pairs: Sequence[tuple[str, str]]) -> tuple[LineDifference, ...]:
@@ -83,6 +86,9 @@ class MeasuredLines:
         )
 
     def _interval(self, first: str, second: str) -> tuple[float, float]:
+        if self.normal:
+            difference = self.found[first] - self.found[second]
+            return normal_interval(difference, self._variance(first, second))
         return interval(self.drawn[first] - self.drawn[second] if self.drawn else np.empty(0))
 
     def _variance(self, first: str, second: str) -> float:
@@ -105,13 +111,14 @@ def measure_lines(
     if not np.isfinite(list(found.values())).all():
         return None
     some = groups if groups is None else groups[covered]
-    drawn = (
-        () if resamples is None else measure.draw(labels, [*values.values()], resamples.of(covered))
-    )
+    drawn: Sequence[Floats] | Floats = ()
+    if resamples is not None and resamples.counted:
+        drawn = measure.draw(labels, [*values.values()], resamples.of(covered))
     return MeasuredLines(
         found=found,
         drawn=dict(zip(values, drawn, strict=False)),
         covariance=covariance(labels, list(values.values()), some, measure),
+        normal=resamples is not None and not resamples.counted,
     )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import Resamples, sum_weighted
+from lenshpc.statistics.influence import influence_mean_auc
+from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import Floats, Labels
 from lenshpc.statistics.scores import draw_aucs
 
@@ -57,7 +58,7 @@ class MeanMeasure(RowMeasure):
 
     def draw(self, labels: Labels, lines: Sequence[Floats], resamples: Resamples) -> Floats:
         """Return the means over the rows of each resample."""
-        sums = sum_weighted(resamples, np.stack([*lines, np.ones(len(labels))], axis=1)).T
+        sums = resamples.sum_values(np.stack([*lines, np.ones(len(labels))], axis=1)).T
         return np.asarray(sums[:-1] / sums[-1])
 
 
@@ -77,8 +78,7 @@ class AucMeasure(RowMeasure):
 
     def influence(self, labels: Labels, values: Floats) -> Floats:
         """Return each row's placement value over the number of rows of its kind."""
-        judged = metrics.one_versus_rest(labels, values)
-        return np.asarray(np.mean([_class_influence(*one) for one in judged], axis=0))
+        return influence_mean_auc(labels, values)
 
     def draw(self, labels: Labels, lines: Sequence[Floats], resamples: Resamples) -> Floats:
         """Return the area of each resample; of many rows to the first order in their weights."""
@@ -87,21 +87,7 @@ class AucMeasure(RowMeasure):
             return np.stack([draw_aucs(labels, values, resamples) for values in lines])
         moved = np.stack([self.influence(labels, values) for values in lines], axis=1)
         found = np.array([self.find(labels, values) for values in lines])
-        return found[:, None] + sum_weighted(resamples, moved).T
-
-
-def _class_influence(positive: metrics.Flags, scores: metrics.Scores) -> Floats:
-    from scipy.stats import rankdata
-
-    num_positives, num_negatives = positive.sum(), (~positive).sum()
-    ranks = rankdata(scores)
-    placement = np.empty(len(scores))
-    placement[positive] = (ranks[positive] - rankdata(scores[positive])) / num_negatives
-    placement[~positive] = 1 - (ranks[~positive] - rankdata(scores[~positive])) / num_positives
-    # One mean, the AUC, for both kinds of rows: it is that of the negatives too, so either part
-    # adds up to 0.
-    centred = placement - placement[positive].mean()
-    return np.asarray(centred / np.where(positive, num_positives, num_negatives))
+        return found[:, None] + resamples.sum_values(moved).T
 
 
 AUC = AucMeasure()

@@ -12,6 +12,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from lenshpc.statistics.ranking import RankedClass
+
 Labels = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
 Flags = npt.NDArray[np.bool_]
@@ -30,7 +32,7 @@ def one_versus_rest(labels: Labels, scores: Scores) -> list[tuple[Flags, Scores]
 
 def class_auc(labels: Labels, scores: Scores) -> list[float]:
     """Return the area under the ROC curve of each class that is judged."""
-    return _each_class(auc_of, labels, scores)
+    return [auc_of(*one) for one in one_versus_rest(labels, scores)]
 
 
 def roc_auc(labels: Labels, scores: Scores) -> float:
@@ -73,9 +75,7 @@ def pr_auc(labels: Labels, scores: Scores) -> float:
 
 def class_pr_auc(labels: Labels, scores: Scores) -> list[float]:
     """Return the average precision of each class that is judged."""
-    from sklearn.metrics import average_precision_score
-
-    return _each_class(average_precision_score, labels, scores)
+    return _each_class(RankedClass.average_precision, labels, scores)
 
 
 def recall_before(labels: Labels, scores: Scores, num_false: int) -> float:
@@ -83,51 +83,34 @@ def recall_before(labels: Labels, scores: Scores, num_false: int) -> float:
 
     With 1 and 10 they are TPR0 and TPR10 of the strong-lens challenge (Metcalf et al. 2019).
     """
-
-    def recall(positive: Flags, score: Scores) -> float:
-        return _recall_below(positive, score, num_false - 1)
-
-    return float(np.mean(_each_class(recall, labels, scores)))
+    found = _each_class(lambda one: one.recall_within(num_false - 1), labels, scores)
+    return float(np.mean(found))
 
 
 def recall_at_fpr(labels: Labels, scores: Scores, rate: float) -> float:
     """Return the highest recall with a false-positive rate of at most `rate`."""
-
-    def recall(positive: Flags, score: Scores) -> float:
-        # 0.001 of 3,000 rows is 2.9999… in floating point, and means 3.
-        return _recall_below(positive, score, int(rate * (~positive).sum() + 1e-9))
-
-    return float(np.mean(_each_class(recall, labels, scores)))
-
-
-def _recall_below(positive: Flags, scores: Scores, num_false: int) -> float:
-    """Return the recall above the highest negative that would be one false positive too many."""
-    negatives = np.sort(scores[~positive])[::-1]
-    if num_false >= len(negatives):
-        return 1.0
-    # Above, not at it: a positive tied with the false positive counts for nothing. So a constant
-    # score has a recall of 0.
-    return float(np.mean(scores[positive] > negatives[num_false]))
+    return float(np.mean(_each_class(lambda one: one.recall_at_rate(rate), labels, scores)))
 
 
 def precision_at_recall(labels: Labels, scores: Scores, wanted: float) -> float:
     """Return the highest precision with a recall of at least `wanted`."""
-    from sklearn.metrics import precision_recall_curve
-
-    def best(positive: Flags, score: Scores) -> float:
-        precision, recall, _ = precision_recall_curve(positive, score)
-        return float(precision[recall >= wanted].max())
-
-    return float(np.mean(_each_class(best, labels, scores)))
+    return float(np.mean(_each_class(lambda one: one.precision_at(wanted), labels, scores)))
 
 
 def _each_class(
-    measure: Callable[[Flags, Scores], float], labels: Labels, scores: Scores
+    measure: Callable[[RankedClass], float], labels: Labels, scores: Scores
 ) -> list[float]:
-    return [
-        float(measure(positive, score)) if 0 < positive.sum() < len(positive) else float("nan")
-        for positive, score in one_versus_rest(labels, scores)
-    ]
+    ranked = rank_classes(labels, scores).values()
+    return [float("nan") if one is None else measure(one) for one in ranked]
+
+
+def rank_classes(labels: Labels, scores: Scores) -> dict[int, RankedClass | None]:
+    """Return the ranking of each class that is judged; None where rows of a kind are absent."""
+    first = 0 if scores.ndim == 2 and scores.shape[1] > 2 else 1
+    return {
+        label: RankedClass(*one) if 0 < one[0].sum() < len(one[0]) else None
+        for label, one in enumerate(one_versus_rest(labels, scores), start=first)
+    }
 
 
 def decide(probabilities: Scores, threshold: float | None = None) -> Labels:
@@ -135,21 +118,6 @@ def decide(probabilities: Scores, threshold: float | None = None) -> Labels:
     if threshold is None:
         return np.asarray(probabilities.argmax(axis=1))
     return np.asarray(probabilities[:, 1] >= threshold, dtype=np.int64)
-
-
-def best_f1_threshold(labels: Labels, scores: Scores) -> float:
-    """Return the threshold of largest F1, half-way to the next lower score; the lowest if tied."""
-    from sklearn.metrics import precision_recall_curve
-
-    precision, recall, cuts = precision_recall_curve(labels == 1, scores)
-    total = precision[:-1] + recall[:-1]
-    f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
-    best = int(f1.argmax())
-    lower, cut = float(cuts[max(best - 1, 0)]), float(cuts[best])
-    # Half-way, so that test scores next to the cut fall to either side alike; of neighbouring
-    # floats the middle may be the lower one.
-    middle = (lower + cut) / 2
-    return middle if middle > lower else cut
 
 
 def shift_threshold(threshold: float, prior: float, shifted: float) -> float:

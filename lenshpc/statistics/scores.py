@@ -3,25 +3,17 @@
 Shapes: N rows, K classes, B resamples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import (
-    Ranking,
-    Resamples,
-    RocPoints,
-    draw,
-    interval,
-    points,
-    precision_at,
-    rank,
-    roc_at,
-    sum_weighted,
-)
+from lenshpc.statistics.bootstrap import draw, interval
+from lenshpc.statistics.influence import influence_mean_auc, normal_interval, sum_scatter
+from lenshpc.statistics.ranking import RankedClass
+from lenshpc.statistics.resamples import FEW_FALSE, Resamples
 from lenshpc.statistics.results import (
     NUM_RESAMPLES,
     ClassScores,
@@ -100,7 +92,7 @@ def choose_threshold(labels: Labels, probabilities: Floats) -> float | None:
     covered = cover(probabilities)
     if probabilities.shape[1] != 2 or len(np.unique(labels[covered])) < 2:
         return None
-    return metrics.best_f1_threshold(labels[covered], probabilities[covered, 1])
+    return RankedClass(labels[covered] == 1, probabilities[covered, 1]).best_f1_threshold()
 
 
 def oof_prior(labels: Labels, probabilities: Floats) -> float:
@@ -128,31 +120,37 @@ def score(
     labels, probabilities, resamples = _select_covered(labels, probabilities, resamples)
     decision = decide(labels, probabilities, resamples, threshold)
     losses = metrics.row_losses(labels, probabilities)
+    ranked = _rank_columns(labels, probabilities)
+    first = 1 if len(ranked) == 2 else 0
+    judged = ranked[first:]
     intervals = {
-        **_ranking_intervals(labels, probabilities, resamples),
+        **_ranking_intervals(judged, resamples),
         **decision.intervals,
         **_loss_intervals(losses, resamples),
     }
     low, high = intervals["auc"]
-    class_auc = metrics.class_auc(labels, probabilities)
-    judged = metrics.one_versus_rest(labels, probabilities)
+    class_auc = [_measure(one, RankedClass.auc) for one in judged]
+
+    def mean(measure: Callable[[RankedClass], float]) -> float:
+        return float(np.mean([_measure(one, measure) for one in judged]))
+
     return Scores(
         num_rows=num_rows,
         num_covered=len(labels),
-        num_negatives=tuple(int((~positive).sum()) for positive, _ in judged),
+        num_negatives=tuple(int((labels != label).sum()) for label in range(first, len(ranked))),
         auc=float(np.mean(class_auc)),
         auc_low=low,
         auc_high=high,
-        auc_ovo=metrics.ovo_auc(labels, probabilities),
+        auc_ovo=class_auc[0] if len(judged) == 1 else metrics.ovo_auc(labels, probabilities),
         class_auc=tuple(class_auc),
-        pr_auc=metrics.pr_auc(labels, probabilities),
+        pr_auc=mean(RankedClass.average_precision),
         ece=metrics.expected_calibration_error(labels, probabilities),
-        tpr0=metrics.recall_before(labels, probabilities, 1),
-        tpr10=metrics.recall_before(labels, probabilities, 10),
-        tpr_at_fpr_1e3=metrics.recall_at_fpr(labels, probabilities, 1e-3),
-        tpr_at_fpr_1e4=metrics.recall_at_fpr(labels, probabilities, 1e-4),
-        precision_at_recall_90=metrics.precision_at_recall(labels, probabilities, 0.9),
-        classes=class_report(labels, probabilities, decision),
+        tpr0=mean(lambda one: one.recall_within(0)),
+        tpr10=mean(lambda one: one.recall_within(FEW_FALSE)),
+        tpr_at_fpr_1e3=mean(lambda one: one.recall_at_rate(1e-3)),
+        tpr_at_fpr_1e4=mean(lambda one: one.recall_at_rate(1e-4)),
+        precision_at_recall_90=mean(lambda one: one.precision_at(0.9)),
+        classes=class_report(ranked, decision),
         log_loss=_mean(losses["log_loss"]),
         brier=_mean(losses["brier"]),
         accuracy=decision.accuracy,
@@ -171,8 +169,8 @@ def decide(
     """Return what follows from a threshold, with percentile intervals."""
     num_classes = probabilities.shape[1]
     predicted = metrics.decide(probabilities, threshold)
-    cells = np.eye(num_classes**2)[labels * num_classes + predicted]
-    drawn = sum_weighted(resamples, cells).reshape(-1, num_classes, num_classes)
+    cells = labels * num_classes + predicted
+    drawn = resamples.count_cells(cells, num_classes**2).reshape(-1, num_classes, num_classes)
     confusion = metrics.confusion_matrix(labels, predicted, num_classes)
     return ThresholdScores(
         threshold=threshold,
@@ -184,19 +182,31 @@ def decide(
     )
 
 
+def _rank_columns(labels: Labels, probabilities: Floats) -> list[RankedClass | None]:
+    """Return the ranking of each class by its probability; None where rows of a kind are absent."""
+    kinds = [labels == label for label in range(probabilities.shape[1])]
+    return [
+        RankedClass(kind, scores) if 0 < kind.sum() < len(kind) else None
+        for kind, scores in zip(kinds, probabilities.T, strict=True)
+    ]
+
+
+def _measure(one: RankedClass | None, measure: Callable[[RankedClass], float]) -> float:
+    return float("nan") if one is None else measure(one)
+
+
 def class_report(
-    labels: Labels, probabilities: Floats, decision: ThresholdScores
+    ranked: Sequence[RankedClass | None], decision: ThresholdScores
 ) -> tuple[ClassScores, ...]:
     """Return a line for each class against the rest; the negative one of two is among them."""
     confusion = np.array(decision.confusion)
     each = metrics.class_decisions(confusion)
-    columns = [((labels == label).astype(np.intp), p) for label, p in enumerate(probabilities.T)]
     return tuple(
         ClassScores(
             label=label,
             support=int(confusion[label].sum()),
-            auc=metrics.roc_auc(*columns[label]),
-            pr_auc=metrics.pr_auc(*columns[label]),
+            auc=_measure(ranked[label], RankedClass.auc),
+            pr_auc=_measure(ranked[label], RankedClass.average_precision),
             **{name: float(values[label]) for name, values in each.items()},
         )
         for label in range(len(confusion))
@@ -208,63 +218,26 @@ def _mean(values: npt.NDArray[np.floating]) -> float:
 
 
 def _loss_intervals(losses: Mapping[str, Floats], resamples: Resamples) -> Intervals:
-    values = np.stack([*losses.values(), np.ones(len(resamples.group))], axis=1)
-    sums = sum_weighted(resamples, values)
+    first = next(iter(losses.values()))
+    sums = resamples.sum_values(np.stack([*losses.values(), np.ones(len(first))], axis=1))
     drawn = sums[sums[:, -1] > 0]
     return {name: interval(drawn[:, at] / drawn[:, -1]) for at, name in enumerate(losses)}
 
 
-def _ranking_intervals(labels: Labels, probabilities: Floats, resamples: Resamples) -> Intervals:
+def _ranking_intervals(judged: Sequence[RankedClass | None], resamples: Resamples) -> Intervals:
     """Return intervals of what needs no threshold; TPR0 has none, as no resample beats the rows."""
-
-    def measure(found: RocPoints) -> Floats:
-        rate = np.floor(found.num_negatives * 1e-3 + 1e-9)
-        return np.stack(
-            [
-                found.auc(),
-                found.pr_auc(),
-                found.recall_before(np.full(len(rate), 9.0)),
-                found.recall_before(rate),
-            ]
-        )
-
-    judged = _rankings(labels, probabilities)
     names = ("auc", "pr_auc", "tpr10", "tpr_at_fpr_1e3")
-    if len(judged) < _num_judged(probabilities):
+    there = [one for one in judged if one is not None]
+    if len(there) < len(judged):
         return dict.fromkeys(names, (float("nan"), float("nan")))
-    drawn = [
-        np.mean([measure(points(one, counts, resamples.group)) for one in judged.values()], axis=0)
-        for counts in resamples.chunks()
-    ]
-    return dict(zip(names, map(interval, np.concatenate(drawn, axis=1)), strict=True))
-
-
-def _num_judged(probabilities: Floats) -> int:
-    return 1 if probabilities.shape[1] == 2 else probabilities.shape[1]
-
-
-def _rankings(labels: Labels, probabilities: Floats) -> dict[int, Ranking]:
-    """Return the ranking of each judged class that has rows of both kinds."""
-    first = 1 if probabilities.shape[1] == 2 else 0
-    judged = enumerate(metrics.one_versus_rest(labels, probabilities), start=first)
-    return {
-        label: rank(positive, scores)
-        for label, (positive, scores) in judged
-        if 0 < positive.sum() < len(positive)
-    }
+    return dict(zip(names, map(interval, resamples.draw_rankings(there)), strict=True))
 
 
 def draw_aucs(labels: Labels, probabilities: Floats, resamples: Resamples) -> Floats:
     """Return the AUC (B,) of each resample of covered rows."""
-    judged = _rankings(labels, probabilities)
-    if len(judged) < _num_judged(probabilities):
-        return np.full(len(resamples.counts), np.nan)
-    return np.concatenate(
-        [
-            np.mean([points(one, counts, resamples.group).auc() for one in judged.values()], axis=0)
-            for counts in resamples.chunks()
-        ]
-    )
+    judged = metrics.rank_classes(labels, probabilities).values()
+    there = [one for one in judged if one is not None]
+    return resamples.draw_aucs(there) if len(there) == len(judged) else np.full(1, np.nan)
 
 
 def rotation(
@@ -275,40 +248,30 @@ def rotation(
     both = cover(probabilities) & cover(turned)
     labels, resamples = labels[both], resamples.of(both)
     upright, now = probabilities[both], turned[both]
-    change = draw_aucs(labels, now, resamples) - draw_aucs(labels, upright, resamples)
-    low, high = interval(change)
     auc = metrics.roc_auc(labels, now)
-    return Rotation(
-        auc=auc,
-        change=auc - metrics.roc_auc(labels, upright),
-        change_low=low,
-        change_high=high,
-    )
+    change = auc - metrics.roc_auc(labels, upright)
+    if resamples.counted:
+        drawn = draw_aucs(labels, now, resamples) - draw_aucs(labels, upright, resamples)
+        low, high = interval(drawn)
+    else:
+        moved = influence_mean_auc(labels, now) - influence_mean_auc(labels, upright)
+        strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        low, high = normal_interval(change, float(sum_scatter([moved], strata)[0, 0]))
+    return Rotation(auc=auc, change=change, change_low=low, change_high=high)
 
 
 def curves(labels: Labels, probabilities: Floats, resamples: Resamples) -> tuple[Curve, ...]:
     """Return the curves of each judged class that has rows of both kinds, with bands."""
     labels, probabilities, resamples = _select_covered(labels, probabilities, resamples)
-    return tuple(
-        _curve(label, labels == label, probabilities[:, label], ranking, resamples)
-        for label, ranking in _rankings(labels, probabilities).items()
-    )
+    judged = metrics.rank_classes(labels, probabilities)
+    return tuple(_curve(label, one, resamples) for label, one in judged.items() if one is not None)
 
 
-def _curve(
-    label: int,
-    positive: npt.NDArray[np.bool_],
-    scores: metrics.Scores,
-    ranking: Ranking,
-    resamples: Resamples,
-) -> Curve:
-    from sklearn.metrics import precision_recall_curve, roc_curve
-
-    false, true, _ = roc_curve(positive, scores)
-    precision, recall, _ = precision_recall_curve(positive, scores, drop_intermediate=True)
-    drawn = [points(ranking, counts, resamples.group) for counts in resamples.chunks()]
-    rates = _band(np.concatenate([roc_at(found, FPR_GRID) for found in drawn]))
-    precisions = _band(np.concatenate([precision_at(found, RECALL_GRID) for found in drawn]))
+def _curve(label: int, ranked: RankedClass, resamples: Resamples) -> Curve:
+    false, true = ranked.roc_curve()
+    precision, recall = ranked.precision_recall_curve()
+    drawn = resamples.draw_bands(ranked, FPR_GRID, RECALL_GRID)
+    rates, precisions = map(_band, drawn)
     return Curve(
         label=label,
         false_positive_rate=_thin(false),

@@ -107,7 +107,7 @@ def test_sums_of_resamples_are_those_of_the_repeated_rows():
     values = np.random.default_rng(0).normal(size=(50, 3))
     resamples = bootstrap.draw(labels, labels.astype(object), num_resamples=9, seed=0)
     expected = weights_of(resamples) @ values
-    np.testing.assert_allclose(bootstrap.sum_weighted(resamples, values), expected)
+    np.testing.assert_allclose(resamples.sum_values(values), expected)
 
 
 def test_interval_of_undefined_draws_is_nan():

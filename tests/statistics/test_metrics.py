@@ -6,6 +6,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from lenshpc.statistics import metrics
+from lenshpc.statistics.ranking import RankedClass
 
 
 def draw(num_rows, num_classes, seed=0, decimals=2):
@@ -165,19 +166,19 @@ def test_calibration_of_three_classes_is_that_of_the_most_probable_one():
 def test_best_f1_threshold_lies_between_scores():
     labels, scores = np.array([0, 0, 1, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.9])
     # From 0.3 on: precision 3/4, recall 1, F1 6/7; no cut does better.
-    assert metrics.best_f1_threshold(labels, scores) == pytest.approx(0.25)
+    assert RankedClass(labels == 1, scores).best_f1_threshold() == pytest.approx(0.25)
 
 
 def test_best_f1_threshold_is_no_worse_than_any_cut():
     labels, probabilities = draw(200, 2)
     scores = probabilities[:, 1]
-    found = metrics.best_f1_threshold(labels, scores)
+    found = RankedClass(labels == 1, scores).best_f1_threshold()
     cuts = [oracle.f1_score(labels, scores >= cut) for cut in np.unique(scores)]
     assert oracle.f1_score(labels, scores >= found) == max(cuts)
 
 
 def test_best_f1_threshold_when_all_scores_are_equal():
-    assert metrics.best_f1_threshold(np.array([0, 1]), np.array([0.5, 0.5])) == 0.5
+    assert RankedClass(np.array([False, True]), np.full(2, 0.5)).best_f1_threshold() == 0.5
 
 
 def test_shifted_threshold_cuts_where_the_posterior_of_bayes_does():

@@ -19,8 +19,9 @@ from lenshpc.run.predictions import ENSEMBLE, read_predictions
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import Resamples, draw, interval
+from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.measures import AUC, RowValues
+from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import NUM_RESAMPLES, Floats, Rotation
 from lenshpc.statistics.scores import draw_aucs, rotation
 from lenshpc.tasks.anomaly.baselines import score_baselines

@@ -14,7 +14,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import evaluated_rows, read_predictions
 from lenshpc.run.results import RunResults
-from lenshpc.statistics.bootstrap import draw, interval, sum_weighted
+from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.measures import MeanMeasure, RowValues
 from lenshpc.statistics.results import NUM_RESAMPLES
 
@@ -141,5 +141,5 @@ def _resample(
         return np.full((1, len(ERRORS)), np.nan)
     labels, groups = rows["label"].to_numpy(np.int64), rows["group"].to_numpy(object)
     resamples = draw(labels, groups, num_resamples=NUM_RESAMPLES, seed=seed)
-    sums = sum_weighted(resamples, np.column_stack([values, np.ones(len(values))]))
+    sums = resamples.sum_values(np.column_stack([values, np.ones(len(values))]))
     return np.asarray(sums[:, :-1] / sums[:, -1:], np.float64)

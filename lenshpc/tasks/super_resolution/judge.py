@@ -17,11 +17,12 @@ from lenshpc.files import flush_tree, replacing_folder
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import image_metrics
-from lenshpc.statistics.bootstrap import Resamples, draw, interval, sum_weighted
+from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.calibration import Calibration, CalibrationSums
 from lenshpc.statistics.image_metrics import Floats, Frequencies, Power, Transform
 from lenshpc.statistics.measures import MeanMeasure, RowValues
 from lenshpc.statistics.radial import radial_profile
+from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import NUM_RESAMPLES, Intervals, Kind
 from lenshpc.tasks.super_resolution.images import CHUNK_ROWS, RunImages, Stack, open_images
 
@@ -327,8 +328,8 @@ def _quality(
     mine = (rows["split"] == split).to_numpy()
     values = np.stack([*(columns[key][mine] for key in MEASURES), gains[mine]], axis=1)
     covered: Flags = np.asarray(np.isfinite(values).all(axis=1))
-    sums = sum_weighted(
-        resamples.of(covered), np.column_stack([values[covered], np.ones(covered.sum())])
+    sums = resamples.of(covered).sum_values(
+        np.column_stack([values[covered], np.ones(covered.sum())])
     )
     with np.errstate(invalid="ignore"):
         draws = sums[:, :-1] / sums[:, -1:]
