@@ -60,13 +60,11 @@ def test_figures_are_distributed_as_those_of_rows(decimals):
 def test_bands_are_distributed_as_those_of_rows():
     labels, scores = sample(10_000)
     (judged,) = rank_classes(labels, scores).values()
-    for expected, found in zip(
-        *(one.draw_bands(judged, FPR_GRID, RECALL_GRID) for one in both(labels)), strict=True
-    ):
-        # The first points are of few rows, and far from normal.
-        some = (expected.mean(axis=0) > 0.2) & (expected.mean(axis=0) < 0.95)
-        assert some.sum() > 40
-        check_alike(expected.T[some], found.T[some], limit=4.5)
+    # Below and above, a point rests on few rows, and is far from normal.
+    rates, recalls = FPR_GRID[(FPR_GRID > 0.005) & (FPR_GRID < 0.7)][::2], RECALL_GRID[10:95:2]
+    drawn = [one.draw_bands(judged, rates, recalls) for one in both(labels)]
+    for expected, found in zip(*drawn, strict=True):
+        check_alike(expected.T, found.T)
 
 
 @pytest.mark.parametrize("num_classes", [3, 4])
