@@ -10,7 +10,7 @@ VERSION = $(shell $(BIN)/python -c 'import lenshpc; print(lenshpc.__version__)')
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 unexport PYTHONDONTWRITEBYTECODE  # what is first imported stays compiled for all that follow
 
-.PHONY: help setup check format test test-slurm test-all test-gpu demo image wheel bench clean
+.PHONY: help setup check format test test-slurm test-all test-gpu demo docs schemas image wheel bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,15 +27,15 @@ $(VENV)/installed-dev: $(VENV)/installed
 setup: $(VENV)/installed-dev  ## make the environment .venv, test tools included
 
 check: setup  ## style, types, the floors' imports, sizes
-	$(BIN)/ruff check lenshpc tests benchmarks examples
-	$(BIN)/ruff format --check lenshpc tests benchmarks examples
+	$(BIN)/ruff check lenshpc tests benchmarks examples docs/site
+	$(BIN)/ruff format --check lenshpc tests benchmarks examples docs/site
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_house.py
 
 format: setup  ## rewrite the code in the house's style
-	$(BIN)/ruff check --fix lenshpc tests benchmarks examples
-	$(BIN)/ruff format lenshpc tests benchmarks examples
+	$(BIN)/ruff check --fix lenshpc tests benchmarks examples docs/site
+	$(BIN)/ruff format lenshpc tests benchmarks examples docs/site
 
 test: check  ## checks and the quick tests; as root on Debian on a real SLURM cluster too
 	$(BIN)/pytest -q $(PARALLEL) -m 'not slurm $(QUICK)'
@@ -61,6 +61,14 @@ demo: $(VENV)/installed  ## from simulated images to a report, about five minute
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
 	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \
 	  --set train.batch_size=16 --wait
+
+docs: setup  ## the site, build/site/index.html; a dead link fails
+	rm -rf build/pages build/site
+	$(BIN)/python docs/site/gather.py build/pages
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/site build/pages build/site
+
+schemas: setup  ## schemas/*.json anew, from the models that read YAML
+	$(BIN)/python -c 'from pathlib import Path; from lenshpc.api.schemas import write_schemas; write_schemas(Path("schemas"))'
 
 wheel: setup  ## dist/lenshpc-VERSION-py3-none-any.whl
 	rm -rf build  # what an earlier version left there would be in the wheel

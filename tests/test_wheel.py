@@ -34,6 +34,8 @@ def test_wheel_in_an_empty_environment_shows_help_and_finds_what_ships(tmp_path:
     pages = [path for path in (ROOT / "lenshpc").rglob("*.*") if path.suffix in PARTS_OF_PAGES]
     assert {str(path.relative_to(ROOT)) for path in pages} < names
     assert "lenshpc/slurm/cluster.sh" in names
+    schemas = {f"lenshpc/schemas/{kind}.json" for kind in ("recipe", "dataset", "site")}
+    assert schemas < names
     assert len([name for name in names if name.endswith(".safetensors")]) == 2
     entries = next(name for name in names if name.endswith("entry_points.txt"))
     assert b"lens-finding" in zipfile.ZipFile(wheel).read(entries)
