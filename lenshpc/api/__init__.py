@@ -1,7 +1,7 @@
 """The Python face: what `import lenshpc` offers, and the command line calls.
 
 Each function takes names, paths or values. What is imported is imported inside of them, so that
-`import lenshpc` costs nothing. Errors are `LensHpcError`s of one line.
+`import lenshpc` costs nothing. An error is a `LensHpcError` of one line.
 """
 
 from __future__ import annotations

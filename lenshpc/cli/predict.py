@@ -58,8 +58,8 @@ def predict(
     """Apply the networks of RUN, or of an export, to the images of SOURCE.
 
     SOURCE is a store, or a folder of images in any folders; labels are not needed. The results are
-    parts/*.parquet with a row an image, candidates.csv, and gallery.html to grade the candidates in
-    a browser. Stopped at any moment, the same command goes on where it was.
+    tables in parts/ with a row for each image, candidates.csv, and gallery.html, where candidates
+    are graded in a browser. Stopped at any moment, the same command goes on where it was.
 
     \b
     Examples:
