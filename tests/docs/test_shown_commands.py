@@ -1,0 +1,119 @@
+"""Each command on the pages is parsed as the command line parses it, and some are run."""
+
+import re
+import shlex
+import warnings
+from pathlib import Path
+
+import click
+import pytest
+from commands import finished
+
+from lenshpc.cli.main import main
+from lenshpc.config import find_shipped, parse_assignment
+from lenshpc.run.recipe import load_recipe, recipe_of_task
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / name / "README.md" for name in ("", "jobs", "slurm", "data_prep")),
+    ]
+)
+FENCED = re.compile(r"^```(\w*)\n([\s\S]*?)^```", re.MULTILINE)
+INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.MULTILINE)
+INLINE = re.compile(r"`(lenshpc [a-z][^`]*)`")
+RUN = re.compile(r"<!-- run -->\n```sh\n([\s\S]*?)^```", re.MULTILINE)
+LEFT_OPEN = re.compile(r"…|\.\.\.|\[[A-Z-]|\[options|\(--|COMMAND")  # a synopsis, not a command
+CHECKED = (click.Choice, click.IntRange, click.FloatRange, type(click.INT), type(click.FLOAT))
+
+
+def list_commands(text):
+    """Yield each command of lenshpc on a page, and whether it stands in a block of its own."""
+    blocks = [code for language, code in FENCED.findall(text) if language in {"", "sh", "bash"}]
+    rest = FENCED.sub("\n", text)
+    blocks += INDENTED.findall(rest)
+    for block in blocks:
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            found = re.match(r"\s*(?:\S+=\S+ )*(?:\.venv/bin/)?(lenshpc [a-z].*)", line)
+            if found:
+                yield found[1], True
+    yield from ((shown, False) for shown in INLINE.findall(" ".join(rest.split())))
+
+
+def shown_commands():
+    for page in PAGES:
+        for shown, alone in list_commands(page.read_text(encoding="utf-8")):
+            if not LEFT_OPEN.search(shown):
+                yield pytest.param(shown, alone, id=f"{page.relative_to(ROOT)}: {shown}"[:120])
+
+
+@pytest.mark.parametrize(("shown", "alone"), [*shown_commands()])
+def test_shown_command_has_options_and_values_that_there_are(shown, alone):
+    name, *arguments = shlex.split(shown, comments=True)[1:]
+    command = main.commands[name]
+    if not alone and needs_value(command, arguments):
+        arguments.append("VALUE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser = command.make_parser(click.Context(command, info_name=name))
+    given, left, _ = parser.parse_args(arguments)
+    assert left == []
+    for param in command.params:
+        values = given.get(param.name)
+        if isinstance(param, click.Argument):
+            assert values or not alone or not param.required, f"{param.name} is not given"
+        elif isinstance(param.type, CHECKED) and values is not None:
+            for value in values if isinstance(values, list) else [values]:
+                assert re.fullmatch("[A-Z]+", value) or param.type.convert(value, param, None)
+    if given.get("assignments") or given.get("task"):
+        check_settings(given)
+
+
+def needs_value(command, arguments):
+    """Say whether the last argument is an option whose value a sentence leaves open."""
+    options = {name: param for param in command.params for name in param.opts}
+    last = options.get(arguments[-1] if arguments else "")
+    return isinstance(last, click.Option) and not last.is_flag
+
+
+def check_settings(given):
+    """Read the recipe with its changes, as `submit` does, where it is one that ships."""
+    if given.get("task") == "centring":  # of the plugin that a page shows
+        return
+    recipe = recipe_of_task(given["task"]) if given.get("task") else given.get("recipe")
+    if recipe not in find_shipped("jobs"):
+        return
+    load_recipe(recipe, [parse_assignment(one) for one in given.get("assignments") or []])
+
+
+def test_pages_show_every_command_and_every_option():
+    text = " ".join(page.read_text(encoding="utf-8") for page in PAGES)
+    options = {
+        option
+        for command in main.commands.values()
+        for param in command.params
+        if isinstance(param, click.Option)
+        for option in param.opts
+    }
+    assert sorted(option for option in options if f"{option}" not in text) == []
+    shown = {
+        shlex.split(one, comments=True)[1]
+        for page in PAGES
+        for one, _ in list_commands(page.read_text("utf-8"))
+    }
+    assert shown >= {*main.commands}
+
+
+@pytest.mark.slow
+def test_first_run_is_as_the_page_has_it(tmp_path):
+    blocks = RUN.findall((ROOT / "docs" / "start" / "first_run.md").read_text(encoding="utf-8"))
+    commands = [one for block in blocks for one, _ in list_commands(f"```sh\n{block}```\n")]
+    assert len(commands) >= 10
+    for command in commands:
+        code, out, err = finished(tmp_path, *shlex.split(command, comments=True)[1:])
+        assert code == 0, (command, out, err)
+    (report,) = tmp_path.glob("runs/first-*/report/report.html")
+    assert report.stat().st_size > 0
+    assert (tmp_path / "found" / "gallery.html").is_file()
+    assert (tmp_path / "first.zip").is_file()
