@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
@@ -18,6 +19,8 @@ from typing import Any
 from lenshpc.errors import DataError, IncompleteError, LaunchError, one_line, read_error
 
 SEAL = "sha256"  # the key of a sealed file that holds the hash of all its other keys
+SETTLED_S = 2.0  # after which a file system's times tell that a file was written
+_HASHED: dict[tuple[int, ...], str] = {}  # device, inode, size, times → SHA-256
 # What `flock` says where the file system has none, or its lock daemon does not answer.
 _NO_FLOCK = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
@@ -304,11 +307,25 @@ def read_whole(path: Path) -> bytes:
         raise read_error(path, error) from error
 
 
+def check_hash(path: Path, digest: str) -> None:
+    """Refuse a file that has not this SHA-256; DataError too where the system hands out none."""
+    try:
+        found = recall_sha256(path)
+    except OSError as error:
+        raise read_error(path, error) from error
+    if found != digest:
+        raise _damage_error(path)
+
+
+def _damage_error(path: Path) -> DataError:
+    return DataError(f"{path} is damaged: it does not have the SHA-256 that it was written with")
+
+
 def read_checked(path: Path, digest: str) -> bytes:
     """Return a file's bytes, which must have this SHA-256: what is parsed is what was checked."""
     content = read_whole(path)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise DataError(f"{path} is damaged: it does not have the SHA-256 that it was written with")
+        raise _damage_error(path)
     return content
 
 
@@ -316,3 +333,17 @@ def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def recall_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, which this process hashes once as long as it stays the same."""
+    with open_regular(path) as stream:
+        found = os.fstat(stream.fileno())
+        state = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if state not in _HASHED:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            # One that was just written may be written again without its times telling it.
+            if time.time() - max(found.st_mtime, found.st_ctime) < SETTLED_S:
+                return digest
+            _HASHED[state] = digest
+        return _HASHED[state]

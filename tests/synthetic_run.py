@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from stores import write_rows
 
 from lenshpc.files import write_json
@@ -14,6 +16,7 @@ from lenshpc.run.completion import hash_outputs, mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, expand, save_plan
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.tables import LAYOUT
 from lenshpc.store import Pixels, StoreSpec, open_store
 
 
@@ -29,9 +32,9 @@ class SyntheticRun:
         """Return what a member's predictions.parquet holds."""
         return pd.read_parquet(self.paths.member(self.plan.members[index].name).predictions)
 
-    def finish(self, index: int, frame: pd.DataFrame) -> None:
+    def finish(self, index: int, frame: pd.DataFrame, layout: int = LAYOUT) -> None:
         """Replace a member's predictions and mark it as done, as the engine would."""
-        finish(self.paths, self.plan, self.plan.members[index], frame)
+        finish(self.paths, self.plan, self.plan.members[index], frame, layout)
 
 
 def make_run(
@@ -66,11 +69,17 @@ def make_run(
     return run
 
 
-def finish(paths: RunPaths, plan: Plan, member: Member, frame: pd.DataFrame) -> None:
+def finish(
+    paths: RunPaths, plan: Plan, member: Member, frame: pd.DataFrame, layout: int = LAYOUT
+) -> None:
     """Write a member's files, `done.json` last."""
     files = paths.member(member.name)
     files.root.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(files.predictions, index=False)
+    # Not by the engine's own writer, so that what is wrong with a frame reaches its readers.
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    told = {**table.schema.metadata, b"lenshpc_layout": str(layout).encode()}
+    table = table.replace_schema_metadata(told)
+    pq.write_table(table, files.predictions, row_group_size=16, write_page_checksum=True)
     files.weights.write_bytes(b"weights")
     epochs = range(4)
     lines = [

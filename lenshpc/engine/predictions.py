@@ -6,9 +6,9 @@ shard of `arrays.zarr`, which belongs to this member alone.
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import zarr
@@ -21,6 +21,7 @@ from lenshpc.engine.loop import Columns, predict_rows
 from lenshpc.files import flush_tree, replacing
 from lenshpc.registry import Batch
 from lenshpc.run.paths import MemberPaths
+from lenshpc.run.tables import TableWriter
 
 BLOCK_ROWS = 1024
 CHUNK_ROWS = 32
@@ -40,41 +41,39 @@ def write_predictions(
     """
     scored = data.scored
     draft = paths.arrays.with_name(f".{paths.arrays.name}.{lease.attempt}.tmp")
-    tables = []
-    # All ranks go through the blocks together, since `predict_rows` gathers; only what is done with
-    # the rows is rank 0's.
-    for start in range(0, len(scored), BLOCK_ROWS):
-        block = scored.iloc[start : start + BLOCK_ROWS]
-        columns = predict_rows(infer, data, block["row"].to_numpy(), process, size)
+    with replacing(paths.predictions) if process.is_main else nullcontext() as temporary:
+        with TableWriter(temporary) if temporary else nullcontext() as table:
+            # All ranks go through the blocks together, since `predict_rows` gathers: no rank holds
+            # more than a block of all rows, and rank 0 writes each as it comes.
+            for start in range(0, len(scored), BLOCK_ROWS):
+                block = scored.iloc[start : start + BLOCK_ROWS]
+                columns = predict_rows(infer, data, block["row"].to_numpy(), process, size)
+                if table:
+                    table.add(_list_values(columns, block, data))
+                    _write_arrays(draft, columns, start, len(scored))
         if process.is_main:
-            ordered = _reorder(columns, block)
-            values = {name: column for name, column in ordered.items() if column.ndim == 1}
-            ids = data.store.text("id", block["row"].to_numpy()).to_pandas()
-            block = block.reset_index(drop=True).assign(id=ids)
-            tables.append(block[["row", "id", "split"]].assign(**values))
-            arrays = {name: column for name, column in ordered.items() if column.ndim > 1}
-            _write_arrays(draft, arrays, start, len(scored))
-    if process.is_main:
-        lease.check()
-        # Arrays before the table: `open_array` takes the order of an array's rows from the table,
-        # so a table must never stand beside older arrays. Killed between, both are made again.
-        _publish(draft, paths.arrays)
-        with replacing(paths.predictions) as temporary:
-            pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+            lease.check()
+            # Arrays before the table: `open_array` takes the order of an array's rows from the
+            # table, so a table must never stand beside older arrays. Killed between, both are made
+            # again.
+            _publish(draft, paths.arrays)
     distributed.barrier()
 
 
-def _reorder(columns: Columns, block: pd.DataFrame) -> Columns:
-    """Return the columns in the order of the block; merged ones come by ascending row."""
-    # Rests on merged rows being ascending and each there once; the table and the arrays then have
-    # one order.
-    places = np.searchsorted(columns.pop("row"), block["row"].to_numpy())
-    return {name: values[places] for name, values in columns.items()}
+def _list_values(columns: Columns, block: pd.DataFrame, data: FoldData) -> pd.DataFrame:
+    """Return the lines of a block for the table: row, id, split and a column a number."""
+    # Rests on scored rows being ascending, as merged ones are: table and arrays have one order.
+    values = {name: column for name, column in columns.items() if column.ndim == 1}
+    ids = data.store.text("id", block["row"].to_numpy()).to_pandas()
+    split = block["split"].astype("str").to_numpy()
+    return pd.DataFrame({"row": values.pop("row"), "id": ids, "split": split, **values})
 
 
 def _write_arrays(folder: Path, arrays: Columns, start: int, num_rows: int) -> None:
-    """Write one shard of each array; the first one makes the array."""
+    """Write one shard of each array of more dimensions; the first one makes the array."""
     for name, values in arrays.items():
+        if values.ndim == 1:
+            continue
         # The draft is this attempt's alone, and emptied when the member began: an older array of
         # another length would be written into.
         if start == 0:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lenshpc.errors import DataError, printable, read_error
-from lenshpc.files import read_checked, read_sealed, sha256, write_sealed
+from lenshpc.files import check_hash, read_checked, read_sealed, recall_sha256, sha256, write_sealed
 from lenshpc.run.paths import RUNS, MemberPaths, RunPaths
 from lenshpc.run.plan import Member, Plan
 
@@ -94,7 +94,7 @@ def _find_fault(paths: MemberPaths, files: Mapping[str, str], *, verify: bool) -
     for name, digest in files.items():
         try:
             (paths.root / name).stat()
-            if verify and sha256(paths.root / name) != digest:
+            if verify and recall_sha256(paths.root / name) != digest:
                 return f"has a {name} that was altered after it finished"
         except FileNotFoundError:
             return f"has lost its {name}"
@@ -105,6 +105,12 @@ def read_output(run: RunPaths, member: Member, path: Path) -> bytes:
     """Return the bytes of one of a done member's files, which are those that it was marked with."""
     name = str(path.relative_to(run.member(member.name).root))
     return read_checked(path, hashes_of(run, member)[name])
+
+
+def check_output(run: RunPaths, member: Member, path: Path) -> None:
+    """Refuse one of a done member's files that is not the one that it was marked with."""
+    name = str(path.relative_to(run.member(member.name).root))
+    check_hash(path, hashes_of(run, member)[name])
 
 
 def hashes_of(run: RunPaths, member: Member) -> dict[str, str]:
@@ -140,6 +146,14 @@ def missing_members(run: RunPaths, plan: Plan, *, verify: bool = True) -> dict[M
 def describe(run: RunPaths, member: Member) -> str:
     """Name a member to a reader: number, model, fold, seed and run."""
     return f"member {member.index} ({_title(member)}) of run {run.name}"
+
+
+def refusal_of(run: RunPaths, member: Member, fault: str) -> DataError:
+    """Return the refusal of a member's files, with the command that makes them again."""
+    # The member marked itself as done, so resuming alone would leave it as it is.
+    forget = shlex.join(["rm", str(run.member(member.name).done)])
+    command = f"{forget} && {resume_command(run)}"
+    return DataError(f"{describe(run, member)} {fault}; rerun it with: {command}")
 
 
 def _title(member: Member) -> str:

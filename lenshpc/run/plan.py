@@ -33,8 +33,11 @@ from lenshpc.run.recipe import Recipe, network_of
 from lenshpc.run.sizes import read_size, with_size
 
 if TYPE_CHECKING:  # they cost 1 s, which `status` need not pay
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
+    from lenshpc.registry.contract import Scored
     from lenshpc.store import Store
 
 NUM_TRAINING_SCORED = 1000
@@ -269,29 +272,43 @@ def _with_loading(recipe: Recipe, store: Store) -> Recipe:
     return recipe.model_copy(update={"data": data})
 
 
-def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
-    """Return the rows that a member predicts, with `split` naming what they are to this member.
+def mark_scored(
+    plan: Plan, splits: pd.DataFrame, member: Member
+) -> tuple[npt.NDArray[np.int8], Scored]:
+    """Return what each row of the manifest is to a member (N,): a place in the parts, or -1.
 
     `oof`: its validation fold; `train`: some of its training rows, which show what it has seen. A
     diffusion draws an image for each: the first `num_samples` of a split, whose order is random.
     """
-    import pandas as pd
+    import numpy as np
 
     from lenshpc.run.splits import training_rows
 
-    dev, recipe = splits["split"] == "dev", plan.recipe_of(member)
-    trained = training_rows(splits, member.fold, recipe.data.label_fraction, recipe.split_seed)
-    parts = {
-        "train": trained.head(NUM_TRAINING_SCORED),
-        "oof": splits[dev & (splits["fold"] == member.fold)],
-        "excluded": splits[splits["split"] == "excluded"],
-        "test": splits[splits["split"] == "test"],
-    }
-    method = recipe.method
-    return pd.concat(
-        [parts[name].assign(split=name)[: method.max_scored] for name in method.scored],
-        ignore_index=True,
-    )
+    recipe = plan.recipe_of(member)
+    method, split = recipe.method, splits["split"]
+    marks = np.full(len(splits), -1, dtype=np.int8)
+    for code, part in enumerate(method.scored):
+        if part == "train":
+            trained = training_rows(
+                splits, member.fold, recipe.data.label_fraction, recipe.split_seed
+            )
+            places = splits.index.get_indexer(trained.index[:NUM_TRAINING_SCORED])
+        elif part == "oof":
+            places = np.flatnonzero((split == "dev") & (splits["fold"] == member.fold))
+        else:
+            places = np.flatnonzero(split == part)
+        marks[places[: method.max_scored]] = code
+    return marks, method.scored
+
+
+def scored_rows(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
+    """Return the rows that a member predicts, ascending, with what they are to it as `split`."""
+    import pandas as pd
+
+    marks, parts = mark_scored(plan, splits, member)
+    kept = marks >= 0
+    split = pd.Categorical.from_codes(marks[kept], categories=pd.Index(parts))
+    return splits[kept].assign(split=split).reset_index(drop=True)
 
 
 def open_planned_store(plan: Plan) -> Store:

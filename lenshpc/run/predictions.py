@@ -3,9 +3,7 @@
 A member that is refused has marked itself as done, so the refusal says how to have it made again.
 """
 
-import io
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,10 @@ import pandas as pd
 
 from lenshpc.errors import DataError, one_line
 from lenshpc.files import read_checked
-from lenshpc.run.completion import describe, hashes_of, read_output, resume_command
+from lenshpc.run.completion import hashes_of, refusal_of
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
+from lenshpc.run.tables import MemberTable, sort_rows
 
 ENSEMBLE = "ensemble"  # the name of the line that combines several models
 KEYS = ["row", "id", "split"]
@@ -25,9 +24,14 @@ KEYS = ["row", "id", "split"]
 
 def evaluated_rows(splits: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the manifest that members predict, with `dev` renamed to `oof`."""
-    testing = splits["split"] == "test"
-    kept = splits.assign(split=np.where(testing, "test", "oof"))[testing | (splits["fold"] >= 0)]
-    return kept.reset_index(drop=True)
+    kept = splits if (mask := mask_evaluated(splits)).all() else splits[mask]
+    split = np.where(kept["split"] == "test", "test", "oof")
+    return kept.assign(split=split).reset_index(drop=True)
+
+
+def mask_evaluated(splits: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return which rows of the manifest (N,) members predict: those of a fold, and test rows."""
+    return ((splits["split"] == "test") | (splits["fold"] >= 0)).to_numpy()
 
 
 def mask_predicted(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -35,31 +39,9 @@ def mask_predicted(member: Member, rows: pd.DataFrame) -> npt.NDArray[np.bool_]:
     return ((rows["split"] == "test") | (rows["fold"] == member.fold)).to_numpy()
 
 
-def mean_over_members(
-    members: Sequence[Member],
-    rows: pd.DataFrame,
-    width: int,
-    read: Callable[[Member, pd.DataFrame], npt.NDArray[np.floating]],
-) -> npt.NDArray[np.float64]:
-    """Return the mean (N, width) of what members say of the rows; NaN where none says anything."""
-    # Sums in float64, member by member: a mean of float32 would depend on the order of members.
-    total, count = np.zeros((len(rows), width)), np.zeros((len(rows), 1))
-    for member in members:
-        mine = mask_predicted(member, rows)
-        total[mine] += read(member, rows[mine])
-        count[mine] += 1
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
 def has_column(run: RunPaths, member: Member, name: str) -> bool:
     """Say whether a done member's predictions have a column."""
-    from pyarrow.parquet import read_schema
-
-    return name in read_schema(_open_predictions(run, member)).names
-
-
-def _open_predictions(run: RunPaths, member: Member) -> io.BytesIO:
-    return io.BytesIO(read_output(run, member, run.member(member.name).predictions))
+    return name in MemberTable(run, member).columns
 
 
 def list_scored(plan: Plan, splits: pd.DataFrame, member: Member) -> pd.DataFrame:
@@ -83,26 +65,24 @@ def read_predictions(
     expected = list_scored(plan, splits, member)
     wanted = None if columns is None else [*KEYS, *columns]
     try:
-        frame = pd.read_parquet(_open_predictions(run, member), columns=wanted)
-        frame[KEYS]
+        frame: pd.DataFrame = sort_rows(MemberTable(run, member).read(wanted)).to_pandas()
+        frame = frame.astype({"split": "str"})[[*KEYS, *frame.columns.drop(KEYS)]]
     except DataError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = one_line(error)
         raise refusal_of(run, member, f"has predictions that cannot be read ({reason})") from error
     fault = _find_row_fault(frame, expected)
     if fault:
         raise refusal_of(run, member, fault)
-    # By row number, never by place: files list rows in the order of the member.
-    ordered = frame.set_index("row").loc[expected["row"]].reset_index()
-    unfinite = ~np.isfinite(ordered.select_dtypes(np.floating).to_numpy()).all(axis=1)
+    unfinite = ~np.isfinite(frame.select_dtypes(np.floating).to_numpy()).all(axis=1)
     if unfinite.any():
         raise refusal_of(
             run,
             member,
-            f"predicts a value that is not finite for {name_ids(ordered['id'][unfinite])}",
+            f"predicts a value that is not finite for {name_ids(frame['id'][unfinite])}",
         )
-    return ordered
+    return frame
 
 
 def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]:
@@ -111,7 +91,7 @@ def open_array(run: RunPaths, member: Member, name: str) -> tuple[Any, pd.Index]
 
     arrays = _check_array(run, member, name)
     # The table says which row lies at which place of the array: they were written together.
-    order = pd.read_parquet(_open_predictions(run, member), columns=["row"])["row"]
+    order = MemberTable(run, member).read(["row"])["row"].to_pandas()
     try:
         array = zarr.open_group(arrays, mode="r", zarr_format=3)[name]
     except (OSError, KeyError, ValueError) as error:
@@ -144,6 +124,19 @@ def read_array(
 
 
 def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:
+    """Return what is wrong with the rows of a table that is in their order, if anything is."""
+    rows = frame["row"].to_numpy()
+    if not np.array_equal(rows, expected["row"]):
+        return _find_other_rows(frame, expected)
+    differs = (frame["id"] != expected["id"]) | (frame["split"] != expected["split"].astype("str"))
+    if differs.any():
+        return (
+            f"gives {name_ids(expected.loc[differs, 'id'])} another id or split than the manifest"
+        )
+    return None
+
+
+def _find_other_rows(frame: pd.DataFrame, expected: pd.DataFrame) -> str:
     twice = frame.loc[frame["row"].duplicated(), "id"]
     if len(twice):
         return f"predicts {name_ids(twice)} more than once"
@@ -152,26 +145,10 @@ def _find_row_fault(frame: pd.DataFrame, expected: pd.DataFrame) -> str | None:
         splits = " or ".join(sorted(set(expected["split"])))
         return f"predicts {name_ids(beyond)}, which is not among its rows ({splits})"
     absent = expected.loc[~expected["row"].isin(frame["row"]), "id"]
-    if len(absent):
-        return f"does not predict {name_ids(absent)}"
-    found = frame.set_index("row").loc[expected["row"], ["id", "split"]].to_numpy()
-    differs = (found != expected[["id", "split"]].to_numpy()).any(axis=1)
-    if differs.any():
-        return (
-            f"gives {name_ids(expected.loc[differs, 'id'])} another id or split than the manifest"
-        )
-    return None
+    return f"does not predict {name_ids(absent)}"
 
 
 def name_ids(ids: pd.Series) -> str:
     """Name the first of some rows by its id, and say how many more there are."""
     more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
     return f"{next(iter(ids))!r}{more}"
-
-
-def refusal_of(run: RunPaths, member: Member, fault: str) -> DataError:
-    """Return the refusal of a member's files, with the command that makes them again."""
-    # The member marked itself as done, so resuming alone would leave it as it is.
-    forget = shlex.join(["rm", str(run.member(member.name).done)])
-    command = f"{forget} && {resume_command(run)}"
-    return DataError(f"{describe(run, member)} {fault}; rerun it with: {command}")

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from lenshpc.data.decoded import Decoded
+from lenshpc.run.completion import refusal_of
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, scored_rows
-from lenshpc.run.predictions import read_array, read_predictions, refusal_of
+from lenshpc.run.predictions import read_array, read_predictions
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.frechet import Floats, MeanStd, frechet, halvings, kid, over_halves
 from lenshpc.statistics.frechet import wasserstein as wasserstein_of

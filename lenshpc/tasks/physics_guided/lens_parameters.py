@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.run.merging import Merger
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import evaluated_rows, has_column, mean_over_members, read_predictions
+from lenshpc.run.predictions import evaluated_rows, has_column
 
 EINSTEIN_RADIUS = "theta_e_arcsec"
 # Those whose mean over members has a meaning; half a turn makes an angle another one.
@@ -65,24 +66,17 @@ def merge_lenses(
     }
     return LensEstimates(
         rows=rows,
-        models={
-            model: _merge(run, plan, splits, members, rows) for model, members in guided.items()
-        },
+        models={model: _merge(run, plan, splits, members) for model, members in guided.items()},
         members={model: members[0] for model, members in guided.items()},
     )
 
 
 def _merge(
-    run: RunPaths, plan: Plan, splits: pd.DataFrame, members: Sequence[Member], rows: pd.DataFrame
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, members: Sequence[Member]
 ) -> pd.DataFrame:
     columns = [*PARAMETERS, LOSS]
-
-    def read(member: Member, mine: pd.DataFrame) -> Floats:
-        frame = read_predictions(run, plan, splits, member, columns).set_index("row")
-        return frame.loc[mine["row"], columns].to_numpy(np.float64)
-
-    mean = mean_over_members(members, rows, len(columns), read)
-    return pd.DataFrame(mean, columns=columns)
+    merger = Merger(run=run, plan=plan, splits=splits, members=members, columns=columns)
+    return pd.DataFrame(merger.merge(), columns=columns)
 
 
 def compare_with_truth(

@@ -2,22 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.run.merging import Floats, Merger, RowFault
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import (
-    ENSEMBLE,
-    evaluated_rows,
-    has_column,
-    mean_over_members,
-    name_ids,
-    read_predictions,
-    refusal_of,
-)
+from lenshpc.run.predictions import ENSEMBLE, evaluated_rows, has_column
 from lenshpc.run.recipe import is_variant
 from lenshpc.statistics.ensembles import COMBINATIONS, Combination, Mixture, combine
 
@@ -60,13 +54,13 @@ def merge(
 ) -> Merged:
     """Return the mean probabilities: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
-    present = plan.ensembles(missing)
-    models = {name: _merge_model(run, plan, splits, rows, present[name]) for name in present}
-    turned = {
-        name: _merge_model(run, plan, splits, rows, members, prefix=TURNED)
-        for name, members in present.items()
-        if members and all(has_column(run, member, f"{TURNED}_0") for member in members)
-    }
+    models: dict[str, Probabilities] = {}
+    turned: dict[str, Probabilities] = {}
+    for name, members in plan.ensembles(missing).items():
+        also = members and all(has_column(run, member, f"{TURNED}_0") for member in members)
+        prefixes = (UPRIGHT, TURNED) if also else (UPRIGHT,)
+        models[name], *rest = _merge_model(run, plan, splits, members, prefixes)
+        turned |= dict(zip([name], rest, strict=False))
     parts = {name: values for name, values in models.items() if not is_variant(name)}
     # Fitted on upright images and applied to turned ones: a combination of its own for these would
     # hide what a turn changes.
@@ -98,7 +92,7 @@ def merge_headline(
     """
     rows = evaluated_rows(splits)
     models = {
-        name: _merge_model(run, plan, splits, rows, members)
+        name: _merge_model(run, plan, splits, members)[0]
         for name, members in plan.ensembles().items()
     }
     parts = [values for name, values in models.items() if not is_variant(name)]
@@ -123,34 +117,40 @@ def _merge_model(
     run: RunPaths,
     plan: Plan,
     splits: pd.DataFrame,
-    rows: pd.DataFrame,
     members: Sequence[Member],
-    prefix: str = UPRIGHT,
-) -> Probabilities:
-    columns = [f"{prefix}_{label}" for label in range(len(plan.classes))]
+    prefixes: Sequence[str] = (UPRIGHT,),
+) -> tuple[Probabilities, ...]:
+    """Return the mean probabilities (N, K) by each of the prefixes, read in one pass."""
+    width = len(plan.classes)
+    merger = Merger(
+        run=run,
+        plan=plan,
+        splits=splits,
+        members=members,
+        columns=[f"{prefix}_{label}" for prefix in prefixes for label in range(width)],
+        convert=partial(to_probabilities, width=width),
+    )
+    means = merger.merge()
+    return tuple(means[:, at : at + width] for at in range(0, means.shape[1], width))
 
-    def read(member: Member, mine: pd.DataFrame) -> Probabilities:
-        return read_probabilities(run, plan, splits, member, columns, mine["row"])
 
-    return mean_over_members(members, rows, len(columns), read)
+def to_probabilities(logp: Floats, width: int) -> Floats:
+    """Return probabilities of log-probabilities (n, width) that may stand side by side.
+
+    RowFault where some of a row do not add up to 1.
+    """
+    # float64 before the exponential: what the sums are off by is then what the members rounded, and
+    # no more.
+    likelihoods = np.exp(logp).reshape(len(logp), -1, width)
+    sums = likelihoods.sum(axis=2, keepdims=True)
+    off = (np.abs(sums - 1) > SUM_TOLERANCE).any(axis=(1, 2))
+    if off.any():
+        raise RowFault(off, "predicts probabilities that do not add up to 1")
+    return np.asarray(likelihoods / sums).reshape(logp.shape)
 
 
 def read_probabilities(
-    run: RunPaths,
-    plan: Plan,
-    splits: pd.DataFrame,
-    member: Member,
-    columns: Sequence[str],
-    rows: pd.Series,
+    run: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member
 ) -> Probabilities:
-    """Return a member's probabilities of some of the rows that it scores, in their order."""
-    frame = read_predictions(run, plan, splits, member, columns).set_index("row").loc[rows]
-    # float64 before the exponential: what the sums are off by is then what the members rounded, and
-    # no more.
-    likelihoods = np.exp(frame[[*columns]].to_numpy(np.float64))
-    sums = likelihoods.sum(axis=1)
-    off = np.abs(sums - 1) > SUM_TOLERANCE
-    if off.any():
-        ids = name_ids(frame["id"][off])
-        raise refusal_of(run, member, f"predicts probabilities that do not add up to 1 for {ids}")
-    return np.asarray(likelihoods / sums[:, None])
+    """Return a member's probabilities of the evaluated rows; NaN of those of other folds."""
+    return _merge_model(run, plan, splits, [member])[0]

@@ -10,11 +10,11 @@ import pandas as pd
 
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import evaluated_rows, mask_predicted
+from lenshpc.run.predictions import evaluated_rows
 from lenshpc.run.recipe import network_of
 from lenshpc.statistics import metrics
 from lenshpc.statistics.results import LEVEL
-from lenshpc.tasks.supervised.merge import UPRIGHT, read_probabilities
+from lenshpc.tasks.supervised.merge import read_probabilities
 
 Metric = Literal["auc", "accuracy"]
 METRICS: tuple[Metric, ...] = ("auc", "accuracy")
@@ -54,27 +54,17 @@ def score_variants(
     networks = [network_of(model) for model in plan.ensembles()]
     several = {network for network in networks if networks.count(network) > 1}
     rows = evaluated_rows(splits)
-    testing = rows[rows["split"] == "test"]
+    testing = (rows["split"] == "test").to_numpy()
+    labels = rows["label"].to_numpy()[testing]
     chosen = (one for one in plan.members if one not in missing and one.network in several)
-    return tuple(_score(run, plan, splits, member, rows, testing) for member in chosen)
-
-
-def _score(
-    run: RunPaths,
-    plan: Plan,
-    splits: pd.DataFrame,
-    member: Member,
-    rows: pd.DataFrame,
-    testing: pd.DataFrame,
-) -> Trained:
-    mine = rows[mask_predicted(member, rows)]
-    columns = [f"{UPRIGHT}_{label}" for label in range(len(plan.classes))]
-    found = read_probabilities(run, plan, splits, member, columns, mine["row"])
-    values, labels = found[(mine["split"] == "test").to_numpy()], testing["label"].to_numpy()
-    return Trained(
-        member=member,
-        auc=metrics.roc_auc(labels, values),
-        accuracy=float((values.argmax(axis=1) == labels).mean()),
+    read = ((one, read_probabilities(run, plan, splits, one)[testing]) for one in chosen)
+    return tuple(
+        Trained(
+            member=member,
+            auc=metrics.roc_auc(labels, values),
+            accuracy=float((values.argmax(axis=1) == labels).mean()),
+        )
+        for member, values in read
     )
 
 

@@ -123,10 +123,10 @@ def test_file_without_the_columns_is_an_error(run):
     assert "has predictions that cannot be read (" in complaint(run)
 
 
-def test_order_of_rows_in_a_file_is_irrelevant(run):
+def test_order_of_rows_in_a_file_of_the_first_layout_is_irrelevant(run):
     before = merged(run).probabilities["ensemble"]
     for index in range(len(run.plan.members)):
-        run.finish(index, run.predictions(index).sample(frac=1, random_state=0))
+        run.finish(index, run.predictions(index).sample(frac=1, random_state=0), layout=1)
     np.testing.assert_array_equal(merged(run).probabilities["ensemble"], before)
 
 

@@ -1,0 +1,222 @@
+"""Merge what members predicted, range by range of the store's rows, in a bounded memory.
+
+Threads read, check and convert the next members' rows while the ones before are added up. They are
+added in the order of members, so the sums do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lenshpc.run.completion import refusal_of
+from lenshpc.run.paths import RunPaths
+from lenshpc.run.plan import Member, Plan, mark_scored
+from lenshpc.run.predictions import KEYS, mask_evaluated, name_ids, read_predictions
+from lenshpc.run.tables import LAYOUT, RANGE_ROWS, MemberTable, open_tables, sort_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lenshpc.registry.contract import Scored
+
+MAX_THREADS = 16
+Floats = npt.NDArray[np.float64]
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class RowFault(Exception):  # noqa: N818 (no error yet: it becomes a refusal that names the ids)
+    """Some rows of a member say what cannot be: `flags` (n,) says which, `told` what they do."""
+
+    def __init__(self, flags: npt.NDArray[np.bool_], told: str) -> None:
+        super().__init__(told)
+        self.flags, self.told = flags, told
+
+
+Convert = Callable[[Floats], Floats]  # raises RowFault
+Block = tuple[npt.NDArray[np.int64], Floats]  # places in a range (m,), and values (m, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Expected:
+    """What a member must say of a range of rows (n,), with the parts' codes as `marks`.
+
+    `places` (m,) is where its values are added, among the range's evaluated rows, and `merged` (n,)
+    which ones these are.
+    """
+
+    first: int
+    last: int
+    rows: npt.NDArray[np.int64]
+    ids: pa.ChunkedArray
+    marks: npt.NDArray[np.int8]
+    merged: npt.NDArray[np.bool_]
+    places: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merger:
+    """Merges what members of one model say of the evaluated rows.
+
+    `columns` are those that are read; `convert` makes what is merged of their values (n, width),
+    and keeps the shape.
+    """
+
+    run: RunPaths
+    plan: Plan
+    splits: pd.DataFrame
+    members: Sequence[Member]
+    columns: Sequence[str]
+    convert: Convert = np.asarray
+    range_rows: int = RANGE_ROWS
+
+    def merge(self) -> Floats:
+        """Return the mean (N, width) over members; NaN where none says anything."""
+        tables = open_tables(self.run, self.members)
+        for member, table in zip(self.members, tables, strict=True):
+            # Ranges are compared one by one, and see no row that lies in none of them.
+            if table.num_rows != (self._marks[member.fold][0] >= 0).sum():
+                self._refuse(member)
+        is_cut = all(table.layout == LAYOUT for table in tables)
+        edges = self._cut() if is_cut else [0, len(self.splits)]
+        ends = np.cumsum([self._evaluated[start:stop].sum() for start, stop in pairwise(edges)])
+        means = np.empty((ends[-1], len(self.columns)))
+        tasks = self._list_tasks(tables, edges)
+        # A table that is not cut is held as a whole: one at a time.
+        blocks = _map_in_order(self._read, tasks, count_threads() if is_cut else 0)
+        for start, stop in pairwise([0, *ends]):
+            means[start:stop] = self._average(islice(blocks, len(tables)), stop - start)
+        return means
+
+    def _average(self, blocks: Iterable[Block], num_rows: int) -> Floats:
+        # Sums in float64, member by member: a mean of float32 would depend on the order of members.
+        total, count = np.zeros((num_rows, len(self.columns))), np.zeros((num_rows, 1))
+        for places, values in blocks:
+            total[places] += values
+            count[places] += 1
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+    @cached_property
+    def _evaluated(self) -> npt.NDArray[np.bool_]:
+        return mask_evaluated(self.splits)
+
+    @cached_property
+    def _marks(self) -> dict[int, tuple[npt.NDArray[np.int8], Scored]]:
+        """Return what each row is to the members of a fold, by fold."""
+        firsts = {member.fold: member for member in reversed(self.members)}
+        return {fold: mark_scored(self.plan, self.splits, one) for fold, one in firsts.items()}
+
+    @cached_property
+    def _ids(self) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        return pa.chunked_array([pa.array(self.splits["id"], pa.large_string())])
+
+    def _cut(self) -> list[int]:
+        """Return the edges of the ranges in the manifest, whose rows ascend."""
+        ranges = self.splits["row"].to_numpy() // self.range_rows
+        return [0, *(np.flatnonzero(np.diff(ranges)) + 1).tolist(), len(ranges)]
+
+    def _list_tasks(
+        self, tables: Sequence[MemberTable], edges: Sequence[int]
+    ) -> Iterator[tuple[Member, MemberTable, _Expected]]:
+        for start, stop in pairwise(edges):
+            expected = {fold: self._expect(fold, slice(start, stop)) for fold in self._marks}
+            for member, table in zip(self.members, tables, strict=True):
+                yield member, table, expected[member.fold]
+
+    def _expect(self, fold: int, span: slice) -> _Expected:
+        all_marks, parts = self._marks[fold]
+        marks, evaluated = all_marks[span], self._evaluated[span]
+        there = marks >= 0
+        rows = self.splits["row"].to_numpy()[span]
+        ids = self._ids.slice(span.start, span.stop - span.start)
+        judged = [code for code, part in enumerate(parts) if part in {"oof", "test"}]
+        merged = np.isin(marks[there], judged)
+        return _Expected(
+            first=int(rows[0]),
+            last=int(rows[-1]),
+            rows=rows[there],
+            ids=ids if there.all() else ids.filter(there),
+            marks=marks[there],
+            merged=merged,
+            places=(np.cumsum(evaluated) - 1)[there][merged],
+        )
+
+    def _read(self, task: tuple[Member, MemberTable, _Expected]) -> Block:
+        """Return a member's values of a range, once its rows are those of the Plan."""
+        member, table, expected = task
+        try:
+            found = table.read_range([*KEYS, *self.columns], expected.first, expected.last)
+            if table.layout != LAYOUT:
+                found = sort_rows(found)
+            values = np.stack([found[name].to_numpy() for name in self.columns], axis=1)
+            values = values.astype(np.float64)
+            if not self._has_rows(found, expected, member) or not np.isfinite(values).all():
+                self._refuse(member)
+            return expected.places, self.convert(values)[expected.merged]
+        except (OSError, ValueError, KeyError, AttributeError, RowFault):
+            self._refuse(member)
+
+    def _has_rows(self, found: pa.Table, expected: _Expected, member: Member) -> bool:
+        _, parts = self._marks[member.fold]
+        return (
+            np.array_equal(found["row"].to_numpy(), expected.rows)
+            and np.array_equal(_encode(found["split"], parts), expected.marks)
+            and found["id"].cast(expected.ids.type).equals(expected.ids)
+        )
+
+    def _refuse(self, member: Member) -> NoReturn:
+        """Raise what is wrong with a member, said of all its rows and not of a range."""
+        frame = read_predictions(self.run, self.plan, self.splits, member, self.columns)
+        try:
+            self.convert(frame[[*self.columns]].to_numpy(np.float64))
+        except RowFault as fault:
+            told = f"{fault.told} for {name_ids(frame['id'][fault.flags])}"
+            raise refusal_of(self.run, member, told) from fault
+        raise refusal_of(self.run, member, "has rows in another order than its layout says")
+
+
+def _encode(column: pa.ChunkedArray, parts: Scored) -> npt.NDArray[np.int8]:
+    """Return the place of each word of a column of dictionaries among the parts; -1 of others."""
+    codes = {part: code for code, part in enumerate(parts)}
+    found = [np.empty(0, np.int8)]
+    for chunk in column.chunks:
+        known = [codes.get(word, -1) for word in chunk.dictionary.to_pylist()]
+        found.append(np.array(known, np.int8)[chunk.indices.to_numpy()])
+    return np.concatenate(found)
+
+
+def count_threads() -> int:
+    """Return how many threads read at once: a core each that this process may use."""
+    return min(MAX_THREADS, len(os.sched_getaffinity(0)))
+
+
+def _map_in_order(do: Callable[[T], R], tasks: Iterable[T], ahead: int) -> Iterator[R]:
+    """Yield what is made of each task, in their order, while threads make the next ones."""
+    if not ahead:
+        yield from map(do, tasks)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(ahead) as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(do, task))
+                if len(waiting) > 2 * ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()
