@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lenshpc.report.content import Report
     from lenshpc.run.judging import Judging
     from lenshpc.run.plan import Member, Plan
+    from lenshpc.run.results import RunResults
+    from lenshpc.run.stages import Stages
     from lenshpc.store import Store
 
 
@@ -124,7 +126,13 @@ def run_aggregate(root: str) -> None:
     """Write the report of the run at `root`, or fail naming what is missing."""
     run = RunPaths(Path(root))
     with writing_in(run):
-        write_report(run)
+        write_report(run, tell=tell_line)
+
+
+def tell_line(text: str) -> None:
+    """Write a line to standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def write_report(
@@ -135,46 +143,68 @@ def write_report(
     allow_partial: bool = False,
     replace: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Write the report of a run with all that is known of its jobs, and return it.
+
+    `say` is told what is being done, `tell` the seconds of each stage that has ended.
 
     It goes to the run, or to another folder `out`; then nothing is written in the run. With
     `judging` it lies beside the run's own report, which stays as it is.
     IncompleteError where one stands that shows more, unless it is to be replaced.
     """
+    from lenshpc.launch import snapshot
+    from lenshpc.report.write import check_fuller, check_members, compose, write
+    from lenshpc.run.plan import load_plan
+    from lenshpc.run.stages import Stages
+
+    plan = judging.plan if judging else load_plan(run)
+    place = judging.find_place(out or run) if judging else out or run
+    code = snapshot.read(Path("code")).sha256
+    stages = Stages(folder=place.cache, code=code, say=say, tell=tell)
+    with stages.hold():
+        # Before it is compared with a new one: a kill may have left the earlier report aside.
+        put_back(place.report)
+        results = _gather(
+            run,
+            plan,
+            stages,
+            allow_partial=allow_partial,
+            out=place,
+            changes=judging.changes if judging else {},
+            say=say,
+        )
+        if not replace:
+            check_members(results)
+        report = compose(results)
+        if not replace:
+            check_fuller(report, results)
+        say("writing the report")
+        write(report, place.report)
+    return report
+
+
+def _gather(run: RunPaths, plan: Plan, stages: Stages, **extras: Any) -> RunResults:
+    """Return what is known of a run and of its jobs, once its members have passed the gate."""
     from lenshpc.launch.history import past_failures
     from lenshpc.launch.states import standings
     from lenshpc.launch.usage import run_usage
-    from lenshpc.report.write import check_fuller, check_members, compose, write
-    from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather
 
-    plan = judging.plan if judging else load_plan(run)
-    place = judging.find_place(out or run) if judging else out
-    kind = find_task(plan.recipe.task)
-    # Before it is compared with a new one: a kill may have left the earlier report aside.
-    put_back((place or run).report)
+    tools = find_task(plan.recipe.task).tools
     usage = run_usage(run, plan)
-    results = gather(
-        run,
-        plan,
-        standings(run, plan),
-        allow_partial=allow_partial,
-        out=place,
-        changes=judging.changes if judging else {},
-        usage=usage.summary(),
-        failures=past_failures(run, usage.attempts),
-        tools={name: partial(_use, path, plan, run) for name, path in kind.tools.items()},
-        say=say,
-    )
-    if not replace:
-        check_members(results)
-    report = compose(results)
-    if not replace:
-        check_fuller(report, results)
-    say("writing the report")
-    write(report, results.place.report)
-    return report
+    failures = past_failures(run, usage.attempts)
+    with stages.time("gate"):
+        return gather(
+            run,
+            plan,
+            standings(run, plan),
+            usage=usage.summary(),
+            failures=failures,
+            tools={name: partial(_use, path, plan, run) for name, path in tools.items()},
+            stages=stages,
+            **extras,
+        )
 
 
 def compare_runs(

@@ -157,13 +157,15 @@ def aggregate(
     out: Location | None = None,
     allow_partial: bool = False,
     replace: bool = False,
+    verbose: bool = False,
 ) -> WrittenReport:
     """Merge the predictions of a run's members, write its report and return it.
 
     The report goes to the run, or to `out`/report. IncompleteError where a member has none, unless
     `allow_partial`, and where the report that is there shows more, unless `replace`. `changes` has
     dotted keys that decide how members are judged, such as `ensemble`: then the report lies beside
-    the run's own, in a folder that says so.
+    the run's own, in a folder that says so. `verbose` writes a line a stage to standard error, with
+    its seconds.
 
     Examples:
         >>> import lenshpc
@@ -182,7 +184,8 @@ def aggregate(
     from lenshpc.run.ownership import require_place
     from lenshpc.run.paths import RunPaths, find_run
     from lenshpc.run.plan import load_plan
-    from lenshpc.worker import write_report
+    from lenshpc.run.stages import silent
+    from lenshpc.worker import tell_line, write_report
 
     quieten_tqdm()
     paths = find_run(fspath(run))
@@ -202,6 +205,7 @@ def aggregate(
             allow_partial=allow_partial,
             replace=replace,
             say=say,
+            tell=tell_line if verbose else silent,
         )
     shown = judging.find_place(place) if judging else place
     return convert(WrittenReport, report, folder=shown.report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(short_help="Merge a run's predictions and write its report.")
 @click.argument("run", shell_complete=runs)
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
-@click.option("--replace", is_flag=True, help="Replace a report that shows more.")
+@click.option("--force", "--replace", "replace", is_flag=True, help="Replace one that shows more.")
 @click.option(
     "--set",
     "assignments",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     help="Write FOLDER/report instead, for a run of another user.",
     metavar="FOLDER",
 )
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
 def aggregate(
     run: str,
@@ -38,6 +40,7 @@ def aggregate(
     replace: bool,
     assignments: tuple[str, ...],
     out: Path | None,
+    opens: bool,
     as_json: bool,
 ) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
@@ -59,7 +62,11 @@ def aggregate(
     from lenshpc.report.verdict import format_verdict
 
     changes = dict(map(parse_assignment, assignments))
-    report = write_report(run, changes, out=out, allow_partial=allow_partial, replace=replace)
+    report = write_report(
+        run, changes, out=out, allow_partial=allow_partial, replace=replace, verbose=True
+    )
+    if opens and not webbrowser.open(report.page.resolve().as_uri()):
+        echo(f"no browser can be opened here; the page is {report.page}", err=True)
     if as_json:
         echo((report.folder / "report.json").read_text(encoding="utf-8"), nl=False)
         return

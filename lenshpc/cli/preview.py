@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lenshpc.config import locate, read_yaml
+from lenshpc.launch.executor import estimate_memory_gb
 from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_variables
 from lenshpc.launch.submit import requests
 from lenshpc.run.adoption import Offer
@@ -40,12 +41,21 @@ def preview_chain(
             site,
             trace(one.plan, site, profile, name, given if one is chain[0] else {}),
             offer,
+            num_rows=len(one.splits),
         )
         for one, offer, name in zip(chain, offers, recipes, strict=True)
     )
 
 
-def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source], offer: Offer) -> str:
+def preview(
+    run: RunPaths,
+    plan: Plan,
+    site: Site,
+    sources: Iterable[Source],
+    offer: Offer,
+    *,
+    num_rows: int,
+) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
     members = [("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]
     num_sent = sum(word.startswith("sent") for _, _, word in members)
@@ -54,18 +64,25 @@ def preview(run: RunPaths, plan: Plan, site: Site, sources: Iterable[Source], of
     lines = [
         *(f"{key:<12} {text}" for key, text in told),
         "",
-        *_columns([("asked for", "value", "from"), *sources]),
+        *_columns([("asked for", "value", "from"), *sources, *_estimate(plan, site, num_rows)]),
         "",
         *_columns(members),
         *_describe_nearest(plan, offer),
     ]
     if site.scheduler == "slurm":
-        parts, aggregate = requests(plan, site, run)
+        parts, aggregate = requests(plan, site, run, num_rows)
         for number, part in enumerate(parts, 1):
             which = f", part {number} of {len(parts)}" if len(parts) > 1 else ""
             lines += ["", f"--- sbatch: the members{which}", part.script()]
         lines += ["", "--- sbatch: the report", aggregate.script()]
     return "\n".join(lines)
+
+
+def _estimate(plan: Plan, site: Site, num_rows: int) -> Iterator[Source]:
+    """Yield the memory of the report's job, where the profile leaves it to the Plan."""
+    if site.scheduler == "slurm" and site.cpu_jobs.mem_gb is None:
+        mem_gb = estimate_memory_gb(plan, num_rows)
+        yield "report_mem_gb", str(mem_gb), f"estimated from {num_rows:,} rows"
 
 
 def _list_members(run: RunPaths, plan: Plan, offer: Offer) -> Iterator[Source]:

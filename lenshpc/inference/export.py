@@ -31,7 +31,7 @@ from lenshpc.registry.user_files import path_in_run
 from lenshpc.run.origin import open_origin
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import load_plan, load_splits, open_planned_store
-from lenshpc.run.results import Say, silent
+from lenshpc.run.stages import Say, silent
 from lenshpc.run.trained import (
     TRAINING_ROWS,
     EnsembleSpec,

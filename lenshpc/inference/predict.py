@@ -27,7 +27,7 @@ from lenshpc.inference.sources import ImageBlock, ImageSource, is_store, open_so
 from lenshpc.inference.trained import open_trained
 from lenshpc.prep.dataset import Dataset, load_dataset
 from lenshpc.registry import Readout, Request
-from lenshpc.run.results import Say, silent
+from lenshpc.run.stages import Say, silent
 from lenshpc.run.trained import EnsembleSpec, check_images, make_readout
 from lenshpc.store import pixel_moments
 

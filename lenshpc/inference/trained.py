@@ -17,8 +17,9 @@ from lenshpc.run.ownership import require_own
 from lenshpc.run.paths import RUNS, RunPaths, find_run
 from lenshpc.run.plan import Plan, load_plan
 from lenshpc.run.recipe import is_variant
-from lenshpc.run.results import RunResults, Say, gather, silent
+from lenshpc.run.results import RunResults, gather
 from lenshpc.run.splits import find_learnt
+from lenshpc.run.stages import Say, silent
 from lenshpc.run.trained import (
     MODEL,
     EnsembleSpec,

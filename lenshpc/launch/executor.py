@@ -1,6 +1,7 @@
 """The one file, beside `controller`, that knows submitit: sbatch text, jobs, local processes."""
 
 import itertools
+import math
 import os
 import re
 import shlex
@@ -62,7 +63,11 @@ trap 'trap - EXIT; exit 143' TERM"""
 EXPORT = re.compile("export [^;&|]*")
 
 AGGREGATE_TIME_MIN = 60
-AGGREGATE_MEM_GB = 4
+AGGREGATE_MEM_GB = 4  # at least
+BARE_MEM_GB = 1.5  # without a row
+ROW_BYTES = 250  # of a manifest in memory: ids, groups and numbers
+MORE_LINES = 8  # ensembles and baselines
+LINE_COPIES = 2  # of a line's float64 values
 CONVERT_TIME_MIN = 240
 CONVERT_MEM_GB = 2  # a process
 ONE_TASK = {"nodes": 1, "ntasks-per-node": 1}
@@ -160,9 +165,20 @@ def member_request(
     )
 
 
-def aggregate_request(plan: Plan, site: Site, folder: Path, after: str | None) -> JobRequest:
+def aggregate_request(
+    plan: Plan, site: Site, folder: Path, after: str | None, num_rows: int = 0
+) -> JobRequest:
     """Return the request of the aggregation: one process, no GPU, after all members have ended."""
-    return single_request(f"{plan.run_name}-report", site, folder, after)
+    mem_gb = estimate_memory_gb(plan, num_rows)
+    return _cpu_request(f"{plan.run_name}-report", site, folder, mem_gb=mem_gb, after=after)
+
+
+def estimate_memory_gb(plan: Plan, num_rows: int) -> int:
+    """Return what an aggregation may need: its manifest, and all lines' values of each row."""
+    # Members are merged range by range: what is held does not grow with their number.
+    lines = len(plan.recipe.models) + MORE_LINES
+    num_bytes = num_rows * (ROW_BYTES + LINE_COPIES * 8 * lines * max(len(plan.classes), 1))
+    return max(AGGREGATE_MEM_GB, math.ceil(BARE_MEM_GB + num_bytes / 1e9))
 
 
 def single_request(name: str, site: Site, folder: Path, after: str | None) -> JobRequest:

@@ -48,6 +48,7 @@ from lenshpc.run.plan import (
     Plan,
     check_plugins,
     load_plan,
+    load_splits,
     open_planned_store,
     save_plan,
 )
@@ -116,7 +117,9 @@ def shares(members: tuple[int, ...], site: Site) -> list[Share]:
     ]
 
 
-def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], JobRequest]:
+def requests(
+    plan: Plan, site: Site, run: RunPaths, num_rows: int
+) -> tuple[list[JobRequest], JobRequest]:
     """Return what would be asked of SLURM for all members, and for the report after them."""
     parts = shares(tuple(range(len(plan.members))), site)
     site = exclusion.before(snapshot.read(run.code).before(site), run)
@@ -125,7 +128,9 @@ def requests(plan: Plan, site: Site, run: RunPaths) -> tuple[list[JobRequest], J
     awaited = [f"<JOBS OF {origin.name}>"] if origin and not _is_complete(origin) else []
     return (
         [part.request(plan, site, run.slurm, unknown, awaited) for part in parts],
-        executor.aggregate_request(plan, site, run.slurm, after="<JOB ID OF THE MEMBERS>"),
+        executor.aggregate_request(
+            plan, site, run.slurm, after="<JOB ID OF THE MEMBERS>", num_rows=num_rows
+        ),
     )
 
 
@@ -338,7 +343,10 @@ class SlurmSender:
         if status.report_is_due:
             slurm.order(["scancel", status.report_job])
         waits_for = ":".join(sorted(after)) or None
-        request = executor.aggregate_request(self.plan, self.site, self.run.slurm, after=waits_for)
+        num_rows = len(load_splits(self.run, self.plan, ["fold"]))
+        request = executor.aggregate_request(
+            self.plan, self.site, self.run.slurm, waits_for, num_rows
+        )
         return self._send(request, ())
 
     def _describe_stop(

@@ -27,8 +27,12 @@ FILES = {"report.html", "report.md", "report.json", "predictions.parquet"}
 
 def compose(results: RunResults) -> Report:
     """Return the report of a run, as its task judges and shows it."""
-    kind = find_task(results.plan.recipe.task)
-    report: Report = load(kind.report)(results, load(kind.evaluate)(results))
+    kind, stages = find_task(results.plan.recipe.task), results.stages
+    with stages.time("scores"):
+        evaluation = load(kind.evaluate)(results)
+    with stages.time("pictures"):
+        report: Report = load(kind.report)(results, evaluation)
+    report = replace(report, content={**report.content, "stages": stages.list_seconds()})
     report = _add_methods(report, describe_methods(results, report))
     return _tell_judging(report, results.changes) if results.changes else report
 

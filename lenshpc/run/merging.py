@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.run.completion import refusal_of
+from lenshpc.run.completion import hashes_of, refusal_of
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, mark_scored
 from lenshpc.run.predictions import KEYS, mask_evaluated, name_ids, read_predictions
+from lenshpc.run.stages import Shelf, Stages
 from lenshpc.run.tables import LAYOUT, RANGE_ROWS, MemberTable, open_tables, sort_rows
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Merger:
     columns: Sequence[str]
     convert: Convert = np.asarray
     range_rows: int = RANGE_ROWS
+    stages: Stages = field(default_factory=Stages)
 
     def merge(self) -> Floats:
         """Return the mean (N, width) over members; NaN where none says anything."""
@@ -92,12 +94,35 @@ class Merger:
         edges = self._cut() if is_cut else [0, len(self.splits)]
         ends = np.cumsum([self._evaluated[start:stop].sum() for start, stop in pairwise(edges)])
         means = np.empty((ends[-1], len(self.columns)))
-        tasks = self._list_tasks(tables, edges)
+        shelf = self._open_shelf(edges)
+        spans = list(zip(pairwise(edges), pairwise([0, *ends.tolist()]), strict=True))
+        todo = []
+        for at, (_, (first, last)) in enumerate(spans):
+            if kept := shelf.read(at):
+                means[first:last] = kept["means"]
+            else:
+                todo.append(at)
         # A table that is not cut is held as a whole: one at a time.
-        blocks = _map_in_order(self._read, tasks, count_threads() if is_cut else 0)
-        for start, stop in pairwise([0, *ends]):
-            means[start:stop] = self._average(islice(blocks, len(tables)), stop - start)
+        ahead = count_threads() if is_cut else 0
+        blocks = _map_in_order(
+            self._read, self._list_tasks(tables, [spans[at][0] for at in todo]), ahead
+        )
+        for at in todo:
+            first, last = spans[at][1]
+            self.stages.say(f"merging the predictions: {first:,} of {len(means):,} rows")
+            means[first:last] = self._average(islice(blocks, len(tables)), last - first)
+            shelf.write(at, {"means": means[first:last]})
         return means
+
+    def _open_shelf(self, edges: Sequence[int]) -> Shelf:
+        """Return the means of ranges that an earlier merge of the same files has made."""
+        files = {
+            str(one.index): hashes_of(self.run, one)[self.run.member(one.name).predictions.name]
+            for one in self.members
+        }
+        what = [getattr(self.convert, "func", self.convert).__name__, *self.columns]
+        inputs = {"splits": self.plan.splits_hash, "files": files, "what": what}
+        return self.stages.open_shelf("merge", {**inputs, "edges": list(edges)})
 
     def _average(self, blocks: Iterable[Block], num_rows: int) -> Floats:
         # Sums in float64, member by member: a mean of float32 would depend on the order of members.
@@ -129,9 +154,9 @@ class Merger:
         return [0, *(np.flatnonzero(np.diff(ranges)) + 1).tolist(), len(ranges)]
 
     def _list_tasks(
-        self, tables: Sequence[MemberTable], edges: Sequence[int]
+        self, tables: Sequence[MemberTable], spans: Iterable[tuple[int, int]]
     ) -> Iterator[tuple[Member, MemberTable, _Expected]]:
-        for start, stop in pairwise(edges):
+        for start, stop in spans:
             expected = {fold: self._expect(fold, slice(start, stop)) for fold in self._marks}
             for member, table in zip(self.members, tables, strict=True):
                 yield member, table, expected[member.fold]

@@ -174,6 +174,11 @@ class RunPaths:
         return self.root / f"merged{self._suffix}.zarr"
 
     @property
+    def cache(self) -> Path:
+        """Folder of what an aggregation keeps for the next one; it can be deleted."""
+        return self.root / "cache"
+
+    @property
     def _suffix(self) -> str:
         return f"-{self.judging}" if self.judging else ""
 

@@ -16,13 +16,8 @@ from lenshpc.run.gate import Standing, check_complete, describe_lack, format_inc
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan, load_splits, open_planned_store
 from lenshpc.run.predictions import read_predictions
+from lenshpc.run.stages import Say, Stages, silent
 from lenshpc.store import Store
-
-Say = Callable[[str], None]
-
-
-def silent(_: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +43,8 @@ class RunResults:
     `out` is where the report goes, if not into the run; `changes` has, of a judging other than the
     run's own, key → the run's value and this one. `usage` and `failures` are what its jobs
     cost and how they failed, as plain values. `tools` are the task's functions that need a trained
-    network, by name; they take a member first. `say` is told what is being done.
+    network, by name; they take a member first. `say` is told what is being done, `stages` what of
+    it takes how long.
     """
 
     run: RunPaths
@@ -62,6 +58,7 @@ class RunResults:
     failures: Sequence[Mapping[str, Any]] = ()
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     say: Say = field(default=silent)
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def place(self) -> RunPaths:

@@ -15,7 +15,7 @@ from lenshpc.launch.executor import (
     joining_request,
     member_request,
 )
-from lenshpc.launch.sites import Site
+from lenshpc.launch.sites import CpuJobs, Site
 from lenshpc.run.plan import Plan, expand
 
 FOLDER = Path("/scratch/runs/spots/slurm")
@@ -178,6 +178,21 @@ def test_aggregation_is_one_task_after_any_end(case):
 def test_aggregation_of_a_finished_run_waits_for_nothing(case):
     script = aggregate_request(case.plan, SITE, FOLDER, after=None).script()
     assert "dependency" not in script
+
+
+def test_memory_of_the_report_is_estimated_from_rows_lines_and_classes(case):
+    lines, classes = len(case.plan.recipe.models) + 8, len(case.plan.classes)
+
+    def memory(num_rows, site=SITE):
+        script = aggregate_request(case.plan, site, FOLDER, None, num_rows).script()
+        return [line for line in script.splitlines() if "--mem" in line]
+
+    assert memory(10**6) == ["#SBATCH --mem=4096M"]
+    needed_gb = 1.5 + 10**7 * (250 + 16 * lines * classes) / 1e9
+    assert 6 < needed_gb < 8
+    assert memory(10**7) == [f"#SBATCH --mem={1024 * (int(needed_gb) + 1)}M"]
+    own = SITE.model_copy(update={"cpu_jobs": CpuJobs(mem_gb=3)})
+    assert memory(10**7, own) == ["#SBATCH --mem=3072M"]
 
 
 def test_bare_site_names_no_partition_account_or_key(case):

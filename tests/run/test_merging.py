@@ -11,6 +11,7 @@ from lenshpc.errors import DataError
 from lenshpc.run import merging
 from lenshpc.run.merging import Merger, RowFault
 from lenshpc.run.predictions import evaluated_rows
+from lenshpc.run.stages import Shelf, Stages
 
 COLUMNS = ["logp_0", "logp_1"]
 
@@ -99,3 +100,26 @@ def test_fault_of_a_sorted_file_is_told(run, what, told):
     with pytest.raises(DataError) as caught:
         merger(run).merge()
     assert f"member 2 (resnet18 fold 2 seed 0) of run {run.paths.name} {told}" in str(caught.value)
+
+
+def test_merge_goes_on_after_the_parts_that_one_before_has_made(run, tmp_path):
+    stages = Stages(folder=tmp_path / "cache")
+    with stages.hold():
+        expected = merger(run, stages=stages).merge()
+    (folder,) = (path for path in stages.folder.iterdir() if path.is_dir())
+    parts = sorted(folder.iterdir())
+    assert [path.name for path in parts] == [f"{at:05d}" for at in range(10)]
+    for path in parts[4:]:  # as a kill would have left it
+        path.unlink()
+    (folder / ".00004.host.1.tmp").write_bytes(b"half")
+    # Other numbers in a part are those of the mean: it is not computed again.
+    Shelf(folder).write(2, {"means": np.full((16, 2), 7.0)})
+    marked = expected.copy()
+    marked[32:48] = 7
+    with stages.hold():
+        np.testing.assert_array_equal(merger(run, stages=stages).merge(), marked)
+    assert sorted(folder.iterdir()) == parts
+    run.finish(0, run.predictions(0).assign(logp_0=-1.0))
+    changed = merger(run, stages=stages).merge()
+    np.testing.assert_array_equal(changed, merger(run).merge())
+    assert (changed != expected).any()

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lenshpc.errors import DataError
 from lenshpc.run.predictions import ENSEMBLE
@@ -14,6 +16,7 @@ from lenshpc.statistics.ensembles import SELECTION_NOTE
 from lenshpc.statistics.measures import AUC, RowValues
 from lenshpc.statistics.results import ClassificationScores, Evaluation, Kind
 from lenshpc.statistics.scores import draw_splits, oof_prior, score_model
+from lenshpc.store import Store
 from lenshpc.tasks.supervised.baselines import predict_baselines
 from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, merge_headline
 from lenshpc.tasks.supervised.settings import Supervised
@@ -40,12 +43,13 @@ class RunEvaluation:
 def evaluate(results: RunResults) -> RunEvaluation:
     """Return the evaluation of a run of lens finding or any other classification."""
     run, plan, splits = results.run, results.plan, results.splits
-    results.say("merging the predictions")
-    merged = merge(run, plan, splits, results.missing)
-    try:
-        baselines, absent = predict_baselines(plan, splits, results.store, results.say), None
-    except DataError as error:  # a run may outlive its store
-        baselines, absent = {}, str(error)
+    with results.stages.time("merge"):
+        merged = merge(run, plan, splits, results.missing, results.stages)
+    with results.stages.time("baselines"):
+        try:
+            baselines, absent = _keep_baselines(results, results.store), None
+        except DataError as error:  # a run may outlive its store
+            baselines, absent = {}, str(error)
     prior = Supervised.of(plan.recipe.method).test_prior
     return RunEvaluation(
         merged=merged,
@@ -54,6 +58,19 @@ def evaluate(results: RunResults) -> RunEvaluation:
         baselines=baselines,
         absent=absent,
     )
+
+
+def _keep_baselines(results: RunResults, store: Store) -> Mapping[str, Probabilities]:
+    """Return each baseline's probabilities, fitted now or by an earlier report of the run."""
+    plan = results.plan
+    # Of a member and not of the Plan: to judge otherwise fits no other baseline.
+    member = plan.member_fingerprint(plan.members[0])
+    inputs = {"member": member, "store": plan.store_hash, "splits": plan.splits_hash}
+
+    def fit() -> dict[str, npt.NDArray[Any]]:
+        return dict(predict_baselines(plan, results.splits, store, results.say))
+
+    return results.stages.keep("baselines", inputs, fit)
 
 
 def measure_rows(results: RunResults) -> RowValues:

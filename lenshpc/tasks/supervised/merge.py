@@ -13,6 +13,7 @@ from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import ENSEMBLE, evaluated_rows, has_column
 from lenshpc.run.recipe import is_variant
+from lenshpc.run.stages import Stages
 from lenshpc.statistics.ensembles import COMBINATIONS, Combination, Mixture, combine
 
 Probabilities = npt.NDArray[np.floating]
@@ -50,7 +51,11 @@ class Merged:
 
 
 def merge(
-    run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
+    run: RunPaths,
+    plan: Plan,
+    splits: pd.DataFrame,
+    missing: Collection[Member] = (),
+    stages: Stages | None = None,
 ) -> Merged:
     """Return the mean probabilities: over seeds out-of-fold, over all members on test rows."""
     rows = evaluated_rows(splits)
@@ -59,7 +64,7 @@ def merge(
     for name, members in plan.ensembles(missing).items():
         also = members and all(has_column(run, member, f"{TURNED}_0") for member in members)
         prefixes = (UPRIGHT, TURNED) if also else (UPRIGHT,)
-        models[name], *rest = _merge_model(run, plan, splits, members, prefixes)
+        models[name], *rest = _merge_model(run, plan, splits, members, prefixes, stages)
         turned |= dict(zip([name], rest, strict=False))
     parts = {name: values for name, values in models.items() if not is_variant(name)}
     # Fitted on upright images and applied to turned ones: a combination of its own for these would
@@ -119,6 +124,7 @@ def _merge_model(
     splits: pd.DataFrame,
     members: Sequence[Member],
     prefixes: Sequence[str] = (UPRIGHT,),
+    stages: Stages | None = None,
 ) -> tuple[Probabilities, ...]:
     """Return the mean probabilities (N, K) by each of the prefixes, read in one pass."""
     width = len(plan.classes)
@@ -129,6 +135,7 @@ def _merge_model(
         members=members,
         columns=[f"{prefix}_{label}" for prefix in prefixes for label in range(width)],
         convert=partial(to_probabilities, width=width),
+        stages=stages or Stages(),
     )
     means = merger.merge()
     return tuple(means[:, at : at + width] for at in range(0, means.shape[1], width))

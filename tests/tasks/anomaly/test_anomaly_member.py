@@ -44,7 +44,7 @@ def test_member_scores_all_splits_and_keeps_its_reconstructions(trained):
     run, plan, splits = trained
     files = run.member(plan.members[0].name)
     frame = pd.read_parquet(files.predictions)
-    expected = scored_rows(plan, splits, plan.members[0])
+    expected = scored_rows(plan, splits, plan.members[0]).astype({"split": "str"})
     pd.testing.assert_frame_equal(frame[["row", "id", "split"]], expected[["row", "id", "split"]])
     assert frame["split"].value_counts().to_dict() == {
         "test": 60,

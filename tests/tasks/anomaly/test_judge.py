@@ -127,7 +127,7 @@ def test_foreign_rows_and_infinite_scores_are_refused(tmp_path):
     run = make_run(tmp_path, models=("conv_ae",))
     good = run.predictions(1)
     for frame, fault in (
-        (good.iloc[1:], "does not predict 'train/2.npy'"),
+        (good.iloc[1:], "does not predict 'train/0.npy'"),
         (good.assign(split="test"), "another id or split than the manifest"),
         (good.assign(mse=np.float32(np.inf)), "not finite"),
         (good.drop(columns="split"), "cannot be read"),
