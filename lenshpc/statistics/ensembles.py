@@ -15,17 +15,24 @@ import pandas as pd
 from array_api_compat import array_namespace
 
 from lenshpc.config import Frozen
+from lenshpc.run.dealing import deal_groups
 from lenshpc.statistics import metrics
 from lenshpc.statistics.results import Floats, Labels
 
 NUM_ROUNDS, PATIENCE = 50, 5  # of greedy selection: picks at most, and without a better AUC
 NUM_PARTS = 5  # of the rows of a single fold; with fewer rows of a class nothing is fitted
+FIT_ROWS = 100_000  # a fit of more rows sees as many of them, evenly of each class
+MAX_STEPS = 10_000  # of the ranks that such a fit keeps
 SMALLEST = 1e-12  # probability
 
 Array: TypeAlias = Any  # numpy array or torch tensor
 Flags = npt.NDArray[np.bool_]
 Ladder = tuple[tuple[float, ...], tuple[float, ...]]
 
+SAMPLE_NOTE = (
+    f"Weights, ranks and regressions of combinations are fitted on {FIT_ROWS:,} of the out-of-fold "
+    "rows, evenly of each class; all rows are then combined and judged."
+)
 SELECTION_NOTE = (
     "The combinations stand beside each other so that they can be compared; the headline's was "
     "named in the recipe. To take the best line of several chosen on the same out-of-fold rows "
@@ -174,6 +181,9 @@ def fit_rank_mean(stack: Floats, _: Labels) -> Mixture:
 
     Ranks among the test rows themselves would make a row's value depend on its company.
     """
+    if stack.shape[1] >= FIT_ROWS:
+        places = np.linspace(0, stack.shape[1] - 1, MAX_STEPS).round().astype(np.intp)
+        stack = np.sort(stack, axis=1)[:, places]
     shares = (np.arange(stack.shape[1]) + 0.5) / stack.shape[1]
     ladders = tuple(tuple(_ladder(column, shares) for column in model.T) for model in stack)
     return Ranked(weights=_equal(stack), ladders=ladders)
@@ -311,12 +321,20 @@ def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats]) -> Combinat
     fittings = [
         (~testing & (parts == part), usable & (parts != part)) for part in np.unique(parts[usable])
     ]
+    chosen = [(asked, sample_rows(seen, labels)) for asked, seen in [*fittings, (testing, usable)]]
     return Combination(
-        fittings=tuple(
-            (asked, fit(stack[:, seen], labels[seen]))
-            for asked, seen in [*fittings, (testing, usable)]
-        )
+        fittings=tuple((asked, fit(stack[:, some], labels[some])) for asked, some in chosen)
     )
+
+
+def sample_rows(usable: Flags, labels: Labels) -> Labels:
+    """Return the places of at most `FIT_ROWS` usable rows, ascending, evenly of each class."""
+    rows = np.flatnonzero(usable)
+    if len(rows) <= FIT_ROWS:
+        return rows
+    shuffled = np.random.default_rng(0).permutation(rows)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(by_class[np.arange(FIT_ROWS) * len(rows) // FIT_ROWS])
 
 
 def _parts(rows: pd.DataFrame, usable: Flags) -> Labels:
@@ -324,14 +342,26 @@ def _parts(rows: pd.DataFrame, usable: Flags) -> Labels:
     folds = rows["fold"].to_numpy()
     if len(np.unique(folds[usable])) > 1:
         return folds
-    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import
-
     parts = np.full(len(rows), -1)
     some = np.flatnonzero(usable)
+    labels = rows["label"].to_numpy()[some]
     # Whole groups: two views of one object on both sides of a cut would leak its label.
-    groups = rows["group"] if "group" in rows else rows["row"]
+    groups = (rows["group"] if "group" in rows else rows["row"]).iloc[some]
+    if len(some) > FIT_ROWS:
+        parts[some] = _deal(labels, groups)
+        return parts
+    from sklearn.model_selection import StratifiedGroupKFold  # takes seconds to import
+
     splitter = StratifiedGroupKFold(n_splits=NUM_PARTS, shuffle=True, random_state=0)
-    split = splitter.split(some, rows["label"].to_numpy()[some], groups.to_numpy()[some])
+    split = splitter.split(some, labels, groups.to_numpy())
     for part, (_, asked) in enumerate(split):
         parts[some[asked]] = part
     return parts
+
+
+def _deal(labels: Labels, groups: pd.Series) -> Labels:
+    """Return the part of each of many rows, whose groups no loop goes through."""
+    numbers = pd.factorize(groups)[0]
+    num_classes = int(labels.max()) + 1
+    cells = np.bincount(numbers * num_classes + labels, minlength=(numbers.max() + 1) * num_classes)
+    return deal_groups(cells.reshape(-1, num_classes), NUM_PARTS, seed=0)[numbers]

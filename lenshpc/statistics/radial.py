@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.statistics.results import Floats
+from lenshpc.statistics.results import Floats, Labels
 from lenshpc.store import Store
 
 RADIAL_NUMBERS = (
@@ -24,30 +24,52 @@ RADIAL_NUMBERS = (
 RING_RADIUS = RADIAL_NUMBERS.index("ring_radius_px")
 CENTRE_PX = 3  # radius of what counts as the centre
 BLOCK_VALUES = 4_000_000  # pixels held at a time
+MAX_IMAGES = 100_000  # that baselines see of a store
+SAMPLE_NOTE = (
+    f"Baselines see {MAX_IMAGES:,} images of the store in whole chunks chosen at random, and are "
+    "fitted and judged on these alone."
+)
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageNumbers:
-    """The median of all pixels (N,) and the radial numbers (N, 7) of each row of a store."""
+    """The median of all pixels (n,) and the radial numbers (n, 7) of some rows of a store."""
 
     median: Floats
     radial: Floats
 
 
-def read_image_numbers(store: Store, progress: Progress = lambda _: None) -> ImageNumbers:
-    """Return the numbers of all images of a store, read block by block."""
+def read_image_numbers(
+    store: Store, rows: Labels, progress: Progress = lambda _: None
+) -> ImageNumbers:
+    """Return the numbers of the images of some rows of a store (n,), read block by block."""
     values_per_row = int(np.prod(store.image_shape))
     step = store.chunk_rows * max(1, BLOCK_VALUES // (values_per_row * store.chunk_rows))
-    median, radial = np.empty(store.num_rows), np.empty((store.num_rows, len(RADIAL_NUMBERS)))
-    for start in range(0, store.num_rows, step):
-        block = slice(start, min(start + step, store.num_rows))
-        images = store.read(block)
+    median, radial = np.empty(len(rows)), np.empty((len(rows), len(RADIAL_NUMBERS)))
+    for start in range(0, len(rows), step):
+        block = slice(start, min(start + step, len(rows)))
+        images = store.read(rows[block])
         median[block] = np.median(images.reshape(len(images), -1), axis=1)
         radial[block] = radial_numbers(images)
-        progress(f"measured {block.stop} of {store.num_rows} images for the baselines")
+        progress(f"measured {block.stop} of {len(rows)} images for the baselines")
     return ImageNumbers(median=median, radial=radial)
+
+
+def choose_rows(store: Store) -> Labels:
+    """Return the rows (n,), ascending, that baselines see: all, or `MAX_IMAGES` in whole chunks.
+
+    The chunks are chosen at random, so that no image is read which is not asked for.
+    """
+    rows = np.arange(store.num_rows)
+    if len(rows) <= MAX_IMAGES:
+        return rows
+    num_chunks = -(-len(rows) // store.chunk_rows)
+    order = np.random.default_rng(0).permutation(num_chunks)
+    chosen = np.zeros(num_chunks, bool)
+    chosen[order[: MAX_IMAGES // store.chunk_rows]] = True
+    return rows[chosen[rows // store.chunk_rows]]
 
 
 def radial_numbers(images_NCHW: npt.NDArray[np.floating]) -> Floats:

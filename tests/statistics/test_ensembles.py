@@ -5,7 +5,8 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from lenshpc.statistics.ensembles import COMBINATIONS, combine
+from lenshpc.statistics import ensembles
+from lenshpc.statistics.ensembles import COMBINATIONS, combine, sample_rows
 
 
 def draw(num_classes=2, num_rows=240, strengths=(1.5, 0.8, 0.0), seed=0):
@@ -151,3 +152,40 @@ def test_rows_that_a_model_lacks_have_no_value(kind):
     models[1][5:9] = np.nan
     found = combine(kind, rows, models).apply(np.array(models))
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(found).any(axis=1)), range(5, 9))
+
+
+def test_sample_has_each_class_evenly_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(ensembles, "FIT_ROWS", 100)
+    labels = np.arange(1000) % 10 // 9
+    usable = np.arange(1000) >= 200
+    some = sample_rows(usable, labels)
+    assert len(np.unique(some)) == len(some) == 100
+    assert usable[some].all()
+    assert (np.diff(some) > 0).all()
+    np.testing.assert_array_equal(np.bincount(labels[some]), [90, 10])
+    np.testing.assert_array_equal(sample_rows(usable[:300], labels[:300]), np.arange(200, 300))
+
+
+@pytest.mark.parametrize("kind", COMBINATIONS)
+@pytest.mark.parametrize("folds", [1, 3])
+def test_combination_fitted_on_a_sample_is_near_that_of_all_rows(kind, folds, monkeypatch):
+    rows, models = draw(num_rows=6000, strengths=(1.5, 1.2, 1.0))
+    rows["fold"] = np.where(rows["split"] == "oof", rows["row"] % folds, -1)
+    expected = combine(kind, rows, models).apply(np.array(models))
+    monkeypatch.setattr(ensembles, "FIT_ROWS", 1500)
+    monkeypatch.setattr(ensembles, "MAX_STEPS", 500)
+    combination = combine(kind, rows, models)
+    found = combination.apply(np.array(models))
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).mean() < 0.02
+    assert combination.fittings[0][0].sum() == 3000 // (5 if folds == 1 else 3)
+
+
+def test_parts_of_many_rows_keep_groups_whole(monkeypatch):
+    rows, models = draw()
+    rows = rows.assign(fold=np.where(rows["split"] == "oof", 0, -1), group=rows["row"] // 8)
+    monkeypatch.setattr(ensembles, "FIT_ROWS", 10)
+    *parts, _ = (asked for asked, _ in combine("mean", rows, models).fittings)
+    assert (np.sum(parts, axis=0)[:120] == 1).all()
+    for part in parts:
+        assert rows["group"][part].nunique() == part.sum() / 8 == 3

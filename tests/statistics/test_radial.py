@@ -63,13 +63,28 @@ def test_constant_image_has_finite_numbers():
 
 
 def test_numbers_of_a_store_do_not_depend_on_the_block(spots, monkeypatch):
-    whole = radial.read_image_numbers(spots)
+    whole = radial.read_image_numbers(spots, np.arange(120))
     images = spots.read(slice(0, 120))
     np.testing.assert_allclose(whole.median, np.median(images, axis=(1, 2, 3)))
     np.testing.assert_allclose(whole.radial, radial_numbers(images))
     monkeypatch.setattr(radial, "BLOCK_VALUES", 1)
     said = []
-    parts = radial.read_image_numbers(spots, said.append)
+    parts = radial.read_image_numbers(spots, np.arange(120), said.append)
     np.testing.assert_array_equal(parts.radial, whole.radial)
     assert said[-1] == "measured 120 of 120 images for the baselines"
     assert len(said) > 1
+
+
+def test_large_store_is_seen_in_whole_chunks_chosen_at_random(spots, monkeypatch):
+    np.testing.assert_array_equal(radial.choose_rows(spots), np.arange(120))
+    size = spots.chunk_rows
+    monkeypatch.setattr(radial, "MAX_IMAGES", 3 * size)
+    found = radial.choose_rows(spots)
+    chunks, counts = np.unique(found // size, return_counts=True)
+    assert len(chunks) == 3
+    assert (counts[chunks < 120 // size] == size).all()
+    assert (np.diff(found) > 0).all()
+    images = radial.read_image_numbers(spots, found)
+    np.testing.assert_array_equal(
+        images.median, radial.read_image_numbers(spots, np.arange(120)).median[found]
+    )

@@ -31,7 +31,7 @@ def score_baselines(
     """Return each baseline's scores (N,) of the merged rows; NaN for rows it was fitted on."""
     dev = (splits["split"] == "dev").to_numpy()
     fitted = splits.loc[dev & (splits["fold"] != 0), "row"].to_numpy()
-    numbers = read_image_numbers(store).radial
+    numbers = read_image_numbers(store, np.arange(store.num_rows)).radial
     by_row = fit_components(store, fitted, crop)
     ring = numbers[:, RING_RADIUS]
     by_row[RING] = np.abs(ring - np.median(ring[fitted]))

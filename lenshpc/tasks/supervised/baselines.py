@@ -9,7 +9,7 @@ import pandas as pd
 
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import evaluated_rows
-from lenshpc.statistics.radial import RING_RADIUS, Progress, read_image_numbers
+from lenshpc.statistics.radial import RING_RADIUS, Progress, choose_rows, read_image_numbers
 from lenshpc.store import Store
 from lenshpc.tasks.supervised.merge import Probabilities
 
@@ -36,18 +36,26 @@ def predict_baselines(
 ) -> dict[str, Probabilities]:
     """Return each baseline's probabilities (N, K) of the evaluated rows.
 
-    All are fitted on the run's own folds; the images are read once, in blocks.
+    All are fitted on the run's own folds; the images are read once, in blocks. Of a large store
+    only some are, and the other rows are NaN.
     """
-    numbers = read_image_numbers(store, progress)
-    logistic = {
-        BASELINE: brightness(store.column("moments")),
-        MEDIAN: -numbers.median[:, None],
-        RING: numbers.radial[:, [RING_RADIUS]],
+    places = choose_rows(store)
+    numbers = read_image_numbers(store, places, progress)
+    features: dict[str, tuple[Probabilities, Callable[[], SklearnClassifier]]] = {
+        BASELINE: (brightness(store.column("moments", places)), _logistic),
+        MEDIAN: (-numbers.median[:, None], _logistic),
+        RING: (numbers.radial[:, [RING_RADIUS]], _logistic),
+        BOOSTING: (numbers.radial, _boosting),
     }
-    num_classes = len(plan.classes)
-    return {
-        name: predict_baseline(features, splits, num_classes) for name, features in logistic.items()
-    } | {BOOSTING: predict_baseline(numbers.radial, splits, num_classes, _boosting)}
+    some = splits.iloc[places].reset_index(drop=True)
+    there = evaluated_rows(splits)["row"].isin(some["row"]).to_numpy()
+
+    def predict(values: Probabilities, build: Callable[[], SklearnClassifier]) -> Probabilities:
+        result = np.full((len(there), len(plan.classes)), np.nan)
+        result[there] = predict_baseline(values, some, len(plan.classes), build)
+        return result
+
+    return {name: predict(*one) for name, one in features.items()}
 
 
 def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:
@@ -81,20 +89,25 @@ def predict_baseline(
 ) -> Probabilities:
     """Return probabilities (N, K) of the evaluated rows: a classifier a fold.
 
-    Each sees its fold's training rows only; on test rows their mean stands.
+    Each sees its fold's training rows only; on test rows their mean stands. `features` has a line
+    for each of `splits`.
     """
-    rows = evaluated_rows(splits)
+    rows = evaluated_rows(splits.assign(line=np.arange(len(splits))))
     labels, folds = splits["label"].to_numpy(), splits["fold"].to_numpy()
     own = np.arange(folds.max() + 1)
     testing = (rows["split"] == "test").to_numpy()
-    asked = features[rows["row"].to_numpy()]
+    asked = features[rows["line"].to_numpy()]
     result = np.zeros((len(rows), num_classes))
     for fold in own:
         # A baseline sees what the networks of the fold see, no more: else beating it would prove
         # nothing.
         training = (splits["split"] == "dev").to_numpy() & (folds != fold)
-        predicted = _fit_predict(build(), features[training], labels[training], asked, num_classes)
         validating = (rows["fold"] == fold).to_numpy()
+        mine = validating | testing
+        predicted = np.zeros_like(result)
+        predicted[mine] = _fit_predict(
+            build(), features[training], labels[training], asked[mine], num_classes
+        )
         result[validating] = predicted[validating]
         result[testing] += predicted[testing] / len(own)
     return result

@@ -23,6 +23,7 @@ from lenshpc.statistics.ensembles import (
     Mixture,
     dump_mixture,
     read_mixture,
+    sample_rows,
 )
 from lenshpc.statistics.novelty import Novelty, read_references
 from lenshpc.statistics.scores import choose_threshold, cover, oof_prior
@@ -161,5 +162,6 @@ def _fit_calibration(kind: str, probabilities: Floats, labels: npt.NDArray[Any])
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     if counts.min() < NUM_PARTS:
         return None
-    fitted: Mixture = CALIBRATIONS[kind](probabilities, labels)
+    some = sample_rows(np.ones(len(labels), bool), labels)
+    fitted: Mixture = CALIBRATIONS[kind](probabilities[some], labels[some])
     return dump_mixture(fitted)

@@ -6,8 +6,10 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from lenshpc.errors import DataError
+from lenshpc.run.predictions import evaluated_rows
 from lenshpc.run.results import gather
 from lenshpc.store import open_store
+from lenshpc.tasks.supervised import baselines
 from lenshpc.tasks.supervised.baselines import brightness, predict_baseline, predict_baselines
 from lenshpc.tasks.supervised.judge import evaluate
 
@@ -56,6 +58,21 @@ def test_baselines_cover_all_evaluated_rows_and_say_how_far_they_are(run):
         assert values.shape == (150, 2)
         np.testing.assert_allclose(values.sum(axis=1), 1)
     assert said == ["measured 150 of 150 images for the baselines"]
+
+
+def test_baselines_of_a_large_store_are_fitted_and_judged_on_some_rows(run, monkeypatch):
+    store = open_store(run.plan.store)
+    seen = np.flatnonzero(np.arange(150) % 7 < 4)
+    monkeypatch.setattr(baselines, "choose_rows", lambda _: seen)
+    found = predict_baselines(run.plan, run.splits, store)
+    rows = evaluated_rows(run.splits)["row"].to_numpy()
+    some = run.splits.iloc[seen].reset_index(drop=True)
+    moments = store.column("moments")[seen]
+    expected = predict_baseline(brightness(moments), some, 2)
+    values = found["baseline (mean and std)"]
+    np.testing.assert_array_equal(values[np.isin(rows, seen)], expected)
+    for values in found.values():
+        np.testing.assert_array_equal(np.isnan(values).any(axis=1), ~np.isin(rows, seen))
 
 
 def test_baselines_of_another_store_are_refused(run):
