@@ -9,7 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.statistics.radial import RING_RADIUS, read_image_numbers
+from lenshpc.statistics.radial import (
+    RADIAL_NUMBERS,
+    RING_RADIUS,
+    choose_rows,
+    read_image_numbers,
+)
 from lenshpc.statistics.results import Floats
 from lenshpc.store import Store
 
@@ -28,15 +33,21 @@ BOOSTING = "supervised boosting on radial numbers (a warning)"
 def score_baselines(
     store: Store, splits: pd.DataFrame, rows: pd.DataFrame, crop: int | None
 ) -> dict[str, Floats]:
-    """Return each baseline's scores (N,) of the merged rows; NaN for rows it was fitted on."""
+    """Return each baseline's scores (N,) of the merged rows; NaN for rows it was fitted on.
+
+    Of a large store some images are read, and the other rows are NaN.
+    """
     dev = (splits["split"] == "dev").to_numpy()
     fitted = splits.loc[dev & (splits["fold"] != 0), "row"].to_numpy()
-    numbers = read_image_numbers(store, np.arange(store.num_rows)).radial
-    by_row = fit_components(store, fitted, crop)
+    places = choose_rows(store)
+    numbers = np.full((store.num_rows, len(RADIAL_NUMBERS)), np.nan)
+    numbers[places] = read_image_numbers(store, places).radial
+    by_row = fit_components(store, fitted, crop, places)
     ring = numbers[:, RING_RADIUS]
-    by_row[RING] = np.abs(ring - np.median(ring[fitted]))
-    known = splits[dev | (splits["split"] == "excluded")]
+    by_row[RING] = np.abs(ring - np.nanmedian(ring[fitted]))
+    known = splits[(dev | (splits["split"] == "excluded")) & np.isin(splits["row"], places)]
     by_row[BOOSTING] = _boosting(numbers, known, int(splits.loc[dev, "label"].iloc[0]))
+    by_row[BOOSTING][~np.isin(np.arange(store.num_rows), places)] = np.nan
     asked = rows["row"].to_numpy()
     scores = {name: values[asked] for name, values in by_row.items()}
     for name, values in scores.items():
@@ -47,9 +58,12 @@ def score_baselines(
 
 
 def fit_components(
-    store: Store, fitted: npt.NDArray[np.integer], crop: int | None
+    store: Store,
+    fitted: npt.NDArray[np.integer],
+    crop: int | None,
+    places: npt.NDArray[np.integer],
 ) -> dict[str, Floats]:
-    """Return relative error and whitened distance of all rows of a store."""
+    """Return relative error and whitened distance of some rows of a store, NaN of the others."""
     from sklearn.decomposition import PCA
     from sklearn.neighbors import NearestNeighbors
 
@@ -59,9 +73,9 @@ def fit_components(
     pca = PCA(num, svd_solver="randomized", random_state=0).fit(images)
     scale = np.sqrt(pca.explained_variance_)
     near = NearestNeighbors(n_neighbors=1).fit(pca.transform(images) / scale)
-    error, distance = np.empty(store.num_rows), np.empty(store.num_rows)
-    for start in range(0, store.num_rows, BLOCK_ROWS):
-        block = slice(start, min(start + BLOCK_ROWS, store.num_rows))
+    error, distance = np.full((2, store.num_rows), np.nan)
+    for start in range(0, len(places), BLOCK_ROWS):
+        block = places[start : start + BLOCK_ROWS]
         images = _small(store.read(block), crop)
         parts = pca.transform(images)
         distance[block] = near.kneighbors(parts / scale)[0][:, 0]

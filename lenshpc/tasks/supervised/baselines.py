@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.errors import DataError
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import evaluated_rows
 from lenshpc.statistics.radial import RING_RADIUS, Progress, choose_rows, read_image_numbers
@@ -48,6 +49,7 @@ def predict_baselines(
         BOOSTING: (numbers.radial, _boosting),
     }
     some = splits.iloc[places].reset_index(drop=True)
+    check_classes(some)
     there = evaluated_rows(splits)["row"].isin(some["row"]).to_numpy()
 
     def predict(values: Probabilities, build: Callable[[], SklearnClassifier]) -> Probabilities:
@@ -56,6 +58,16 @@ def predict_baselines(
         return result
 
     return {name: predict(*one) for name, one in features.items()}
+
+
+def check_classes(splits: pd.DataFrame) -> None:
+    """Refuse rows of which a fold would learn from one class alone."""
+    for fold in range(int(splits["fold"].max()) + 1):
+        learnt = splits.loc[(splits["split"] == "dev") & (splits["fold"] != fold), "label"]
+        if learnt.nunique() < 2:
+            raise DataError(
+                f"the {len(splits):,} images that baselines see leave fold {fold} one class alone"
+            )
 
 
 def brightness(moments: npt.NDArray[np.float64]) -> Probabilities:

@@ -12,6 +12,7 @@ from lenshpc.errors import ConfigError, DataError
 from lenshpc.run.plan import expand
 from lenshpc.run.recipe import Recipe
 from lenshpc.statistics.bootstrap import draw
+from lenshpc.tasks.anomaly import baselines
 from lenshpc.tasks.anomaly import judge as anomaly
 from lenshpc.tasks.anomaly.baselines import (
     BOOSTING,
@@ -149,12 +150,25 @@ def test_baselines_are_blind_where_they_were_fitted(strange, merged, tmp_path):
     np.testing.assert_array_equal(np.isnan(scores[BOOSTING]), ~merged.part("test"))
 
 
+def test_baselines_of_a_large_store_score_some_rows(strange, merged, tmp_path, monkeypatch):
+    store = make_store(tmp_path)
+    whole = score_baselines(store, strange.splits, merged.rows, crop=24)
+    seen = np.flatnonzero(np.arange(store.num_rows) % 5 < 3)
+    monkeypatch.setattr(baselines, "choose_rows", lambda _: seen)
+    scores = score_baselines(store, strange.splits, merged.rows, crop=24)
+    mine = merged.rows["row"].isin(seen).to_numpy()
+    for name, values in scores.items():
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(whole[name]) | ~mine)
+    for name in (PCA_ERROR, NEIGHBOUR):
+        np.testing.assert_allclose(scores[name][mine], whole[name][mine])
+
+
 def test_neighbours_and_components_find_what_is_foreign():
     rng = np.random.default_rng(0)
     images = rng.normal(0, 0.1, (60, 1, 16, 16)) + rng.normal(size=(60, 1, 1, 1))
     images[50:, :, 4:12, 4:12] += 3
     store = SimpleNamespace(num_rows=60, read=lambda rows: images[rows])
-    scores = fit_components(store, np.arange(40), crop=None)
+    scores = fit_components(store, np.arange(40), crop=None, places=np.arange(60))
     foreign = np.arange(60)[40:] >= 50
     assert roc_auc_score(foreign, scores[PCA_ERROR][40:]) == 1
     assert roc_auc_score(foreign, scores[NEIGHBOUR][40:]) == 1
