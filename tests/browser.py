@@ -21,7 +21,8 @@ FLAGS = [
 # It reads commands from descriptor 3 and writes answers to 4.
 PIPES = 'exec "$@" 3<&0 4>&1 0</dev/null 1>&2'
 # What a key is called, and what it types: `Input.dispatchKeyEvent` wants both.
-NAMED_KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+NAMED_KEYS = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+TYPED = {"Enter": "\r"}
 
 
 class Browser:
@@ -97,7 +98,7 @@ class Browser:
     def press(self, *keys):
         for key in keys:
             code = NAMED_KEYS.get(key) or ord(key.upper())
-            typed = {} if key in NAMED_KEYS else {"text": key}
+            typed = {} if key in NAMED_KEYS.keys() - TYPED.keys() else {"text": TYPED.get(key, key)}
             about = {"key": key, "windowsVirtualKeyCode": code}
             self.ask("Input.dispatchKeyEvent", type="keyDown", **about, **typed)
             self.ask("Input.dispatchKeyEvent", type="keyUp", **about)

@@ -82,6 +82,7 @@ const observer = new IntersectionObserver((entries) => {
   if (!first) return;
   for (const [id, link] of links) {
     if (id === first) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
+    if (id === first) link.closest("ol").scrollLeft = link.offsetLeft - link.closest("ol").offsetLeft;
   }
 }, { rootMargin: "-10% 0px -60% 0px" });
 for (const id of links.keys()) observer.observe(document.getElementById(id));

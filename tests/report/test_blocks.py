@@ -1,6 +1,8 @@
 """The renderers and the small parts of a report, on values made by hand."""
 
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,7 @@ from lenshpc.report.html import render_html
 from lenshpc.report.markdown import render_markdown, render_table
 from lenshpc.report.pictures import colours, encode_png, overlay, stretch_of
 from lenshpc.report.summary import without_nan
+from lenshpc.report.verdict import Check, Verdict
 from lenshpc.report.write import write
 from lenshpc.tasks.supervised.numbers import bin_scores
 
@@ -56,7 +59,13 @@ def report():
     blocks = (
         Prose(text="Pairs of <images>."),
         TABLE,
-        Figure(name="psnr", caption="PSNR by model.", svg='<svg width="3pt"><g/></svg>'),
+        Figure(
+            name="psnr",
+            caption="PSNR by model.",
+            svg='<svg width="3pt"><g/></svg>',
+            text="PSNR of edsr: 31.2",
+            pdf=b"%PDF",
+        ),
         Figure(name="ssim", caption="SSIM by model.", svg='<svg width="3pt"><g/></svg>'),
         Gallery(name="pairs", title="Pairs", caption="As seen.", panels=((picture, picture),)),
         Notes(lines=("one", "two")),
@@ -73,18 +82,35 @@ def report():
         sections=(Section(title="All blocks", blocks=blocks),),
         content={"psnr": 31.2},
         predictions=pd.DataFrame({"row": [0]}),
+        verdict=Verdict(
+            colour="amber",
+            sentence="Not shown.",
+            checks=(
+                Check(name="rows", colour="amber", text="Not shown."),
+                Check(name="chance", colour=None, text="None."),
+            ),
+        ),
+        methods="Compared by DeLong's test [@delong1988] at 5 %.",
     )
 
 
 def test_markdown_draws_every_block(report):
     assert render_markdown(report).splitlines() == [
-        *("# sr-1234", "", "Super-resolution.", "", "**PSNR: 31.2** 30.9 to 31.5", ""),
+        *("# sr-1234", "", "> **Amber.** Not shown.", ""),
+        *("- rows, amber: Not shown.", "- chance: None.", ""),
+        *("Super-resolution.", "", "**PSNR: 31.2** 30.9 to 31.5", ""),
         *("## All blocks", "", "Pairs of \\<images\\>.", "", "### Enlargement", ""),
         "| Model   | PSNR | Note |",
         "| ------- | ---- | ---- |",
         "| edsr    | 31.2 | a\\|b |",
         "| bicubic | 28.9 | –    |",
-        *("", "![PSNR by model.](figures/psnr.svg)", "", "![SSIM by model.](figures/ssim.svg)", ""),
+        *(
+            "",
+            "![PSNR of edsr: 31.2](figures/psnr.svg)",
+            "",
+            "![SSIM by model.](figures/ssim.svg)",
+            "",
+        ),
         *("### Pairs", "", "As seen.", ""),
         *("![low](figures/pairs_01.png)", "![low](figures/pairs_02.png)"),
         *("", "- one", "- two", "", "### Hashes", "", "- store: ab12", ""),
@@ -97,11 +123,18 @@ def test_markdown_draws_every_block(report):
 def test_page_draws_every_block(report):
     page = render_html(report)
     for part in (
+        '<section id="section-all-blocks">',
         "<h2>All blocks</h2>",
+        '<a href="#section-all-blocks">All blocks</a>',
+        '<div class="verdict amber">',
+        "<strong>Amber.</strong> Not shown.",
+        "<li><b>rows, amber:</b> Not shown.</li>",
+        "<li><b>chance:</b> None.</li>",
         '<p class="soft">Pairs of &lt;images&gt;.</p>',
         '<tr class="strong">',
         '<td class="text">a|b</td>',
-        "<svg><g/></svg>",
+        '<svg role="img" aria-label="PSNR of edsr: 31.2"><g/></svg>',
+        '<svg role="img" aria-label="SSIM by model."><g/></svg>',
         "<figcaption>SSIM by model.</figcaption>",
         "<summary>Hashes</summary>",
         "<pre>line 1\nline 2</pre>",
@@ -118,9 +151,24 @@ def test_folder_holds_what_the_report_names(report, tmp_path):
     page = write(report, tmp_path / "report")
     found = sorted(str(path.relative_to(page.parent)) for path in page.parent.rglob("*.*"))
     assert found == [
-        *("figures/pairs_01.png", "figures/pairs_02.png", "figures/psnr.svg", "figures/ssim.svg"),
-        *("predictions.parquet", "report.html", "report.json", "report.md"),
+        *("figures/pairs_01.png", "figures/pairs_02.png"),
+        *("figures/psnr.pdf", "figures/psnr.svg", "figures/ssim.svg", "methods.tex"),
+        *("predictions.parquet", "references.bib", "report.html", "report.json", "report.md"),
+        *("tables/all-blocks-enlargement.csv", "tables/all-blocks-enlargement.tex"),
     ]
+    written = json.loads((page.parent / "report.json").read_text())
+    ours = {"predictions.parquet", "report.html", "report.json", "report.md"}
+    assert set(written["files"]) == set(found) - ours
+    assert written["verdict"] == report.verdict.as_json()
+    assert (page.parent / "methods.tex").read_text() == (
+        "Compared by DeLong's test~\\citep{delong1988} at 5 \\%.\n"
+    )
+    bibliography = (page.parent / "references.bib").read_text()
+    assert bibliography.startswith("@article{delong1988,\n  author = {DeLong, Elizabeth R. and ")
+    assert bibliography.count("@") == 1
+    write(replace(report, sections=(), methods=""), tmp_path / "report")
+    left = {path.name for path in page.parent.rglob("*") if path.is_file()}
+    assert left == ours
 
 
 def test_words():

@@ -1,14 +1,18 @@
 """Who is let in and what is handed out: token, name, method, paths, policies; and the command."""
 
+import base64
+import hashlib
 import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 import commands
 import pytest
 from click.testing import CliRunner
 
+import lenshpc
 from lenshpc.cli.main import main
 
 REFUSED = b"lenshpc: open the address that lenshpc serve has printed\n"
@@ -116,14 +120,17 @@ def test_no_other_file_is_handed_out(served, reported, path):
     assert served.ask(reported + path)[0] == 404
 
 
-def test_files_of_a_report_have_their_types_and_run_nothing(served, reported):
+def test_files_of_a_report_have_their_types_and_run_its_own_script_alone(served, reported):
+    script = (Path(lenshpc.__file__).parent / "report" / "report.js").read_bytes()
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
     told = {}
     for path in ("report.html", "report.md", "predictions.parquet", "figures/roc.svg"):
         status, headers, body = served.ask(f"{reported}/report/{path}")
         assert (status, body, headers["X-Content-Type-Options"]) == (200, b"x", "nosniff")
         assert headers["Content-Security-Policy"] == (
-            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'; sandbox"
+            "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+            f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'; sandbox allow-scripts"
         )
         told[path] = (headers["Content-Type"], headers.get("Content-Disposition"))
     assert told == {

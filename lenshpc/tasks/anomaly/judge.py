@@ -1,8 +1,9 @@
 """Merge the members' anomaly scores and judge them; other classes are only ever looked at.
 
 Scores of a member are brought to one scale by its own out-of-fold normal rows: (score - median) /
-interquartile range. Validation is the normal rows out-of-fold with the excluded rows;
-thresholds come from the former alone. Shapes: N rows, B resamples.
+interquartile range. Validation is the normal rows out-of-fold with the excluded rows, training
+those that were learnt with the same excluded rows; thresholds come from the normal rows out-of-fold
+alone. Shapes: N rows, B resamples.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +31,7 @@ from lenshpc.tasks.anomaly.settings import Anomaly
 TURNED = "rot90_"
 SCORES = ("rel_mse", "mse", "ssim_error")  # the first is the model's headline
 PARTS: Mapping[str, tuple[str, ...]] = {
-    "training": ("train",),
+    "training": ("train", "excluded"),
     "validation": ("oof", "excluded"),
     "test": ("test",),
 }
@@ -195,7 +196,7 @@ def measure_rows(results: RunResults) -> RowValues:
     """Return the scores of each row, by which runs are compared; of a model its headline's."""
     plan = results.plan
     merged = merge_scores(results.run, plan, results.splits)
-    asked = ~merged.part("training")
+    asked = (merged.rows["split"] != "train").to_numpy()
     lines = dict(merged.heads) | ({ENSEMBLE: ENSEMBLE} if ENSEMBLE in merged.values else {})
     whole = tuple(name for name in merged.heads if not is_variant(name))
     testing = merged.part("test")[asked]
@@ -212,7 +213,7 @@ def measure_rows(results: RunResults) -> RowValues:
 
 def score_models(merged: MergedScores, *, quantile: float, seed: int = 0) -> tuple[ResultRow, ...]:
     """Return a line for each score, the headlines first; all on the same resamples."""
-    resamples = {name: _resamples(merged, name, seed) for name in ("validation", "test")}
+    resamples = {name: _resamples(merged, name, seed) for name in PARTS}
     first = [name for name in (ENSEMBLE, *merged.heads.values()) if name in merged.values]
     names = [*first, *(name for name in merged.values if name not in first)]
     return tuple(

@@ -123,7 +123,8 @@ def format_notes(plan: Plan) -> Iterator[str]:
     yield (
         "A score is brought to the scale of each member's out-of-fold normal rows, (score - "
         "median) / interquartile range, then averaged over the members. Validation is those rows, "
-        "judged by members that did not train on them, with the excluded rows, judged by all."
+        "judged by members that did not train on them, with the excluded rows, judged by all. "
+        "Training is the normal rows that a member did train on, with the same excluded rows."
     )
     yield (
         "The score that stands for a model is fixed beforehand: the relative error. The other "
@@ -164,7 +165,7 @@ def _sections(results: RunResults, found: RunEvaluation) -> Iterator[Section]:
     merged, lines, baselines = found.merged, found.lines, found.baselines
     store, absent = open_or_tell(results, "No baselines and no images")
     results.say("drawing the scores")
-    tables = [figures_table(lines, part, f"On the {part} rows") for part in ("test", "validation")]
+    tables = [figures_table(lines, part, f"On the {part} rows") for part in reversed([*PARTS])]
     yield Section(title="Scores", blocks=(*tables, turns_table(lines), *absent))
     yield Section(title="ROC curves", blocks=tuple(draw_rocs(merged, lines, baselines)))
     shown = dict.fromkeys([*merged.heads.values(), *_errors(merged), merged.headline])
@@ -180,7 +181,8 @@ def _sections(results: RunResults, found: RunEvaluation) -> Iterator[Section]:
         results.say("drawing the strangest images")
         blocks = tuple(draw_strangest(results, merged, store))
         yield Section(title="Most and least anomalous", blocks=blocks)
-    yield Section(title="The models as files", blocks=(_exports(results),))
+    files = (list_deliverables(results, merged), _exports(results))
+    yield Section(title="The models as files", blocks=files)
 
 
 def _errors(merged: MergedScores) -> list[str]:
@@ -202,7 +204,7 @@ def figures_table(lines: Sequence[ResultRow], part: str, title: str = "") -> Tab
             look=LOOKS[line.kind],
         )
         for line in lines
-        for found in [line.parts[part]]
+        if (found := line.parts.get(part))
     )
     heads = ("Score", "AUC [interval]", *FIGURES.values(), "Threshold", "Normal + anomalous")
     return Table(title=title, columns=tuple(Column(title=one) for one in heads), rows=tuple(rows))
@@ -233,7 +235,7 @@ def turns_table(lines: Sequence[ResultRow]) -> Table:
 def draw_rocs(
     merged: MergedScores, lines: Sequence[ResultRow], baselines: Mapping[str, Floats]
 ) -> Iterator[Figure]:
-    """Yield the ROC curves of validation and test: models, ensemble, baselines."""
+    """Yield the ROC curves of each part: models, ensemble, baselines where they were not fitted."""
     looks = model_looks(line.name for line in lines if line.kind == "model")
     looks |= {ENSEMBLE: {"color": INK, "linestyle": "-", "linewidth": 2.0}}
     looks |= {
@@ -242,12 +244,12 @@ def draw_rocs(
     }
     drawn = [line for line in lines if line.kind != "score"]
 
-    for part in ("validation", "test"):
+    for part in PARTS:
         mine = merged.part(part)
 
         def draw(axes: Axes, part: str = part, mine: npt.NDArray[np.bool_] = mine) -> None:
             for line in drawn:
-                if np.isnan(line.parts[part].auc):
+                if part not in line.parts or np.isnan(line.parts[part].auc):
                     continue
                 values = {**merged.values, **baselines}[line.name]
                 look = looks[line.name]
@@ -285,6 +287,29 @@ def draw_distribution(
     name = f"scores_{part}_{line.replace(' ', '_')}"
     caption = f"Distribution of {line} of each class on the {part} rows; the last bin has the rest."
     return draw_figure(name, caption, draw)
+
+
+def list_deliverables(results: RunResults, merged: MergedScores) -> Table:
+    """Return which file is what the Strong Lensing Challenge of ML4SCI asks for."""
+    name, asked = results.run.name, ("training", "validation")
+    losses = [line.replace(" ", "_") for line in _errors(merged)]
+    figures = ", ".join(
+        f"figures/scores_{part}_{line}.svg (.pdf)" for line in losses for part in asked
+    )
+    rocs = ", ".join(f"figures/roc_{part}.svg (.pdf)" for part in asked)
+    scores = ", ".join(f"tables/scores-on-the-{part}-rows.csv (.tex)" for part in asked)
+    lines = {
+        "Distribution of the reconstruction loss": figures,
+        "ROC curve": rocs,
+        "AUC": scores,
+        "Loss of each image": "predictions.parquet",
+        "Weights of each member": f"{results.run.root}/members/*/model.safetensors",
+        "Architecture and weights in one file": f"lenshpc export {name} DIR --program torch: "
+        "DIR/programs/ensemble.pt2",
+    }
+    columns = (Column(title="What is asked for"), Column(title="File", words=True))
+    rows = tuple(Row(cells=line) for line in lines.items())
+    return Table(title="Deliverables of the challenge", columns=columns, rows=rows)
 
 
 def _exports(results: RunResults) -> KeyValues:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from textwrap import fill
 
 import numpy as np
@@ -87,6 +88,20 @@ def _lines(scores: ClassificationScores, classes: Sequence[str]) -> list[Plotted
             for one in select_shown(scores)
             for curve in one.curves
         ]
+    return _lines_by_class(head, classes)
+
+
+def _other_models(scores: ClassificationScores) -> list[Evaluation]:
+    """Return the models that do not stand for the run themselves."""
+    return [
+        one
+        for one in scores.evaluations
+        if one.kind == "model" and one.name != scores.headline and one.test.num_covered
+    ]
+
+
+def _lines_by_class(head: Evaluation, classes: Sequence[str]) -> list[PlottedCurve]:
+    """Return a line a class, each against the rest."""
     by_class = {one.label: one for one in head.test.classes}
     return [
         PlottedCurve(
@@ -107,12 +122,19 @@ def draw_curves(scores: ClassificationScores, merged: Merged) -> Iterator[Figure
     head = headline_of(scores)
     whose = head.name if len(merged.classes) == 2 else "each class"
     floor = 0.5 / max(head.test.num_covered, 1)
+    others = _other_models(scores) if len(merged.classes) > 2 else []
 
     yield draw_figure(
         "roc",
         f"ROC curves on the test rows; band: 95% interval of {whose}.",
         lambda axes: _draw_roc(axes, lines),
     )
+    for one in others:
+        yield draw_figure(
+            f"roc_{one.name}",
+            f"ROC curves of {one.name} on the test rows; bands: 95% intervals.",
+            partial(_draw_roc, lines=_lines_by_class(one, merged.classes)),
+        )
     yield draw_figure(
         "roc_log",
         "The same over a logarithmic false positive rate, where a survey works.",
@@ -263,13 +285,16 @@ def _short(name: str) -> str:
 
 
 def draw_confusions(scores: ClassificationScores, classes: Sequence[str]) -> Iterator[Figure]:
-    """Yield the headline's confusion matrices."""
+    """Yield the headline's confusion matrices, and that of each model on test rows."""
     head = headline_of(scores)
     matrices = {"test": head.test.confusion, "oof": head.oof.confusion}
-    words = {"test": "the test rows", "oof": "the out-of-fold rows"}
+    words = {"test": f"{head.name} on the test rows", "oof": f"{head.name} on the out-of-fold rows"}
     if head.corrected is not None:
         matrices["corrected"] = head.corrected.confusion
-        words["corrected"] = "the test rows at the prior-corrected threshold"
+        words["corrected"] = f"{head.name} on the test rows at the prior-corrected threshold"
+    for one in _other_models(scores):
+        matrices[one.name] = one.test.confusion
+        words[one.name] = f"{one.name} on the test rows"
     for name, confusion in matrices.items():
         yield draw_figure(
             f"confusion_{name}",

@@ -1,12 +1,16 @@
 """The report of a run that learnt one class."""
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from anomaly_run import make_run
 
 from lenshpc.report.write import compose, write
 from lenshpc.run.results import gather
+
+KINDS = ("svg", "pdf")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +32,38 @@ def test_report_has_what_the_challenge_asks_for(written):
         "The models as files",
     ]
     figures = {path.name for path in (folder / "figures").iterdir()}
-    assert {"roc_validation.svg", "roc_test.svg", "most_anomalous_24.png"} <= figures
+    rocs = {f"roc_{part}.{kind}" for part in ("training", "validation", "test") for kind in KINDS}
+    assert rocs | {"most_anomalous_24.png"} <= figures
     assert {
-        f"scores_{part}_conv_ae_mse.svg" for part in ("training", "validation", "test")
+        f"scores_{part}_conv_ae_mse.{kind}"
+        for part in ("training", "validation", "test")
+        for kind in KINDS
     } <= figures
     page = (folder / "report.html").read_text()
     assert "whitened PCA" in page
     assert "load_model" in page
+
+
+def test_every_deliverable_of_the_challenge_is_a_file(written):
+    """What the table names is there: distributions of the loss, ROC, AUC, for both parts."""
+    report, folder = written
+    [table] = [one for _, one in report.tables() if one.title == "Deliverables of the challenge"]
+    named = [name for row in table.rows[:4] for name in row.cells[1].split(", ")]
+    assert len(named) == 2 + 2 + 2 + 1
+    for name in named:
+        first, _, second = name.removesuffix(")").partition(" (")
+        assert (folder / first).is_file()
+        assert not second or (folder / first).with_suffix(second).is_file()
+    for part in ("training", "validation"):
+        frame = pd.read_csv(folder / "tables" / f"scores-on-the-{part}-rows.csv", index_col=0)
+        lines = {one["name"]: one["parts"] for one in report.content["lines"]}
+        for line in ("conv_ae rel_mse", "conv_ae mse"):
+            found = frame.loc[line, ["AUC", "AUC low", "AUC high"]].tolist()
+            expected = [lines[line][part][key] for key in ("auc", "auc_low", "auc_high")]
+            assert found == pytest.approx(expected, abs=1e-4)
+    weights = table.rows[4].cells[1]
+    root, _, pattern = weights.partition("/members/")
+    assert len(list((Path(root) / "members").glob(pattern))) == 2
 
 
 def test_json_has_every_line(written):

@@ -77,7 +77,13 @@ def test_figures_are_those_of_scikit_learn_and_scipy(merged):
     )
     values, split = merged.values[line.name], merged.rows["split"].to_numpy()
     assert line.threshold == pytest.approx(np.quantile(values[split == "oof"], 0.9))
-    for part, splits in (("validation", ["oof", "excluded"]), ("test", ["test"])):
+    parts = {
+        "training": ["train", "excluded"],
+        "validation": ["oof", "excluded"],
+        "test": ["test"],
+    }
+    assert list(line.parts) == list(parts)
+    for part, splits in parts.items():
         mine, found = np.isin(split, splits), line.parts[part]
         score, strange = values[mine], merged.anomalous[mine]
         assert found.auc == pytest.approx(roc_auc_score(strange, score))

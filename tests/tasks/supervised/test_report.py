@@ -28,6 +28,7 @@ from lenshpc.tasks.supervised.explain import class_maps
 FIGURES = {
     *("compare_auc", "compare_pr_auc", "roc", "roc_log", "precision_recall", "scores"),
     *("reliability", "confusion_test", "confusion_oof", "number_0", "history_loss", "history_auc"),
+    *("confusion_resnet18", "confusion_resnet34"),
 }
 USE = {
     "gpus_asked": 2,
@@ -155,7 +156,7 @@ def tables_of(report):
 
 def test_report_of_two_classes_and_two_models(reported):
     content = strict_json(reported.paths.report / "report.json")
-    assert content["schema_version"] == 2
+    assert content["schema_version"] == 3
     assert [
         (one["name"], one["kind"]) for one in content["models"] if "ble (" not in one["name"]
     ] == [
@@ -197,7 +198,7 @@ def test_json_keeps_the_keys_that_scripts_read(reported):
         *("schema_version", "run", "fingerprint", "created", "task", "dataset", "classes"),
         *("image_shape", "store", "store_hash", "splits_hash", "code_version", "recipe", "counts"),
         *("num_members", "missing", "resume_command", "headline", "models", "members", "mistakes"),
-        *("num_mistakes", "interval", "notes", "provenance"),
+        *("num_mistakes", "interval", "notes", "provenance", "verdict"),
     } <= set(content)
     assert set(content["headline"]) == {
         *("name", "auc", "auc_low", "auc_high", "num_rows", "num_covered")
@@ -214,7 +215,8 @@ def test_folder_has_every_figure_and_picture(reported):
     folder = reported.paths.report
     found = {path.name for path in (folder / "figures").iterdir()}
     content = strict_json(folder / "report.json")
-    assert {name.removesuffix(".svg") for name in found if name.endswith(".svg")} == FIGURES
+    for suffix in (".svg", ".pdf"):
+        assert {name.removesuffix(suffix) for name in found if name.endswith(suffix)} == FIGURES
     confusion = np.array(content["models"][2]["test"]["confusion"])
     worst = [min(12, confusion[0, 1]), min(12, confusion[1, 0])]
     pictures = {
@@ -226,8 +228,18 @@ def test_folder_has_every_figure_and_picture(reported):
     for name, number in pictures.items():
         assert sum(one.startswith(name) for one in found) == number
     assert {path.name for path in folder.iterdir()} == {
-        *("figures", "predictions.parquet", "report.html", "report.json", "report.md")
+        *("figures", "predictions.parquet", "report.html", "report.json", "report.md"),
+        *("methods.tex", "references.bib", "tables"),
     }
+    tables = sorted(path.name for path in (folder / "tables").iterdir())
+    assert {"models-on-the-test-rows.csv", "models-on-the-test-rows.tex", "training.csv"} <= set(
+        tables
+    )
+    frame = pd.read_csv(folder / "tables" / "models-on-the-test-rows.csv")
+    assert list(frame)[:5] == ["Model", "AUC", "AUC low", "AUC high", "PR AUC"]
+    assert frame["AUC"].tolist() == pytest.approx(
+        [one["test"]["auc"] for one in content["models"] if one["kind"] != "combination"], abs=1e-4
+    )
 
 
 def test_report_without_captum_names_the_extra(tmp_path, monkeypatch):
@@ -266,15 +278,18 @@ def test_page_parses_and_needs_no_other_file(reported):
     page = Page(text)
     assert page.titles == [
         *("Models", "Curves", "What is taken for what", "Most confident mistakes"),
-        *("Images and features", "Training", "Data", "Cost and failures", "How to read this"),
-        "Where it came from",
+        *("Images and features", "Training", "Data", "Cost and failures", "Methods"),
+        *("How to read this", "Where it came from"),
     ]
     assert page.drawings == len(FIGURES)
     assert all(one["src"].startswith("data:image/png;base64,") for one in page.images)
     assert all(one["alt"] for one in page.images)
-    assert not re.search("<script|<link|@import|PARTIAL", text)
+    assert not re.search("<script [^>]|<link|@import|PARTIAL", text)
     targets = re.findall(r'href\s*=\s*"([^"]*)"', text) + re.findall(r"url\(([^)]*)", text)
     assert {target[0] for target in targets} == {"#"}
+    assert {target[1:] for target in targets if target.startswith("#section")} <= set(
+        re.findall(r'\sid="([^"]+)"', text)
+    )
     ids = re.findall(r'\sid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
 
@@ -289,7 +304,8 @@ def test_markdown_has_the_tables_and_links_that_exist(reported):
     } <= set(titles)
     assert "GPU OUT OF MEMORY" in text
     links = re.findall(r"\]\((.*?)\)", text)
-    assert len(links) == len(set(links)) == len(list((reported.paths.report / "figures").iterdir()))
+    drawn = [one for one in (reported.paths.report / "figures").iterdir() if one.suffix != ".pdf"]
+    assert len(links) == len(set(links)) == len(drawn)
     assert all((reported.paths.report / link).is_file() for link in links)
 
 
@@ -430,6 +446,8 @@ def test_command_prints_the_table_and_the_place(run):
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| Model ")
+    told = strict_json(run.paths.report / "report.json")["verdict"]
+    assert lines[-2] == f"verdict: {told['colour']}. {told['sentence']}"
     assert lines[-1] == f"report: {run.paths.report / 'report.html'}"
     assert done.stderr == ""
 
