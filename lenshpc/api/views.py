@@ -55,6 +55,7 @@ from lenshpc.report.format import format_count, format_value
 from lenshpc.report.html import render_view
 from lenshpc.report.pictures import colours, encode_png, stretch_of
 from lenshpc.report.summary import count_rows
+from lenshpc.report.verdict import format_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.planning import PlannedRun, describe_plan
 from lenshpc.store import Store
@@ -268,6 +269,7 @@ class WrittenReport(Report):
     def _repr_html_(self) -> str:
         view = View(
             title=self.title,
+            text=format_verdict(self.verdict) if self.verdict else "",
             headline=self.headline,
             blocks=(*self.banners, self.overview),
             link=find_link(self.page),

@@ -82,7 +82,10 @@ def draw_figure(
         canvas = Canvas(figsize=size_inch, layout="constrained")
         axes = canvas.add_subplot()
         draw(axes)
-        text, pdf, svg = describe_axes(axes, caption), render_pdf(canvas), render_svg(canvas, name)
+        text, svg = describe_axes(axes, caption), render_svg(canvas, name)
+        # What the layout has placed stays there: to lay out once more costs as much again.
+        canvas.set_layout_engine("none")
+        pdf = render_pdf(canvas)
         canvas.clear()
     return Figure(name=name, caption=caption, svg=svg, text=text, pdf=pdf)
 
@@ -99,7 +102,6 @@ def describe_axes(axes: Axes, caption: str) -> str:
 
 def render_pdf(figure: Canvas) -> bytes:
     """Return a figure as PDF, for papers: its letters are text, and equal figures equal files."""
-    _make_printable(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
     return buffer.getvalue()

@@ -114,9 +114,9 @@ def _line(cells: Any) -> str:
 def escape_latex(text: str) -> str:
     """Return text that LaTeX shows as it is."""
     text = _SPECIAL.sub(lambda sign: _SPELT.get(sign[0], rf"\{sign[0]}"), printable_lines(text))
+    text = re.sub(r"(?<![\w$])-(?=\d)", "$-$", text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda some: f"$^{{{some[0].translate(_RAISED)}}}$", text)
     text = re.sub(r"[₀-₉]+", lambda some: f"$_{{{some[0].translate(_LOWERED)}}}$", text)
-    text = re.sub(r"(?<![\w$])-(?=\d)", "$-$", text)
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 
 

@@ -137,7 +137,7 @@ def test_page_draws_every_block(report):
         '<svg role="img" aria-label="SSIM by model."><g/></svg>',
         "<figcaption>SSIM by model.</figcaption>",
         "<summary>Hashes</summary>",
-        "<pre>line 1\nline 2</pre>",
+        '<pre tabindex="0">line 1\nline 2</pre>',
         "<strong>BEWARE.</strong>",
         "<code>lenshpc resume x</code>",
         '<div class="value">31.2</div>',
@@ -159,7 +159,7 @@ def test_folder_holds_what_the_report_names(report, tmp_path):
     written = json.loads((page.parent / "report.json").read_text())
     ours = {"predictions.parquet", "report.html", "report.json", "report.md"}
     assert set(written["files"]) == set(found) - ours
-    assert written["verdict"] == report.verdict.as_json()
+    assert Verdict.from_json(written["verdict"]) == report.verdict
     assert (page.parent / "methods.tex").read_text() == (
         "Compared by DeLong's test~\\citep{delong1988} at 5 \\%.\n"
     )

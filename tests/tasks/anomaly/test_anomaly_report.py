@@ -76,6 +76,19 @@ def test_json_has_every_line(written):
     assert content["normal"] == "class0"
 
 
+def test_verdict_does_not_ask_to_beat_what_is_told_the_classes(written):
+    report, _ = written
+    [baseline, chance, turn, oof, *_] = report.verdict.checks
+    assert "boosting" not in baseline.text
+    assert chance.text.startswith("It is above chance (0.500): ")
+    head = report.content["lines"][0]
+    validation, test = (head["parts"][part]["auc"] for part in ("validation", "test"))
+    assert oof.text == (
+        f"Out-of-fold and test agree ({validation:.3f} out-of-fold, {test:.3f} on test rows)."
+    )
+    assert turn.colour == "green"
+
+
 def test_predictions_have_a_column_a_line(written):
     report, _ = written
     assert list(report.predictions)[:5] == ["id", "row", "label", "split", "conv_ae rel_mse"]

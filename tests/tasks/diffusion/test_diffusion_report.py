@@ -10,7 +10,9 @@ from PIL import Image
 
 from lenshpc.report.write import compose, write
 from lenshpc.run.results import gather
+from lenshpc.tasks.diffusion.evidence import check_copies
 from lenshpc.tasks.diffusion.feature_extractors import INCEPTION_SHA256
+from lenshpc.tasks.diffusion.memorisation import Memorisation, Nearest
 
 
 def walk(_):
@@ -62,6 +64,33 @@ def test_report_json_has_distance_floor_and_network(whole):
     assert (head["name"], head["num_rows"]) == ("unet", 32)
     assert len(content["networks"]["FD-lens"]["sha256"]) == 64
     assert set(content["memorisation"]) == {"num_training", "num_generated", "ratio", "share_close"}
+
+
+def test_verdict_sets_generated_beside_blurred_images_and_looks_for_copies(whole):
+    report, _ = whole
+    head, checks = report.content["headline"], {one.name: one for one in report.verdict.checks}
+    assert f"has a test FD-lens over that of real images of {head['over_floor']:.2f}" in (
+        checks["baseline"].text
+    )
+    assert "real images, blurred" in checks["baseline"].text
+    assert checks["rows"].text == (
+        "Too few rows to tell: 16 test images on each side, where 60 are asked for."
+    )
+    assert [checks[name].colour for name in ("chance", "turn", "out-of-fold", "folds")] == [
+        *(None, None, None, None)
+    ]
+
+
+@pytest.mark.parametrize(("share", "colour"), [(0.05, "green"), (0.11, "amber"), (0.6, "red")])
+def test_copies_are_told(share, colour):
+    far = np.linspace(1, 2, 100)
+    near = np.where(np.arange(100) < 100 * share, 0.5, 1.9)
+    held_out, generated = (
+        Nearest(row=np.zeros(100, np.int64), distance=one) for one in (far, near)
+    )
+    memory = Memorisation(num_training=9, generated=generated, held_out=held_out)
+    assert memory.share_close == pytest.approx(share)
+    assert check_copies(memory).colour == colour
 
 
 def test_few_images_for_many_features_are_warned_of(whole):

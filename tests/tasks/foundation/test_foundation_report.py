@@ -79,6 +79,10 @@ def test_report_shows_what_was_hidden_and_drawn(pretrained):
     assert content["headline"]["ratio"] == pytest.approx(0.5)
     assert content["learnt"] == ["class0"]
     assert report.headline.value == "0.500 ×"
+    assert report.verdict.sentence.startswith(
+        "mae_vit has a test error over the better filling's of 0.500, better than every baseline: "
+        "than the nearest, the better of two fillings, by 0.500 ["
+    )
     columns = ["id", "label", "row", "split", "model", "loss", "mean_error", "smooth_error"]
     assert sorted(report.predictions) == sorted(columns)
 

@@ -43,6 +43,21 @@ def test_report_json_has_the_figures_of_every_line(whole, tmp_path):
     assert content["target_shape"] == [1, 32, 32]
 
 
+def test_verdict_is_of_psnr_beside_interpolations_and_knows_no_chance(whole):
+    _, report = whole
+    lines = {one["name"]: one["test"] for one in report.content["models"]}
+    rival = max(["nearest", "bilinear", "bicubic", "Lanczos"], key=lambda name: lines[name]["psnr"])
+    ahead = lines["ensemble"]["psnr"] - lines[rival]["psnr"]
+    checks = {one.name: one for one in report.verdict.checks}
+    gain = f"{lines['ensemble']['gain_db']:.2f}"
+    assert checks["baseline"].text.startswith(
+        f"The ensemble has a test gain of PSNR over bicubic (dB) of {gain}, better than every "
+        f"baseline: than the nearest, {rival}, by {ahead:.2f} ["
+    )
+    assert (checks["chance"].colour, checks["turn"].colour) == (None, None)
+    assert checks["folds"].text.startswith("The 2 folds ")
+
+
 def test_partial_report_of_one_model_says_so(tmp_path):
     run = make_pairs_run(tmp_path, models=("edsr",))
     run.forget(0)

@@ -399,6 +399,11 @@ def test_partial_report_says_so_everywhere(run):
     lack = "has no predictions (job 7_1 ended TIMEOUT)"
     member = {"index": 1, "model": "resnet18", "fold": 1, "seed": 0, "lack": lack}
     assert content["missing"] == [member]
+    assert content["verdict"]["checks"][-1] == {
+        "name": "members",
+        "colour": "amber",
+        "text": "The run is not whole: 1 member missing.",
+    }
     assert "PARTIAL: 1 of 6 members are missing." in page.read_text()
     assert "PARTIAL: 1 of 6 members are missing." in page.with_name("report.md").read_text()
     by_name = {one["name"]: one["oof"]["num_covered"] for one in content["models"]}
@@ -429,6 +434,8 @@ def test_run_outlives_its_store(run):
     plan = run.plan.model_copy(update={"store": run.paths.root / "gone"})
     report = report_of(run, plan)
     assert "baseline" not in {one["kind"] for one in report.content["models"]}
+    assert report.verdict.colour == "amber"
+    assert report.verdict.sentence.startswith("Not shown to beat a baseline: there is none here (")
     notes = report.content["notes"]
     assert any(note.startswith("No baseline stands in the table: ") for note in notes)
     assert list(report.galleries()) == []
