@@ -28,6 +28,7 @@ AFTER_STOP = {
     "prepare": GOES_ON,
     "sample": GOES_ON,
     "predict": GOES_ON,
+    "aggregate": f"an earlier report stays, and {GOES_ON}",
     "submit": f"a probe keeps nothing; {SENDS}",
     "tune": "jobs that the command sent are cancelled; go on with: lenshpc tune --resume STUDY",
     "resume": SENDS,

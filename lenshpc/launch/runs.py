@@ -123,7 +123,7 @@ def removable(run: RunPaths, *, whole: bool, asked: Asked | None = None) -> list
 
 
 def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Leftover]:
-    """Yield the checkpoints of done members, the half-written files of all, and what jobs read."""
+    """Yield checkpoints of done members, half-written files, the cache, and what jobs read."""
     for member, line in zip(plan.members, status.members, strict=True):
         paths = run.member(member.name)
         folder = str(paths.root.relative_to(run.root))
@@ -131,6 +131,8 @@ def _leftovers(run: RunPaths, plan: Plan, status: RunStatus) -> Iterator[Leftove
             yield Leftover(folder=folder, kind="checkpoint", paths=(paths.checkpoint,))
         drafts = tuple(sorted(paths.root.glob(".*.tmp")))
         yield Leftover(folder=folder, kind="half-written", paths=drafts)
+    parts = tuple(sorted(path for path in run.cache.glob("*") if path.is_dir()))
+    yield Leftover(folder="cache", kind="kept by aggregate", paths=parts)
     # What submitit and sbatch no longer read, now that no job is left.
     for kind, pattern in (
         ("pickles", "*.pkl"),

@@ -6,9 +6,10 @@ added in the order of members, so the sums do not depend on the number of thread
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,8 +46,13 @@ class RowFault(Exception):  # noqa: N818 (no error yet: it becomes a refusal tha
         self.flags, self.told = flags, told
 
 
-Convert = Callable[[Floats], Floats]  # raises RowFault
+Convert = Callable[[Member, Floats], Floats]  # raises RowFault
 Block = tuple[npt.NDArray[np.int64], Floats]  # places in a range (m,), and values (m, width)
+
+
+def keep_values(_: Member, values: Floats) -> Floats:
+    """Return a member's values as they are."""
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +74,10 @@ class _Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Merger:
-    """Merges what members of one model say of the evaluated rows.
+    """Merges what members of one model say of some rows of the manifest: the evaluated ones.
 
-    `columns` are those that are read; `convert` makes what is merged of their values (n, width),
-    and keeps the shape.
+    `columns` are those that are read; `convert` makes what is merged of a member's values
+    (n, width), and keeps the shape. A member has a say on rows that are to it what `parts` names.
     """
 
     run: RunPaths
@@ -79,7 +85,9 @@ class Merger:
     splits: pd.DataFrame
     members: Sequence[Member]
     columns: Sequence[str]
-    convert: Convert = np.asarray
+    convert: Convert = keep_values
+    parts: Collection[str] = ("oof", "test")
+    rows: npt.NDArray[np.bool_] | None = None
     range_rows: int = RANGE_ROWS
     stages: Stages = field(default_factory=Stages)
 
@@ -92,7 +100,7 @@ class Merger:
                 self._refuse(member)
         is_cut = all(table.layout == LAYOUT for table in tables)
         edges = self._cut() if is_cut else [0, len(self.splits)]
-        ends = np.cumsum([self._evaluated[start:stop].sum() for start, stop in pairwise(edges)])
+        ends = np.cumsum([self._asked[start:stop].sum() for start, stop in pairwise(edges)])
         means = np.empty((ends[-1], len(self.columns)))
         shelf = self._open_shelf(edges)
         spans = list(zip(pairwise(edges), pairwise([0, *ends.tolist()]), strict=True))
@@ -120,8 +128,13 @@ class Merger:
             str(one.index): hashes_of(self.run, one)[self.run.member(one.name).predictions.name]
             for one in self.members
         }
-        what = [getattr(self.convert, "func", self.convert).__name__, *self.columns]
-        inputs = {"splits": self.plan.splits_hash, "files": files, "what": what}
+        convert = getattr(self.convert, "func", self.convert).__name__
+        inputs = {
+            "splits": self.plan.splits_hash,
+            "rows": hashlib.sha256(self._asked.tobytes()).hexdigest(),
+            "files": files,
+            "what": [convert, *self.parts, *self.columns],
+        }
         return self.stages.open_shelf("merge", {**inputs, "edges": list(edges)})
 
     def _average(self, blocks: Iterable[Block], num_rows: int) -> Floats:
@@ -133,8 +146,8 @@ class Merger:
         return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
     @cached_property
-    def _evaluated(self) -> npt.NDArray[np.bool_]:
-        return mask_evaluated(self.splits)
+    def _asked(self) -> npt.NDArray[np.bool_]:
+        return mask_evaluated(self.splits) if self.rows is None else self.rows
 
     @cached_property
     def _marks(self) -> dict[int, tuple[npt.NDArray[np.int8], Scored]]:
@@ -163,11 +176,11 @@ class Merger:
 
     def _expect(self, fold: int, span: slice) -> _Expected:
         all_marks, parts = self._marks[fold]
-        marks, evaluated = all_marks[span], self._evaluated[span]
+        marks, asked = all_marks[span], self._asked[span]
         there = marks >= 0
         rows = self.splits["row"].to_numpy()[span]
         ids = self._ids.slice(span.start, span.stop - span.start)
-        judged = [code for code, part in enumerate(parts) if part in {"oof", "test"}]
+        judged = [code for code, part in enumerate(parts) if part in self.parts]
         merged = np.isin(marks[there], judged)
         return _Expected(
             first=int(rows[0]),
@@ -176,12 +189,14 @@ class Merger:
             ids=ids if there.all() else ids.filter(there),
             marks=marks[there],
             merged=merged,
-            places=(np.cumsum(evaluated) - 1)[there][merged],
+            places=(np.cumsum(asked) - 1)[there][merged],
         )
 
     def _read(self, task: tuple[Member, MemberTable, _Expected]) -> Block:
         """Return a member's values of a range, once its rows are those of the Plan."""
         member, table, expected = task
+        if not expected.merged.any():
+            return expected.places, np.empty((0, len(self.columns)))
         try:
             found = table.read_range([*KEYS, *self.columns], expected.first, expected.last)
             if table.layout != LAYOUT:
@@ -190,7 +205,7 @@ class Merger:
             values = values.astype(np.float64)
             if not self._has_rows(found, expected, member) or not np.isfinite(values).all():
                 self._refuse(member)
-            return expected.places, self.convert(values)[expected.merged]
+            return expected.places, self.convert(member, values)[expected.merged]
         except (OSError, ValueError, KeyError, AttributeError, RowFault):
             self._refuse(member)
 
@@ -206,7 +221,7 @@ class Merger:
         """Raise what is wrong with a member, said of all its rows and not of a range."""
         frame = read_predictions(self.run, self.plan, self.splits, member, self.columns)
         try:
-            self.convert(frame[[*self.columns]].to_numpy(np.float64))
+            self.convert(member, frame[[*self.columns]].to_numpy(np.float64))
         except RowFault as fault:
             told = f"{fault.told} for {name_ids(frame['id'][fault.flags])}"
             raise refusal_of(self.run, member, told) from fault

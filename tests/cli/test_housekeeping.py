@@ -128,17 +128,21 @@ def test_clean_lists_a_line_a_kind_then_removes_what_is_not_needed(failed):
     pickles = [paths.slurm / f"4711_{at}_submitted.pkl" for at in range(100)]
     for pickle in pickles:
         pickle.write_bytes(bytes(1020))
+    part = paths.cache / "merge-0123" / "00000"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(2000))
     listing = (
         f"{paths.name}:\n"
         f"  members/{done.root.name}: checkpoint, 2 files, 41.0 MB\n"
         f"  members/{done.root.name}: half-written, 1 file, 999 B\n"
+        "  cache: kept by aggregate, 1 file, 2.0 kB\n"
         "  slurm: pickles, 100 files, 102.0 kB\n"
     )
-    assert called("clean") == (0, listing, "103 files, 41.1 MB to remove, with --yes\n")
+    assert called("clean") == (0, listing, "104 files, 41.1 MB to remove, with --yes\n")
     assert all(path.exists() for path in [done.checkpoint, *pickles])
     code, out, err = called("clean", paths.name, "--yes")
-    assert (code, out, err) == (0, listing, "103 files, 41.1 MB removed\n")
-    assert not any(path.exists() for path in [done.checkpoint, *pickles])
+    assert (code, out, err) == (0, listing, "104 files, 41.1 MB removed\n")
+    assert not any(path.exists() for path in [done.checkpoint, part, *pickles])
     assert open_one.checkpoint.is_dir()  # its training will go on from here
     assert done.predictions.is_file()
     assert called("clean") == (0, "", "0 files, 0 B to remove, with --yes\n")

@@ -1,22 +1,17 @@
-"""Merge the members' anomaly scores and judge them; other classes are only ever looked at.
+"""Judge merged anomaly scores; other classes are only ever looked at.
 
-Scores of a member are brought to one scale by its own out-of-fold normal rows: (score - median) /
-interquartile range. Validation is the normal rows out-of-fold with the excluded rows, training
-those that were learnt with the same excluded rows; thresholds come from the normal rows out-of-fold
-alone. Shapes: N rows, B resamples.
+Validation is the normal rows out-of-fold with the excluded rows, training those that were learnt
+with the same excluded rows; thresholds come from the normal rows out-of-fold alone. Shapes: N rows,
+B resamples.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from lenshpc.errors import DataError
-from lenshpc.run.paths import RunPaths
-from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import ENSEMBLE, read_predictions
+from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import metrics
@@ -26,43 +21,10 @@ from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import NUM_RESAMPLES, Floats, Rotation
 from lenshpc.statistics.scores import draw_aucs, rotation
 from lenshpc.tasks.anomaly.baselines import score_baselines
+from lenshpc.tasks.anomaly.merge import PARTS, Flags, MergedScores, merge_scores
 from lenshpc.tasks.anomaly.settings import Anomaly
 
-TURNED = "rot90_"
-SCORES = ("rel_mse", "mse", "ssim_error")  # the first is the model's headline
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "training": ("train", "excluded"),
-    "validation": ("oof", "excluded"),
-    "test": ("test",),
-}
 FALSE_POSITIVE_RATE = 0.1
-
-Flags = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergedScores:
-    """Scores of all rows: `rows` has row, id, label, group, split (train, oof, excluded, test).
-
-    A row may stand twice, as train and as oof: to one member it is this, to another that. `values`
-    and `turned` (of the images turned by 90°) have (N,) by line, a model with one of its scores;
-    NaN where no member is there. `heads` has each model's line that stands for it.
-    """
-
-    rows: pd.DataFrame
-    anomalous: Flags
-    values: Mapping[str, Floats]
-    turned: Mapping[str, Floats]
-    heads: Mapping[str, str]
-
-    @property
-    def headline(self) -> str:
-        """Return the line that stands for the run."""
-        return ENSEMBLE if ENSEMBLE in self.values else next(iter(self.heads.values()))
-
-    def part(self, name: str) -> Flags:
-        """Return which rows are of `training`, `validation` or `test`."""
-        return self.rows["split"].isin(PARTS[name]).to_numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +70,8 @@ class RunEvaluation:
 def evaluate(results: RunResults) -> RunEvaluation:
     """Return the evaluation of a run that learnt one class."""
     plan, splits = results.plan, results.splits
-    results.say("merging the scores")
-    merged = merge_scores(results.run, plan, splits, results.missing)
+    with results.stages.time("merge"):
+        merged = merge_scores(results.run, plan, splits, results.missing, results.stages)
     quantile = Anomaly.of(plan.recipe.method).quantile
     results.say("judging the scores")
     lines = score_models(merged, quantile=quantile)
@@ -117,73 +79,11 @@ def evaluate(results: RunResults) -> RunEvaluation:
         store = results.store
     except DataError:  # a run may outlive its store
         return RunEvaluation(merged=merged, lines=lines, baselines={})
-    results.say("scoring the images by baselines")
-    baselines = score_baselines(store, splits, merged.rows, plan.recipe.data.crop)
+    with results.stages.time("baselines"):
+        results.say("scoring the images by baselines")
+        baselines = score_baselines(store, splits, merged.rows, plan.recipe.data.crop)
     judged = score_baseline_models(merged, baselines, quantile=quantile)
     return RunEvaluation(merged=merged, lines=(*lines, *judged), baselines=baselines)
-
-
-def merge_scores(
-    run: RunPaths, plan: Plan, splits: pd.DataFrame, missing: Collection[Member] = ()
-) -> MergedScores:
-    """Return the mean score of each row over the members to which it is of the same split."""
-    ensembles = plan.ensembles(missing)
-    columns = [*SCORES, *(f"{TURNED}{name}" for name in SCORES)]
-    frames = {
-        member: read_predictions(run, plan, splits, member, columns)
-        for members in ensembles.values()
-        for member in members
-    }
-    keys = pd.concat([frame[["row", "split"]] for frame in frames.values()])
-    rows = keys.drop_duplicates().merge(splits.drop(columns=["split", "fold"]), on="row")
-    # The order in which the members came must not decide the order of rows, which resamples are
-    # drawn by.
-    rows = rows.sort_values(["split", "row"], ignore_index=True)
-    values: dict[str, Floats] = {}
-    turned: dict[str, Floats] = {}
-    heads: dict[str, str] = {}
-    for model, members in ensembles.items():
-        mine = [frames[member] for member in members]
-        for name in SCORES if mine else ():
-            line = f"{model} {name}"
-            heads.setdefault(model, line)
-            values[line], turned[line] = _mean_scores(mine, name, rows)
-    parts = [line for model, line in heads.items() if not is_variant(model)]
-    if len(parts) > 1:
-        for table in (values, turned):
-            table[ENSEMBLE] = np.mean([table[line] for line in parts], axis=0)
-    normal = Anomaly.of(plan.recipe.method).normal_label(plan.classes)
-    return MergedScores(
-        rows=rows,
-        anomalous=(rows["label"] != normal).to_numpy(),
-        values=values,
-        turned=turned,
-        heads=heads,
-    )
-
-
-def _mean_scores(
-    frames: Iterable[pd.DataFrame], name: str, rows: pd.DataFrame
-) -> tuple[Floats, Floats]:
-    """Return a score's mean over members in the order of the rows, upright and turned."""
-    columns = [name, f"{TURNED}{name}"]
-    scaled = []
-    for frame in frames:
-        middle, span = find_scale(frame, name)
-        values = (frame[columns].astype(np.float64) - middle) / span
-        scaled.append(frame[["row", "split"]].join(values))
-    means = pd.concat(scaled).groupby(["row", "split"])[columns].mean()
-    found = means.reindex(pd.MultiIndex.from_frame(rows[["row", "split"]])).to_numpy(np.float64)
-    return found[:, 0], found[:, 1]
-
-
-def find_scale(frame: pd.DataFrame, name: str) -> tuple[float, float]:
-    """Return median and interquartile range of a member's score of its out-of-fold normal rows."""
-    # Normal rows out-of-fold alone decide on scale and threshold: neither test rows nor those set
-    # aside may move them.
-    own = frame.loc[frame["split"] == "oof", name]
-    low, middle, high = own.quantile([0.25, 0.5, 0.75])
-    return middle, high - low if high > low else 1.0
 
 
 def find_threshold(merged: MergedScores, values: Floats, quantile: float) -> float:

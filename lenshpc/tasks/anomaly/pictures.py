@@ -15,7 +15,8 @@ from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import Floats
 from lenshpc.store import Store
-from lenshpc.tasks.anomaly.judge import MergedScores, most_and_least
+from lenshpc.tasks.anomaly.judge import most_and_least
+from lenshpc.tasks.anomaly.merge import MergedScores
 
 NUM_SHOWN = 8  # of the most, and of the least anomalous test images
 

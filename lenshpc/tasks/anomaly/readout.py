@@ -15,7 +15,8 @@ from lenshpc.registry import Fitted, Request
 from lenshpc.run.predictions import read_predictions
 from lenshpc.run.results import RunResults
 from lenshpc.run.trained import EnsembleSpec
-from lenshpc.tasks.anomaly.judge import SCORES, find_scale, find_threshold, merge_scores
+from lenshpc.tasks.anomaly.judge import find_threshold
+from lenshpc.tasks.anomaly.merge import SCORES, find_scale, merge_scores
 from lenshpc.tasks.anomaly.settings import Anomaly
 
 ANOMALOUS = "anomalous"

@@ -33,12 +33,11 @@ from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.tasks.anomaly.evidence import weigh_scores
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
-    PARTS,
-    MergedScores,
     ResultRow,
     RunEvaluation,
     roc_points,
 )
+from lenshpc.tasks.anomaly.merge import PARTS, MergedScores
 from lenshpc.tasks.anomaly.pictures import draw_strangest
 from lenshpc.tasks.anomaly.settings import Anomaly
 

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.run.merging import Merger
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
-from lenshpc.run.predictions import evaluated_rows, read_predictions
+from lenshpc.run.predictions import evaluated_rows
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.measures import MeanMeasure, RowValues
@@ -82,9 +83,8 @@ def merge_errors(
     rows = evaluated_rows(splits)
     parts = []
     for model, members in plan.ensembles(missing).items():
-        frames = [read_predictions(run, plan, splits, one, ERRORS) for one in members]
-        found = pd.concat(frames) if frames else pd.DataFrame(columns=["row", *ERRORS])
-        means = found.groupby("row")[list(ERRORS)].mean().reindex(rows["row"]).to_numpy(float)
+        merger = Merger(run=run, plan=plan, splits=splits, members=members, columns=ERRORS)
+        means = merger.merge()
         parts.append(rows.assign(model=model, **dict(zip(ERRORS, means.T, strict=True))))
     return pd.concat(parts, ignore_index=True)
 

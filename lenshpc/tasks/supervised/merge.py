@@ -141,7 +141,7 @@ def _merge_model(
     return tuple(means[:, at : at + width] for at in range(0, means.shape[1], width))
 
 
-def to_probabilities(logp: Floats, width: int) -> Floats:
+def to_probabilities(_: Member, logp: Floats, width: int) -> Floats:
     """Return probabilities of log-probabilities (n, width) that may stand side by side.
 
     RowFault where some of a row do not add up to 1.

@@ -14,7 +14,8 @@ from lenshpc.registry import Request
 from lenshpc.run.plan import load_plan, load_splits
 from lenshpc.run.predictions import read_predictions
 from lenshpc.run.trained import make_readout
-from lenshpc.tasks.anomaly.judge import SCORES, evaluate, merge_scores
+from lenshpc.tasks.anomaly.judge import evaluate
+from lenshpc.tasks.anomaly.merge import SCORES, merge_scores
 from lenshpc.tasks.anomaly.readout import ScoreReadout
 
 

@@ -22,6 +22,7 @@ from lenshpc.tasks.anomaly.baselines import (
     fit_components,
     score_baselines,
 )
+from lenshpc.tasks.anomaly.merge import MergedScores, merge_scores
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def strange(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def merged(strange):
-    return anomaly.merge_scores(strange.paths, strange.plan, strange.splits)
+    return merge_scores(strange.paths, strange.plan, strange.splits)
 
 
 def scaled(frame, column="mse"):
@@ -101,7 +102,7 @@ def test_figures_are_those_of_scikit_learn_and_scipy(merged):
 
 
 def test_the_threshold_does_not_see_other_classes(merged):
-    other = anomaly.MergedScores(
+    other = MergedScores(
         rows=merged.rows,
         anomalous=merged.anomalous,
         values={
@@ -124,7 +125,7 @@ def test_part_without_anomalies_has_no_auc():
 
 def test_missing_member_leaves_its_rows_empty(strange):
     missing = [member for member in strange.plan.members if member.fold == 0]
-    some = anomaly.merge_scores(strange.paths, strange.plan, strange.splits, missing)
+    some = merge_scores(strange.paths, strange.plan, strange.splits, missing)
     folds = strange.splits.set_index("row")["fold"].reindex(some.rows["row"]).to_numpy()
     assert set(folds[(some.rows["split"] == "oof").to_numpy()]) == {1}
     assert all(np.isfinite(values).all() for values in some.values.values())
@@ -142,7 +143,7 @@ def test_foreign_rows_and_infinite_scores_are_refused(tmp_path):
     ):
         run.finish(1, frame)
         with pytest.raises(DataError, match=f"member 1 .*{fault}.*lenshpc resume"):
-            anomaly.merge_scores(run.paths, run.plan, run.splits)
+            merge_scores(run.paths, run.plan, run.splits)
 
 
 def test_baselines_are_blind_where_they_were_fitted(strange, merged, tmp_path):

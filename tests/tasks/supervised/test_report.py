@@ -456,7 +456,10 @@ def test_command_prints_the_table_and_the_place(run):
     told = strict_json(run.paths.report / "report.json")["verdict"]
     assert lines[-2] == f"verdict: {told['colour']}. {told['sentence']}"
     assert lines[-1] == f"report: {run.paths.report / 'report.html'}"
-    assert done.stderr == ""
+    stages = [line.partition(": ") for line in done.stderr.splitlines()]
+    names = ["gate", "merge", "baselines", "scores", "pictures"]
+    assert [stage for stage, _, _ in stages] == names
+    assert list(strict_json(run.paths.report / "report.json")["stages"]) == names
 
 
 def test_command_prints_json_only(run):
