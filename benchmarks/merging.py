@@ -2,9 +2,12 @@
 
 A member's table has row, id, split and the log-probabilities of two classes, drawn. Five folds of
 half of the rows; the other half are test rows. Members of a third seed and on are links to the
-files of the first two, so that the disk holds ten files. Each contestant is a process of its own;
-its largest resident memory is given. All files are in the page cache as far as it goes.
+files of the first two, so that the disk holds ten files. Each contestant is a process of its own,
+whose largest resident memory is given beside what it had once all was imported. `pandas` is
+`read_parquet`, `concat` and `groupby`, without gate or check, for ten members alone.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -13,13 +16,22 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
+from statistics import median
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
-from measure import Table, Target, arguments, report, scratch, target_table
+from measure import Table, Target, arguments, report, rounds, scratch, spread, target_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lenshpc.run.paths import RunPaths
+    from lenshpc.run.plan import Member, Plan
 
 FOLDS, DISTINCT, BLOCK = 5, 2, 2**17
 SCORED = 0.5 + 0.5 / FOLDS  # of all rows, that a member predicts
 COLUMNS = ("logp_0", "logp_1")
+SIZES = (10, 20, 100)  # members
 
 
 def make_run(root: Path, num_members: int, num_rows: int) -> None:
@@ -56,7 +68,9 @@ def make_run(root: Path, num_members: int, num_rows: int) -> None:
         for fold in range(FOLDS)
     )
     plan = Plan(
-        recipe=Recipe(name="m", task="lens-finding", models=("resnet18",), folds=FOLDS, seeds=seeds),
+        recipe=Recipe(
+            name="m", task="lens-finding", models=("resnet18",), folds=FOLDS, seeds=seeds
+        ),
         store=root / "store",
         store_hash="0" * 64,
         dataset="drawn",
@@ -73,7 +87,7 @@ def make_run(root: Path, num_members: int, num_rows: int) -> None:
     (root / "run").write_text(str(paths.root))
 
 
-def _finish(paths, plan, splits, member) -> None:
+def _finish(paths: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -> None:
     from lenshpc.run.completion import hash_outputs, mark_done
     from lenshpc.run.tables import TableWriter
 
@@ -92,7 +106,7 @@ def _finish(paths, plan, splits, member) -> None:
     mark_done(paths, plan, member, hash_outputs(files), {**facts, "strategy": "single"})
 
 
-def _draw(splits, member) -> Iterator:
+def _draw(splits: pd.DataFrame, member: Member) -> Iterator[pd.DataFrame]:
     import numpy as np
 
     rng = np.random.default_rng(member.index)
@@ -114,16 +128,16 @@ def read_alone(run: Path) -> Callable[[], object]:
 
 def merge(run: Path) -> Callable[[], object]:
     """Pass the gate, check all rows and merge them."""
-    from lenshpc.run.plan import load_plan
     from lenshpc.run.paths import RunPaths
+    from lenshpc.run.plan import load_plan
     from lenshpc.run.results import gather
-    from lenshpc.tasks.supervised import merge as room
+    from lenshpc.tasks.supervised.merge import merge_headline
 
     def act() -> object:
         paths = RunPaths(run)
         results = gather(paths, load_plan(paths), {}, allow_partial=False)
-        members = results.plan.members
-        return room._merge_model(paths, results.plan, results.splits, members)[0].mean(axis=0)
+        _, found = merge_headline(paths, results.plan, results.splits)
+        return found["resnet18"].mean(axis=0)
 
     return act
 
@@ -156,11 +170,52 @@ def serve(name: str, run: str) -> None:
     print(json.dumps(told))
 
 
-def measure(name: str, run: Path) -> dict:
-    """Return what an act took in a process of its own."""
-    command = [sys.executable, __file__, "--act", name, str(run)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+def ask(*arguments: object) -> str:
+    """Return what a process of this file prints."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def measure(folder: Path, num_members: int, num_rows: int, repeats: int) -> dict[str, list[Any]]:
+    """Return what each act took in each round, on a run of its own."""
+    folder.mkdir()
+    ask("--make", folder, num_members, num_rows)
+    run = (folder / "run").read_text()
+    names = [name for name in ACTS if name != "pandas" or num_members == SIZES[0]]
+    turns = {name: lambda name=name: json.loads(ask("--act", name, run)) for name in names}
+    found = rounds(turns, repeats)
+    told = {name: results[0]["found"] for name, results in found.items() if name != "pyarrow"}
+    assert len(set(told.values())) == 1, told
+    return found
+
+
+def tell(found: dict[int, dict[str, list[Any]]], num_rows: int) -> list[Table]:
+    """Return the tables of what was measured by number of members."""
+    rows, targets = [], []
+    for members, results in found.items():
+        took = {n: median(one["seconds"] for one in found) for n, found in results.items()}
+        own = {n: max(one["peak"] - one["before"] for one in found) for n, found in results.items()}
+        for name, each in results.items():
+            speed = f"{members * num_rows / took[name] / 1e6:.1f}"
+            peak = f"{max(one['peak'] for one in each):.0f}"
+            seconds = spread([one["seconds"] for one in each])
+            rows.append([str(members), name, *seconds, speed, peak, f"{own[name]:.0f}"])
+        told = f"{members} members: speed of reading alone"
+        targets.append(Target(told, took["pyarrow"] / took["lenshpc"], 0.5))
+        if "pandas" in took:
+            targets.append(Target("speed of pandas", took["pandas"] / took["lenshpc"], 5))
+            targets.append(Target("memory of pandas over ours", own["pandas"] / own["lenshpc"], 10))
+    header = (
+        "members",
+        "who",
+        "s",
+        "range",
+        "10⁶ rows/s",
+        "largest MiB",
+        "of it, since the imports",
+    )
+    return [Table(f"{num_rows:,} rows a member", header, rows), target_table(targets)]
 
 
 def main() -> None:
@@ -172,7 +227,12 @@ def main() -> None:
         make_run(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
         return
     asked = arguments(__doc__ or "", num=1_000_000, repeats=3)
-    ...
+    with scratch(asked.folder) as folder:
+        found = {
+            members: measure(folder / str(members), members, asked.num, asked.repeats)
+            for members in SIZES
+        }
+    report(tell(found, asked.num), as_json=asked.json)
 
 
 if __name__ == "__main__":

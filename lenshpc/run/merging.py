@@ -47,7 +47,8 @@ class RowFault(Exception):  # noqa: N818 (no error yet: it becomes a refusal tha
 
 
 Convert = Callable[[Member, Floats], Floats]  # raises RowFault
-Block = tuple[npt.NDArray[np.int64], Floats]  # places in a range (m,), and values (m, width)
+Places = npt.NDArray[np.int64] | slice
+Block = tuple[Places, Floats]  # places in a range, and their values (m, width)
 
 
 def keep_values(_: Member, values: Floats) -> Floats:
@@ -59,8 +60,8 @@ def keep_values(_: Member, values: Floats) -> Floats:
 class _Expected:
     """What a member must say of a range of rows (n,), with the parts' codes as `marks`.
 
-    `places` (m,) is where its values are added, among the range's evaluated rows, and `merged` (n,)
-    which ones these are.
+    `places` is where m values are added, among the range's rows that are asked for, and `merged`
+    (n,) which ones these are.
     """
 
     first: int
@@ -69,7 +70,7 @@ class _Expected:
     ids: pa.ChunkedArray
     marks: npt.NDArray[np.int8]
     merged: npt.NDArray[np.bool_]
-    places: npt.NDArray[np.int64]
+    places: Places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ class Merger:
             ids=ids if there.all() else ids.filter(there),
             marks=marks[there],
             merged=merged,
-            places=(np.cumsum(asked) - 1)[there][merged],
+            places=_as_slice((np.cumsum(asked) - 1)[there][merged]),
         )
 
     def _read(self, task: tuple[Member, MemberTable, _Expected]) -> Block:
@@ -226,6 +227,13 @@ class Merger:
             told = f"{fault.told} for {name_ids(frame['id'][fault.flags])}"
             raise refusal_of(self.run, member, told) from fault
         raise refusal_of(self.run, member, "has rows in another order than its layout says")
+
+
+def _as_slice(places: npt.NDArray[np.int64]) -> Places:
+    """Return ascending places as a slice where none is left out: numbers are added faster so."""
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def _encode(column: pa.ChunkedArray, parts: Scored) -> npt.NDArray[np.int8]:
