@@ -165,7 +165,7 @@ def _name_type(schema: dict[str, Any], models: dict[str, Any]) -> str:
         return "mapping"
     name = {"boolean": "true, false", "string": "text", "integer": "whole number"}.get(kind, kind)
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
+    bounds = [f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema]
     return " ".join([name if isinstance(name, str) else "any", ", ".join(bounds)]).strip()
 
 

@@ -66,7 +66,8 @@ def _describe_recipe() -> dict[str, Any]:
     steps = _list_steps(schema["$defs"])
     for section in [schema["$defs"][name] for name in ("Data", "Consistency")]:
         for key in STEPS & {*section["properties"]}:
-            section["properties"][key]["items"] = steps
+            named = [step["kind"] for step in section["properties"][key]["default"]]
+            section["properties"][key] |= {"items": steps, "default": named}
     return schema
 
 

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from lenshpc.api.schemas import build_schemas, write_schemas
-from lenshpc.config import read_yaml
+from lenshpc.config import read_yaml, validate
+from lenshpc.launch.sites import Site
+from lenshpc.prep.dataset import Dataset
+from lenshpc.run.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -19,6 +23,9 @@ FILES = {
 SHIPPED = [(kind, path) for kind, paths in FILES.items() for path in sorted(paths)]
 NAMES = [str(path.relative_to(ROOT)) for _, path in SHIPPED]
 SCHEMAS = build_schemas()
+KINDS = {"task": "recipe", "scheduler": "site", "classes": "dataset"}  # by a key that tells
+MODELS = {"recipe": Recipe, "dataset": Dataset, "site": Site}
+PAGES = [ROOT / "README.md", *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 def list_faults(kind, value):
@@ -26,6 +33,23 @@ def list_faults(kind, value):
         fault.json_path
         for fault in jsonschema.Draft202012Validator(SCHEMAS[kind]).iter_errors(value)
     ]
+
+
+def shown_files():
+    for page in sorted(PAGES):
+        blocks = re.findall(r"^```yaml\n([\s\S]*?)^```", page.read_text("utf-8"), re.MULTILINE)
+        for number, block in enumerate(blocks):
+            value = yaml.safe_load(block)
+            kind = next((kind for key, kind in KINDS.items() if key in value), None)
+            if kind and value.get("task") != "centring":  # of the plugin that a page shows
+                yield pytest.param(kind, value, id=f"{page.relative_to(ROOT)}-{number}")
+
+
+@pytest.mark.parametrize(("kind", "value"), [*shown_files()])
+def test_file_on_a_page_is_one_that_can_be_used(kind, value):
+    whole = {"name": "shown", **value}
+    assert list_faults(kind, whole) == []
+    validate(MODELS[kind], whole, "the page")
 
 
 def test_schemas_that_ship_are_those_of_the_models(tmp_path):
