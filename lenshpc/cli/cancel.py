@@ -8,7 +8,7 @@ from lenshpc.cli.show import count, echo
 
 @click.command(short_help="Cancel a run's jobs, or one member's.")
 @click.argument("run", shell_complete=runs)
-@click.option("--member", type=click.IntRange(min=0), help="Cancel this member alone.")
+@click.option("--member", type=click.IntRange(min=0), help="Cancel only this member.")
 def cancel(run: str, member: int | None) -> None:
     """Cancel the members of RUN that wait or run, and its report; wait until they are gone.
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
     """Remove checkpoints of done members, job pickles and half-written files, of RUN or all runs.
 
-    Without --yes nothing is removed but listed. A run that waits or runs is left alone. Results,
-    logs and weights stay, unless --all is given for a RUN. Without its checkpoint a done member
-    cannot go on to more epochs.
+    Without --yes everything is listed and nothing is removed. A run that waits or runs is not
+    touched. Results, logs and weights stay, unless --all is given for a RUN. Without its checkpoint
+    a done member cannot go on to more epochs.
 
     \b
     Examples:

@@ -34,8 +34,8 @@ LEAST = 8  # letters of a value that is cut
 def compare(runs: tuple[str, ...], common: bool, report: Path | None, as_json: bool) -> None:
     """Compare the models of two or more finished runs of a task, and their ensembles.
 
-    Differences are of the same test rows, with intervals and probabilities of chance; hours of
-    training and what differs in the recipes stand beside. RUN is a name in runs/ or a path. Test
+    Differences are of the same test rows, with intervals and probabilities of chance. Hours of
+    training and what differs in the recipes are shown too. RUN is a name in runs/ or a path. Test
     rows decide nothing: choose by the out-of-fold figures.
 
     \b

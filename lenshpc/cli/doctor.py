@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--partition", help="Examine this partition.  [default: the cluster's default]")
 @click.option("--account", help="Charge the doctor's jobs, and the profile's, to this.")
 @click.option("--qos", help="Quality of service of the doctor's jobs, and the profile's.")
-@click.option("--preflight", is_flag=True, help="Measure every node; exclude the lame.")
+@click.option("--preflight", is_flag=True, help="Measure every node; exclude slow ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
 def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> None:
     """Examine the cluster that this machine is a login node of, and write slurm/SITE.yaml.

@@ -48,7 +48,7 @@ def export(
     """Write the ensemble of RUN to the new folder DIR, or to one file DIR.zip.
 
     It holds the members' weights, how images are prepared, threshold and calibration, and a model
-    card: whoever has it needs neither run nor store. It is compared with the run before it stands.
+    card: whoever has it needs neither run nor store. It is compared with the run first.
 
     \b
     Examples:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def list_runs(folder: Path, as_json: bool) -> None:
     """List the runs in a folder, the one that was submitted last at the end.
 
-    A line a run: states of members, the report's headline or where the report stands, data,
-    strategy, GPU-hours, day of the last submission, size, task. On a narrow terminal the last of
-    these give way.
+    A line has states of members, the report's headline or where the report stands, data,
+    strategy, GPU-hours, day of the last submission, size and task. A narrow terminal leaves the
+    last of these out.
 
     \b
     Example:

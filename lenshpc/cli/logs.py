@@ -24,7 +24,7 @@ from lenshpc.cli.show import echo
 def logs(run: str, member: int | None, rank: int | None, follows: bool) -> None:
     """Show what the newest job of a member of RUN has written: one of its processes.
 
-    A member that trains writes a line an epoch.
+    A member that trains writes a line for each epoch.
 
     \b
     Examples:

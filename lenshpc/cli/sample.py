@@ -33,7 +33,7 @@ def sample(
     array_size: int | None,
     as_json: bool,
 ) -> None:
-    """Draw images with a finished member of RUN into samples.zarr of its directory.
+    """Draw images with a finished member of RUN, into samples.zarr in the run's folder.
 
     Image number i is a function of the seed and i, whatever the number of jobs. Stopped at any
     moment, the same command goes on where it was.

@@ -82,7 +82,7 @@ def tune(
 ) -> None:
     """Train trials of a recipe with other settings, and write the best as a recipe to submit.
 
-    What is searched stands in the recipe's `search`. A trial trains one network on the recipe's
+    The recipe's `search` says what is searched. A trial trains one network on the recipe's
     folds and seeds, and is judged by validation rows alone; the first one is the recipe itself.
     Ctrl-C on this machine saves the trial that runs, and --resume goes on with it.
 
