@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from commands import finished
 
 from lenshpc.cli.main import main
@@ -85,6 +86,36 @@ def check_settings(given):
     if recipe not in find_shipped("jobs"):
         return
     load_recipe(recipe, [parse_assignment(one) for one in given.get("assignments") or []])
+
+
+def planned_commands():
+    """Yield submissions of networks that tell two classes apart, and need nothing but a store."""
+    for case in shown_commands():
+        shown, alone = case.values
+        ours = re.search(
+            r"submit .*(--task lens-finding|--task multiclass|--recipe lens_finding)", shown
+        )
+        left_out = re.search(r"--init-from|--probe|\./examples|fixmatch", shown)
+        if alone and ours and not left_out:
+            yield case
+
+
+@pytest.mark.parametrize(("shown", "alone"), [*planned_commands()])
+def test_shown_submission_is_planned(shown, alone, spots, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "start" / "slurm.md").read_text(encoding="utf-8")
+    profile = next(code for language, code in FENCED.findall(page) if language == "yaml")
+    (tmp_path / "slurm").mkdir()
+    for name in ("mycluster.yaml", "slurm/mycluster.yaml", "my.yaml"):
+        (tmp_path / name).write_text(profile)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LENSHPC_DATA", str(spots.path))
+    arguments = re.sub(r"--data \S+|--wait|--dry-run", "", shown.split(" ", 1)[1])
+    done = CliRunner().invoke(main, [*shlex.split(arguments, comments=True), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    members = re.findall(r"-fold\d+-seed\d+ +sent$", done.output, re.MULTILINE)
+    # As the pages say: "two models on five folds are ten members".
+    expected = 10 if "--folds 5 --models resnet18,resnet34 " in f"{arguments} " else len(members)
+    assert len(members) == expected > 0
 
 
 def test_pages_show_every_command_and_every_option():
