@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.meant import SettingType
 from lenshpc.cli.show import draw, echo
 
 if TYPE_CHECKING:
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 @click.command(short_help="Merge a run's predictions and write its report.")
 @click.argument("run", shell_complete=runs)
 @click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
-@click.option("--force", "--replace", "replace", is_flag=True, help="Replace one that shows more.")
+@click.option("--force", "replace", is_flag=True, help="Replace one that shows more.")
 @click.option(
     "--set",
     "assignments",
     multiple=True,
-    metavar="KEY=VALUE",
+    type=SettingType(),
     help="Judge otherwise, in a report beside the first.",
 )
 @click.option(

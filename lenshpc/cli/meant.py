@@ -20,7 +20,7 @@ INSTEAD = {
     "--partition": "--site FILE.yaml with `partition`",
     "--account": "--site FILE.yaml with `account`",
     "--qos": "--site FILE.yaml with `qos`",
-    "--force": "--replace",
+    "--replace": "--force",
     "--output": "--out FOLDER",
 }
 

@@ -14,7 +14,7 @@ _LETTERS = {r"{\l}": "ł", r"\l": "ł"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class Citation:
     """An entry of a bibliography: its `key`, what it is cited for, and its BibTeX."""
 
     key: str
@@ -56,14 +56,14 @@ def _plain(text: str) -> str:
 
 
 @cache
-def read_references() -> tuple[Reference, ...]:
+def read_references() -> tuple[Citation, ...]:
     """Return all entries, in the order of their keys."""
     text = (Path(__file__).parent / "references.bib").read_text("utf-8")
     entries = []
     for whole, key in re.findall(r"^(@\w+{(\w+),\n.*?^}\n)", text, re.MULTILINE | re.DOTALL):
         [purposes] = re.findall(r"^  keywords = {(.*)},\n", whole, re.MULTILINE)
         bibtex = re.sub(r"^  keywords = .*\n", "", whole, flags=re.MULTILINE)
-        reference = Reference(key=key, purposes=tuple(purposes.split(", ")), bibtex=bibtex)
+        reference = Citation(key=key, purposes=tuple(purposes.split(", ")), bibtex=bibtex)
         entries.append(reference)
     return tuple(sorted(entries, key=lambda one: one.key))
 
@@ -85,7 +85,7 @@ def _find_keys(purpose: str) -> list[str]:
     return [key for key, part in found if len(part) == longest]
 
 
-def list_cited(text: str) -> list[Reference]:
+def list_cited(text: str) -> list[Citation]:
     """Return what a text cites."""
     keys = set(find_marked(text))
     return [one for one in read_references() if one.key in keys]

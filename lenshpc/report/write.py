@@ -84,7 +84,7 @@ def _refuse(results: RunResults, lost: Sequence[str]) -> None:
             shlex.quote(f"{key}={'null' if here is None else here}")
             for key, (_, here) in results.changes.items()
         )
-        options = " ".join((*(f"--set {one}" for one in changes), "--replace"))
+        options = " ".join((*(f"--set {one}" for one in changes), "--force"))
         raise IncompleteError(
             f"the report in {path} shows more than a new one would, such as "
             f"{printable(lost[0])}{why}; put back what that came from, or give it up with: "

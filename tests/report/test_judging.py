@@ -131,9 +131,9 @@ def test_partial_replaced_and_another_folder_go_on_working(reported, tmp_path):
     code, _, err = called("aggregate", root, *changes, "--allow-partial")
     assert code == 1
     assert err.endswith(
-        f"lenshpc aggregate {root} --set ensemble=stacking --set method.test_prior=0.01 --replace\n"
+        f"lenshpc aggregate {root} --set ensemble=stacking --set method.test_prior=0.01 --force\n"
     )
-    assert called("aggregate", root, *changes, "--allow-partial", "--replace")[0] == 0
+    assert called("aggregate", root, *changes, "--allow-partial", "--force")[0] == 0
     before = contents(root)
     code, out, _ = called("aggregate", root, *changes, "--allow-partial", "--out", tmp_path / "x")
     page = tmp_path / "x" / "report-stacking-test_prior-0.01" / "report.html"

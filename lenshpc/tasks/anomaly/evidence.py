@@ -8,7 +8,8 @@ from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import AUC
 from lenshpc.tasks.anomaly.baselines import BOOSTING
-from lenshpc.tasks.anomaly.judge import MergedScores, PartScores, RunEvaluation, as_classes
+from lenshpc.tasks.anomaly.judge import PartScores, RunEvaluation, as_classes
+from lenshpc.tasks.anomaly.merge import MergedScores
 
 SMALL, LARGE, WIDE = 0.01, 0.05, 0.1  # of an AUC
 
