@@ -1,8 +1,8 @@
 """Measure the merge of members' predictions with the gate, beside reading the same files alone.
 
 A member's table has row, id, split and the log-probabilities of two classes, drawn. Five folds of
-half of the rows; the other half are test rows. Members of a third seed and on are links to the
-files of the first two, so that the disk holds ten files. Each contestant is a process of its own,
+half of the rows; the other half are test rows. Members of a third seed and on have copies of the
+files of the first two. Each contestant is a process of its own,
 whose largest resident memory is given beside what it had once all was imported. `pandas` is
 `read_parquet`, `concat` and `groupby`, without gate or check, for ten members alone.
 """
@@ -10,7 +10,7 @@ whose largest resident memory is given beside what it had once all was imported.
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ def _finish(paths: RunPaths, plan: Plan, splits: pd.DataFrame, member: Member) -
                 table.add(block)
     else:
         same = plan.members[(member.seed % DISTINCT) * FOLDS + member.fold]
-        os.link(paths.member(same.name).predictions, files.predictions)
+        shutil.copyfile(paths.member(same.name).predictions, files.predictions)
     facts = {"best_epoch": 0, "epochs": 1, "seconds": 60.0, "num_processes": 1, "device": "cpu"}
     mark_done(paths, plan, member, hash_outputs(files), {**facts, "strategy": "single"})
 

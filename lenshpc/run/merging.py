@@ -140,7 +140,7 @@ class Merger:
 
     def _average(self, blocks: Iterable[Block], num_rows: int) -> Floats:
         # Sums in float64, member by member: a mean of float32 would depend on the order of members.
-        total, count = np.zeros((num_rows, len(self.columns))), np.zeros((num_rows, 1))
+        total, count = np.zeros((num_rows, len(self.columns)), order="F"), np.zeros((num_rows, 1))
         for places, values in blocks:
             total[places] += values
             count[places] += 1
@@ -202,8 +202,10 @@ class Merger:
             found = table.read_range([*KEYS, *self.columns], expected.first, expected.last)
             if table.layout != LAYOUT:
                 found = sort_rows(found)
-            values = np.stack([found[name].to_numpy() for name in self.columns], axis=1)
-            values = values.astype(np.float64)
+            # Column by column in memory, as sums over few classes are fast only so.
+            values = np.empty((len(found), len(self.columns)), order="F")
+            for at, name in enumerate(self.columns):
+                values[:, at] = found[name].to_numpy()
             if not self._has_rows(found, expected, member) or not np.isfinite(values).all():
                 self._refuse(member)
             return expected.places, self.convert(member, values)[expected.merged]

@@ -57,7 +57,7 @@ def test_rows_that_no_member_has_are_nan(run):
 
 def test_convert_is_given_the_columns_side_by_side(run):
     asked = merger(run)
-    found = replace(asked, convert=lambda values: values[:, ::-1]).merge()
+    found = replace(asked, convert=lambda _, values: values[:, ::-1]).merge()
     np.testing.assert_array_equal(found, asked.merge()[:, ::-1])
 
 
@@ -66,7 +66,7 @@ def test_fault_in_one_range_is_told_of_all_rows_of_the_member(run):
     ids = run.splits.set_index("row")["id"]
     third = run.predictions(1)["logp_0"].iloc[[2, 30, 60]].to_numpy(np.float64)
 
-    def convert(values):
+    def convert(_, values):
         flags = np.isin(values[:, 0], third)
         if flags.any():
             raise RowFault(flags, "predicts what cannot be")

@@ -148,12 +148,15 @@ def to_probabilities(_: Member, logp: Floats, width: int) -> Floats:
     """
     # float64 before the exponential: what the sums are off by is then what the members rounded, and
     # no more.
-    likelihoods = np.exp(logp).reshape(len(logp), -1, width)
-    sums = likelihoods.sum(axis=2, keepdims=True)
-    off = (np.abs(sums - 1) > SUM_TOLERANCE).any(axis=(1, 2))
-    if off.any():
-        raise RowFault(off, "predicts probabilities that do not add up to 1")
-    return np.asarray(likelihoods / sums).reshape(logp.shape)
+    likelihoods = np.exp(logp)
+    for at in range(0, logp.shape[1], width):
+        some = likelihoods[:, at : at + width]
+        sums = some.sum(axis=1, keepdims=True)
+        off = np.abs(sums[:, 0] - 1) > SUM_TOLERANCE
+        if off.any():
+            raise RowFault(off, "predicts probabilities that do not add up to 1")
+        some /= sums
+    return likelihoods
 
 
 def read_probabilities(
