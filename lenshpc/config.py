@@ -32,10 +32,6 @@ NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 
 # What another tool, or the field, calls what has another name here.
 MEANT = {
-    "classification": "multiclass",
-    "superresolution": "super-resolution",
-    "mae": "foundation",
-    "ddpm": "diffusion",
     "rotate": "affine",
     "rotation": "affine",
     "translate": "affine",

@@ -128,6 +128,7 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
         "mem_gb_per_gpu  1.9    site rehearsal",
         "time_min        90     command line",
         "partition       batch  site rehearsal",
+        "report_mem_gb   4      estimated from 120 rows",
         "",
         "element  member                    what becomes of it",
         "      0  000-resnet18-fold0-seed0  sent",
