@@ -153,6 +153,38 @@ def served(
             tell(signal.SIGCONT)
 
 
+@dataclass(frozen=True)
+class Took:
+    """What an act took, and its process's largest resident memory, and that before it."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    before_mib: float
+
+
+def measure_act(script: str, name: str, place: Path) -> Took:
+    """Have a script do an act in a process of its own: `SCRIPT --act NAME PLACE`."""
+    asked = [sys.executable, script, "--act", name, str(place)]
+    done = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True)
+    return Took(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def run_act(act: Callable[[], None]) -> None:
+    """Do an act in this process, and print what it took."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was imported
+    before, cpu_began, began = _read_peak_mib(), cpu_seconds(), time.perf_counter()
+    act()
+    seconds = time.perf_counter() - began
+    print(json.dumps(asdict(Took(seconds, cpu_seconds() - cpu_began, _read_peak_mib(), before))))
+
+
+def _read_peak_mib() -> float:
+    """Return the largest resident memory of this process so far."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
 def command(*argv: object) -> Turn:
     """Return what runs a command, the argument appended, its start included."""
 

@@ -4,7 +4,6 @@ The store is one of noise, (1,8,8) float32. Each act has a process of its own, w
 resident memory is given beside what it had once all was imported.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -12,20 +11,20 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from measure import Table, Target, arguments, cpu_seconds, report, scratch, target_table
+from measure import (
+    Table,
+    Target,
+    arguments,
+    cpu_seconds,
+    measure_act,
+    report,
+    run_act,
+    scratch,
+    target_table,
+)
 
 SIDE = 8
-
-
-class Took(NamedTuple):
-    """What an act took, and its process's largest resident memory, and that before it."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mib: float
-    before_mib: float
 
 
 def write(place: Path) -> Callable[[], None]:
@@ -101,30 +100,6 @@ ACTS = {
 }
 
 
-def measure(name: str, place: Path) -> Took:
-    """Do an act in a process of its own."""
-    asked = [sys.executable, __file__, "--act", name, str(place)]
-    done = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True)
-    return Took(*json.loads(done.stdout.splitlines()[-1]))
-
-
-def run_act(name: str, place: Path) -> None:
-    """Do an act in this process, and print what it took."""
-    tempfile.tempdir = str(place)  # of the node's copy of the images
-    act = ACTS[name](place)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was imported
-    before, cpu_began, began = read_peak_mib(), cpu_seconds(), time.perf_counter()
-    act()
-    seconds = time.perf_counter() - began
-    print(json.dumps(Took(seconds, cpu_seconds() - cpu_began, read_peak_mib(), before)))
-
-
-def read_peak_mib() -> float:
-    """Return the largest resident memory of this process so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
-
-
 def time_dry_run(place: Path) -> tuple[float, float]:
     """Return the seconds of `lenshpc submit --dry-run`, its start included, and of processors."""
     lenshpc = str(Path(sys.executable).with_name("lenshpc"))
@@ -143,7 +118,7 @@ def main() -> None:
     wanted = arguments("Measure what rows of a store cost.", num=1_000_000, repeats=1)
     with scratch(wanted.folder) as folder:
         (folder / "num").write_text(str(wanted.num))
-        took = {name: measure(name, folder) for name in ACTS}
+        took = {name: measure_act(__file__, name, folder) for name in ACTS}
         dry_run_s, dry_run_cpu_s = time_dry_run(folder)
         size_gb = sum(f.stat().st_size for f in (folder / "store").rglob("*") if f.is_file()) / 1e9
         shutil.rmtree(folder / "store")
@@ -173,6 +148,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--act"]:
-        run_act(sys.argv[2], Path(sys.argv[3]))
+        place = Path(sys.argv[3])
+        tempfile.tempdir = str(place)  # of the node's copy of the images
+        run_act(ACTS[sys.argv[2]](place))
     else:
         main()

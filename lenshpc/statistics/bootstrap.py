@@ -12,12 +12,26 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lenshpc.statistics.large import LargeResamples
+from lenshpc.statistics.grouped import draw_binned_bands, draw_binned_rankings
+from lenshpc.statistics.large import NUM_BINS, LargeResamples
 from lenshpc.statistics.ranking import RankedClass
 from lenshpc.statistics.resamples import FEW_FALSE, RARE_FALSE, Flags, Judged, Resamples
 from lenshpc.statistics.results import LEVEL, Floats, Labels
 
 LARGE_ROWS = 20_000  # beyond, rows that are no groups are not drawn one by one
+LARGE_NOTE = (
+    f"Of more than {LARGE_ROWS:,} rows without groups, rows are not drawn one by one: a figure's "
+    "resamples are drawn from the distribution that they have. That is exact for decisions, "
+    f"recalls and curves; areas rest on the counts of {NUM_BINS:,} bins of scores at most, which "
+    "changes the width of an interval by less than 0.2 %. Differences of lines and the change on "
+    "turned images have normal intervals of DeLong's variance."
+)
+GROUPED_NOTE = (
+    f"Of more than {LARGE_ROWS:,} rows in groups, groups are drawn whole and their rows counted in "
+    f"{NUM_BINS:,} bins of scores at most. Above 134,217 groups there are fewer resamples than "
+    "2,000, as many as 256 MiB hold, and 200 at least."
+)
+MAX_COUNTS, LEAST_RESAMPLES = 2**28, 200  # of groups that are counted
 CHUNK_VALUES = 100_000  # counts worked on at a time, so that they stay in the cache
 PRODUCT_LINES = 16
 
@@ -61,12 +75,16 @@ class CountedResamples(Resamples):
 
     def draw_aucs(self, judged: Judged) -> Floats:
         """Return the mean AUC (B,) of the judged classes."""
+        if len(self.group) > LARGE_ROWS:
+            return np.asarray(self.draw_rankings(judged)[0])
         return np.concatenate(
             [np.mean([one.auc() for one in found], axis=0) for found in self._points(judged)]
         )
 
     def draw_rankings(self, judged: Judged) -> Floats:
         """Return the mean over the judged classes (4, B) of what needs no threshold."""
+        if len(self.group) > LARGE_ROWS:
+            return draw_binned_rankings(judged, self.counts, self.group)
         return np.concatenate(
             [np.mean([_measure(one) for one in found], axis=0) for found in self._points(judged)],
             axis=1,
@@ -76,6 +94,8 @@ class CountedResamples(Resamples):
         self, ranked: RankedClass, rates: Floats, recalls: Floats
     ) -> tuple[Floats, Floats]:
         """Return the recall (B, F) at each false-positive rate, the precision (B, R) at recalls."""
+        if len(self.group) > LARGE_ROWS:
+            return draw_binned_bands(ranked, self.counts, self.group, rates, recalls)
         drawn = [found for (found,) in self._points([ranked])]
         return (
             np.concatenate([roc_at(found, rates) for found in drawn]),
@@ -117,6 +137,9 @@ def draw(
     if len(labels) > LARGE_ROWS and not is_grouped(groups):
         return LargeResamples(labels, num_resamples, seed)
     group, strata = stratify(labels, groups)
+    if len(labels) > LARGE_ROWS:
+        fewer = max(LEAST_RESAMPLES, MAX_COUNTS // (group.max() + 1))
+        num_resamples = min(num_resamples, fewer)
     rng = np.random.default_rng(seed)
     # A group is drawn once on average, and more than 255 times practically never; eight bits keep
     # 2,000 resamples of a large set in memory.

@@ -306,7 +306,7 @@ CALIBRATIONS: Mapping[str, Callable[[Floats, Labels], Mixture]] = {
 }
 
 
-def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats]) -> Combination:
+def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats] | Floats) -> Combination:
     """Return the combination of models' probabilities (N, K) of `rows`, fitted out-of-fold."""
     stack, labels = np.asarray(models), rows["label"].to_numpy()
     testing = (rows["split"] == "test").to_numpy()

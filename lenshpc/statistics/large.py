@@ -57,11 +57,10 @@ class LargeResamples(Resamples):
     def sum_values(self, values: Floats) -> Floats:
         """Return the sums (B, V) over each resample's rows of values (N, V)."""
         rng = self._rng()
-        drawn = [
-            sum(draw_sums(column[rows], self.num_resamples, rng) for rows in self._strata)
-            for column in values.T
-        ]
-        return couple(np.array(drawn), sum_scatter(values.T, self._strata), rng).T
+        drawn = np.zeros((values.shape[1], self.num_resamples))
+        for rows in self._strata:
+            drawn += [draw_sums(column[rows], self.num_resamples, rng) for column in values.T]
+        return couple(drawn, sum_scatter(values.T, self._strata), rng).T
 
     def count_cells(self, cells: Labels, num_cells: int) -> Floats:
         """Return how many rows (B, num_cells) of each resample lie in each of the `cells` (N,)."""
@@ -230,10 +229,12 @@ def draw_precisions(
 class ScoreBins:
     """Neighbouring scores in bins, the highest first; `true` (Q,) and `false` (J, Q) rows of each.
 
-    Within a bin `lost` (Q,) is the share of pairs in the wrong order. A positive row of it has, on
-    average, `height` (Q,) times the precision `depth` of the way through the bin.
+    `stops` (Q,) has each bin's last place among the falling scores. Within a bin `lost` (Q,) is the
+    share of pairs in the wrong order. A positive row of it has, on average, `height` (Q,) times the
+    precision `depth` of the way through the bin; that is all of it for a single score.
     """
 
+    stops: Labels
     true: Labels
     false: Labels
     lost: Floats
@@ -256,6 +257,7 @@ class ScoreBins:
         precision = reached / np.maximum(reached + before + depth * others, 1e-300)
         heights = np.add.reduceat(gained * (true / total), starts)
         return cls(
+            stops=stops,
             true=own,
             false=np.diff(cuts.false[:, stops], prepend=0),
             lost=_divide(pairs, own * others.astype(np.float64), 0.5),
@@ -307,7 +309,7 @@ def _draw_counts(counts: Labels, lines: int, rng: np.random.Generator) -> Counts
     return rng.multinomial(total, counts / total, size=lines)
 
 
-def measure_areas(bins: ScoreBins, true: Counts, false: Counts) -> Floats:
+def measure_areas(bins: ScoreBins, true: Labels, false: Labels) -> Floats:
     """Return AUC and average precision (2, b) of counts (b, Q) of positive and negative rows."""
     true_down, false_down = np.cumsum(true, axis=1), np.cumsum(false, axis=1)
     worse = (false_down - false) + false * bins.lost

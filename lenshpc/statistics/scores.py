@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import draw, interval
+from lenshpc.statistics.bootstrap import LARGE_ROWS, draw, interval
 from lenshpc.statistics.influence import influence_mean_auc, normal_interval, sum_scatter
 from lenshpc.statistics.ranking import RankedClass
 from lenshpc.statistics.resamples import FEW_FALSE, Resamples
@@ -42,10 +42,16 @@ def draw_splits(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Resamples]:
     found = {}
     for split in ("oof", "test"):
         some = rows[rows["split"] == split]
-        groups = some["group"].to_numpy(object) if "group" in some else None
         labels = some["label"].to_numpy()
-        found[split] = draw(labels, groups, num_resamples=NUM_RESAMPLES, seed=seed)
+        found[split] = draw(labels, find_groups(some), num_resamples=NUM_RESAMPLES, seed=seed)
     return found
+
+
+def find_groups(rows: pd.DataFrame) -> npt.NDArray[np.object_] | None:
+    """Return the rows' groups (N,); None where there are none, or a large set has one a row."""
+    if "group" not in rows or (len(rows) > LARGE_ROWS and rows["group"].is_unique):
+        return None
+    return rows["group"].to_numpy(object)
 
 
 def score_model(
@@ -250,14 +256,24 @@ def rotation(
     upright, now = probabilities[both], turned[both]
     auc = metrics.roc_auc(labels, now)
     change = auc - metrics.roc_auc(labels, upright)
-    if resamples.counted:
-        drawn = draw_aucs(labels, now, resamples) - draw_aucs(labels, upright, resamples)
-        low, high = interval(drawn)
-    else:
-        moved = influence_mean_auc(labels, now) - influence_mean_auc(labels, upright)
-        strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        low, high = normal_interval(change, float(sum_scatter([moved], strata)[0, 0]))
+    low, high = _change_interval(labels, upright, now, resamples, change)
     return Rotation(auc=auc, change=change, change_low=low, change_high=high)
+
+
+def _change_interval(
+    labels: Labels, upright: Floats, now: Floats, resamples: Resamples, change: float
+) -> tuple[float, float]:
+    """Return the interval of a change of AUC between probabilities of the same rows."""
+    if not np.isfinite(change):
+        return float("nan"), float("nan")
+    if resamples.counted and len(labels) <= LARGE_ROWS:
+        return interval(draw_aucs(labels, now, resamples) - draw_aucs(labels, upright, resamples))
+    # To first order: beside so small a change, the bins that areas of large sets rest on are wide.
+    moved = influence_mean_auc(labels, now) - influence_mean_auc(labels, upright)
+    if resamples.counted:
+        return interval(change + resamples.sum_values(moved[:, None])[:, 0])
+    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return normal_interval(change, float(sum_scatter([moved], strata)[0, 0]))
 
 
 def curves(labels: Labels, probabilities: Floats, resamples: Resamples) -> tuple[Curve, ...]:

@@ -11,11 +11,14 @@ from lenshpc.errors import DataError
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
+from lenshpc.statistics import ensembles, radial
+from lenshpc.statistics.bootstrap import GROUPED_NOTE, LARGE_NOTE, LARGE_ROWS
 from lenshpc.statistics.delong import compare
-from lenshpc.statistics.ensembles import SELECTION_NOTE
+from lenshpc.statistics.ensembles import FIT_ROWS, SELECTION_NOTE
 from lenshpc.statistics.measures import AUC, RowValues
+from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import ClassificationScores, Evaluation, Kind
-from lenshpc.statistics.scores import draw_splits, oof_prior, score_model
+from lenshpc.statistics.scores import draw_splits, find_groups, oof_prior, score_model
 from lenshpc.store import Store
 from lenshpc.tasks.supervised.baselines import predict_baselines
 from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, merge_headline
@@ -130,13 +133,30 @@ def score_models(
             test["label"].to_numpy(),
             covering,
             resamples["test"],
-            test["group"].to_numpy(object) if "group" in test else None,
+            find_groups(test),
         ),
         weights=merged.weights,
         test_prior=test_prior,
         oof_prior=_prior(merged),
-        notes=(SELECTION_NOTE,) if merged.combinations else (),
+        notes=tuple(_note(merged, baselines, resamples)),
     )
+
+
+def _note(
+    merged: Merged, baselines: Mapping[str, Probabilities], resamples: Mapping[str, Resamples]
+) -> Iterator[str]:
+    """Yield what is to be known of how the figures were made, beyond what holds for any set."""
+    if merged.combinations:
+        yield SELECTION_NOTE
+        if (merged.rows["split"] == "oof").sum() > FIT_ROWS:
+            yield ensembles.SAMPLE_NOTE
+    if baselines and len(merged.rows) > radial.MAX_IMAGES:
+        yield radial.SAMPLE_NOTE
+    largest = merged.rows["split"].value_counts().max()
+    if not all(one.counted for one in resamples.values()):
+        yield LARGE_NOTE
+    elif largest > LARGE_ROWS:
+        yield GROUPED_NOTE
 
 
 def _lines(

@@ -66,23 +66,36 @@ def merge(
         prefixes = (UPRIGHT, TURNED) if also else (UPRIGHT,)
         models[name], *rest = _merge_model(run, plan, splits, members, prefixes, stages)
         turned |= dict(zip([name], rest, strict=False))
+    return assemble(plan, rows, models, turned, missing)
+
+
+def assemble(
+    plan: Plan,
+    rows: pd.DataFrame,
+    models: Mapping[str, Probabilities],
+    turned: Mapping[str, Probabilities],
+    missing: Collection[Member] = (),
+) -> Merged:
+    """Return each model's probabilities with those of their combinations, fitted out-of-fold."""
     parts = {name: values for name, values in models.items() if not is_variant(name)}
+    stack = np.array([*parts.values()])
     # Fitted on upright images and applied to turned ones: a combination of its own for these would
     # hide what a turn changes.
-    combined = _combine(plan.recipe.ensemble, rows, parts)
-    ensembles = {line: one.apply(np.array([*parts.values()])) for line, one in combined.items()}
+    combined = _combine(plan.recipe.ensemble, rows, stack)
+    ensembles = {line: one.apply(stack) for line, one in combined.items()}
+    whole = dict(turned)
     if combined and parts.keys() <= turned.keys():
-        turned[ENSEMBLE] = combined[ENSEMBLE].apply(np.array([turned[name] for name in parts]))
+        whole[ENSEMBLE] = combined[ENSEMBLE].apply(np.array([turned[name] for name in parts]))
     headline = {ENSEMBLE: ensembles.pop(ENSEMBLE)} if ensembles else {}
     return Merged(
         classes=plan.classes,
         rows=rows,
-        probabilities=models | headline,
+        probabilities={**models, **headline},
         combinations=ensembles,
         weights={
             line: dict(zip(parts, one.weights, strict=True)) for line, one in combined.items()
         },
-        turned=turned,
+        turned=whole,
         mixture=combined[ENSEMBLE].final if combined else ALONE,
         missing=tuple(member for member in plan.members if member in missing),
     )
@@ -107,15 +120,13 @@ def merge_headline(
     return rows, models | {ENSEMBLE: together}
 
 
-def _combine(
-    headline: str, rows: pd.DataFrame, models: Mapping[str, Probabilities]
-) -> dict[str, Combination]:
-    """Return each combination of two and more models by the name of its line."""
-    if len(models) < 2:
+def _combine(headline: str, rows: pd.DataFrame, stack: Probabilities) -> dict[str, Combination]:
+    """Return each combination of two and more models (M, N, K) by the name of its line."""
+    if len(stack) < 2:
         return {}
     names = {kind: f"{ENSEMBLE} ({kind.replace('_', ' ')})" for kind in COMBINATIONS}
     names[headline] = ENSEMBLE
-    return {line: combine(kind, rows, list(models.values())) for kind, line in names.items()}
+    return {line: combine(kind, rows, stack) for kind, line in names.items()}
 
 
 def _merge_model(

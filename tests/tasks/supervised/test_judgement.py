@@ -3,6 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lenshpc.statistics import bootstrap, ensembles, radial, scores
+from lenshpc.statistics.ensembles import SELECTION_NOTE
+from lenshpc.tasks.supervised import judge
 from lenshpc.tasks.supervised.judge import score_models
 from lenshpc.tasks.supervised.merge import merge
 
@@ -50,3 +53,23 @@ def test_no_decision_moves_with_test_labels(merged):
     assert found.weights == expected.weights
     assert found.oof_prior == expected.oof_prior
     assert found.evaluations[0].test.auc != expected.evaluations[0].test.auc
+
+
+def test_large_sets_have_the_same_figures_and_notes_that_say_how_intervals_were_made(
+    merged, monkeypatch
+):
+    baseline = {"baseline": merged.probabilities["resnet18"]}
+    alone = replace(merged, rows=merged.rows.drop(columns="group"))
+    small = score_models(alone, baseline)
+    for module in (bootstrap, scores, judge):
+        monkeypatch.setattr(module, "LARGE_ROWS", 10)
+    monkeypatch.setattr(judge, "FIT_ROWS", 10)
+    monkeypatch.setattr(radial, "MAX_IMAGES", 10)
+    large = score_models(alone, baseline)
+    samples = (ensembles.SAMPLE_NOTE, radial.SAMPLE_NOTE)
+    assert large.notes == (SELECTION_NOTE, *samples, bootstrap.LARGE_NOTE)
+    bounds = {"intervals": {}, "auc_low": 0, "auc_high": 0}
+    for one, other in zip(small.evaluations, large.evaluations, strict=True):
+        assert replace(one.test, **bounds) == replace(other.test, **bounds)
+        assert one.test.intervals.keys() == other.test.intervals.keys()
+    assert score_models(merged, {}).notes[-1] == bootstrap.GROUPED_NOTE
