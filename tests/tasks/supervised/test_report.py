@@ -323,6 +323,20 @@ def test_report_of_three_classes_and_one_model(tmp_path):
     assert not {"Decisions", "Combinations of models"} & set(tables)
 
 
+def test_each_of_several_models_has_its_confusion_matrix_and_roc_curves(tmp_path):
+    run = make_run(tmp_path, classes=("no", "sphere", "vort"), folds=1)
+    report = report_of(run)
+    figures = {one.name: one for one in report.figures()}
+    assert {f"{kind}_resnet{size}" for kind in ("confusion", "roc") for size in (18, 34)} <= set(
+        figures
+    )
+    aucs = report.content["models"][0]["test"]["classes"]
+    named = "; ".join(
+        f"{name}  {one['auc']:.4f}" for name, one in zip(run.plan.classes, aucs, strict=True)
+    )
+    assert figures["roc_resnet18"].text.endswith(f" Shown: {named}.")
+
+
 def test_features_and_turned_images_are_shown_where_members_wrote_them(run):
     for member in run.plan.members:
         frame = run.predictions(member.index)
