@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from measure import Table, Target, arguments, report, rounds, scratch, spread, target_table
@@ -163,11 +163,12 @@ ACTS = {"pyarrow": read_alone, "lenshpc": merge, "pandas": concat}
 def serve(name: str, run: str) -> None:
     """Do one act in this process; print seconds, largest MiB and what was found."""
     act = ACTS[name](Path(run))
-    before, began = getrusage(RUSAGE_SELF).ru_maxrss, perf_counter()
+    before = getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    began, cpu_began = perf_counter(), process_time()
     found = act()
-    took, peak = perf_counter() - began, getrusage(RUSAGE_SELF).ru_maxrss
-    told = {"seconds": took, "peak": peak / 1024, "before": before / 1024, "found": str(found)}
-    print(json.dumps(told))
+    told = {"seconds": perf_counter() - began, "cpu": process_time() - cpu_began, "before": before}
+    peak = getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**told, "peak": peak, "found": str(found)}))
 
 
 def ask(*arguments: object) -> str:

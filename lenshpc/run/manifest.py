@@ -82,8 +82,13 @@ def _read_columns(
     file: pq.ParquetFile, hashes: Mapping[str, str], columns: Sequence[str]
 ) -> pa.Table:
     """Return some columns of the file; groups that are the ids as the very same texts."""
+    import pyarrow as pa
+
     same = "group" in columns and "id" in columns and hashes["group"] == hashes["id"]
-    table = file.read([name for name in columns if not (same and name == "group")])
+    names = [name for name in columns if not (same and name == "group")]
+    # Group by group: read at once, a large manifest takes half as much memory again.
+    groups = range(file.num_row_groups)
+    table = pa.concat_tables([file.read_row_group(at, names, use_threads=False) for at in groups])
     if same:
         table = table.append_column("group", table["id"])
     return table.select(columns)

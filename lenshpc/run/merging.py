@@ -60,8 +60,8 @@ def keep_values(_: Member, values: Floats) -> Floats:
 class _Expected:
     """What a member must say of a range of rows (n,), with the parts' codes as `marks`.
 
-    `places` is where m values are added, among the range's rows that are asked for, and `merged`
-    (n,) which ones these are.
+    `merged` says which of them are merged, and `places` where: among the range's rows that are
+    asked for.
     """
 
     first: int
@@ -69,7 +69,7 @@ class _Expected:
     rows: npt.NDArray[np.int64]
     ids: pa.ChunkedArray
     marks: npt.NDArray[np.int8]
-    merged: npt.NDArray[np.bool_]
+    merged: Places
     places: Places
 
 
@@ -140,11 +140,12 @@ class Merger:
 
     def _average(self, blocks: Iterable[Block], num_rows: int) -> Floats:
         # Sums in float64, member by member: a mean of float32 would depend on the order of members.
-        total, count = np.zeros((num_rows, len(self.columns)), order="F"), np.zeros((num_rows, 1))
+        total, count = np.zeros((len(self.columns), num_rows)), np.zeros(num_rows)
         for places, values in blocks:
-            total[places] += values
+            for sums, column in zip(total, values.T, strict=True):
+                sums[places] += column
             count[places] += 1
-        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0).T
 
     @cached_property
     def _asked(self) -> npt.NDArray[np.bool_]:
@@ -160,7 +161,9 @@ class Merger:
     def _ids(self) -> pa.ChunkedArray:
         import pyarrow as pa
 
-        return pa.chunked_array([pa.array(self.splits["id"], pa.large_string())])
+        # By a table: an array of a type that is named would be made text by text.
+        table = pa.Table.from_pandas(self.splits[["id"]], preserve_index=False)
+        return table["id"].cast(pa.large_string())
 
     def _cut(self) -> list[int]:
         """Return the edges of the ranges in the manifest, whose rows ascend."""
@@ -171,32 +174,33 @@ class Merger:
         self, tables: Sequence[MemberTable], spans: Iterable[tuple[int, int]]
     ) -> Iterator[tuple[Member, MemberTable, _Expected]]:
         for start, stop in spans:
-            expected = {fold: self._expect(fold, slice(start, stop)) for fold in self._marks}
+            order = np.cumsum(self._asked[start:stop]) - 1
+            expected = {fold: self._expect(fold, start, order) for fold in self._marks}
             for member, table in zip(self.members, tables, strict=True):
                 yield member, table, expected[member.fold]
 
-    def _expect(self, fold: int, span: slice) -> _Expected:
+    def _expect(self, fold: int, start: int, order: npt.NDArray[np.int64]) -> _Expected:
+        """Return what members of a fold must say of a range: rows from `start`, placed by `order`."""
         all_marks, parts = self._marks[fold]
-        marks, asked = all_marks[span], self._asked[span]
+        marks = all_marks[start : start + len(order)]
         there = marks >= 0
-        rows = self.splits["row"].to_numpy()[span]
-        ids = self._ids.slice(span.start, span.stop - span.start)
-        judged = [code for code, part in enumerate(parts) if part in self.parts]
-        merged = np.isin(marks[there], judged)
+        rows = self.splits["row"].to_numpy()[start : start + len(order)]
+        ids = self._ids.slice(start, len(order))
+        merged = np.array([part in self.parts for part in parts])[marks[there]]
         return _Expected(
             first=int(rows[0]),
             last=int(rows[-1]),
             rows=rows[there],
             ids=ids if there.all() else ids.filter(there),
             marks=marks[there],
-            merged=merged,
-            places=_as_slice((np.cumsum(asked) - 1)[there][merged]),
+            merged=_as_slice(np.flatnonzero(merged)),
+            places=_as_slice(order[there][merged]),
         )
 
     def _read(self, task: tuple[Member, MemberTable, _Expected]) -> Block:
         """Return a member's values of a range, once its rows are those of the Plan."""
         member, table, expected = task
-        if not expected.merged.any():
+        if isinstance(expected.merged, np.ndarray) and not len(expected.merged):
             return expected.places, np.empty((0, len(self.columns)))
         try:
             found = table.read_range([*KEYS, *self.columns], expected.first, expected.last)
