@@ -38,6 +38,8 @@ def make_run(root: Path, num_members: int, num_rows: int) -> None:
     """Write a run whose members are done, `num_rows` rows each."""
     import numpy as np
     import pandas as pd
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     from lenshpc import __version__
     from lenshpc.run.manifest import splits_hash
@@ -47,7 +49,8 @@ def make_run(root: Path, num_members: int, num_rows: int) -> None:
 
     total = round(num_rows / SCORED)
     rows = np.arange(total)
-    ids = [f"lens/{row:08d}.npy" for row in rows]
+    numbers = pc.utf8_lpad(pa.array(rows).cast(pa.large_string()), 8, "0")
+    ids = pc.binary_join_element_wise("lens/", numbers, ".npy", "")
     testing = rows >= total // 2
     parts = pd.CategoricalDtype(["dev", "test", "unlabelled", "excluded"])
     splits = pd.DataFrame(

@@ -180,7 +180,7 @@ class Merger:
                 yield member, table, expected[member.fold]
 
     def _expect(self, fold: int, start: int, order: npt.NDArray[np.int64]) -> _Expected:
-        """Return what members of a fold must say of a range: rows from `start`, placed by `order`."""
+        """Return what members of a fold must say of the rows from `start`, placed by `order`."""
         all_marks, parts = self._marks[fold]
         marks = all_marks[start : start + len(order)]
         there = marks >= 0
