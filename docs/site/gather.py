@@ -159,7 +159,8 @@ def _name_type(schema: dict[str, Any], models: dict[str, Any]) -> str:
             return ", or ".join(dict.fromkeys(name for name in names if name))
     kind = schema.get("type", "any")
     if kind == "array":
-        inner = schema.get("items") or next(iter(schema.get("prefixItems", ())), {})
+        inner = schema.get("items", {})
+        inner = inner[0] if isinstance(inner, list) else inner
         return f"list of {_name_type(inner, models)}"
     if kind == "object":
         return "mapping"

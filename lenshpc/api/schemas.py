@@ -15,17 +15,18 @@ from lenshpc.registry import find_task, plugin_entries, task_names
 from lenshpc.run.augmentations import AUGMENTATIONS
 from lenshpc.run.recipe import Recipe
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
+DIALECT = "http://json-schema.org/draft-07/schema#"  # what editors of YAML read
 STEPS = {"augment", "augment_minority", "strong"}
 
 
 def build_schemas() -> dict[str, dict[str, Any]]:
-    """Return `recipe`, `dataset` and `site`, each with its JSON schema (draft 2020-12)."""
-    return {
+    """Return `recipe`, `dataset` and `site`, each with its JSON schema (draft 7)."""
+    schemas = {
         "recipe": _describe_recipe(),
         "dataset": _describe(Dataset),
         "site": _describe(Site),
     }
+    return {name: _number_items(schema) for name, schema in schemas.items()}
 
 
 def write_schemas(folder: Path) -> None:
@@ -41,6 +42,17 @@ def _describe(model: type[Frozen]) -> dict[str, Any]:
     if model is not Dataset:
         schema["required"] = [key for key in schema["required"] if key != "name"]
     return {"$schema": DIALECT, **schema}
+
+
+def _number_items(value: Any) -> Any:
+    """Return a schema with the items of a pair as draft 7 has them: a list."""
+    if isinstance(value, list):
+        return [_number_items(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        "items" if key == "prefixItems" else key: _number_items(one) for key, one in value.items()
+    }
 
 
 def _describe_recipe() -> dict[str, Any]:

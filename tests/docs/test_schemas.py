@@ -24,14 +24,15 @@ SHIPPED = [(kind, path) for kind, paths in FILES.items() for path in sorted(path
 NAMES = [str(path.relative_to(ROOT)) for _, path in SHIPPED]
 SCHEMAS = build_schemas()
 KINDS = {"task": "recipe", "scheduler": "site", "classes": "dataset"}  # by a key that tells
+BAD_RANGE = {"keys": {"train.lr": {"log": ["low", 1]}}}
+BAD_PLACE = "$.search.keys['train.lr'].log"
 MODELS = {"recipe": Recipe, "dataset": Dataset, "site": Site}
 PAGES = [ROOT / "README.md", *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 def list_faults(kind, value):
     return [
-        fault.json_path
-        for fault in jsonschema.Draft202012Validator(SCHEMAS[kind]).iter_errors(value)
+        fault.json_path for fault in jsonschema.Draft7Validator(SCHEMAS[kind]).iter_errors(value)
     ]
 
 
@@ -57,7 +58,7 @@ def test_schemas_that_ship_are_those_of_the_models(tmp_path):
     for path in sorted(tmp_path.iterdir()):
         shipped = (ROOT / "schemas" / path.name).read_text(encoding="utf-8")
         assert shipped == path.read_text(encoding="utf-8"), "run: make schemas"
-        jsonschema.Draft202012Validator.check_schema(json.loads(shipped))
+        jsonschema.Draft7Validator.check_schema(json.loads(shipped))
     assert {path.stem for path in tmp_path.iterdir()} == {*FILES}
 
 
@@ -94,6 +95,7 @@ def test_all_shipped_yaml_is_looked_at():
             {"task": "multiclass", "models": ["x"], "data": {"augment": [{"noise": {"st": 1}}]}},
             ["$.data.augment[0]"],
         ),
+        ("recipe", {"task": "multiclass", "models": ["x"], "search": BAD_RANGE}, [BAD_PLACE]),
         ("site", {"scheduler": "pbs"}, ["$.scheduler"]),
         ("site", {"scheduler": "slurm", "setup": ["module load cuda"]}, []),
         ("dataset", {"name": "x", "classes": [{"name": "a"}]}, ["$"]),
