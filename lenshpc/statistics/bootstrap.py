@@ -5,7 +5,7 @@ A resample is drawn group by group, within groups of the same classes; without g
 Since all models see the same resamples, differences between them are paired.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,6 +128,16 @@ def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[La
 def is_grouped(groups: npt.NDArray[np.object_] | None) -> bool:
     """Return whether any row shares its group with another."""
     return groups is not None and len(pd.unique(groups)) < len(groups)
+
+
+def find_notes(splits: Iterable[npt.NDArray[np.object_] | None], sizes: Iterable[int]) -> list[str]:
+    """Return how large splits of these groups, or None, and numbers of rows are resampled."""
+    notes = [
+        GROUPED_NOTE if is_grouped(groups) else LARGE_NOTE
+        for groups, num_rows in zip(splits, sizes, strict=True)
+        if num_rows > LARGE_ROWS
+    ]
+    return list(dict.fromkeys(notes))
 
 
 def draw(

@@ -155,7 +155,7 @@ class LineDifference:
 
     It is the first's minus the second's. `p_value` is two-sided, of an AUC DeLong's; `p_holm` is
     corrected for all pairs that are compared with it; `low` and `high` are the percentile interval
-    over resamples that both lines share.
+    over resamples that both lines share, of large sets the normal one of `std`.
     """
 
     first: str

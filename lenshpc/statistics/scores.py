@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.statistics import metrics
-from lenshpc.statistics.bootstrap import LARGE_ROWS, draw, interval
+from lenshpc.statistics.bootstrap import LARGE_ROWS, draw, find_notes, interval
 from lenshpc.statistics.influence import influence_mean_auc, normal_interval, sum_scatter
 from lenshpc.statistics.ranking import RankedClass
 from lenshpc.statistics.resamples import FEW_FALSE, Resamples
@@ -45,6 +45,12 @@ def draw_splits(rows: pd.DataFrame, *, seed: int = 0) -> dict[str, Resamples]:
         labels = some["label"].to_numpy()
         found[split] = draw(labels, find_groups(some), num_resamples=NUM_RESAMPLES, seed=seed)
     return found
+
+
+def note_resamples(rows: pd.DataFrame) -> list[str]:
+    """Return how the rows of large splits are resampled."""
+    splits = [some for _, some in rows.groupby("split")]
+    return find_notes(map(find_groups, splits), map(len, splits))
 
 
 def find_groups(rows: pd.DataFrame) -> npt.NDArray[np.object_] | None:

@@ -19,7 +19,7 @@ from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.measures import AUC, RowValues
 from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import NUM_RESAMPLES, Floats, Rotation
-from lenshpc.statistics.scores import draw_aucs, rotation
+from lenshpc.statistics.scores import draw_aucs, find_groups, rotation
 from lenshpc.tasks.anomaly.baselines import score_baselines
 from lenshpc.tasks.anomaly.merge import PARTS, Flags, MergedScores, merge_scores
 from lenshpc.tasks.anomaly.settings import Anomaly
@@ -144,7 +144,7 @@ def score_baseline_models(
 def _resamples(merged: MergedScores, part: str, seed: int) -> Resamples:
     some = merged.rows[merged.part(part)]
     labels = merged.anomalous[merged.part(part)].astype(np.int64)
-    return draw(labels, some["group"].to_numpy(object), num_resamples=NUM_RESAMPLES, seed=seed)
+    return draw(labels, find_groups(some), num_resamples=NUM_RESAMPLES, seed=seed)
 
 
 def _line(

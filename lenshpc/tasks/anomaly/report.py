@@ -29,7 +29,10 @@ from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
+from lenshpc.statistics import radial
+from lenshpc.statistics.bootstrap import find_notes
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
+from lenshpc.statistics.scores import find_groups
 from lenshpc.tasks.anomaly.evidence import weigh_scores
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
@@ -104,10 +107,17 @@ def _content(
             "heads": dict(merged.heads),
             "normal": _normal(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": list(format_notes(results.plan)),
+            "notes": [*format_notes(results.plan), *_note_large(merged)],
         }
     )
     return content
+
+
+def _note_large(merged: MergedScores) -> list[str]:
+    """Return how large parts are resampled, and that baselines saw some of the images."""
+    judged = [merged.rows[merged.part(part)] for part in ("validation", "test")]
+    notes = find_notes(map(find_groups, judged), map(len, judged))
+    return [*notes, radial.SAMPLE_NOTE] if len(merged.rows) > radial.MAX_IMAGES else notes
 
 
 def format_notes(plan: Plan) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Judge all lines of a run's table on the same resamples, and compare them with each other."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +13,18 @@ from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
 from lenshpc.statistics import ensembles, radial
-from lenshpc.statistics.bootstrap import GROUPED_NOTE, LARGE_NOTE, LARGE_ROWS
 from lenshpc.statistics.delong import compare
 from lenshpc.statistics.ensembles import FIT_ROWS, SELECTION_NOTE
 from lenshpc.statistics.measures import AUC, RowValues
 from lenshpc.statistics.resamples import Resamples
 from lenshpc.statistics.results import ClassificationScores, Evaluation, Kind
-from lenshpc.statistics.scores import draw_splits, find_groups, oof_prior, score_model
+from lenshpc.statistics.scores import (
+    draw_splits,
+    find_groups,
+    note_resamples,
+    oof_prior,
+    score_model,
+)
 from lenshpc.store import Store
 from lenshpc.tasks.supervised.baselines import predict_baselines
 from lenshpc.tasks.supervised.merge import Merged, Probabilities, merge, merge_headline
@@ -26,6 +32,8 @@ from lenshpc.tasks.supervised.settings import Supervised
 from lenshpc.tasks.supervised.variants import Trained, score_variants
 
 Progress = Callable[[str], None]
+
+NUM_THREADS = 2  # of sorts and sums, which let each other run; each has a line's copies in memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +113,7 @@ def score_models(
     """
     # Drawn once, before any line: differences between lines are paired only on the same resamples.
     resamples = draw_splits(merged.rows, seed=seed)
-    evaluations: list[Evaluation] = []
-    for name, kind, probabilities in _lines(merged, baselines):
-        progress(f"judging {name}")
-        evaluations.append(
-            score_model(
-                name,
-                merged.rows,
-                probabilities,
-                resamples,
-                kind=kind,
-                test_prior=test_prior,
-                turned=merged.turned.get(name),
-            )
-        )
+    evaluations = _judge_lines(merged, baselines, resamples, test_prior, progress)
     testing = (merged.rows["split"] == "test").to_numpy()
     test = merged.rows[testing]
     covering = {
@@ -138,13 +133,11 @@ def score_models(
         weights=merged.weights,
         test_prior=test_prior,
         oof_prior=_prior(merged),
-        notes=tuple(_note(merged, baselines, resamples)),
+        notes=tuple(_note(merged, baselines)),
     )
 
 
-def _note(
-    merged: Merged, baselines: Mapping[str, Probabilities], resamples: Mapping[str, Resamples]
-) -> Iterator[str]:
+def _note(merged: Merged, baselines: Mapping[str, Probabilities]) -> Iterator[str]:
     """Yield what is to be known of how the figures were made, beyond what holds for any set."""
     if merged.combinations:
         yield SELECTION_NOTE
@@ -152,11 +145,40 @@ def _note(
             yield ensembles.SAMPLE_NOTE
     if baselines and len(merged.rows) > radial.MAX_IMAGES:
         yield radial.SAMPLE_NOTE
-    largest = merged.rows["split"].value_counts().max()
-    if not all(one.counted for one in resamples.values()):
-        yield LARGE_NOTE
-    elif largest > LARGE_ROWS:
-        yield GROUPED_NOTE
+    yield from note_resamples(merged.rows)
+
+
+def _judge_lines(
+    merged: Merged,
+    baselines: Mapping[str, Probabilities],
+    resamples: Mapping[str, Resamples],
+    test_prior: float | None,
+    progress: Progress,
+) -> list[Evaluation]:
+    """Return the evaluation of each line; `NUM_THREADS` are judged at a time."""
+    found = []
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        begun = {
+            name: pool.submit(
+                score_model,
+                name,
+                merged.rows,
+                probabilities,
+                resamples,
+                kind=kind,
+                test_prior=test_prior,
+                turned=merged.turned.get(name),
+            )
+            for name, kind, probabilities in _lines(merged, baselines)
+        }
+        try:
+            for name, one in begun.items():
+                progress(f"judging {name}")
+                found.append(one.result())
+        finally:
+            # Else whoever interrupts waits for all lines.
+            pool.shutdown(cancel_futures=True)
+    return found
 
 
 def _lines(

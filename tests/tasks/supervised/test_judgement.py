@@ -61,7 +61,7 @@ def test_large_sets_have_the_same_figures_and_notes_that_say_how_intervals_were_
     baseline = {"baseline": merged.probabilities["resnet18"]}
     alone = replace(merged, rows=merged.rows.drop(columns="group"))
     small = score_models(alone, baseline)
-    for module in (bootstrap, scores, judge):
+    for module in (bootstrap, scores):
         monkeypatch.setattr(module, "LARGE_ROWS", 10)
     monkeypatch.setattr(judge, "FIT_ROWS", 10)
     monkeypatch.setattr(radial, "MAX_IMAGES", 10)
