@@ -55,11 +55,11 @@ test-gpu: setup  ## the tests marked gpu, on this machine's GPU
 
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
-	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --train lens=100,nonlens=300 \
-	  --test lens=50,nonlens=150 --seed 1 --difficulty easy
+	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --train lens=200,nonlens=600 \
+	  --test lens=100,nonlens=300 --seed 1 --difficulty easy
 	$(BIN)/lenshpc prepare lens_finding $(DEMO)/images $(DEMO)/store
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
-	  --folds 3 --models resnet18,resnet34 --set train.epochs=3 --set train.lr=1e-3 \
+	  --folds 3 --models test_resnet --set train.epochs=4 --set train.lr=2e-3 \
 	  --set train.batch_size=16 --wait
 
 docs: setup  ## the site, build/site/index.html; a dead link fails

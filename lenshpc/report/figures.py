@@ -29,6 +29,7 @@ DIGITS = re.compile(r"-?\d+\.\d{3,}")  # of a coordinate in points, of which two
 POWERS = FormatStrFormatter("%g")  # of a logarithmic axis
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
+    "path.simplify_threshold": 0.3,  # points: a curve of a large set stays a small file
     "pdf.fonttype": 42,  # journals refuse type 3
     # Ids from this salt and no date below: equal figures are equal files.
     "svg.hashsalt": "lenshpc",
