@@ -49,7 +49,7 @@ def make_run(root: Path, num_members: int, num_rows: int) -> None:
 
     total = round(num_rows / SCORED)
     rows = np.arange(total)
-    numbers = pc.utf8_lpad(pa.array(rows).cast(pa.large_string()), 8, "0")
+    numbers = pc.utf8_lpad(pa.array(rows).cast(pa.string()), 8, "0")
     ids = pc.binary_join_element_wise("lens/", numbers, ".npy", "")
     testing = rows >= total // 2
     parts = pd.CategoricalDtype(["dev", "test", "unlabelled", "excluded"])

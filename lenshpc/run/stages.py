@@ -13,20 +13,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lenshpc.files import hash_value, lock, read_bytes, remove_drafts, replacing
+from lenshpc.run.values import pack, unpack
 
 Stage = Literal["gate", "merge", "baselines", "scores", "pictures"]
 Say = Callable[[str], None]
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 def silent(_: str) -> None:
     """Say nothing."""
+
+
+def hash_arrays(arrays: Mapping[str, Array]) -> dict[str, str]:
+    """Return the SHA-256 of each array's numbers."""
+    return {name: hashlib.sha256(one.tobytes()).hexdigest() for name, one in arrays.items()}
 
 
 class Shelf:
@@ -128,6 +135,15 @@ class Stages:
             found = make()
             shelf.write(0, found)
         return found
+
+    def keep_value(
+        self, name: str, inputs: Mapping[str, Any], kind: type[T], make: Callable[[], T]
+    ) -> T:
+        """Return a frozen value: the one that was kept, or else what `make` makes."""
+        if self.folder is None:
+            return make()
+        value: T = unpack(kind, self.keep(name, inputs, lambda: pack(make())))
+        return value
 
     def _list_shelves(self) -> list[Path]:
         return [] if self.folder is None else [one for one in self.folder.iterdir() if one.is_dir()]

@@ -12,6 +12,7 @@ from lenshpc.errors import DataError
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
+from lenshpc.run.stages import hash_arrays
 from lenshpc.statistics import ensembles, radial
 from lenshpc.statistics.delong import compare
 from lenshpc.statistics.ensembles import FIT_ROWS, SELECTION_NOTE
@@ -61,10 +62,9 @@ def evaluate(results: RunResults) -> RunEvaluation:
             baselines, absent = _keep_baselines(results, results.store), None
         except DataError as error:  # a run may outlive its store
             baselines, absent = {}, str(error)
-    prior = Supervised.of(plan.recipe.method).test_prior
     return RunEvaluation(
         merged=merged,
-        scores=score_models(merged, baselines, test_prior=prior, progress=results.say),
+        scores=_keep_scores(results, merged, baselines),
         variants=score_variants(run, plan, splits, results.missing),
         baselines=baselines,
         absent=absent,
@@ -82,6 +82,25 @@ def _keep_baselines(results: RunResults, store: Store) -> Mapping[str, Probabili
         return dict(predict_baselines(plan, results.splits, store, results.say))
 
     return results.stages.keep("baselines", inputs, fit)
+
+
+def _keep_scores(
+    results: RunResults, merged: Merged, baselines: Mapping[str, Probabilities]
+) -> ClassificationScores:
+    """Return the scores of all lines, computed now or by an earlier report of the same values."""
+    recipe = results.plan.recipe
+    prior = Supervised.of(recipe.method).test_prior
+    inputs = {
+        "splits": results.plan.splits_hash,
+        "lines": hash_arrays({name: values for name, _, values in _lines(merged, baselines)}),
+        "turned": hash_arrays(merged.turned),
+        "judging": [recipe.ensemble, prior],
+    }
+
+    def score() -> ClassificationScores:
+        return score_models(merged, baselines, test_prior=prior, progress=results.say)
+
+    return results.stages.keep_value("scores", inputs, ClassificationScores, score)
 
 
 def measure_rows(results: RunResults) -> RowValues:

@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lenshpc.run.values import pack, unpack
 from lenshpc.statistics import bootstrap, ensembles, radial, scores
 from lenshpc.statistics.ensembles import SELECTION_NOTE
+from lenshpc.statistics.results import ClassificationScores
 from lenshpc.tasks.supervised import judge
 from lenshpc.tasks.supervised.judge import score_models
 from lenshpc.tasks.supervised.merge import merge
@@ -73,3 +75,11 @@ def test_large_sets_have_the_same_figures_and_notes_that_say_how_intervals_were_
         assert replace(one.test, **bounds) == replace(other.test, **bounds)
         assert one.test.intervals.keys() == other.test.intervals.keys()
     assert score_models(merged, {}).notes[-1] == bootstrap.GROUPED_NOTE
+
+
+def test_scores_that_are_kept_come_back_as_they_were(merged):
+    found = score_models(merged, {"baseline": merged.probabilities["resnet18"]}, test_prior=0.1)
+    kept, again = pack(found), pack(unpack(ClassificationScores, pack(found)))
+    assert list(again) == list(kept)
+    for name, values in kept.items():
+        np.testing.assert_array_equal(again[name], values)

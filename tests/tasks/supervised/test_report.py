@@ -2,6 +2,7 @@ import html
 import json
 import re
 import sys
+import webbrowser
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -462,15 +463,21 @@ def test_perfect_separation_is_commented(tmp_path):
     assert any("gives an interval of no width" in note for note in report.content["notes"])
 
 
-def test_command_prints_the_table_and_the_place(run):
-    done = CliRunner().invoke(aggregate, [run.paths.name], catch_exceptions=False)
+def test_command_prints_the_table_and_the_place(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(webbrowser, "open", asked.append)  # returns what says that there is none
+    done = CliRunner().invoke(aggregate, [run.paths.name, "--open"], catch_exceptions=False)
     assert done.exit_code == 0
+    page = run.paths.report / "report.html"
+    assert asked == [page.resolve().as_uri()]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("| Model ")
     told = strict_json(run.paths.report / "report.json")["verdict"]
     assert lines[-2] == f"verdict: {told['colour']}. {told['sentence']}"
-    assert lines[-1] == f"report: {run.paths.report / 'report.html'}"
-    stages = [line.partition(": ") for line in done.stderr.splitlines()]
+    assert lines[-1] == f"report: {page}"
+    *told, last = done.stderr.splitlines()
+    assert last == f"no browser can be opened here; the page is {page}"
+    stages = [line.partition(": ") for line in told]
     names = ["gate", "merge", "baselines", "scores", "pictures"]
     assert [stage for stage, _, _ in stages] == names
     assert list(strict_json(run.paths.report / "report.json")["stages"]) == names
