@@ -18,11 +18,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.files import hash_value, lock, read_bytes, remove_drafts, replacing
+from lenshpc.files import hash_value, lock, open_regular, remove_drafts, replacing
 from lenshpc.run.values import pack, unpack
 
 Stage = Literal["gate", "merge", "baselines", "scores", "pictures"]
 Say = Callable[[str], None]
+DIGEST_BYTES = 32  # of a part, before its arrays
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
@@ -47,14 +48,16 @@ class Shelf:
         if self._folder is None:
             return None
         try:
-            content = read_bytes(self._folder / f"{part:05d}")
+            stream = open_regular(self._folder / f"{part:05d}")
         except FileNotFoundError:
             return None
-        digest, body = content[:32], content[32:]
-        if hashlib.sha256(body).digest() != digest:
-            return None
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            return dict(arrays)
+        with stream:
+            digest = stream.read(DIGEST_BYTES)
+            if hashlib.file_digest(stream, "sha256").digest() != digest:
+                return None
+            stream.seek(DIGEST_BYTES)
+            with np.load(stream, allow_pickle=False) as arrays:
+                return dict(arrays)
 
     def write(self, part: int, arrays: Mapping[str, Array]) -> None:
         """Keep the arrays of a part."""
@@ -63,8 +66,13 @@ class Shelf:
         body = io.BytesIO()
         np.savez(body, allow_pickle=False, **arrays)
         self._folder.mkdir(exist_ok=True)
-        with replacing(self._folder / f"{part:05d}") as temporary:
-            temporary.write_bytes(hashlib.sha256(body.getvalue()).digest() + body.getvalue())
+        with (
+            replacing(self._folder / f"{part:05d}") as temporary,
+            temporary.open("wb") as stream,
+            body.getbuffer() as content,
+        ):
+            stream.write(hashlib.sha256(content).digest())
+            stream.write(content)
 
 
 @dataclass(kw_only=True)
