@@ -10,7 +10,7 @@ import lenshpc
 from lenshpc.launch.rules import RULES, UNKNOWN
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = {"build", ".venv", "dist", "report.md", "benchmarks.md", "CHANGELOG.md"}
+SKIPPED = {"build", ".venv", "dist"}
 PAGES = {
     str(path.relative_to(ROOT)): path
     for path in sorted(ROOT.rglob("*.md"))
