@@ -5,7 +5,7 @@ with the same excluded rows; thresholds come from the normal rows out-of-fold al
 B resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from lenshpc.errors import DataError
 from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.results import RunResults
+from lenshpc.run.stages import hash_arrays
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import draw, interval
 from lenshpc.statistics.measures import AUC, RowValues
@@ -58,6 +59,9 @@ class ResultRow:
     rotation: Rotation | None = None
 
 
+Lines = tuple[ResultRow, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunEvaluation:
     """The scores of all rows, the lines of the table, and the baselines' scores of the rows."""
@@ -73,16 +77,31 @@ def evaluate(results: RunResults) -> RunEvaluation:
     with results.stages.time("merge"):
         merged = merge_scores(results.run, plan, splits, results.missing, results.stages)
     quantile = Anomaly.of(plan.recipe.method).quantile
+    parts = {name: merged.part(name) for name in PARTS}
+    rows = {**parts, "row": merged.rows["row"].to_numpy(), "anomalous": merged.anomalous}
+    inputs = {"splits": plan.splits_hash, "rows": hash_arrays(rows)}
+
+    def keep(values: Mapping[str, Floats], score: Callable[[], Lines]) -> Lines:
+        told = {"values": hash_arrays(values), "turned": hash_arrays(merged.turned)}
+        return results.stages.keep_value(
+            "scores", {**inputs, **told, "quantile": quantile}, Lines, score
+        )
+
     results.say("judging the scores")
-    lines = score_models(merged, quantile=quantile)
+    lines = keep(merged.values, lambda: score_models(merged, quantile=quantile))
     try:
         store = results.store
     except DataError:  # a run may outlive its store
         return RunEvaluation(merged=merged, lines=lines, baselines={})
     with results.stages.time("baselines"):
         results.say("scoring the images by baselines")
-        baselines = score_baselines(store, splits, merged.rows, plan.recipe.data.crop)
-    judged = score_baseline_models(merged, baselines, quantile=quantile)
+        crop = plan.recipe.data.crop
+        baselines = results.stages.keep(
+            "baselines",
+            {**inputs, "store": plan.store_hash, "crop": crop},
+            lambda: dict(score_baselines(store, splits, merged.rows, crop)),
+        )
+    judged = keep(baselines, lambda: score_baseline_models(merged, baselines, quantile=quantile))
     return RunEvaluation(merged=merged, lines=(*lines, *judged), baselines=baselines)
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.run.plan import expand
 from lenshpc.run.recipe import Recipe
+from lenshpc.run.values import pack, unpack
 from lenshpc.statistics.bootstrap import draw
 from lenshpc.tasks.anomaly import baselines
 from lenshpc.tasks.anomaly import judge as anomaly
@@ -196,3 +197,11 @@ def test_store_without_the_normal_class_is_refused(tmp_path):
     recipe = Recipe(name="x", task="anomaly", models=("conv_ae",), method={"normal": "no_sub"})
     with pytest.raises(ConfigError, match=r"method\.normal"):
         expand(recipe, store)
+
+
+def test_lines_that_are_kept_come_back_as_they_were(merged):
+    found = pack(anomaly.score_models(merged, quantile=0.9))
+    again = pack(unpack(anomaly.Lines, found))
+    assert {name: values.tobytes() for name, values in again.items()} == {
+        name: values.tobytes() for name, values in found.items()
+    }
