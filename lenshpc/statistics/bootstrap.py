@@ -114,7 +114,7 @@ def stratify(labels: Labels, groups: npt.NDArray[np.object_] | None) -> tuple[La
     if groups is None:
         group = np.arange(len(labels))
     else:
-        codes, known = pd.factorize(groups)
+        codes, known = pd.factorize(groups, use_na_sentinel=False)
         group = np.unique(known.astype(str), return_inverse=True)[1][codes]
     # Groups with the same classes are drawn among themselves, so every resample has all classes,
     # and as many groups of each kind. The last class comes first: the order of the strata, and so

@@ -55,12 +55,12 @@ class RankedClass:
         """Return the positives (D,) from the top down to each score."""
         return self._counted[2]
 
-    @cached_property
+    @property
     def precision(self) -> Scores:
         """Return the precision (D,) down to each score."""
         return np.asarray(self.true / (self.true + self.false))
 
-    @cached_property
+    @property
     def recall(self) -> Scores:
         """Return the recall (D,) down to each score."""
         return np.asarray(self.true / self.true[-1])
@@ -81,7 +81,7 @@ class RankedClass:
         """Return the highest recall with at most so many false positives."""
         within = int(np.searchsorted(self.false, num_false, "right"))
         # None of a tied score before all of them: so a constant score has a recall of 0.
-        return float(self.recall[within - 1]) if within else 0.0
+        return float(self.true[within - 1] / self.true[-1]) if within else 0.0
 
     def recall_at_rate(self, rate: float) -> float:
         """Return the highest recall with at most this share of the negatives."""
@@ -114,8 +114,8 @@ class RankedClass:
 
     def precision_recall_curve(self) -> tuple[Scores, Scores]:
         """Return precision and recall from recall 1 to 0; of equal recall the ends alone."""
-        rises = np.diff(self.recall) > 0
-        kept = np.concatenate([[True], rises[1:] | rises[:-1], [True]])[-len(self.recall) :]
+        rises = np.diff(self.true) > 0
+        kept = np.concatenate([[True], rises[1:] | rises[:-1], [True]])[-len(self.true) :]
         return (
             np.append(self.precision[kept][::-1], 1.0),
             np.append(self.recall[kept][::-1], 0.0),

@@ -121,6 +121,8 @@ def _select_covered(
     labels: Labels, probabilities: Floats, resamples: Resamples
 ) -> tuple[Labels, Floats, Resamples]:
     covered = cover(probabilities)
+    if covered.all():  # as nearly always: no copies
+        return labels, probabilities, resamples
     return labels[covered], probabilities[covered], resamples.of(covered)
 
 
