@@ -5,7 +5,7 @@ once for test rows, on all out-of-fold rows, and for the rows of each fold on th
 folds, so that no row's own label has a part in its probability.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -308,13 +308,20 @@ CALIBRATIONS: Mapping[str, Callable[[Floats, Labels], Mixture]] = {
 
 def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats] | Floats) -> Combination:
     """Return the combination of models' probabilities (N, K) of `rows`, fitted out-of-fold."""
+    return combine_all([kind], rows, models)[kind]
+
+
+def combine_all(
+    kinds: Iterable[str], rows: pd.DataFrame, models: Sequence[Floats] | Floats
+) -> dict[str, Combination]:
+    """Return combinations by their kinds, all fitted on the same rows."""
     stack, labels = np.asarray(models), rows["label"].to_numpy()
     testing = (rows["split"] == "test").to_numpy()
     # Test rows reach no fit: `testing` is taken out here, and only asked below.
     usable = ~testing & np.isfinite(stack).all(axis=(0, 2))
     if np.bincount(labels[usable], minlength=stack.shape[2]).min() < NUM_PARTS:
-        return Combination(fittings=((np.ones(len(rows), bool), fit_mean(stack, labels)),))
-    fit = COMBINATIONS[kind]
+        mean = Combination(fittings=((np.ones(len(rows), bool), fit_mean(stack, labels)),))
+        return dict.fromkeys(kinds, mean)
     parts = _parts(rows, usable)
     # Fitted on the other parts alone: with its own label in the fit, a row's out-of-fold figure
     # would be too good.
@@ -322,9 +329,13 @@ def combine(kind: str, rows: pd.DataFrame, models: Sequence[Floats] | Floats) ->
         (~testing & (parts == part), usable & (parts != part)) for part in np.unique(parts[usable])
     ]
     chosen = [(asked, sample_rows(seen, labels)) for asked, seen in [*fittings, (testing, usable)]]
-    return Combination(
-        fittings=tuple((asked, fit(stack[:, some], labels[some])) for asked, some in chosen)
-    )
+    fitted = [(asked, stack[:, some], labels[some]) for asked, some in chosen]
+    return {
+        kind: Combination(
+            fittings=tuple((asked, COMBINATIONS[kind](some, true)) for asked, some, true in fitted)
+        )
+        for kind in kinds
+    }
 
 
 def sample_rows(usable: Flags, labels: Labels) -> Labels:

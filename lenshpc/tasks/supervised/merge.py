@@ -14,7 +14,13 @@ from lenshpc.run.plan import Member, Plan
 from lenshpc.run.predictions import ENSEMBLE, evaluated_rows, has_column
 from lenshpc.run.recipe import is_variant
 from lenshpc.run.stages import Stages
-from lenshpc.statistics.ensembles import COMBINATIONS, Combination, Mixture, combine
+from lenshpc.statistics.ensembles import (
+    COMBINATIONS,
+    Combination,
+    Mixture,
+    combine,
+    combine_all,
+)
 
 Probabilities = npt.NDArray[np.floating]
 
@@ -126,7 +132,8 @@ def _combine(headline: str, rows: pd.DataFrame, stack: Probabilities) -> dict[st
         return {}
     names = {kind: f"{ENSEMBLE} ({kind.replace('_', ' ')})" for kind in COMBINATIONS}
     names[headline] = ENSEMBLE
-    return {line: combine(kind, rows, stack) for kind, line in names.items()}
+    found = combine_all(names, rows, stack)
+    return {line: found[kind] for kind, line in names.items()}
 
 
 def _merge_model(
