@@ -124,7 +124,7 @@ def draw_sums(values: Floats, num_resamples: int, rng: np.random.Generator) -> F
 
     Counts of bins of neighbouring values are drawn, and what varies within them as normal.
     """
-    ascending = np.sort(values.astype(np.float64))
+    ascending = np.sort(values.astype(np.float64, copy=False))
     num = len(ascending)
     if ascending[0] == ascending[-1]:
         return np.full(num_resamples, num * ascending[0])

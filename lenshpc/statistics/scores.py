@@ -135,8 +135,10 @@ def score(
     decision = decide(labels, probabilities, resamples, threshold)
     losses = metrics.row_losses(labels, probabilities)
     ranked = _rank_columns(labels, probabilities)
-    first = 1 if len(ranked) == 2 else 0
+    classes = class_report(ranked, decision)
+    first, num_classes = (1, 2) if len(ranked) == 2 else (0, len(ranked))
     judged = ranked[first:]
+    del ranked  # of a large set the first of two classes holds memory that nothing else needs
     intervals = {
         **_ranking_intervals(judged, resamples),
         **decision.intervals,
@@ -151,7 +153,7 @@ def score(
     return Scores(
         num_rows=num_rows,
         num_covered=len(labels),
-        num_negatives=tuple(int((labels != label).sum()) for label in range(first, len(ranked))),
+        num_negatives=tuple(int((labels != label).sum()) for label in range(first, num_classes)),
         auc=float(np.mean(class_auc)),
         auc_low=low,
         auc_high=high,
@@ -164,7 +166,7 @@ def score(
         tpr_at_fpr_1e3=mean(lambda one: one.recall_at_rate(1e-3)),
         tpr_at_fpr_1e4=mean(lambda one: one.recall_at_rate(1e-4)),
         precision_at_recall_90=mean(lambda one: one.precision_at(0.9)),
-        classes=class_report(ranked, decision),
+        classes=classes,
         log_loss=_mean(losses["log_loss"]),
         brier=_mean(losses["brier"]),
         accuracy=decision.accuracy,

@@ -34,7 +34,10 @@ from lenshpc.tasks.supervised.variants import Trained, score_variants
 
 Progress = Callable[[str], None]
 
-NUM_THREADS = 2  # of sorts and sums, which let each other run; each has a line's copies in memory
+NUM_THREADS = 2  # of sorts and sums, which let each other run
+MANY_ROWS = (
+    500_000  # beyond, one line at a time: each takes some 300 bytes a row while it is judged
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +177,9 @@ def _judge_lines(
     test_prior: float | None,
     progress: Progress,
 ) -> list[Evaluation]:
-    """Return the evaluation of each line; `NUM_THREADS` are judged at a time."""
+    """Return the evaluation of each line; of sets that are not too large two at a time."""
     found = []
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
+    with ThreadPoolExecutor(NUM_THREADS if len(merged.rows) <= MANY_ROWS else 1) as pool:
         begun = {
             name: pool.submit(
                 score_model,
