@@ -17,6 +17,7 @@ from lenshpc.api.views import OpenStore, Status, WrittenReport, convert
 from lenshpc.launch.failures import find_failure
 from lenshpc.launch.states import MemberStatus
 from lenshpc.report.content import Banner, Headline, Table
+from lenshpc.report.verdict import Verdict
 from lenshpc.store import Pixels, StoreSpec, open_store
 
 EVIL = "<script>alert(1)</script>\x1b[31m"
@@ -177,6 +178,8 @@ def test_report_shows_its_headline_table_and_page(tmp_path, monkeypatch, folder,
     assert shown.texts[:4] == [SHOWN, "test AUC", "0.987[0.98, 0.99]", "Not whole.One is missing."]
     assert shown.links == [link]
     assert repr(report) == f"<Report AUC 0.987: {tmp_path / folder / 'report.html'}>"
+    judged = replace(report, verdict=Verdict(colour="amber", sentence="Not shown.", checks=()))
+    assert read(judged).texts[:2] == [SHOWN, "verdict: amber. Not shown."]
 
 
 def test_what_may_be_meant_otherwise_is_a_warning_and_stands_in_the_view(spots, tmp_path):
