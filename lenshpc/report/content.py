@@ -18,12 +18,12 @@ def name_uniquely(titles: Iterable[str]) -> Iterator[str]:
     given: set[str] = set()
     for title in titles:
         plain = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_NAME] or "part"
-        name = next(one for one in _number(plain) if one not in given)
+        name = next(one for one in _count_up(plain) if one not in given)
         given.add(name)
         yield name
 
 
-def _number(name: str) -> Iterator[str]:
+def _count_up(name: str) -> Iterator[str]:
     yield name
     yield from (f"{name}-{number}" for number in count(2))
 
