@@ -131,12 +131,18 @@ def format_verdict(verdict: Verdict | None) -> str:
 
 
 def _lead(checks: tuple[Check, ...]) -> str:
-    """Return what fails, a baseline that is not beaten first and the worst next; or all is well."""
+    """Return what fails: a baseline, then too few rows, then the worst; or that all is well."""
     found = [one for one in checks if one.colour is not None]
     failing = [one for one in found if one.colour != "green"]
     if failing:
-        first = checks[0]  # of the baseline, which stays first whatever else fails
-        failing.sort(key=lambda one: (one is not first, -SEVERITY.index(one.colour or "green")))
+        # Whatever else fails is read in the light of these two.
+        order = ("baseline", "rows")
+        failing.sort(
+            key=lambda one: (
+                order.index(one.name) if one.name in order else len(order),
+                -SEVERITY.index(one.colour or "green"),
+            )
+        )
         return " ".join(one.text for one in failing)
     if not found:
         return "Nothing here can be judged."
@@ -186,7 +192,12 @@ def check_chance(one: Evidence) -> Check:
         text = f"The {one.measure} is not defined on these rows."
         return Check(name=name, colour="amber", text=text)
     worst = one.test.low if one.best > 0 else one.test.high
-    if one.best * (worst - one.chance) > 0:
+    is_above = one.best * (worst - one.chance) > 0
+    if is_above and one.oof is not None and one.oof.low <= one.chance <= one.oof.high:
+        text = f"It is above chance ({chance}) on test rows alone: {told}, and out-of-fold "
+        text += f"{one.format_range(one.oof)}."
+        return Check(name=name, colour="amber", text=text)
+    if is_above:
         text = f"It is above chance ({chance}): {told}."
         return Check(name=name, colour="green", text=text)
     text = f"It cannot be told from chance ({chance}): the test {one.measure} is {told}."
@@ -204,9 +215,9 @@ def check_turn(one: Evidence) -> Check:
     if within or abs(one.turn.value) <= one.small:
         text = f"A quarter turn of the images changes nothing that matters ({told})."
         return Check(name=name, colour="green", text=text)
-    colour: Colour = "red" if abs(one.turn.value) > one.large else "amber"
-    text = f"A quarter turn of the images changes the {one.measure} by {told}: orientation was "
-    return Check(name=name, colour=colour, text=f"{text}learnt.")
+    is_sure = abs(one.turn.value) > one.large and one.num_rows >= one.least
+    text = f"A quarter turn of the images changes the {one.measure} by {told}: scores depend on "
+    return Check(name=name, colour="red" if is_sure else "amber", text=f"{text}orientation.")
 
 
 def check_oof(one: Evidence) -> Check:
@@ -224,7 +235,10 @@ def check_oof(one: Evidence) -> Check:
     worse = ahead < 0
     colour: Colour = "red" if worse and -ahead > one.large else "amber"
     text = f"The test figure is {'worse' if worse else 'far better'} than the out-of-fold one "
-    return Check(name=name, colour=colour, text=f"{text}({told}): test rows are of another kind.")
+    text += f"({told}): look whether test rows are of another kind"
+    # A test row gets the mean over folds, an out-of-fold row the answer of one.
+    text += "." if worse else ", or whether each fold saw too few rows."
+    return Check(name=name, colour=colour, text=text)
 
 
 def check_rows(one: Evidence) -> Check:
@@ -238,6 +252,9 @@ def check_rows(one: Evidence) -> Check:
     if isfinite(width) and width > one.wide:
         text = f"Too few rows to tell: {told} leave an interval {one.format(width)} wide, above "
         return Check(name=name, colour="amber", text=f"{text}{one.format(one.wide)}.")
+    if width == 0:
+        text = f"No resample of the {told} gives another figure, so the interval says too little."
+        return Check(name=name, colour="amber", text=text)
     told_width = f" leave an interval {one.format(width)} wide" if isfinite(width) else ""
     return Check(name=name, colour="green", text=f"There are rows enough: {told}{told_width}.")
 
@@ -251,8 +268,11 @@ def check_folds(one: Evidence) -> Check:
         return Check(name=name, colour=None, text=text)
     values = [fold.value for fold in known]
     told = f"{one.format(min(values))} to {one.format(max(values))}"
-    if max(values) - min(values) <= one.small or _test_equal(known) >= FOLDS_P:
+    if max(values) - min(values) <= one.small:
         return Check(name=name, colour="green", text=f"The {len(known)} folds are alike ({told}).")
+    if _test_equal(known) >= FOLDS_P:
+        text = f"The {len(known)} folds differ by no more than their rows scatter ({told})."
+        return Check(name=name, colour="green", text=text)
     text = f"The folds differ by more than their rows scatter: {told}."
     return Check(name=name, colour="amber", text=text)
 

@@ -56,7 +56,7 @@ def test_run_that_is_good_in_all_is_green_and_says_so():
         "A quarter turn of the images changes nothing that matters (0.001 [-0.004, 0.006]).",
         "Out-of-fold and test agree (0.940 out-of-fold, 0.950 on test rows).",
         "There are rows enough: 200 test images of lens leave an interval 0.040 wide.",
-        "The 3 folds are alike (0.930 to 0.950).",
+        "The 3 folds differ by no more than their rows scatter (0.930 to 0.950).",
     ]
     assert format_verdict(verdict) == f"verdict: green. {verdict.sentence}"
     assert Verdict.from_json(verdict.as_json()) == verdict
@@ -165,10 +165,35 @@ def test_test_rows_are_like_those_out_of_fold(oof, colour):
             "Too few rows to tell: 200 test images of lens leave an interval 0.040 wide, above "
             "0.030.",
         ),
+        (
+            {"test": about(0.95, 0)},
+            "amber",
+            "No resample of the 200 test images of lens gives another figure, so the interval says "
+            "too little.",
+        ),
     ],
 )
 def test_rows_suffice_to_tell(changes, colour, text):
-    assert judge(**changes) == Check(name="rows", colour=colour, text=text)
+    [check] = [one for one in find_verdict(replace(GOOD, **changes)).checks if one.name == "rows"]
+    assert check == Check(name="rows", colour=colour, text=text)
+
+
+def test_what_few_rows_seem_to_say_is_read_after_their_number():
+    few = replace(GOOD, num_rows=10, turn=about(-0.08, 0.02))
+    assert find_verdict(few).colour == "amber"
+    assert find_verdict(few).sentence == (
+        "Too few rows to tell: 10 test images of lens, where 20 are asked for. A quarter turn of "
+        "the images changes the AUC by -0.080 [-0.100, -0.060]: scores depend on orientation."
+    )
+
+
+def test_chance_out_of_fold_is_told_beside_test_rows_above_it():
+    check = find_verdict(replace(GOOD, test=about(0.7, 0.1), oof=about(0.48, 0.1))).checks[1]
+    assert check.colour == "amber"
+    assert check.text == (
+        "It is above chance (0.500) on test rows alone: 0.700 [0.600, 0.800], and out-of-fold "
+        "0.480 [0.380, 0.580]."
+    )
 
 
 def test_folds_are_alike_as_a_test_of_equal_shares_says():
