@@ -56,10 +56,10 @@ test-gpu: setup  ## the tests marked gpu, on this machine's GPU
 demo: $(VENV)/installed  ## from simulated images to a report, about five minutes on two cores
 	rm -rf $(DEMO) && mkdir $(DEMO)
 	$(BIN)/lenshpc simulate lens_finding $(DEMO)/images --train lens=200,nonlens=600 \
-	  --test lens=100,nonlens=300 --seed 1 --difficulty easy
+	  --test lens=100,nonlens=300 --seed 1 --difficulty 0.5
 	$(BIN)/lenshpc prepare lens_finding $(DEMO)/images $(DEMO)/store
 	$(BIN)/lenshpc submit --task lens-finding --data $(DEMO)/store --runs $(DEMO)/runs --name demo \
-	  --folds 3 --models test_resnet --set train.epochs=4 --set train.lr=2e-3 \
+	  --folds 3 --models test_resnet --set train.epochs=10 --set train.lr=2e-3 \
 	  --set train.batch_size=16 --wait
 
 docs: setup  ## the site, build/site/index.html; a dead link fails
