@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,13 @@ from lenshpc.prep.content import truncation_error
 from lenshpc.prep.npy import HEADER_BYTES, Header, npy_header
 
 BLOCK_BYTES = 2**24
+
+
+class Writable(Protocol):
+    """What an array is unpacked to."""
+
+    def write(self, part: Any, /) -> Any:
+        """Write some bytes, or a contiguous array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +54,7 @@ class FileArray:
         """Yield all rows in their order, some at a time, or one field of them."""
         raise NotImplementedError
 
-    def unpack(self, target: BinaryIO) -> None:
+    def unpack(self, target: Writable) -> None:
         """Write the array as .npy, which checks the sums that the file has of it."""
         raise NotImplementedError
 
@@ -77,7 +84,7 @@ class NpzArray(FileArray):
             yield from _read_blocks(self, stream, field)
             stream.read(1)  # at the end the archive's sum of the bytes is checked
 
-    def unpack(self, target: BinaryIO) -> None:
+    def unpack(self, target: Writable) -> None:
         """Write the array as .npy, which checks the archive's sum of its bytes."""
         with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
             while part := stream.read(2**20):

@@ -26,6 +26,7 @@ from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader, block_rows
 from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
+from lenshpc.prep.stacks import drop_damaged
 from lenshpc.store import (
     Draft,
     Pixels,
@@ -134,6 +135,7 @@ def draft_store(
         draft = begin(target, _spec(dataset, options), sources.table, order, settings)
         # What an earlier call found is found anew.
         shutil.rmtree(_shard_lists(draft.folder).folder, ignore_errors=True)
+        drop_damaged(draft.folder)
         if sources.mosaics:
             begin_stacks(draft.folder, root, dataset, sources.mosaics.plan)
         return draft

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lenshpc.prep.cutting import Corners, TileRows, cut, open_tile, write_stack
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import Defect, refusal
 from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.kept import is_kept
 from lenshpc.prep.mosaics import CutoutPlan, stack_file
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader
@@ -24,7 +26,7 @@ from lenshpc.prep.tiles import read_tile, tile_files
 from lenshpc.store import Draft
 
 _FOLDER = "cutouts"
-_CORNERS = "corners.npy"
+_CORNERS = ".corners.npy"  # no tile's name begins with a dot
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,15 @@ class CutoutStacks:
         return list(self.facts["rows"])
 
     def missing(self, element: int = 0, array_size: int = 1) -> list[int]:
-        """Return the element's share of the tiles whose stacks are not made of their files."""
+        """Return the element's share of the tiles whose stacks are not made of their files.
+
+        Every byte of a stack is read for it: one that is not as it was written is made again.
+        """
         mine = range(element, len(self.tiles), array_size)
-        return [number for number in mine if not self._is_made(self.tiles[number])]
+        # Threads: hashing lets go of Python's lock.
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(self._is_made, [self.tiles[number] for number in mine]))
+        return [number for number, is_made in zip(mine, made, strict=True) if not is_made]
 
     @property
     def has_any(self) -> bool:
@@ -71,12 +79,12 @@ class CutoutStacks:
             raise refusal(defects)
 
     def check_whole(self) -> None:
-        """Raise unless all stacks are made."""
-        missing = self.missing()
+        """Raise unless all stacks are made, by their sizes: `missing` has read their bytes."""
+        missing = [tile for tile in self.tiles if not self._is_made(tile, by_hash=False)]
         if missing:
             raise IncompleteError(
                 f"the cut-outs of {len(missing)} of {len(self.tiles)} tiles are not made of their "
-                f"files as they are, such as those of {self.tiles[missing[0]]}; repeat the lenshpc "
+                f"files as they are, such as those of {missing[0]}; repeat the lenshpc "
                 "prepare command, which makes them"
             )
 
@@ -96,11 +104,11 @@ class CutoutStacks:
         corners = self._corners_of(tile)
         with open_tile([f"{self.root}/{file}" for file in found.files], image) as planes:
             blocks = _counting(cut(planes, image, corners), count)
-            write_stack(self.folder / stack_file(tile), image, len(corners), blocks)
+            state = write_stack(self.folder / stack_file(tile), image, len(corners), blocks)
         if self._key(tile) != key:
             raise self._change(tile)
         # Last: a stack without it is made anew.
-        write_sealed(self._seal(tile), key)
+        write_sealed(self._seal(tile), {"key": key, "stack": state})
 
     def _change(self, tile: str) -> DataError:
         return DataError(
@@ -109,12 +117,13 @@ class CutoutStacks:
             cause="changed",
         )
 
-    def _is_made(self, tile: str) -> bool:
+    def _is_made(self, tile: str, *, by_hash: bool = True) -> bool:
         try:
             made = read_sealed(self._seal(tile))
         except (FileNotFoundError, DataError):
             return False
-        return made == self._key(tile) and (self.folder / stack_file(tile)).exists()
+        path = self.folder / stack_file(tile)
+        return made["key"] == self._key(tile) and is_kept(path, made["stack"], by_hash=by_hash)
 
     def _key(self, tile: str) -> dict[str, Any]:
         """Return all that a stack follows from, but for the pixels."""

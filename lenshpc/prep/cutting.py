@@ -10,8 +10,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from lenshpc.files import replacing
 from lenshpc.prep.formats import ImageFormat
+from lenshpc.prep.kept import keep_file
 from lenshpc.prep.planes import Plane, open_plane
 
 Corners = NDArray[np.int32]  # (n,2): first column and first row of cut-outs
@@ -85,14 +85,20 @@ def _cut_block(planes: Sequence[Plane], image: ImageFormat, corners: Corners) ->
     return cutouts
 
 
-def write_stack(path: Path, image: ImageFormat, num: int, blocks: Iterable[NDArray[Any]]) -> None:
-    """Write blocks of images as one .npy file (num,C,H,W), whole or not at all."""
+def write_stack(
+    path: Path, image: ImageFormat, num: int, blocks: Iterable[NDArray[Any]]
+) -> dict[str, Any]:
+    """Write blocks of images as one .npy file (num,C,H,W), whole or not at all; return its state.
+
+    `is_kept` tells by it whether the file is still as it was written.
+    """
     header = {
         "descr": npy.dtype_to_descr(np.dtype(image.dtype)),
         "fortran_order": False,
         "shape": (num, *image.shape),
     }
-    with replacing(path) as temporary, temporary.open("wb") as stream:
+    with keep_file(path) as stream:
         npy.write_array_header_1_0(stream, header)
         for block in blocks:
             stream.write(block.data)
+    return stream.state

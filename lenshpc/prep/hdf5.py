@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.prep.arrays import BLOCK_BYTES, FileArray, absent_array_error
+from lenshpc.prep.arrays import BLOCK_BYTES, FileArray, Writable, absent_array_error
 from lenshpc.prep.content import damage_error, first_line
 from lenshpc.run.extras import require
 
@@ -34,7 +34,7 @@ class Hdf5Array(FileArray):
         for first in range(0, self.shape[0], step):
             yield np.asarray(rows[first : first + step])
 
-    def unpack(self, target: BinaryIO) -> None:
+    def unpack(self, target: Writable) -> None:
         """Write the array as .npy."""
         npy.write_array_header_2_0(
             target,

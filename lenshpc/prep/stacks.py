@@ -8,6 +8,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lenshpc.errors import DataError
-from lenshpc.files import replacing
+from lenshpc.files import read_sealed, write_sealed
 from lenshpc.prep.arrays import FileArray, NpzArray, open_npy, open_npz
 from lenshpc.prep.content import check_content, naming_defects
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole, open_hdf5
+from lenshpc.prep.kept import is_kept, keep_file
 from lenshpc.prep.pixels import check_dtype, format_shape
+
+_Act = Callable[[FileArray, Path], dict[str, Any]]  # makes a file; returns its state
 
 
 class Rows(Protocol):
@@ -171,31 +175,57 @@ class _ColumnRows:
         return np.ascontiguousarray(self._pixels[rows])
 
 
-def _do_once(array: FileArray, scratch: Path, act: Callable[[FileArray, Path], None]) -> Path:
+def drop_damaged(scratch: Path) -> None:
+    """Remove what an earlier command unpacked that is not as it was written: it is made again."""
+    for target in scratch.glob("*.npy"):
+        with _locking(target):
+            if not _is_made(target, by_hash=True):
+                target.unlink(missing_ok=True)
+
+
+def _do_once(array: FileArray, scratch: Path, act: _Act) -> Path:
     """Return a file in `scratch` that `act` makes of an array, for the first process that asks."""
     status = Path(array.path).stat()
     # The time of change too, which no program sets: another file under this name is another.
     changed = f"{status.st_ino}/{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}"
     text = f"{array.path}/{array.name}/{changed}"
     target = scratch / f"{hashlib.sha256(text.encode()).hexdigest()}.npy"
-    with (scratch / f"{target.name}.lock").open("w") as lock:
-        # Held while it is unpacked, which takes minutes: the others wait instead of filling the
-        # disk with copies. flock, so that a killed process does not hold up the rest.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Asked under the lock; the rename in `replacing` makes an array that is there a whole one.
-        if not target.exists():
-            act(array, target)
+    # Held while it is unpacked, which takes minutes: the others wait instead of filling the disk
+    # with copies.
+    with _locking(target):
+        if not _is_made(target, by_hash=False):
+            # Last: a file without it is made anew.
+            write_sealed(_seal(target), {"file": act(array, target)})
     return target
 
 
-def _check(array: FileArray, target: Path) -> None:
+@contextmanager
+def _locking(target: Path) -> Iterator[None]:
+    """Hold the lock of a file that is made once; a process that is killed does not hold it."""
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _is_made(target: Path, *, by_hash: bool) -> bool:
+    try:
+        return is_kept(target, read_sealed(_seal(target))["file"], by_hash=by_hash)
+    except (FileNotFoundError, DataError):
+        return False
+
+
+def _seal(target: Path) -> Path:
+    return target.with_suffix(".json")
+
+
+def _check(array: FileArray, target: Path) -> dict[str, Any]:
     """Check the sum that a .npz file has of an array, and leave an empty file as a mark."""
-    with Path(os.devnull).open("wb") as nowhere:
+    with keep_file(target) as mark, Path(os.devnull).open("wb") as nowhere:
         array.unpack(nowhere)
-    target.touch()
+    return mark.state
 
 
-def _unpack(array: FileArray, target: Path) -> None:
+def _unpack(array: FileArray, target: Path) -> dict[str, Any]:
     free = shutil.disk_usage(target.parent).free
     if array.nbytes > free:
         raise DataError(
@@ -203,7 +233,7 @@ def _unpack(array: FileArray, target: Path) -> None:
             f"{free / 1e9:.1f} GB free; make room there"
         )
     try:
-        with replacing(target) as temporary, temporary.open("wb") as stream:
+        with keep_file(target) as stream:
             array.unpack(stream)
     except OSError as error:
         if not error.errno:  # of a library, about the bytes
@@ -211,3 +241,4 @@ def _unpack(array: FileArray, target: Path) -> None:
         raise DataError(
             f"cannot unpack {array.path} to {target.parent}: {error.strerror}; make room there"
         ) from error
+    return stream.state

@@ -1,5 +1,7 @@
 """A catalogue and mosaics become a store: cut-outs, labels, positions, resuming, verifying."""
 
+import os
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -124,3 +126,38 @@ def test_what_is_wrong_with_a_tile_costs_no_other(tmp_path) -> None:
     path.write_bytes(whole)
     stacks.make([0])
     assert stacks.missing() == []
+
+
+def damage(path, change):
+    """Change the bytes of a file, and tell nobody: its times stay."""
+    status = path.stat()
+    path.write_bytes(change(path.read_bytes()))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def flip_last_bit(content):
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("change", [flip_last_bit, lambda content: content[:-8]])
+def test_damaged_stack_of_a_stopped_command_is_made_again(change, tmp_path) -> None:
+    source(tmp_path / "sky")
+    stacks = stop_between_tiles(tmp_path / "sky", tmp_path / "store")
+    stacks.make([1])
+    damage(stacks.folder / "east.npy", change)
+    assert stacks.missing() == [0]
+    store = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "store")
+    straight = convert(mosaic_dataset(), tmp_path / "sky", tmp_path / "straight")
+    assert files_of(store.path) == files_of(straight.path)
+
+
+def test_tile_may_have_any_name(tmp_path) -> None:
+    for name in ("east", "corners"):
+        write_tiles(tmp_path / name, [EAST])
+        scatter(40, fields=[EAST]).write(tmp_path / name / "catalogue.csv")
+    for band in BANDS:
+        (tmp_path / f"corners/east_{band}.fits").rename(tmp_path / f"corners/corners_{band}.fits")
+    stores = [
+        convert(mosaic_dataset(), tmp_path / n, tmp_path / f"{n}.zarr") for n in ("east", "corners")
+    ]
+    np.testing.assert_array_equal(*(store.read_raw(slice(0, 40)) for store in stores))

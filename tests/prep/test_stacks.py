@@ -8,7 +8,7 @@ import pytest
 
 from lenshpc.errors import DataError
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.stacks import count_rows, find_stacks, open_rows, stand_in
+from lenshpc.prep.stacks import count_rows, drop_damaged, find_stacks, open_rows, stand_in
 
 ROWS = np.random.default_rng(3).normal(size=(50, 2, 4, 3)).astype(np.float32)
 ASKED = np.array([49, 3, 4, 5, 3, 0, 17])
@@ -93,6 +93,24 @@ def test_rows_are_given_in_the_order_asked_for(form, tmp_path):
         found = open_rows(str(path), image, tmp_path / "scratch").take(ASKED)
         expected = ROWS.astype(np.float16) if "half" in form else ROWS
         np.testing.assert_array_equal(found, expected[ASKED])
+
+
+@pytest.mark.parametrize("form", ["npz deflated", "hdf5 chunks of rows"])
+@pytest.mark.parametrize("cut", [0, 8])
+def test_what_was_unpacked_and_damaged_is_unpacked_again(form, cut, tmp_path):
+    image, path = declare(form), tmp_path / f"stack.{form.split()[0]}"
+    FORMS[form](path)
+    (tmp_path / "scratch").mkdir()
+    open_rows(str(path), image, tmp_path / "scratch")
+    (unpacked,) = (tmp_path / "scratch").glob("*.npy")
+    content = unpacked.read_bytes()
+    unpacked.write_bytes(content[: -1 - cut] + bytes([content[-1] ^ 1]))
+    drop_damaged(tmp_path / "scratch")
+    assert not unpacked.exists()
+    found = open_rows(str(path), image, tmp_path / "scratch").take(ASKED)
+    np.testing.assert_array_equal(found, ROWS[ASKED])
+    drop_damaged(tmp_path / "scratch")
+    assert unpacked.read_bytes() == content
 
 
 @pytest.mark.parametrize("form", ["npz", "npz deflated"])
