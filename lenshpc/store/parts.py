@@ -4,11 +4,16 @@ import hashlib
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from lenshpc.files import read_bytes, replacing
+
+# numpy reads headers by Python's parser, which in 3.11 fails now and then in several threads at once:
+# https://github.com/python/cpython/issues/106905
+_PARSING = Lock()
 
 Part = Mapping[str, Any]  # arrays by name
 
@@ -31,7 +36,7 @@ def read_part(path: Path) -> Part | None:
     # Before numpy sees it: what is damaged may look like anything.
     if digest != _digest(path, content):
         return None
-    with np.load(io.BytesIO(content)) as part:
+    with _PARSING, np.load(io.BytesIO(content)) as part:
         return dict(part)
 
 
