@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lenshpc.errors import IncompleteError, LensHpcError
+from lenshpc.errors import DataError, IncompleteError, LensHpcError
 from lenshpc.prep.cutouts import CutoutStacks, begin_stacks, open_reader, open_stacks
 from lenshpc.prep.dataset import Dataset
 from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
@@ -27,6 +27,7 @@ from lenshpc.prep.read import SourceBlock, SourceReader, block_rows
 from lenshpc.prep.rules import order_rows
 from lenshpc.prep.scan import scan
 from lenshpc.prep.stacks import drop_damaged
+from lenshpc.prep.stamps import CHANGED, check_stamps, read_stamps, stamp_labels, write_stamps
 from lenshpc.store import (
     Draft,
     Pixels,
@@ -120,6 +121,7 @@ def draft_store(
         target.parent.mkdir(parents=True, exist_ok=True)
         # Scanned by one process and kept in the draft: processes that listed the folder themselves
         # could see another one.
+        labels = stamp_labels(root, dataset)
         with _listing(target):
             sources = scan(root, dataset)
         outside = write_outside(target, sources.mosaics) if sources.mosaics else ()
@@ -136,6 +138,8 @@ def draft_store(
         # What an earlier call found is found anew.
         shutil.rmtree(_shard_lists(draft.folder).folder, ignore_errors=True)
         drop_damaged(draft.folder)
+        if dataset.image.is_stack:
+            write_stamps(draft.folder, root, sources.table, labels)
         if sources.mosaics:
             begin_stacks(draft.folder, root, dataset, sources.mosaics.plan)
         return draft
@@ -174,6 +178,9 @@ def _convert(
     work = _Conversion(draft.folder)
     with _naming_failures(draft.path):
         share(work, shards, workers=workers, num_rows=num_rows, progress=progress)
+    # Those too that only the scan has read: labels go with the rows that were read by now.
+    stamps = read_stamps(draft.folder)
+    check_stamps(draft.settings["root"], stamps, stamps)
 
 
 def _raise_refused(draft: Draft, shards: Iterable[int], listed: Path | None = None) -> None:
@@ -226,6 +233,9 @@ class _Conversion:
                 self._draft.write(shard, self._chunks(rows, count))
             except RefusedError as error:
                 defects = error.defects
+                for defect in defects:
+                    if defect.cause == CHANGED:  # the first failure ends the command
+                        raise DataError(defect.error, cause=CHANGED) from error
         _shard_lists(self.folder).write(shard, defects)
 
     def _is_made_of(self, rows: pa.Table, hashes: NDArray[np.uint8] | None) -> bool:

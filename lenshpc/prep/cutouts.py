@@ -22,6 +22,7 @@ from lenshpc.prep.kept import is_kept
 from lenshpc.prep.mosaics import CutoutPlan, stack_file
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceBlock, SourceReader
+from lenshpc.prep.stamps import read_stamps
 from lenshpc.prep.tiles import read_tile, tile_files
 from lenshpc.store import Draft
 
@@ -226,7 +227,8 @@ def open_reader(
     """Return what reads the images under `root`, or the cut-outs of them that lie in `scratch`."""
     if dataset.mosaics:
         return CutoutReader(dataset, scratch / _FOLDER)
-    return SourceReader(dataset, root, allow_pickle=allow_pickle, scratch=scratch)
+    stamps = read_stamps(scratch)
+    return SourceReader(dataset, root, allow_pickle=allow_pickle, scratch=scratch, stamps=stamps)
 
 
 def _counting(blocks: Iterator[NDArray[Any]], count: Count) -> Iterator[NDArray[Any]]:

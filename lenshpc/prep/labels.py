@@ -45,7 +45,7 @@ def list_stack_rows(root: Path, dataset: Dataset, findings: ScanFindings) -> pa.
             with collecting(findings.defects, file):
                 _refuse_same_file(root, file, seen)
                 tables.append(_list_rows(root, dataset, entry, file))
-            used |= {file, *_list_beside(entry, file)}
+            used |= {file, *list_beside(entry, file)}
     if findings.defects:
         raise refusal(findings.defects)
     table = join_rows(tables)
@@ -76,7 +76,7 @@ def _refuse_same_file(root: Path, file: str, seen: dict[tuple[int, int], str]) -
     seen[key] = file
 
 
-def _list_beside(entry: StackFiles, file: str) -> list[str]:
+def list_beside(entry: StackFiles, file: str) -> list[str]:
     """Return the files beside a stack that its arrays are in; some may be no names of files."""
     places = [place for _, place in entry.arrays if place]
     return [stand_in(file, entry.file, place.rpartition(":")[0] or place) for place in places]

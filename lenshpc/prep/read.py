@@ -22,6 +22,7 @@ from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.pixels import clean, is_good, orient
 from lenshpc.prep.rows import TEXT, number_columns
 from lenshpc.prep.stacks import Rows, open_rows
+from lenshpc.prep.stamps import CHANGED, Stamps, check_stamps
 
 BLOCK_BYTES = 2**24  # so much is read at once, where a chunk is not more
 _MAX_OPEN_STACKS = 64
@@ -98,9 +99,10 @@ class SourceReader:
         *,
         allow_pickle: bool = False,
         scratch: Path | None = None,
+        stamps: Stamps | None = None,
     ) -> None:
         self._dataset, self._root = dataset, str(root)
-        self._allow_pickle, self._scratch = allow_pickle, scratch
+        self._allow_pickle, self._scratch, self._stamps = allow_pickle, scratch, stamps or {}
         self._stacks: dict[tuple[str, str | None], Rows] = {}
         images = {"images": dataset.image, "targets": dataset.target or dataset.image}
         self._alike = {name: AlikeFiles(image) for name, image in images.items()}
@@ -192,7 +194,9 @@ class SourceReader:
             self._open(*part)  # what is wrong with the whole is told once
         try:
             self._fill_rows(block, stack)
-        except DataError:
+        except DataError as error:
+            if error.cause == CHANGED:
+                raise
             for one in stack.split():
                 with collecting(defects, f"{one.file}#{one.at[0]}", one.places.tolist()):
                     self._fill_rows(block, one)
@@ -209,8 +213,13 @@ class SourceReader:
     def _take(self, file: str, image: ImageFormat, at: NDArray[np.int64]) -> NDArray[Any]:
         """Return some rows of a stack as they are stored, C-contiguous."""
         rows = self._open(file, image)
-        with naming_defects(f"{self._root}/{file}"):
-            return np.ascontiguousarray(rows.take(at))
+        try:
+            with naming_defects(f"{self._root}/{file}"):
+                return np.ascontiguousarray(rows.take(at))
+        finally:
+            # After the bytes: they are those of the file as it was scanned if it is so still. What
+            # else is wrong with one that changes says nothing of it.
+            check_stamps(self._root, self._stamps, [file])
 
     def _open(self, file: str, image: ImageFormat) -> Rows:
         """Return an open stack; the one opened first is closed when there are too many."""
@@ -220,7 +229,10 @@ class SourceReader:
                 self._stacks.pop(next(iter(self._stacks)))
             if self._scratch is None:
                 raise TypeError("stacks need `scratch`, where some of them are unpacked")
-            self._stacks[key] = open_rows(path, image, self._scratch)
+            try:
+                self._stacks[key] = open_rows(path, image, self._scratch)
+            finally:
+                check_stamps(self._root, self._stamps, [file])
         return self._stacks[key]
 
 

@@ -134,10 +134,12 @@ class _PlainRows:
         while content:
             num_bytes = os.preadv(self._descriptor, [content], at)
             if not num_bytes:
-                raise DataError(
-                    f"{self._array.path} became shorter while it was read; repeat", cause="changed"
-                )
+                raise _short_error(self._array.path)
             content, at = content[num_bytes:], at + num_bytes
+
+
+def _short_error(path: str | Path) -> DataError:
+    return DataError(f"{path} became shorter while it was read; repeat", cause="changed")
 
 
 class _Hdf5Rows:
@@ -166,12 +168,17 @@ class _ColumnRows:
     """Rows of an array whose first axis runs fastest, as the transpose of another is saved."""
 
     def __init__(self, array: FileArray) -> None:
+        start = array.start or 0
+        self._path, self._end = Path(array.path), start + array.nbytes
         self._pixels = np.memmap(
-            array.path, array.dtype, mode="r", offset=array.start or 0, shape=array.shape, order="F"
+            array.path, array.dtype, mode="r", offset=start, shape=array.shape, order="F"
         )
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return some rows, in the order asked for."""
+        # A page of a mapped file that is no longer there is a signal that ends the process.
+        if self._path.stat().st_size < self._end:
+            raise _short_error(self._path)
         return np.ascontiguousarray(self._pixels[rows])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lenshpc.files import read_bytes, replacing
 
-# numpy reads headers by Python's parser, which in 3.11 fails now and then in several threads at once:
+# numpy reads headers by Python's parser, which may fail in several threads at once in 3.11:
 # https://github.com/python/cpython/issues/106905
 _PARSING = Lock()
 

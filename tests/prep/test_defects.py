@@ -1,6 +1,7 @@
 """All bad files are found in one pass: ten are shown, all are counted and listed."""
 
 import csv
+import os
 import shutil
 
 import numpy as np
@@ -114,7 +115,10 @@ def test_stack_that_cannot_be_read_is_one_line(tmp_path):
         np.savez(tmp_path / f"source/train/{name}/s.npz", images=rows)
     dataset = tiny(image=image, holdout=None)
     draft = draft_store(dataset, tmp_path / "source", tmp_path / "store", OPTIONS)
-    (tmp_path / "source/train/no/s.npz").write_bytes(b"PK\3\4 and so on")
+    path = tmp_path / "source/train/no/s.npz"
+    status = path.stat()
+    path.write_bytes(b"PK\3\4 and so on".ljust(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(DataError, match=r"no/s.npz is damaged") as error:
         convert_shards(draft, range(len(draft.blocks)), workers=1)
     assert len(error.value.defects) == 1
