@@ -1,7 +1,7 @@
 """Arrays in HDF5 files: all of one lies in its file, whole, and packed as this HDF5 can read."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,17 @@ class Hdf5Array(FileArray):
     chunk_rows: int
 
     def blocks(self, field: str | None = None) -> Iterator[NDArray[Any]]:
-        """Yield all rows in their order, whole chunks at a time, or one field of them."""
+        """Yield all rows in their order, or one field of them; of an enumeration its names.
+
+        ValueError where a value of it has no name.
+        """
+        dtype = self.dtype if field is None else self.dtype[field]
+        names = (dtype.metadata or {}).get("enum")  # as h5py notes it
+        for block in self._read(field):
+            yield block if names is None else _name_values(block, names)
+
+    def _read(self, field: str | None = None) -> Iterator[NDArray[Any]]:
+        """Yield all rows in their order as numbers, whole chunks at a time."""
         row_bytes = _TEXT_BYTES if self.dtype.hasobject else self.row_bytes
         step = max(1, BLOCK_BYTES // (row_bytes * self.chunk_rows)) * self.chunk_rows
         rows = self.dataset if field is None else self.dataset.fields(field)
@@ -44,7 +54,7 @@ class Hdf5Array(FileArray):
                 "shape": self.shape,
             },
         )
-        for block in self.blocks():
+        for block in self._read():
             target.write(np.ascontiguousarray(block).data)
 
 
@@ -70,6 +80,16 @@ def open_hdf5(path: str, name: str, key: str) -> Hdf5Array:
         dataset=found,
         chunk_rows=chunks[0] if chunks else 1,
     )
+
+
+def _name_values(values: NDArray[Any], numbers: Mapping[str, int]) -> NDArray[Any]:
+    names = {number: name for name, number in numbers.items()}
+    found, places = np.unique(values, return_inverse=True)
+    strange = [number for number in found.tolist() if number not in names]
+    if strange:
+        raise ValueError(f"the number {strange[0]}, for which its enumeration has no name")
+    words = np.array([names[number] for number in found.tolist()], object)
+    return np.asarray(words[places.reshape(values.shape)])
 
 
 def check_whole(array: Hdf5Array) -> None:

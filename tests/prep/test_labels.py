@@ -91,7 +91,21 @@ def as_files(root):
     return declare("npy", places | {"group": "meta.csv:field"}, file="X.npy")
 
 
-@pytest.mark.parametrize("write", [as_datasets, as_fields, as_members, as_files])
+def as_enumerations(root):
+    """Write numbers whose names mean the opposite of what the numbers would."""
+    labels = h5py.enum_dtype({"yes": 0, "no": 1}, "i4")
+    sets = h5py.enum_dtype({"test": 0, "train": 3, "unlabelled": 2}, "u1")
+    cases = np.empty(6, [("set", sets), ("number", "i4")])
+    cases["set"] = [3, 3, 0, 0, 2, 3]
+    write_hdf5(root / "s.h5", names=NAMES, groups=GROUPS, cases=cases)
+    with h5py.File(root / "s.h5", "a") as file:
+        file.create_dataset("labels", data=(1 - LABELS)[:, None], dtype=labels)
+    return declare(
+        "hdf5", {"label": "labels", "id": "names", "split": "cases:set", "group": "groups"}
+    )
+
+
+@pytest.mark.parametrize("write", [as_datasets, as_fields, as_members, as_files, as_enumerations])
 def test_arrays_say_label_id_split_and_group_of_each_row(write, tmp_path):
     assert rows(tmp_path, write(tmp_path)) == EXPECTED
 
@@ -158,6 +172,10 @@ MISTAKES = {
     "fields": (
         {"labels": CATALOGUE},
         "labels has the fields label, name, field; set `stacks[].arr",
+    ),
+    "an enumeration without a name": (
+        {"labels": np.array(LABELS * 7, h5py.enum_dtype({"no": 0, "yes": 1}, "i4"))},
+        "labels holds the number 7, for which its enumeration has no name; correct it, or `stacks",
     ),
     "none": ({"labels": None}, "lacks the array 'labels'; it holds 'groups', 'images', 'names'"),
 }
