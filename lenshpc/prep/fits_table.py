@@ -47,9 +47,12 @@ def open_fits_table(path: Path) -> Iterator[OpenTable]:
 def _read_column(data: Any, name: str) -> Any:
     """Return some rows of a column, masked where they hold what stands for no value."""
     values, null = np.asarray(data.field(name)), data.columns[name].null
+    stored = data.view(np.ndarray)[name]
+    if values.dtype.kind == "b":  # of which astropy takes all but T for false
+        return np.ma.masked_array(values, ~np.isin(stored, [ord("T"), ord("F")]))
     if null is None or values.dtype.kind not in "iuf":
         return values
-    return np.ma.masked_array(values, data.view(np.ndarray)[name] == null)
+    return np.ma.masked_array(values, stored == null)
 
 
 def _find_table(path: Path, units: Any) -> Any:

@@ -32,7 +32,8 @@ class Hdf5Array(FileArray):
         ValueError where a value of it has no name.
         """
         dtype = self.dtype if field is None else self.dtype[field]
-        names = (dtype.metadata or {}).get("enum")  # as h5py notes it
+        metadata: Any = dtype.metadata or {}
+        names = metadata.get("enum")  # as h5py notes it
         for block in self._read(field):
             yield block if names is None else _name_values(block, names)
 

@@ -103,6 +103,16 @@ def test_fits_without_a_table_or_cut_in_its_rows_is_one_line(tmp_path):
         read_table(path, ["name"])
 
 
+def test_truth_value_that_fits_has_not_is_absent(tmp_path):
+    path = tmp_path / "t.fits"
+    Table({"lens": [True, True, False, False]}).write(path)
+    content = path.read_bytes()
+    assert content[-2880:-2876] == b"TTFF"
+    path.write_bytes(content[:-2880] + b"T\0F\0" + content[-2876:])
+    column = read_table(path, words=["lens"]).words["lens"]
+    assert column.to_pylist() == ["1", None, "0", None]
+
+
 @pytest.mark.parametrize(
     "data",
     [
