@@ -292,6 +292,7 @@ def test_values_become_texts_as_people_write_them():
         (["1.0", None, "2.0"], ["1", None, "2"]),
         (["1.0", "x"], ["1.0", "x"]),
         (["True", None, "false"], ["1", None, "0"]),
+        ([None] * 100 + ["1.0"], [None] * 100 + ["1"]),
         ([None, None], [None, None]),
         ([], []),
     ],
