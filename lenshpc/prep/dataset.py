@@ -41,6 +41,14 @@ def _value_text(value: Value) -> str:
     return str(int(value)) if is_whole else str(value)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 class SplitFolders(Frozen):
     """The folder of each split that the set has."""
 
@@ -267,14 +275,18 @@ class Dataset(Frozen):
 
     @property
     def label_values(self) -> dict[str, int]:
-        """Return value, as text → label: what the classes declare, or their names and indices."""
+        """Return value, as text → label: what the classes declare, or their names and indices.
+
+        Where a name looks like a number, indices are none: 1 would be class "1" and class 1.
+        """
         named = {
             _value_text(value): label
             for label, entry in enumerate(self.classes)
             for value in (entry.values or (entry.name,))
         }
-        indices = {str(label): label for label, entry in enumerate(self.classes)}
-        return named if any(entry.values for entry in self.classes) else indices | named
+        if any(entry.values or _is_number(entry.name) for entry in self.classes):
+            return named
+        return {str(label): label for label in range(len(self.classes))} | named
 
     @property
     def split_words(self) -> dict[str, SplitName]:

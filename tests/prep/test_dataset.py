@@ -119,6 +119,10 @@ def test_values_of_labels_and_splits_are_the_declared_ones_or_the_names(tmp_path
     found = load_dataset(str(write_yaml(path, mine | {"classes": [{"name": "a"}, {"name": "b"}]})))
     assert found.label_values == {"0": 0, "1": 1, "a": 0, "b": 1}
     assert found.split_words == {name: name for name in ("train", "val", "test", "unlabelled")}
+    digits = {"classes": [{"name": "1"}, {"name": "2"}]}
+    assert load_dataset(str(write_yaml(path, mine | digits))).label_values == {"1": 0, "2": 1}
+    digits = {"classes": [{"name": "1"}, {"name": "a"}]}
+    assert load_dataset(str(write_yaml(path, mine | digits))).label_values == {"1": 0, "a": 1}
     classes = [{"name": "a", "values": [7, "spiral"]}, {"name": "b", "values": [True]}]
     changed = mine | {"classes": classes, "splits": {"train": [1, "T"], "test": [2]}}
     found = load_dataset(str(write_yaml(path, changed)))
