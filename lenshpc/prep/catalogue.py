@@ -72,7 +72,9 @@ def read_positions(root: Path, catalogue: Catalogue) -> tuple[pa.Array, NDArray[
     if len(odd):
         raise DataError(f"{path} has the id {odd[0].as_py()!a}, which cannot be shown; correct it")
     _check_degrees(path, columns, place)
-    return ids, np.stack([columns.numbers[name] for name in (place.ra, place.dec)], axis=1)
+    ra, dec = (columns.numbers[name] for name in (place.ra, place.dec))
+    _refuse_off_sky(path, ids, ra, dec, place)
+    return ids, np.stack([ra, dec], axis=1)
 
 
 def _check_degrees(path: Path, columns: Columns, place: Position) -> None:
@@ -80,6 +82,21 @@ def _check_degrees(path: Path, columns: Columns, place: Position) -> None:
         unit = columns.units.get(column, "deg")
         if unit.strip().lower() not in _DEGREES:
             raise DataError(f"{path} has {column} in {unit}, expected degrees; convert the column")
+
+
+def _refuse_off_sky(
+    path: Path,
+    ids: pa.Array | pa.ChunkedArray,
+    ra: NDArray[np.float64],
+    dec: NDArray[np.float64],
+    place: Position,
+) -> None:
+    out = (ra < 0) | (ra > 360) | (np.abs(dec) > 90)
+    if out.any():
+        raise DataError(
+            f"{path} has {np.count_nonzero(out)} positions outside of 0 to 360 by -90 to 90 "
+            f"degrees, of {_show_ids(ids, out)}; correct {place.ra} and {place.dec}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +260,7 @@ def _tell_unmatched(
 ) -> str:
     num = int(np.count_nonzero(lost))
     what = f"row with a {catalogue.label}" if catalogue.label else "row"
-    names = _show_ids(table, lost)
+    names = _show_ids(table["id"], lost)
     if catalogue.unmatched == "refuse":
         raise DataError(
             f"{num} of {table.num_rows} images have no {what} in {match.path}: {names}; add them, "
@@ -255,14 +272,14 @@ def _tell_unmatched(
     return f"{num} images without a {what} in {match.path} are {fate}: {names}"
 
 
-def _show_ids(table: pa.Table, chosen: NDArray[np.bool_]) -> str:
+def _show_ids(ids: pa.Array | pa.ChunkedArray, chosen: NDArray[np.bool_]) -> str:
     rows = np.flatnonzero(chosen)
-    return show_some(table["id"].take(pa.array(rows[:NUM_SHOWN])).to_pylist(), len(rows))
+    return show_some(ids.take(pa.array(rows[:NUM_SHOWN])).to_pylist(), len(rows))
 
 
 def _refuse_gaps(match: _Match, table: pa.Table, gaps: NDArray[np.bool_], column: str) -> None:
     if gaps.any():
-        num, names = np.count_nonzero(gaps), _show_ids(table, gaps)
+        num, names = np.count_nonzero(gaps), _show_ids(table["id"], gaps)
         raise DataError(f"{match.path} has no {column} for {num} images: {names}; fill it in")
 
 
@@ -290,11 +307,6 @@ def _read_numbers(catalogue: Catalogue, match: _Match, table: pa.Table) -> dict[
     if place:
         _check_degrees(match.path, match.columns, place)
         ra, dec = match.numbers(place.ra), match.numbers(place.dec)
-        out = (ra < 0) | (ra > 360) | (np.abs(dec) > 90)
-        if out.any():
-            raise DataError(
-                f"{match.path} has {np.count_nonzero(out)} positions outside of 0 to 360 by -90 to "
-                f"90 degrees, of {_show_ids(table, out)}; correct {place.ra} and {place.dec}"
-            )
+        _refuse_off_sky(match.path, table["id"], ra, dec, place)
         found |= dict(zip(POSITION, (ra, dec), strict=True))
     return {name: pa.array(numbers) for name, numbers in found.items()}

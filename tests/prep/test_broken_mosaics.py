@@ -130,6 +130,18 @@ def test_objects_outside_of_all_tiles_are_counted_and_listed(sky) -> None:
     assert (float(rows[0]["ra_deg"]), float(rows[0]["dec_deg"])) == (far["ra"][0], far["dec"][0])
 
 
+def test_positions_off_the_sky_are_refused_wherever_they_lie(sky) -> None:
+    table = scatter()
+    far = table[:3].copy()
+    far["name"] = ["A1", "A2", "A3"]
+    far["ra"], far["dec"] = [500.0, 10.0, 20.0], [0.0, 95.0, -20.0]
+    vstack([table, far]).write(sky / "catalogue.csv", overwrite=True)
+    assert (
+        "HERE/sky/catalogue.csv has 2 positions outside of 0 to 360 by -90 to 90 degrees, of A1, "
+        "A2; correct ra and dec"
+    ) in prepare(sky)
+
+
 def near_edges():
     """Return a catalogue of which the first 13 objects lie within eight pixels of an edge."""
     table = scatter()
