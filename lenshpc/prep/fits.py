@@ -21,7 +21,7 @@ from lenshpc.prep.content import (
     unpack,
 )
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.pixels import check_shape
+from lenshpc.prep.pixels import check_dtype, check_shape
 from lenshpc.run.extras import require
 
 # astropy's decoders of the others trust the file: that of HCOMPRESS_1 reads on past the end of a
@@ -161,7 +161,12 @@ def _pixels(path: str, unit: Any, image: ImageFormat, content: bytes) -> NDArray
     check_shape(path, tuple(unit.shape), image.stored_shape)
     if _is_packed(unit):
         check_packing(path, unit, memoryview(content))
-    return np.asarray(unit.data)
+    # Before `data`, after which the header is that of what it became.
+    is_long, is_scaled = unit.header["BITPIX"] == 64, unit.header.get("BSCALE", 1) != 1
+    pixels = np.asarray(unit.data)
+    if is_long and not is_scaled and pixels.dtype.kind == "f":  # by BLANK or BZERO
+        check_dtype(path, np.dtype(np.int64), image.dtype)
+    return pixels
 
 
 def check_packing(path: str, unit: Any, content: memoryview) -> None:

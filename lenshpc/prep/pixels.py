@@ -33,13 +33,22 @@ def _drop_leading(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def check_dtype(path: str, found: np.dtype[Any], declared: str) -> None:
     """Raise unless the declared dtype holds every value of the found one."""
-    # safe: pixels are kept bit for bit, so nothing may be rounded or cut on the way into the store.
-    if found.kind not in "uif" or not np.can_cast(found, declared, "safe"):
+    # Pixels are kept bit for bit, so nothing may be rounded or cut on the way into the store.
+    if found.kind not in "uif" or not _holds_all(np.dtype(declared), found):
         raise DataError(
             f"{path} has dtype {found}, which {declared} cannot hold without loss; "
             "save it in that dtype, or change `dtype` in the dataset file",
             cause="wrong dtype",
         )
+
+
+def _holds_all(declared: np.dtype[Any], found: np.dtype[Any]) -> bool:
+    if not np.can_cast(found, declared, "safe"):
+        return False
+    # numpy calls 64 bits in a float64 safe, which rounds beyond its mantissa.
+    if found.kind == "f" or declared.kind != "f":
+        return True
+    return bool(np.iinfo(found).max <= 2 ** (np.finfo(declared).nmant + 1))
 
 
 def clean(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from lenshpc.errors import DataError
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.pixels import clean
+from lenshpc.prep.pixels import check_dtype, clean
 
 BAD = (np.nan, np.inf, -np.inf, 1e300, -4e38)
 
@@ -129,3 +129,18 @@ def test_channel_without_a_median_is_refused_by_name_and_takes_a_value():
 def test_policy_that_cannot_be_followed_is_refused(policy, dtype, error):
     with pytest.raises(ValidationError, match=re.escape(error)):
         layout(policy, dtype)
+
+
+@pytest.mark.parametrize("declared", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+@pytest.mark.parametrize("kind", ["int", "uint"])
+def test_float_holds_integers_that_come_back_from_it(kind, bits, declared):
+    limits = np.iinfo(f"{kind}{bits}")
+    with np.errstate(over="ignore"):
+        kept = [np.array([value]).astype(declared)[0] for value in (limits.min, limits.max)]
+    fits = all(np.isfinite(kept)) and [int(value) for value in kept] == [limits.min, limits.max]
+    if fits:
+        check_dtype("1.npy", np.dtype(f"{kind}{bits}"), declared)
+        return
+    with pytest.raises(DataError, match=f"has dtype {kind}{bits}, which {declared} cannot hold"):
+        check_dtype("1.npy", np.dtype(f"{kind}{bits}"), declared)

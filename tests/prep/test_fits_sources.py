@@ -177,6 +177,16 @@ def test_axes_of_length_one_before_a_plane_hold_nothing(shape, axes):
     np.testing.assert_array_equal(found, CUBE[:1], strict=True)
 
 
+@pytest.mark.parametrize("cards", [{}, {"BZERO": 2**63}, {"BZERO": 1}, {"BLANK": -1}])
+def test_integers_of_64_bits_are_not_rounded(cards):
+    unit = fits.ImageHDU(np.full((6, 5), 2**53 + 1, np.int64))
+    unit.header.update(cards)
+    error = refused(written(unit), declare((1, 6, 5), "float64"))
+    assert f"has dtype {'u' * (cards.get('BZERO') == 2**63)}int64, which float64 cannot" in str(error)
+    plain = written(fits.ImageHDU(np.full((6, 5), 2**53 + 1, np.int64)))
+    assert (decoded(plain, declare((1, 6, 5), "int64")) == 2**53 + 1).all()
+
+
 @pytest.mark.parametrize(
     ("cards", "dtype"),
     [({"BZERO": 32768}, "uint16"), ({"BSCALE": 0.5}, "float32"), ({"BLANK": -1}, "float32")],
