@@ -20,6 +20,7 @@ from lenshpc.prep.content import (
     truncation_error,
     unpack,
 )
+from lenshpc.prep.fits_sums import check_sums
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.pixels import check_dtype, check_shape
 from lenshpc.run.extras import require
@@ -49,6 +50,8 @@ def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[A
         units = _list_units(path, content, opened)
         chosen = _choose(path, units, image)
         declared = image if len(chosen) == 1 else image.part
+        for place in set(chosen):
+            check_sums(path, units[place], io.BytesIO(content))
         found = [_pixels(path, units[place], declared, content) for place in chosen]
     return [pixels.astype(pixels.dtype.newbyteorder("="), copy=False) for pixels in found]
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from lenshpc.errors import DataError
 from lenshpc.prep.columns import BLOCK_ROWS, Block, OpenTable
+from lenshpc.prep.fits_sums import check_sums
 from lenshpc.run.extras import require
 
 # One value a row: truth values, whole numbers, floats, or a text of any width.
@@ -29,6 +30,8 @@ def open_fits_table(path: Path) -> Iterator[OpenTable]:
         with path.open("rb") as stream, fits.open(stream, memmap=True) as units:
             unit = _find_table(path, units)
             _check_size(path, unit)
+            with path.open("rb") as content:
+                check_sums(str(path), unit, content)
             columns = [one for one in unit.columns if _SCALAR.fullmatch(str(one.format).strip())]
 
             def read(texts: Sequence[str], numbers: Sequence[str]) -> Iterator[Block]:
