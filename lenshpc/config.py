@@ -29,7 +29,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and scikit-learn take
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 NonNegative = Annotated[float, Field(ge=0, le=1e9)]
 
-
 # What another tool, or the field, calls what has another name here.
 MEANT = {
     "rotate": "affine",
@@ -84,7 +83,6 @@ class Frozen(BaseModel):
 
 
 Model = TypeVar("Model", bound=Frozen)
-
 
 _CORE = "tag:yaml.org,2002:"
 # YAML 1.2's own: the tag of a plain word, what it looks like, what it may begin with
@@ -307,7 +305,7 @@ def _first_complaint(model: type[Frozen], value: Mapping[str, Any], error: Valid
     where = ".".join(part for part in location if not re.fullmatch(_UNION_TAG, part))
     if first["type"] == "extra_forbidden":
         prefix, _, last = where.rpartition(".")
-        fields = [name for name in (parent.model_fields if parent else ()) if name != "kind"]
+        fields = [key for key in (_keys(parent) if parent else ()) if key != "kind"]
         known = [f"{prefix}.{name}" if prefix else name for name in fields]
         elsewhere = [key for key in _list_keys(model, value) if key.rpartition(".")[2] == last]
         if elsewhere and not find_near(last, fields):
@@ -331,12 +329,17 @@ def _shorten_number(value: Any) -> Any:
 
 def _list_keys(model: type[Frozen], value: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys that a model has where these values stand in it."""
-    for name in model.model_fields:
-        yield f"{prefix}{name}"
-        around = value if isinstance(value, Mapping) else {}
+    around = value if isinstance(value, Mapping) else {}
+    for key, name in _keys(model).items():
+        yield f"{prefix}{key}"
         for inner in model.inner_models(name, around):
             if prefix.count(".") < _KEY_DEPTH:  # a model may hold itself
-                yield from _list_keys(inner, around.get(name), f"{prefix}{name}.")
+                yield from _list_keys(inner, around.get(key), f"{prefix}{key}.")
+
+
+def _keys(model: type[Frozen]) -> dict[str, str]:
+    """Return key, as files have it → name of the field."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
 
 
 def _models_along(
@@ -348,6 +351,9 @@ def _models_along(
         holder = along[-1]
         if holder is None or part == _kind(holder):
             continue  # pydantic puts the kind that it chose into the location
+        if isinstance(part, int):  # a place in a list of what the last part may hold
+            value = value[part] if isinstance(value, Sequence) else None
+            continue
         around = value if isinstance(value, Mapping) else {}
         inner = holder.inner_models(str(part), around)
         value = around.get(part)
@@ -369,7 +375,7 @@ def _kind(model: type[Frozen] | None) -> Any:
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Return the dotted key and the YAML value of a `--set key=value`."""
     key, equals, value = text.partition("=")
-    if not (key and equals):
+    if not (key and equals) or "" in key.split("."):
         raise ConfigError(
             f"--set {_shorten(text)[1:-1]}: expected key=value, such as train.epochs=3"
         )

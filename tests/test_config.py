@@ -106,7 +106,7 @@ def test_assignment_is_a_key_and_a_yaml_value(text, expected):
     assert parse_assignment(text) == expected
 
 
-@pytest.mark.parametrize("text", ["train.epochs", "=3", ""])
+@pytest.mark.parametrize("text", ["train.epochs", "=3", "", "train..epochs=3", ".a=3"])
 def test_assignment_without_key_or_equals_is_refused(text):
     assert complaint(parse_assignment, text) == (
         f"--set {text}: expected key=value, such as train.epochs=3"

@@ -8,6 +8,21 @@ from lenshpc.prep.dataset import load_dataset
 
 FOLDERLESS = {"classes": [{"name": "a"}, {"name": "b"}]}
 BROKEN = {
+    "key of another name": (
+        {"split_values": {"train": [1]}},
+        "unknown key 'split_values'; did you mean splits? known: name, image, classes, target, "
+        "truth, unlabelled, folder, stacks, catalogue, mosaics, splits, holdout, group, simulate",
+    ),
+    "unknown key in a list": (
+        {"classes": [{"name": "a", "trian": "a"}]},
+        "unknown key 'classes.0.trian'; did you mean classes.0.train? known: classes.0.train, "
+        "classes.0.val, classes.0.test, classes.0.name, classes.0.values, classes.0.pickled",
+    ),
+    "unknown key of another name": (
+        {"holdout": {"fraction": 0.5, "from": "train", "to": "val", "too": "test"}},
+        "unknown key 'holdout.too'; did you mean holdout.to? known: holdout.fraction, "
+        "holdout.from, holdout.to",
+    ),
     "unknown key": ({"clases": []}, "unknown key 'clases'; did you mean classes?"),
     "no classes": ({"classes": []}, "classes"),
     "dtype": (
