@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError
 from lenshpc.prep.content import check_content, naming_defects, truncation_error
 from lenshpc.prep.fits import check_packing, find_image, reading_strictly
+from lenshpc.prep.fits_sums import check_sums
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.pixels import check_dtype, format_shape
 from lenshpc.prep.skygrid import SkyGrid, read_grid
@@ -31,7 +32,7 @@ class Plane:
         self.is_packed = isinstance(unit, fits.CompImageHDU)
         # The rows of the tiles that it is packed in, each of which is unpacked once.
         self._step = unit.tile_shape[0] if self.is_packed else 1
-        self._is_checked = not self.is_packed
+        self._is_checked = False
         self._first, self._held = 0, np.empty((0, unit.shape[1]))
 
     @property
@@ -69,11 +70,13 @@ class Plane:
         return found
 
     def _check(self) -> None:
-        """Raise on parts that unpack to more than the image, once for all."""
-        with Path(self.path).open("rb") as stream:
-            # Closed with its last view, which an error keeps.
-            content = mmap(stream.fileno(), 0, access=ACCESS_READ)
-        check_packing(self.path, self._unit, memoryview(content))
+        """Raise on sums that do not fit, and parts that unpack to more than the image, once."""
+        check_sums(self.path, self._unit, self._unit.fileinfo()["file"])
+        if self.is_packed:
+            with Path(self.path).open("rb") as stream:
+                # Closed with its last view, which an error keeps.
+                content = mmap(stream.fileno(), 0, access=ACCESS_READ)
+            check_packing(self.path, self._unit, memoryview(content))
         self._is_checked = True
 
 

@@ -1,7 +1,9 @@
 """Mosaics and catalogues that do not fit: one line with what is wrong and what to do, exit 2."""
 
 import csv
+import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -233,6 +235,22 @@ def test_truncated_tile_costs_no_other(sky) -> None:
     whole = (sky / "west_i.fits").read_bytes()
     (sky / "west_i.fits").write_bytes(whole[:-2880])
     assert "HERE/sky/west_i.fits is" in prepare(sky)
+
+
+@pytest.mark.parametrize("packing", ["none", "RICE_1", "gzip"])
+def test_tile_whose_sum_does_not_fit_is_refused(packing, sky) -> None:
+    path = sky / "west_i.fits"
+    with fits.open(path) as units:
+        packed = [fits.PrimaryHDU(), fits.CompImageHDU(units[0].data, units[0].header)]
+        changed = fits.HDUList(packed) if packing == "RICE_1" else units
+        changed.writeto(path, overwrite=True, checksum=True)
+    content = bytearray(path.read_bytes())
+    path.write_bytes(gzip.compress(content) if packing == "gzip" else content)
+    assert "is damaged" not in prepare(sky)
+    shutil.rmtree(sky.parent / "store")
+    content[-2881 if packing == "none" else -1] ^= 1
+    path.write_bytes(gzip.compress(content) if packing == "gzip" else content)
+    assert "HERE/sky/west_i.fits is damaged: its DATASUM does not fit; copy it" in prepare(sky)
 
 
 def test_other_keys_are_refused_in_words() -> None:
