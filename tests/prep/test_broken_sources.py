@@ -182,7 +182,7 @@ NPY = {
         npy(PIXELS)[:-4] + b"\x01\0\xa0\x7f",
         "holds 1 pixels that are NaN, infinite",
     ),
-    "NaN": (with_value(np.nan), "holds 1 pixels that are NaN, infinite or beyond float32; mend"),
+    "NaN": (with_value(np.nan), "holds 1 pixels that are NaN, infinite or beyond float32; correct"),
     "infinity": (with_value(np.inf), "holds 1 pixels that are NaN, infinite"),
     "minus infinity": (with_value(-np.inf), "holds 1 pixels that are NaN, infinite"),
     "objects": (objects(PIXELS, 1.0), "pickled object array; pickles can run code and are refused"),
