@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError, IncompleteError, LensHpcError
 from lenshpc.prep.cutouts import CutoutStacks, begin_stacks, open_reader, open_stacks
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
+from lenshpc.prep.defects import (
+    Defect,
+    RefusedError,
+    ShardLists,
+    list_path,
+    refusal,
+    refuse_foreign_list,
+    remove_list,
+)
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.mosaics import write_outside
 from lenshpc.prep.parallel import Count, Progress, share
@@ -119,6 +127,7 @@ def draft_store(
     with _naming_failures(target):
         refuse_existing(target)
         target.parent.mkdir(parents=True, exist_ok=True)
+        refuse_foreign_list(target)
         # Scanned by one process and kept in the draft: processes that listed the folder themselves
         # could see another one.
         labels = stamp_labels(root, dataset)
@@ -161,11 +170,10 @@ def join_draft(draft: Draft) -> None:
 
     The list of what was refused lies beside the store until it is made.
     """
-    listed = list_path(draft.path)
     with _naming_failures(draft.path):
-        _raise_refused(draft, range(len(draft.blocks)), listed)
+        _raise_refused(draft, range(len(draft.blocks)), list_path(draft.path))
         draft.finish()
-        listed.unlink(missing_ok=True)
+        remove_list(draft.path)
 
 
 def _convert(

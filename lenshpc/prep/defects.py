@@ -12,6 +12,7 @@ from lenshpc.files import replacing
 
 NUM_SHOWN = 10
 _FIELDS = ("file", "cause", "message")
+_HEADER = b"file,cause,message"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +53,35 @@ def list_path(store: Path) -> Path:
     return store.with_name(f"{store.name}.refused.csv")
 
 
+def has_header(path: Path, header: bytes) -> bool:
+    """Tell whether a file is a list that lenshpc wrote, by its first line, or absent."""
+    try:
+        with path.open("rb") as stream:
+            return stream.readline(len(header) + 2).rstrip() == header
+    except FileNotFoundError:
+        return True
+
+
+def foreign_list_error(path: Path) -> DataError:
+    """Return the error of a user's own file where a list would be written."""
+    return DataError(
+        f"{path} is no list that lenshpc wrote, and lists of this STORE go there; "
+        "move it away, or give STORE another name"
+    )
+
+
+def refuse_foreign_list(store: Path) -> None:
+    """Raise where the list of a store's refused sources would replace a user's own file."""
+    if not has_header(list_path(store), _HEADER):
+        raise foreign_list_error(list_path(store))
+
+
+def remove_list(store: Path) -> None:
+    """Remove the list of a store's refused sources, but no file of the user's own."""
+    if has_header(list_path(store), _HEADER):
+        list_path(store).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class ShardLists:
     """What was refused of each shard's sources, as processes find it: a file a shard."""
@@ -88,9 +118,12 @@ def refusal(
 ) -> RefusedError:
     """Return one error of all defects, which are written to the list at `listed`.
 
+    A file of the user's own that stands there stays as it is, and there is no list.
     Where there are several, its notes are the first of them. `told` says what they have in common.
     The error has all of them where `defects` does.
     """
+    if listed and not has_header(listed, _HEADER):
+        listed = None
     shown: list[Defect] = []
     causes: Counter[str] = Counter()
     for defect in _writing(listed, _distinct(defects)):

@@ -17,7 +17,7 @@ from lenshpc.files import replacing
 from lenshpc.prep.catalogue import read_positions
 from lenshpc.prep.cutting import Corners
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import Defect, refusal
+from lenshpc.prep.defects import Defect, foreign_list_error, has_header, refusal
 from lenshpc.prep.labelling import POSITION
 from lenshpc.prep.rows import TEXT, cutout_rows
 from lenshpc.prep.skygrid import Points, SkyGrid, unit_vectors
@@ -25,6 +25,7 @@ from lenshpc.prep.tiles import Tile, read_tiles
 from lenshpc.store.layout import UNLABELLED
 
 OUTSIDE = -1
+_HEADER = b'"id","ra_deg","dec_deg"'  # of the list of those
 _DECIMALS = 6  # of a pixel; less is noise of the projection, which must not move a cut-out
 
 
@@ -174,11 +175,19 @@ def stack_file(tile: str) -> str:
 
 
 def write_outside(store: Path, objects: MosaicObjects) -> tuple[str, ...]:
-    """List the objects outside of all tiles beside the store to be; return a line of them."""
+    """List the objects outside of all tiles beside the store to be; return a line of them.
+
+    The list of an earlier command goes where there are none; a user's own file stays.
+    """
     num = objects.outside.num_rows
-    if not num:
-        return ()
     path = store.with_name(f"{store.name}.outside.csv")
+    is_ours = has_header(path, _HEADER)
+    if not num:
+        if is_ours:
+            path.unlink(missing_ok=True)
+        return ()
+    if not is_ours:
+        raise foreign_list_error(path)
     with replacing(path) as temporary:
         csv.write_csv(objects.outside, temporary)
     return (f"{num} objects lie outside of all tiles and are left out; they are listed in {path}",)

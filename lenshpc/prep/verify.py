@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from lenshpc.errors import DataError
 from lenshpc.prep.cutouts import begin_stacks, open_reader
 from lenshpc.prep.dataset import Dataset
-from lenshpc.prep.defects import Defect, RefusedError, ShardLists, list_path, refusal
+from lenshpc.prep.defects import (
+    Defect,
+    RefusedError,
+    ShardLists,
+    list_path,
+    refusal,
+    remove_list,
+)
 from lenshpc.prep.parallel import Count, Progress, share
 from lenshpc.prep.read import SourceReader, block_rows
 from lenshpc.prep.rules import order_rows
@@ -54,7 +61,7 @@ def verify(
         share(work, shards, workers=workers, num_rows=store.num_rows, progress=progress)
         _refuse(path, lambda: work.refused.read(shards))
     with suppress(OSError):  # where stores are kept, nobody may write
-        list_path(path).unlink(missing_ok=True)
+        remove_list(path)
     return store
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ class Draft:
         # Renamed first: a process that still writes then fails at once, and cannot bring back a
         # folder that is half removed.
         self.folder.rename(unique_name(self.folder, "tmp"))
-        for folder in self.path.parent.glob(f"{self.folder.name}.*.tmp"):
+        for folder in self.path.parent.glob(f"{escape(self.folder.name)}.*.tmp"):
             shutil.rmtree(folder, ignore_errors=True)
 
     @property

@@ -161,3 +161,21 @@ def test_tile_may_have_any_name(tmp_path) -> None:
         convert(mosaic_dataset(), tmp_path / n, tmp_path / f"{n}.zarr") for n in ("east", "corners")
     ]
     np.testing.assert_array_equal(*(store.read_raw(slice(0, 40)) for store in stores))
+
+
+def test_list_of_objects_outside_is_of_the_last_command_and_no_user_s_file(tmp_path) -> None:
+    source(tmp_path / "sky")
+    inside = tmp_path / "sky/catalogue.csv"
+    whole, listed = inside.read_text(), tmp_path / "store.outside.csv"
+    inside.write_text(f"{whole}away,10.0,-20.0,lens,train\n")
+    listed.write_text("mine\n")
+    with pytest.raises(DataError, match=r"store\.outside\.csv is no list that lenshpc wrote"):
+        draft_store(mosaic_dataset(), tmp_path / "sky", tmp_path / "store", Options())
+    assert listed.read_text() == "mine\n"
+    listed.unlink()
+    for _ in range(2):
+        draft_store(mosaic_dataset(), tmp_path / "sky", tmp_path / "store", Options())
+        assert listed.read_text() == '"id","ra_deg","dec_deg"\n"away",10,-20\n'
+    inside.write_text(whole)
+    draft_store(mosaic_dataset(), tmp_path / "sky", tmp_path / "store", Options())
+    assert not listed.exists()

@@ -12,6 +12,7 @@ from source_sets import TINY, fill, tiny, write_yaml
 from lenshpc.cli.main import main
 from lenshpc.errors import DataError
 from lenshpc.prep.convert import Options, convert, convert_shards, draft_store
+from lenshpc.prep.verify import verify
 from lenshpc.worker import convert_share, join_shards
 
 OPTIONS = Options(shard_rows=32)
@@ -131,3 +132,27 @@ def test_target_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Exception, match=r"file/store cannot be written: (Not a dir|File exists)"):
         convert(tiny(), tmp_path / "source", tmp_path / "file/store")
+
+
+def test_file_of_the_user_s_own_is_no_list_and_stays(tmp_path):
+    fill(tmp_path / "source")
+    mine = tmp_path / "store.refused.csv"
+    mine.write_text("my own table\n")
+    with pytest.raises(DataError) as caught:
+        convert(tiny(), tmp_path / "source", tmp_path / "store")
+    assert str(caught.value) == (
+        f"{mine} is no list that lenshpc wrote, and lists of this STORE go there; "
+        "move it away, or give STORE another name"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", mine.name]
+    mine.rename(tmp_path / "mine.csv")
+    store = convert(tiny(), tmp_path / "source", tmp_path / "store")
+    (tmp_path / "mine.csv").rename(mine)
+    assert verify(store.path).num_rows == store.num_rows
+    assert mine.read_text() == "my own table\n"
+
+
+def test_store_of_any_name_leaves_nothing_but_itself(tmp_path):
+    fill(tmp_path / "source")
+    convert(tiny(), tmp_path / "source", tmp_path / "st[1]*")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "st[1]*"]
