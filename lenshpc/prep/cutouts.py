@@ -121,10 +121,12 @@ class CutoutStacks:
     def _is_made(self, tile: str, *, by_hash: bool = True) -> bool:
         try:
             made = read_sealed(self._seal(tile))
-        except (FileNotFoundError, DataError):
+            key, state = made["key"], made["stack"]
+        except (FileNotFoundError, DataError, LookupError):
             return False
-        path = self.folder / stack_file(tile)
-        return made["key"] == self._key(tile) and is_kept(path, made["stack"], by_hash=by_hash)
+        return key == self._key(tile) and is_kept(
+            self.folder / stack_file(tile), state, by_hash=by_hash
+        )
 
     def _key(self, tile: str) -> dict[str, Any]:
         """Return all that a stack follows from, but for the pixels."""

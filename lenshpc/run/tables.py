@@ -145,7 +145,7 @@ class MemberTable:
         with pq.ParquetFile(
             self._path,
             metadata=self._metadata,
-            read_dictionary=["split"],
+            read_dictionary=[name for name in ("split",) if name in self.columns],
             page_checksum_verification=True,
         ) as file:
             wanted = None if columns is None else list(columns)
