@@ -4,17 +4,52 @@ Shapes: N rows, K classes.
 """
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.report.verdict import Estimate
+from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.statistics.delong import covariance, measure_lines
 from lenshpc.statistics.measures import RowMeasure
-from lenshpc.statistics.results import Floats, Labels
+from lenshpc.statistics.results import Floats, Labels, Rotation
 
 Groups = npt.NDArray[np.object_] | None
+
+
+class Judged(Protocol):
+    """The AUC of some rows, with its interval."""
+
+    @property
+    def auc(self) -> float:
+        """Return the AUC."""
+
+    @property
+    def auc_low(self) -> float:
+        """Return the lower end."""
+
+    @property
+    def auc_high(self) -> float:
+        """Return the upper end."""
+
+
+def name_subject(line: str) -> str:
+    """Return how a sentence calls a line of the table."""
+    return "the ensemble" if line == ENSEMBLE else line
+
+
+def estimate_auc(found: Judged) -> Estimate:
+    """Return an AUC with its interval."""
+    return Estimate(value=found.auc, low=found.auc_low, high=found.auc_high)
+
+
+def estimate_turn(turn: Rotation | None) -> Estimate | None:
+    """Return the change of an AUC on turned images, if these were judged."""
+    if turn is None:
+        return None
+    return Estimate(value=turn.change, low=turn.change_low, high=turn.change_high)
 
 
 def groups_of(rows: pd.DataFrame) -> Groups:

@@ -2,13 +2,18 @@
 
 import numpy as np
 
-from lenshpc.report.evidence import find_gaps, measure_folds
+from lenshpc.report.evidence import (
+    estimate_auc,
+    estimate_turn,
+    find_gaps,
+    measure_folds,
+    name_subject,
+)
 from lenshpc.report.verdict import Estimate, Evidence
-from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import AUC
 from lenshpc.tasks.anomaly.baselines import BOOSTING
-from lenshpc.tasks.anomaly.judge import PartScores, RunEvaluation, as_classes
+from lenshpc.tasks.anomaly.judge import RunEvaluation, as_classes
 from lenshpc.tasks.anomaly.merge import MergedScores
 
 SMALL, LARGE, WIDE = 0.01, 0.05, 0.1  # of an AUC
@@ -17,16 +22,16 @@ SMALL, LARGE, WIDE = 0.01, 0.05, 0.1  # of an AUC
 def weigh_scores(results: RunResults, found: RunEvaluation) -> Evidence:
     """Return what is to be said of the headline of a run that learnt one class."""
     merged, head = found.merged, found.lines[0]
-    test, turn = head.parts["test"], head.rotation
+    test = head.parts["test"]
     testing = merged.part("test")
     labels = merged.anomalous.astype(np.int64)
     # Boosting is told the classes: no detector has to beat it.
     rivals = {name: one for name, one in found.baselines.items() if name != BOOSTING}
     fewer = test.num_anomalous <= test.num_normal
     return Evidence(
-        subject="the ensemble" if head.name == ENSEMBLE else head.name,
+        subject=name_subject(head.name),
         measure="AUC",
-        test=_estimate(test),
+        test=estimate_auc(test),
         small=SMALL,
         large=LARGE,
         wide=WIDE,
@@ -41,17 +46,11 @@ def weigh_scores(results: RunResults, found: RunEvaluation) -> Evidence:
             AUC,
         ),
         unjudged="its store cannot be read",
-        turn=Estimate(value=turn.change, low=turn.change_low, high=turn.change_high)
-        if turn
-        else None,
-        oof=_estimate(head.parts["validation"]),
+        turn=estimate_turn(head.rotation),
+        oof=estimate_auc(head.parts["validation"]),
         folds=_measure_folds(results, merged, head.name),
         num_missing=len(results.missing),
     )
-
-
-def _estimate(scores: PartScores) -> Estimate:
-    return Estimate(value=scores.auc, low=scores.auc_low, high=scores.auc_high)
 
 
 def _measure_folds(results: RunResults, merged: MergedScores, line: str) -> tuple[Estimate, ...]:

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from lenshpc.report.evidence import find_gaps, groups_of, measure_folds
+from lenshpc.report.evidence import find_gaps, groups_of, measure_folds, name_subject
 from lenshpc.report.verdict import Estimate, Evidence
-from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import MeanMeasure
 from lenshpc.tasks.super_resolution.judge import BICUBIC, Quality, RunEvaluation
@@ -25,7 +24,7 @@ def weigh_images(results: RunResults, found: RunEvaluation) -> Evidence:
     gains = (psnr[head.name] - psnr[BICUBIC])[~testing]
     rivals = [line.name for line in scores.lines if line.kind == "baseline"]
     return Evidence(
-        subject="the ensemble" if head.name == ENSEMBLE else head.name,
+        subject=name_subject(head.name),
         measure="gain of PSNR over bicubic (dB)",
         test=_estimate(head.test),
         small=SMALL,

@@ -2,15 +2,20 @@
 
 import numpy as np
 
-from lenshpc.report.evidence import find_gaps, groups_of, measure_folds
+from lenshpc.report.evidence import (
+    estimate_auc,
+    estimate_turn,
+    find_gaps,
+    groups_of,
+    measure_folds,
+    name_subject,
+)
 from lenshpc.report.methods import BOOTSTRAP
 from lenshpc.report.references import cite
-from lenshpc.report.verdict import Estimate, Evidence
+from lenshpc.report.verdict import Evidence
 from lenshpc.run.plan import Plan
-from lenshpc.run.predictions import ENSEMBLE
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import AUC
-from lenshpc.statistics.results import Scores
 from lenshpc.tasks.supervised.curves import headline_of
 from lenshpc.tasks.supervised.judge import RunEvaluation
 from lenshpc.tasks.supervised.settings import Supervised
@@ -26,11 +31,10 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
     test, out = merged.rows[testing], merged.rows[~testing]
     counts = np.bincount(test["label"], minlength=len(merged.classes))
     rarest = int(counts.argmin())
-    turn = head.rotation
     return Evidence(
-        subject="the ensemble" if head.name == ENSEMBLE else head.name,
+        subject=name_subject(head.name),
         measure="AUC",
-        test=_estimate(head.test),
+        test=estimate_auc(head.test),
         small=SMALL,
         large=LARGE,
         wide=WIDE,
@@ -45,10 +49,8 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
             AUC,
         ),
         unjudged=found.absent or "",
-        turn=Estimate(value=turn.change, low=turn.change_low, high=turn.change_high)
-        if turn
-        else None,
-        oof=_estimate(head.oof),
+        turn=estimate_turn(head.rotation),
+        oof=estimate_auc(head.oof),
         folds=measure_folds(
             out["fold"].to_numpy(), out["label"].to_numpy(), values[~testing], groups_of(out), AUC
         ),
@@ -59,10 +61,6 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
 def _short(name: str) -> str:
     """Return a baseline's name without the word: `baseline (ring radius)` → `ring radius`."""
     return name.removeprefix("baseline (").removesuffix(")")
-
-
-def _estimate(scores: Scores) -> Estimate:
-    return Estimate(value=scores.auc, low=scores.auc_low, high=scores.auc_high)
 
 
 def describe_classes(plan: Plan) -> str:
