@@ -6,7 +6,6 @@ makes none again that would be the same. The folder can be deleted at any time.
 """
 
 import hashlib
-import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +14,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 
-from lenshpc.files import hash_value, lock, open_regular, remove_drafts, replacing
+from lenshpc.files import hash_value, lock, remove_drafts
 from lenshpc.run.values import pack, unpack
+from lenshpc.store.parts import read_part, write_part
 
 Stage = Literal["gate", "merge", "baselines", "scores", "pictures"]
 Say = Callable[[str], None]
-DIGEST_BYTES = 32  # of a part, before its arrays
 Array = npt.NDArray[Any]
 T = TypeVar("T")
 
@@ -45,34 +43,13 @@ class Shelf:
 
     def read(self, part: int) -> dict[str, Array] | None:
         """Return the arrays of a part; None where it is absent or damaged."""
-        if self._folder is None:
-            return None
-        try:
-            stream = open_regular(self._folder / f"{part:05d}")
-        except FileNotFoundError:
-            return None
-        with stream:
-            digest = stream.read(DIGEST_BYTES)
-            if hashlib.file_digest(stream, "sha256").digest() != digest:
-                return None
-            stream.seek(DIGEST_BYTES)
-            with np.load(stream, allow_pickle=False) as arrays:
-                return dict(arrays)
+        return None if self._folder is None else read_part(self._folder / f"{part:05d}")
 
     def write(self, part: int, arrays: Mapping[str, Array]) -> None:
         """Keep the arrays of a part."""
-        if self._folder is None:
-            return
-        body = io.BytesIO()
-        np.savez(body, allow_pickle=False, **arrays)
-        self._folder.mkdir(exist_ok=True)
-        with (
-            replacing(self._folder / f"{part:05d}") as temporary,
-            temporary.open("wb") as stream,
-            body.getbuffer() as content,
-        ):
-            stream.write(hashlib.sha256(content).digest())
-            stream.write(content)
+        if self._folder is not None:
+            self._folder.mkdir(exist_ok=True)
+            write_part(self._folder / f"{part:05d}", arrays)
 
 
 @dataclass(kw_only=True)

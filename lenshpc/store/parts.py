@@ -1,4 +1,4 @@
-"""What a draft keeps of each shard that is written: a file a shard, which begins with its hash."""
+"""Arrays that are kept in a file which begins with its hash: of a draft's shards, of a cache."""
 
 import hashlib
 import io
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from lenshpc.files import read_bytes, replacing
+from lenshpc.files import open_regular, replacing
 
+DIGEST_BYTES = 32
 # numpy reads headers by Python's parser, which may fail in several threads at once in 3.11:
 # https://github.com/python/cpython/issues/106905
 _PARSING = Lock()
@@ -19,29 +20,37 @@ Part = Mapping[str, Any]  # arrays by name
 
 
 def write_part(path: Path, part: Part) -> None:
-    """Write the arrays of one shard, flushed and whole or not at all."""
-    content = io.BytesIO()
-    np.savez(content, **part)
-    with replacing(path) as temporary:
-        temporary.write_bytes(_digest(path, content.getvalue()) + content.getvalue())
+    """Write arrays, flushed and whole or not at all."""
+    body = io.BytesIO()
+    np.savez(body, allow_pickle=False, **part)
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as stream,
+        body.getbuffer() as content,
+    ):
+        digest = _begin_digest(path)
+        digest.update(content)
+        stream.write(digest.digest())
+        stream.write(content)
 
 
-def read_part(path: Path) -> Part | None:
-    """Return the arrays of one shard; None if the file is absent or not what was written."""
+def read_part(path: Path) -> dict[str, Any] | None:
+    """Return the arrays in a file; None if it is absent or not what was written."""
     try:
-        content = memoryview(read_bytes(path))
+        stream = open_regular(path)
     except FileNotFoundError:
         return None
-    digest, content = bytes(content[:32]), content[32:]
-    # Before numpy sees it: what is damaged may look like anything.
-    if digest != _digest(path, content):
-        return None
-    with _PARSING, np.load(io.BytesIO(content)) as part:
-        return dict(part)
+    with stream:
+        digest = stream.read(DIGEST_BYTES)
+        # Before numpy sees it: what is damaged may look like anything.
+        found = hashlib.file_digest(stream, lambda: _begin_digest(path))
+        if found.digest() != digest:
+            return None
+        stream.seek(DIGEST_BYTES)
+        with _PARSING, np.load(stream, allow_pickle=False) as part:
+            return dict(part)
 
 
-def _digest(path: Path, content: bytes | memoryview) -> bytes:
+def _begin_digest(path: Path) -> "hashlib._Hash":
     # With its name: the part of another shard under this one's would fit its own hash.
-    digest = hashlib.sha256(path.name.encode())
-    digest.update(content)
-    return digest.digest()
+    return hashlib.sha256(path.name.encode())
