@@ -1,5 +1,6 @@
 """Damage one file of a folder, the way disks and people do, and mend it again."""
 
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,3 +48,14 @@ def damaged(files: Sequence[Path], seed: int) -> Iterator[Path]:
         yield path
     finally:
         path.write_bytes(whole)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Have the system refuse longer files, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

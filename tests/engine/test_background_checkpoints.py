@@ -2,17 +2,14 @@
 
 import json
 import re
-import resource
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from accelerator import GPU, pretend_gpu
-from damage import files_below
+from damage import files_below, files_of_at_most
 from ranks import planned, recipe
 from safetensors.torch import load_file
 from small_training import START, SmallTraining
@@ -46,17 +43,6 @@ def step(training: SmallTraining) -> None:
     batch: dict = {"image": torch.rand(8, 3)}
     training.loss_sum.add_(training.strategy.step(batch))
     training.schedule.after_step()
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Have the system refuse longer files, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_checkpoint_holds_what_was_when_it_was_asked_for(tmp_path: Path) -> None:

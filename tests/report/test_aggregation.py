@@ -1,9 +1,7 @@
 """An aggregation as a command: what becomes of it where it cannot go on."""
 
-import resource
-from contextlib import contextmanager
-
 from click.testing import CliRunner
+from damage import files_of_at_most
 
 from lenshpc.cli.main import main
 from lenshpc.files import lock
@@ -16,21 +14,10 @@ def called(*arguments):
     return result.exit_code, result.stdout, result.stderr
 
 
-@contextmanager
-def largest_file(num_bytes):
-    """Let this process write no larger file, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_full_disk_while_merging_is_a_line_and_leaves_the_report(run):
     run.paths.report.mkdir()
     (run.paths.report / "report.html").write_text("earlier")
-    with largest_file(1000):
+    with files_of_at_most(1000):
         code, out, err = called("aggregate", run.paths.name)
     gate, line = err.splitlines()
     assert (code, out, gate.partition(":")[0]) == (1, "", "gate")
