@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from lenshpc.report.verdict import Estimate
 from lenshpc.run.predictions import ENSEMBLE
@@ -19,7 +18,7 @@ from lenshpc.statistics.results import Floats, Labels, Rotation
 Groups = npt.NDArray[np.object_] | None
 
 
-class Judged(Protocol):
+class JudgedAuc(Protocol):
     """The AUC of some rows, with its interval."""
 
     @property
@@ -40,7 +39,7 @@ def name_subject(line: str) -> str:
     return "the ensemble" if line == ENSEMBLE else line
 
 
-def estimate_auc(found: Judged) -> Estimate:
+def estimate_auc(found: JudgedAuc) -> Estimate:
     """Return an AUC with its interval."""
     return Estimate(value=found.auc, low=found.auc_low, high=found.auc_high)
 
@@ -50,11 +49,6 @@ def estimate_turn(turn: Rotation | None) -> Estimate | None:
     if turn is None:
         return None
     return Estimate(value=turn.change, low=turn.change_low, high=turn.change_high)
-
-
-def groups_of(rows: pd.DataFrame) -> Groups:
-    """Return the group of each row, or None where the store has none."""
-    return rows["group"].to_numpy(object) if "group" in rows else None
 
 
 def find_gaps(

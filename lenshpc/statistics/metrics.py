@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from lenshpc.statistics.ranking import RankedClass
+from lenshpc.statistics.ranking import RankedClass, measure_class
 
 Labels = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
@@ -70,47 +70,27 @@ def auc_of(positive: Flags, scores: Scores) -> float:
 
 def pr_auc(labels: Labels, scores: Scores) -> float:
     """Return the average precision."""
-    return float(np.mean(class_pr_auc(labels, scores)))
-
-
-def class_pr_auc(labels: Labels, scores: Scores) -> list[float]:
-    """Return the average precision of each class that is judged."""
-    return _each_class(RankedClass.average_precision, labels, scores)
-
-
-def recall_before(labels: Labels, scores: Scores, num_false: int) -> float:
-    """Return the highest recall with fewer than `num_false` false positives.
-
-    With 1 and 10 they are TPR0 and TPR10 of the strong-lens challenge (Metcalf et al. 2019).
-    """
-    found = _each_class(lambda one: one.recall_within(num_false - 1), labels, scores)
-    return float(np.mean(found))
+    return mean_over_classes(RankedClass.average_precision, labels, scores)
 
 
 def recall_at_fpr(labels: Labels, scores: Scores, rate: float) -> float:
     """Return the highest recall with a false-positive rate of at most `rate`."""
-    return float(np.mean(_each_class(lambda one: one.recall_at_rate(rate), labels, scores)))
+    return mean_over_classes(lambda one: one.recall_at_rate(rate), labels, scores)
 
 
-def precision_at_recall(labels: Labels, scores: Scores, wanted: float) -> float:
-    """Return the highest precision with a recall of at least `wanted`."""
-    return float(np.mean(_each_class(lambda one: one.precision_at(wanted), labels, scores)))
-
-
-def _each_class(
+def mean_over_classes(
     measure: Callable[[RankedClass], float], labels: Labels, scores: Scores
-) -> list[float]:
+) -> float:
+    """Return the mean of a measure over the classes that are judged; NaN where one has none."""
     ranked = rank_classes(labels, scores).values()
-    return [float("nan") if one is None else measure(one) for one in ranked]
+    return float(np.mean([measure_class(one, measure) for one in ranked]))
 
 
 def rank_classes(labels: Labels, scores: Scores) -> dict[int, RankedClass | None]:
     """Return the ranking of each class that is judged; None where rows of a kind are absent."""
     first = 0 if scores.ndim == 2 and scores.shape[1] > 2 else 1
-    return {
-        label: RankedClass(*one) if 0 < one[0].sum() < len(one[0]) else None
-        for label, one in enumerate(one_versus_rest(labels, scores), start=first)
-    }
+    judged = one_versus_rest(labels, scores)
+    return {label: RankedClass.of(*one) for label, one in enumerate(judged, start=first)}
 
 
 def decide(probabilities: Scores, threshold: float | None = None) -> Labels:

@@ -3,8 +3,10 @@
 Of tied scores none counts before all do. Shapes: N rows, K classes, D distinct scores.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +36,11 @@ class RankedClass:
 
     positive: Flags
     scores: Scores
+
+    @classmethod
+    def of(cls, positive: Flags, scores: Scores) -> Self | None:
+        """Return the ranking; None where rows of a kind are absent."""
+        return cls(positive, scores) if 0 < positive.sum() < len(positive) else None
 
     @cached_property
     def _counted(self) -> tuple[Scores, Labels, Labels]:
@@ -120,3 +127,8 @@ class RankedClass:
             np.append(self.precision[kept][::-1], 1.0),
             np.append(self.recall[kept][::-1], 0.0),
         )
+
+
+def measure_class(one: RankedClass | None, measure: Callable[[RankedClass], float]) -> float:
+    """Return a measure of a class; NaN where rows of a kind are absent."""
+    return float("nan") if one is None else measure(one)

@@ -12,7 +12,7 @@ import pandas as pd
 from lenshpc.statistics import metrics
 from lenshpc.statistics.bootstrap import LARGE_ROWS, draw, find_notes, interval
 from lenshpc.statistics.influence import influence_mean_auc, normal_interval, sum_scatter
-from lenshpc.statistics.ranking import RankedClass
+from lenshpc.statistics.ranking import RankedClass, measure_class
 from lenshpc.statistics.resamples import FEW_FALSE, Resamples
 from lenshpc.statistics.results import (
     NUM_RESAMPLES,
@@ -145,10 +145,10 @@ def score(
         **_loss_intervals(losses, resamples),
     }
     low, high = intervals["auc"]
-    class_auc = [_measure(one, RankedClass.auc) for one in judged]
+    class_auc = [measure_class(one, RankedClass.auc) for one in judged]
 
     def mean(measure: Callable[[RankedClass], float]) -> float:
-        return float(np.mean([_measure(one, measure) for one in judged]))
+        return float(np.mean([measure_class(one, measure) for one in judged]))
 
     return Scores(
         num_rows=num_rows,
@@ -200,15 +200,7 @@ def decide(
 
 def _rank_columns(labels: Labels, probabilities: Floats) -> list[RankedClass | None]:
     """Return the ranking of each class by its probability; None where rows of a kind are absent."""
-    kinds = [labels == label for label in range(probabilities.shape[1])]
-    return [
-        RankedClass(kind, scores) if 0 < kind.sum() < len(kind) else None
-        for kind, scores in zip(kinds, probabilities.T, strict=True)
-    ]
-
-
-def _measure(one: RankedClass | None, measure: Callable[[RankedClass], float]) -> float:
-    return float("nan") if one is None else measure(one)
+    return [RankedClass.of(labels == label, scores) for label, scores in enumerate(probabilities.T)]
 
 
 def class_report(
@@ -221,8 +213,8 @@ def class_report(
         ClassScores(
             label=label,
             support=int(confusion[label].sum()),
-            auc=_measure(ranked[label], RankedClass.auc),
-            pr_auc=_measure(ranked[label], RankedClass.average_precision),
+            auc=measure_class(ranked[label], RankedClass.auc),
+            pr_auc=measure_class(ranked[label], RankedClass.average_precision),
             **{name: float(values[label]) for name, values in each.items()},
         )
         for label in range(len(confusion))

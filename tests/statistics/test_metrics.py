@@ -103,15 +103,18 @@ def test_metrics_without_a_positive_row_are_nan():
         measure(labels, probabilities)
         for measure in (metrics.roc_auc, metrics.ovo_auc, metrics.pr_auc)
     ]
-    found.append(metrics.recall_before(labels, probabilities, 10))
-    found.append(metrics.precision_at_recall(labels, probabilities, 0.9))
+    found += [
+        metrics.mean_over_classes(measure, labels, probabilities)
+        for measure in (lambda one: one.recall_within(9), lambda one: one.precision_at(0.9))
+    ]
     assert np.isnan(found).all()
 
 
 def test_recall_before_false_positives_counts_ties_against_the_positives():
     labels = np.array([1, 1, 0, 1, 0, 1, 0])
     scores = np.array([0.9, 0.8, 0.8, 0.7, 0.6, 0.5, 0.1])
-    found = [metrics.recall_before(labels, scores, num_false) for num_false in (1, 2, 3, 4)]
+    ranked = RankedClass(labels == 1, scores)
+    found = [ranked.recall_within(num_false) for num_false in range(4)]
     assert found == [0.25, 0.75, 1.0, 1.0]
 
 
@@ -130,7 +133,8 @@ def test_precision_at_recall_by_trying_every_cut():
     allowed = [
         oracle.precision_score(labels, c) for c in cuts if oracle.recall_score(labels, c) >= 0.9
     ]
-    assert metrics.precision_at_recall(labels, probabilities, 0.9) == pytest.approx(max(allowed))
+    found = RankedClass(labels == 1, scores).precision_at(0.9)
+    assert found == pytest.approx(max(allowed))
 
 
 def test_calibration_error_by_hand():

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from lenshpc.report.evidence import groups_of, measure_folds
+from lenshpc.report.evidence import measure_folds
 from lenshpc.report.verdict import Estimate, Evidence
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import MeanMeasure
+from lenshpc.statistics.scores import find_groups
 from lenshpc.tasks.foundation.judge import ERRORS, LEARNT, ResultRow, RunEvaluation
 
 SMALL, LARGE, WIDE = 0.01, 0.05, 0.1  # of an error over the better filling's
@@ -45,7 +46,7 @@ def weigh_errors(results: RunResults, found: RunEvaluation) -> Evidence:
         ),
         oof=_estimate(oof),
         folds=measure_folds(
-            out["fold"].to_numpy(), np.zeros(len(out), np.int64), ratios, groups_of(out), RATIO
+            out["fold"].to_numpy(), np.zeros(len(out), np.int64), ratios, find_groups(out), RATIO
         ),
         num_missing=len(results.missing),
     )

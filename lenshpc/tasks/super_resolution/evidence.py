@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from lenshpc.report.evidence import find_gaps, groups_of, measure_folds, name_subject
+from lenshpc.report.evidence import find_gaps, measure_folds, name_subject
 from lenshpc.report.verdict import Estimate, Evidence
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import MeanMeasure
+from lenshpc.statistics.scores import find_groups
 from lenshpc.tasks.super_resolution.judge import BICUBIC, Quality, RunEvaluation
 
 SMALL, LARGE, WIDE = 0.1, 0.5, 1.0  # dB
@@ -36,12 +37,12 @@ def weigh_images(results: RunResults, found: RunEvaluation) -> Evidence:
             np.zeros(len(test), np.int64),
             psnr[head.name][testing],
             {name: psnr[name][testing] for name in rivals},
-            groups_of(test),
+            find_groups(test),
             PSNR,
         ),
         oof=_estimate(head.oof),
         folds=measure_folds(
-            out["fold"].to_numpy(), np.zeros(len(out), np.int64), gains, groups_of(out), PSNR
+            out["fold"].to_numpy(), np.zeros(len(out), np.int64), gains, find_groups(out), PSNR
         ),
         num_missing=len(results.missing),
     )

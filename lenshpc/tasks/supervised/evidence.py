@@ -6,7 +6,6 @@ from lenshpc.report.evidence import (
     estimate_auc,
     estimate_turn,
     find_gaps,
-    groups_of,
     measure_folds,
     name_subject,
 )
@@ -16,6 +15,7 @@ from lenshpc.report.verdict import Evidence
 from lenshpc.run.plan import Plan
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.measures import AUC
+from lenshpc.statistics.scores import find_groups
 from lenshpc.tasks.supervised.curves import headline_of
 from lenshpc.tasks.supervised.judge import RunEvaluation
 from lenshpc.tasks.supervised.settings import Supervised
@@ -45,14 +45,14 @@ def weigh_classes(results: RunResults, found: RunEvaluation) -> Evidence:
             test["label"].to_numpy(),
             values[testing],
             {_short(name): one[testing] for name, one in found.baselines.items()},
-            groups_of(test),
+            find_groups(test),
             AUC,
         ),
         unjudged=found.absent or "",
         turn=estimate_turn(head.rotation),
         oof=estimate_auc(head.oof),
         folds=measure_folds(
-            out["fold"].to_numpy(), out["label"].to_numpy(), values[~testing], groups_of(out), AUC
+            out["fold"].to_numpy(), out["label"].to_numpy(), values[~testing], find_groups(out), AUC
         ),
         num_missing=len(results.missing),
     )
