@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -327,6 +328,26 @@ def read_checked(path: Path, digest: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != digest:
         raise _damage_error(path)
     return content
+
+
+class HashedFile(io.BufferedWriter):
+    """A file that hashes and counts what is written to it, and keeps the error that ended it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
+        self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
+        self.error: OSError | None = None
+
+    def write(self, part: Any) -> int:
+        """Write and hash some bytes, or a contiguous array."""
+        self.sha256.update(part)
+        self.num_bytes += memoryview(part).nbytes
+        try:
+            return super().write(part)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def sha256(path: Path) -> str:

@@ -6,8 +6,6 @@ thread, would meet it in another order on each rank.
 """
 
 import errno
-import hashlib
-import io
 import os
 import shutil
 import threading
@@ -24,6 +22,7 @@ from lenshpc.engine.lease import Lease
 from lenshpc.engine.step import Weights
 from lenshpc.errors import LensHpcError
 from lenshpc.files import (
+    HashedFile,
     flush,
     flush_tree,
     read_sealed,
@@ -210,24 +209,6 @@ def _describe_shortage(path: Path, size: int, reason: str) -> str:
         f"{path} cannot be written: {reason}; a checkpoint needs {size / 1e6:.0f} MB, and earlier "
         "ones are kept: free as much, or have your quota raised, then resume the run"
     )
-
-
-class HashedFile(io.BufferedWriter):
-    """A file that hashes what is written to it, and keeps the error that ended the writing."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path, "w"))
-        self.sha256 = hashlib.sha256()
-        self.error: OSError | None = None
-
-    def write(self, part: Any) -> int:
-        """Write and hash some bytes."""
-        self.sha256.update(part)
-        try:
-            return super().write(part)
-        except OSError as error:
-            self.error = error
-            raise
 
 
 def _save(state: dict[str, Any], path: Path) -> str:

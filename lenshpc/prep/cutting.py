@@ -11,7 +11,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from lenshpc.prep.formats import ImageFormat
-from lenshpc.prep.kept import keep_file
+from lenshpc.prep.kept import keep_file, state_of
 from lenshpc.prep.planes import Plane, open_plane
 
 Corners = NDArray[np.int32]  # (n,2): first column and first row of cut-outs
@@ -101,4 +101,4 @@ def write_stack(
         npy.write_array_header_1_0(stream, header)
         for block in blocks:
             stream.write(block.data)
-    return stream.state
+    return state_of(stream)

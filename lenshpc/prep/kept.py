@@ -1,37 +1,23 @@
 """Files that lenshpc keeps for itself: their SHA-256 and size tell whether they are as written."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from lenshpc.files import recall_sha256, replacing
-
-
-class HashedStream:
-    """A binary file that is being written, and what is written to it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._digest, self._num_bytes = stream, hashlib.sha256(), 0
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """Return size and SHA-256 of all that was written, as JSON."""
-        return {"bytes": self._num_bytes, "sha256": self._digest.hexdigest()}
-
-    def write(self, part: Any) -> int:
-        """Write some bytes, or a contiguous array."""
-        self._digest.update(part)
-        self._num_bytes += memoryview(part).nbytes
-        return self._stream.write(part)
+from lenshpc.files import HashedFile, recall_sha256, replacing
 
 
 @contextmanager
-def keep_file(path: Path) -> Iterator[HashedStream]:
-    """Yield a stream whose bytes stand at `path`, flushed, when the block ends well."""
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        yield HashedStream(stream)
+def keep_file(path: Path) -> Iterator[HashedFile]:
+    """Yield a file whose bytes stand at `path`, flushed, when the block ends well."""
+    with replacing(path) as temporary, HashedFile(temporary) as file:
+        yield file
+
+
+def state_of(file: HashedFile) -> dict[str, Any]:
+    """Return size and SHA-256 of all that was written, as JSON."""
+    return {"bytes": file.num_bytes, "sha256": file.sha256.hexdigest()}
 
 
 def is_kept(path: Path, state: Any, *, by_hash: bool) -> bool:

@@ -21,7 +21,7 @@ from lenshpc.prep.arrays import FileArray, NpzArray, open_npy, open_npz
 from lenshpc.prep.content import check_content, naming_defects
 from lenshpc.prep.formats import ImageFormat
 from lenshpc.prep.hdf5 import Hdf5Array, check_whole, open_hdf5
-from lenshpc.prep.kept import is_kept, keep_file
+from lenshpc.prep.kept import is_kept, keep_file, state_of
 from lenshpc.prep.pixels import check_dtype, format_shape
 
 _Act = Callable[[FileArray, Path], dict[str, Any]]  # makes a file; returns its state
@@ -229,7 +229,7 @@ def _check(array: FileArray, target: Path) -> dict[str, Any]:
     """Check the sum that a .npz file has of an array, and leave an empty file as a mark."""
     with keep_file(target) as mark, Path(os.devnull).open("wb") as nowhere:
         array.unpack(nowhere)
-    return mark.state
+    return state_of(mark)
 
 
 def _unpack(array: FileArray, target: Path) -> dict[str, Any]:
@@ -248,4 +248,4 @@ def _unpack(array: FileArray, target: Path) -> dict[str, Any]:
         raise DataError(
             f"cannot unpack {array.path} to {target.parent}: {error.strerror}; make room there"
         ) from error
-    return stream.state
+    return state_of(stream)
