@@ -319,8 +319,11 @@ def _problem(network: nn.Module, image_shape: Shape) -> str | None:
         # In evaluation mode: a trial image of zeros must not enter the running statistics. It also
         # draws nothing, so the seed gives the same training.
         backbone = Backbone(network.eval())
+        # Not in autocast, in which a network may be made: both outputs must be of one type.
+        with torch.autocast("cpu", enabled=False):
+            outputs, again = network(image), backbone(image)
         # NaN is no fault here: a network that divides by an image's std gives it for zeros.
-        if not torch.allclose(network(image), backbone(image), atol=1e-5, equal_nan=True):
+        if not torch.allclose(outputs, again, atol=1e-5, equal_nan=True):
             return "its last layer cannot be told from the rest"
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         return one_line(error)[:100]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lenshpc.errors import ConfigError, DataError
 from lenshpc.registry import StoreFacts
 from lenshpc.run.augmentations import D4
+from lenshpc.run.recipe import variant_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,10 +133,13 @@ def check_groups(groups: pa.DictionaryArray, testing: npt.NDArray[np.bool_]) -> 
         )
 
 
-def check_batches(recipe: Recipe, splits: pd.DataFrame, classes: tuple[str, ...]) -> None:
-    """Refuse a fold that trains on less than one batch, or lacks a class."""
+def check_batches(
+    whole: Recipe, model: str, splits: pd.DataFrame, classes: tuple[str, ...]
+) -> None:
+    """Refuse a fold that trains a model on less than one batch, or lacks a class."""
     from lenshpc.run.splits import training_rows
 
+    recipe = whole.of(model)
     # Without the texts, of which each fold would be another copy.
     splits = splits[["row", "label", "split", "fold"]]
     dev, data = splits[splits["split"] == "dev"], recipe.data
@@ -144,11 +148,14 @@ def check_batches(recipe: Recipe, splits: pd.DataFrame, classes: tuple[str, ...]
     for fold in range(recipe.folds):
         training = training_rows(splits, fold, data.label_fraction, recipe.split_seed)
         if len(training) < recipe.train.batch_size:
-            part = "" if data.label_fraction == 1 else " or a larger data.label_fraction"
+            part = "" if data.label_fraction == 1 else f" ({data.label_fraction:.0%} of the labels)"
+            ways = f"--set train.batch_size={len(training)}"
+            if "train.batch_size" in whole.variants.get(variant_of(model), {}):
+                ways = f"variants.{variant_of(model)} of a recipe of your own"
             raise ConfigError(
-                f"fold {fold} trains on {len(training)} rows, fewer than train.batch_size "
-                f"{recipe.train.batch_size}; lower it with --set train.batch_size={len(training)}"
-                f"{part}"
+                f"fold {fold} trains {model} on {len(training)} rows{part}, fewer than its "
+                f"train.batch_size {recipe.train.batch_size}; lower it with {ways}, or use a store "
+                "with more rows"
             )
         for verb, rows in (("trains", training), ("validates", dev[dev["fold"] == fold])):
             absent = wanted - set(rows["label"].unique())

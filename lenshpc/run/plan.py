@@ -210,8 +210,8 @@ def expand(recipe: Recipe, store: Store) -> tuple[Plan, pd.DataFrame]:
         check_fits(variant, store)
         check_loading(variant)
     splits = split_manifest(recipe, store)
-    for variant in variants:
-        check_batches(variant, splits, store.classes)
+    for model in recipe.models:
+        check_batches(recipe, model, splits, store.classes)
     # The order gives the members their numbers, which folders and jobs carry.
     triples = product(recipe.models, recipe.trained_folds, recipe.seeds)
     members = tuple(

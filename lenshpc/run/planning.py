@@ -50,7 +50,15 @@ def plan_chain(
         ("init_from", str(head.paths.root)),
         ("init_fingerprint", head.plan.fingerprint()),
     ]
-    later = [plan_run(load_recipe(name, start), store, runs) for name in recipe.then]
+    later = []
+    for name in recipe.then:
+        try:
+            later.append(plan_run(load_recipe(name, start), store, runs))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{name}, which comes after {recipe.name}: {error}; --set does not reach {name}, "
+                "so name a recipe of your own under `then`, or give --set then=[]"
+            ) from error
     for one in later:
         check_origin(of_run(head.paths, head.plan, lambda: (head.splits, store)), one)
     return [head, *later]

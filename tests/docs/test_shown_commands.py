@@ -3,43 +3,19 @@
 import re
 import shlex
 import warnings
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 from commands import finished
+from shown import FENCED, LEFT_OPEN, PAGES, ROOT, list_commands
 
 from lenshpc.cli.main import main
 from lenshpc.config import find_shipped, parse_assignment
 from lenshpc.run.recipe import load_recipe, recipe_of_task
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    [
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name / "README.md" for name in ("", "jobs", "slurm", "data_prep")),
-    ]
-)
-FENCED = re.compile(r"^```(\w*)\n([\s\S]*?)^```", re.MULTILINE)
-INDENTED = re.compile(r"(?:^(?: {4}.*)?\n)+", re.MULTILINE)
-INLINE = re.compile(r"`(lenshpc [a-z][^`]*)`")
 RUN = re.compile(r"<!-- run -->\n```sh\n([\s\S]*?)^```", re.MULTILINE)
-LEFT_OPEN = re.compile(r"…|\.\.\.|\[[A-Z-]|\[options|\(--|COMMAND")  # a synopsis, not a command
 CHECKED = (click.Choice, click.IntRange, click.FloatRange, type(click.INT), type(click.FLOAT))
-
-
-def list_commands(text):
-    """Yield each command of lenshpc on a page, and whether it stands in a block of its own."""
-    blocks = [code for language, code in FENCED.findall(text) if language in {"", "sh", "bash"}]
-    rest = FENCED.sub("\n", text)
-    blocks += INDENTED.findall(rest)
-    for block in blocks:
-        for line in re.sub(r"\\\n\s*", "", block).splitlines():
-            found = re.match(r"\s*(?:\S+=\S+ )*(?:\.venv/bin/)?(lenshpc [a-z].*)", line)
-            if found:
-                yield found[1], True
-    yield from ((shown, False) for shown in INLINE.findall(" ".join(rest.split())))
 
 
 def shown_commands():

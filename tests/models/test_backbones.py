@@ -79,6 +79,12 @@ def test_size_that_a_network_cannot_take_is_refused_with_some_that_it_can() -> N
     assert message.endswith("); use --set data.image_size=32 or 224 or 256")
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "d4_net"])
+def test_network_is_made_in_autocast_too(name: str) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        build(name, image_shape=(1, 32, 32), num_outputs=2)
+
+
 def test_partners_belong_to_the_first_rows() -> None:
     network = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
     image, partner = torch.randn(5, 1, 32, 32), torch.randn(2, 1, 32, 32)

@@ -282,8 +282,20 @@ def test_binary_loss_on_three_classes_is_refused(spots, altered):
 
 
 def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
-    with pytest.raises(ConfigError, match=r"trains on 64 rows, fewer than train\.batch_size 128"):
-        expand(recipe(train__batch_size=128), spots)
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(models=("test_resnet",), train__batch_size=128), spots)
+    assert str(caught.value) == (
+        "fold 0 trains test_resnet on 64 rows, fewer than its train.batch_size 128; lower it with "
+        "--set train.batch_size=64, or use a store with more rows"
+    )
+    few = {"few": {"data.label_fraction": 0.1, "train.batch_size": 16}}
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(models=("test_resnet+few",), variants=few), spots)
+    assert str(caught.value) == (
+        "fold 0 trains test_resnet+few on 8 rows (10% of the labels), fewer than its "
+        "train.batch_size 16; lower it with variants.few of a recipe of your own, or use a store "
+        "with more rows"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"recipe": {}}'])

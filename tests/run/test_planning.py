@@ -56,6 +56,16 @@ def test_chain_starts_from_the_run_before_it(spots, tmp_path):
     assert fine.plan.recipe.init_from == str(head.paths.root)
     assert fine.plan.recipe.init_fingerprint == head.plan.fingerprint()
     assert [one.plan.recipe.name for one in (head, fine)] == ["fm", "fine"]
+    text = (tmp_path / "fine.yaml").read_text()
+    (tmp_path / "fine.yaml").write_text(text.replace("batch_size: 8", "batch_size: 99"))
+    with pytest.raises(ConfigError) as caught:
+        plan_chain(first, spots, tmp_path / "runs")
+    assert str(caught.value) == (
+        f"{tmp_path}/fine.yaml, which comes after fm: fold 0 trains mae_vit on 86 rows, fewer "
+        "than its train.batch_size 99; lower it with --set train.batch_size=86, or use a store "
+        f"with more rows; --set does not reach {tmp_path}/fine.yaml, so name a recipe of your own "
+        "under `then`, or give --set then=[]"
+    )
 
 
 def test_network_of_a_file_is_planned_by_its_hash(spots, tmp_path):
