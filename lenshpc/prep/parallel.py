@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -73,10 +73,24 @@ def _share(work: Work, shares: Sequence[Sequence[Any]], count: Count) -> None:
 def _start(process: Any) -> None:
     try:
         with _without_current_folder():
+            _start_server()
             process.start()
     except EOFError as error:  # the server of forkserver has ended
         told = "no further process can be started here; repeat the command with --workers 1"
         raise LensHpcError(told) from error
+
+
+def _start_server() -> None:
+    """Start the server of forkserver deaf to Ctrl-C, as all that it starts are: the parent tells.
+
+    A traceback of the server would stand above the line that the command ends with.
+    """
+    resource_tracker.ensure_running()  # its start unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -116,7 +130,6 @@ def _hear(receiver: Any, process: Any, count: Count) -> bool:
 
 def _serve(work: Work, items: Sequence[Any], sender: Any) -> None:
     """Do one share; a parent that is gone closes the pipe, which ends this process too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent tells
     with suppress(BrokenPipeError):
         try:
             for item in items:

@@ -105,6 +105,49 @@ def test_processes_of_a_killed_parent_end(tmp_path):
         time.sleep(0.05)
 
 
+SLOW_TO_IMPORT = """
+import os, time
+open(f"imported-{os.getpid()}", "w").close()
+time.sleep(0.5)
+class Work:
+    def __call__(self, item, count):
+        time.sleep(0.05)
+        count(1)
+"""
+STOPPED = """
+import signal, sys
+from lenshpc.prep.parallel import share
+from slow_to_import import Work
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    try:
+        share(Work(), range(1000), workers=2, num_rows=1000, progress=None)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+"""
+
+
+def test_processes_say_nothing_of_ctrl_c_even_as_they_are_started(tmp_path):
+    (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
+    (tmp_path / "parent.py").write_text(STOPPED)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    parent = subprocess.Popen(
+        [sys.executable, tmp_path / "parent.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while len([*tmp_path.glob("imported-*")]) < 2:  # by the parent, by the server of processes
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=30) == (None, "stopped\n")
+    assert parent.returncode == 1
+
+
 def test_nothing_is_imported_from_the_folder_of_the_command(tmp_path):
     # The server of the processes, and what tracks their resources, are `python -c`.
     (tmp_path / "multiprocessing.py").write_text(
