@@ -330,7 +330,7 @@ def _classify(
 def _explain_wait(sources: Sources, job: str) -> str:
     """Return why a member waits: not what an earlier attempt of one that runs has waited for."""
     known = sources.known.jobs.get(job)
-    return explain(known.reason) if known else explain_local(sources.plan)
+    return explain(known.reason) if known else explain_local(sources.run, sources.plan)
 
 
 def _explain_report(sources: Sources, job: str, state: str) -> str:

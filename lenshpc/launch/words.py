@@ -44,10 +44,14 @@ class FailureText:
 
 
 def summarise_states(status: RunStatus) -> str:
-    """Return how many members are in which state, and the report's, in a line."""
-    counts = count_states(Counter(line.state for line in status.members))
-    silence = f"; {status.silence}" if status.silence else ""
-    return f"{counts}; report {status.report}{silence}"
+    """Return in a line how many members are in which state, the report's, and why all wait."""
+    states = Counter(line.state for line in status.members)
+    reasons = [line.reason for line in status.members if line.state == "PENDING"]
+    # One that runs is news enough; of several reasons, the most frequent.
+    waiting = [] if "RUNNING" in states else Counter(reasons).most_common(1)
+    told = [status.silence, *(reason for reason, _ in waiting)]
+    more = "".join(f"; {one}" for one in told if one)
+    return f"{count_states(states)}; report {status.report}{more}"
 
 
 def count_states(counts: Mapping[str, int]) -> str:
