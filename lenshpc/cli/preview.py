@@ -8,7 +8,14 @@ from typing import Any
 
 from lenshpc.config import locate, read_yaml
 from lenshpc.launch.executor import estimate_memory_gb
-from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_variables
+from lenshpc.launch.sites import (
+    DEFAULTS,
+    VARIABLES,
+    Site,
+    has_gpus,
+    profile_keys,
+    read_variables,
+)
 from lenshpc.launch.submit import requests
 from lenshpc.run.adoption import Offer
 from lenshpc.run.completion import is_done
@@ -59,7 +66,9 @@ def preview(
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
     members = [("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]
     num_sent = sum(word.startswith("sent") for _, _, word in members)
-    first, second, *others = describe_plan(run, plan, num_sent).items()
+    first, second, *others = describe_plan(
+        run, plan, num_sent, on_gpus=has_gpus(site, plan.recipe.resources)
+    ).items()
     told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
     lines = [
         *(f"{key:<12} {text}" for key, text in told),

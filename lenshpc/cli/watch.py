@@ -14,11 +14,11 @@ from lenshpc.errors import one_line
 from lenshpc.launch.local import stop_queue
 from lenshpc.launch.states import RunStatus, follow, has_own_queue
 from lenshpc.launch.words import (
-    COLUMNS,
     FailureText,
     StatusLine,
     list_failures,
     list_lines,
+    list_titles,
     summarise_states,
 )
 from lenshpc.run.completion import resume_command
@@ -118,7 +118,7 @@ def render(
     `width` is the terminal's; None is a pipe's, where no curves are drawn.
     """
     lines = list_lines(status)
-    words, curves = [*COLUMNS], [list[str]()] * len(lines)
+    words, curves = list_titles(status), [list[str]()] * len(lines)
     if width is not None:
         words.append("curve")
         curves = [[draw_curve(line.curve, CURVE_WIDTH, ascii_only=ascii_only)] for line in lines]

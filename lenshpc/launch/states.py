@@ -12,7 +12,7 @@ from lenshpc.launch import executor
 from lenshpc.launch.failures import NO_LOG, Failure, classify, find_failure, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.local import Queue, describe_absence, read_failure, read_queue
-from lenshpc.launch.marks import Marks, read_marks
+from lenshpc.launch.marks import Marks, had_gpus, read_marks
 from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.slurm import JobState, Known, query
 from lenshpc.launch.waiting import explain, explain_local
@@ -78,7 +78,8 @@ class RunStatus:
     """What `lenshpc status` shows.
 
     `report_reason` says why the report's job waits, or how it ended though all members are done;
-    `silence` why the scheduler did not answer.
+    `silence` why the scheduler did not answer. Hours of members are of `unit`: GPU, or process
+    where they are on CPUs.
     """
 
     run: str
@@ -87,6 +88,7 @@ class RunStatus:
     report_job: str = ""
     report_reason: str = ""
     silence: str = ""
+    unit: str = "GPU"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; curves are left out, which are many numbers."""
@@ -188,6 +190,7 @@ def read_status(run: RunPaths, plan: Plan, asked: Asked) -> RunStatus:
         report_job=report_job,
         report_reason=_explain_report(sources, report_job, report) if is_told else "",
         silence=known.silence,
+        unit="GPU" if had_gpus(run, plan, sources.marks) else "process",
     )
 
 

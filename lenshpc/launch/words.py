@@ -13,7 +13,7 @@ from lenshpc.run.gate import compact
 MOST_LINES = 100  # of members in one state
 MOST_REASONS = 3  # that a line for many members tells
 USUAL = ("DONE", "RUNNING", "PENDING")  # states, in the order in which they are counted up
-COLUMNS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends")
+COLUMNS = ("member", "state", "epoch", "best", "hours", "job", "node", "ends")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,11 @@ class FailureText:
     meaning: str
     advice: str
     tail: tuple[str, ...]
+
+
+def list_titles(status: RunStatus) -> list[str]:
+    """Return a title a column; hours are of what the status counts."""
+    return [f"{status.unit}-h" if word == "hours" else word for word in COLUMNS]
 
 
 def summarise_states(status: RunStatus) -> str:
