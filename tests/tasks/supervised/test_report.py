@@ -193,6 +193,28 @@ def test_report_says_what_was_asked_for_and_not_used(reported):
     assert "Warning: the GPUs of member 0 computed for 21 % of the time only." in words
 
 
+def test_report_of_members_on_cpus_speaks_of_no_gpus(reported):
+    use = {**USE, "gpus_asked": 0, **dict.fromkeys(UNMEASURED)}
+    total = USAGE["total"] | {"use": use}
+    usage = USAGE | {"unit": "core", "members": {}, "warnings": [], "total": total}
+    report = report_of(reported, usage=usage)
+    section = next(one for one in report.sections if one.title == "Cost and failures")
+    costs, used = (block for block in section.blocks[:3] if isinstance(block, Table))
+    assert [one.title for one in costs.columns] == [
+        *("Model", "Attempts", "core-hours", "Useful", "Wasted")
+    ]
+    assert [one.title for one in used.columns] == [
+        *("Member", "CPUs asked", "CPUs used", "GB asked", "GB used")
+    ]
+    assert [len(row.cells) for row in used.rows] == [5]
+    words = [block.text for block in section.blocks if isinstance(block, Prose)]
+    assert words[1] == (
+        "By all processes of a member together: CPUs are means, memory is the peak. A dash was "
+        "not measured."
+    )
+    assert not any("GPU" in one for one in words)
+
+
 def test_json_keeps_the_keys_that_scripts_read(reported):
     content = strict_json(reported.paths.report / "report.json")
     assert {
