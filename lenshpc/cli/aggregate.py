@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     type=SettingType(),
-    help="Judge otherwise, in a report beside the first.",
+    help="Judge the members by other settings, in a report beside the first.",
 )
 @click.option(
     "--out",

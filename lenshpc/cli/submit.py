@@ -83,7 +83,7 @@ set_option = click.option(
     "--track",
     multiple=True,
     type=click.Choice(["tensorboard", "mlflow", "wandb"]),
-    help="Have it follow the trainings; may be repeated.  [default: the site's tracking]",
+    help="Log the trainings there; may be repeated.  [default: the site's tracking]",
 )
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
 @click.option("--no-adopt", is_flag=True, help="Train also what other runs have trained.")

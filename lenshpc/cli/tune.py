@@ -58,11 +58,13 @@ OF_THE_RECIPE = (
     "round_size",
     type=click.IntRange(1),
     metavar="N",
-    help="Ask for N points at a time: always the same ones, and no locks are needed.",
+    help="Choose the settings of N trials at a time: the same ones whichever trial ends first.",
 )
 @click.option("--parallel", type=click.IntRange(1), help="Trials at a time, on a cluster.")
 @click.option(
-    "--max-gpu-hours", type=click.FloatRange(0), help="Begin no trial once all have taken these."
+    "--max-gpu-hours",
+    type=click.FloatRange(0),
+    help="Begin no trial after so many hours in all, of GPUs or of processes on CPUs.",
 )
 @click.option("--then-submit", is_flag=True, help="Send the best recipe when the search has ended.")
 @click.option(

@@ -73,7 +73,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
     if status.report != "DONE":
         echo(f"run {run.name} has no report; see {run.slurm}", err=True)
         # Else the table says what to do first.
-        if all(line.step != "mend" for line in status.members):
+        if all(line.step != "correct" for line in status.members):
             echo(f"go on with: {resume_command(run)}", err=True)
         sys.exit(1)
     echo(format_verdict(read_verdict(run.report)), err=True)

@@ -185,7 +185,7 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
     """Return the facts with the speeds of the nodes whose probe came back.
 
     Matrix products on each alone; then an all-reduce between each and its neighbour in a ring. A
-    node counts with its better neighbour, so that a lame one does not take others along.
+    node counts with its better neighbour, so that a slow one does not take others along.
     """
     names = [name for name, report in facts.reports.items() if report.asked]
     gpus = {node["NodeName"]: num_gpus(node) for node in facts.nodes}

@@ -68,9 +68,9 @@ class MemberStatus:
             return "ask"
         if self.state not in ENDED:
             return "wait"
-        # A cancelled member has a failure too, after which there is nothing to mend.
+        # A cancelled member has a failure too, after which there is nothing to correct.
         is_broken = self.failure and self.failure.action == "stop" and self.state == "FAILED"
-        return "mend" if is_broken else "resume"
+        return "correct" if is_broken else "resume"
 
 
 @dataclass(frozen=True, kw_only=True)

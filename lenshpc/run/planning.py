@@ -135,7 +135,7 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         reference = file_reference(text) if isinstance(text, str) else None
         if isinstance(text, str) and is_kept_file(text):
             raise ConfigError(
-                f"{text} is what another run calls something in a file; name the file: FILE.py:NAME"
+                f"{text} is another run's name for something in a file; name the file: FILE.py:NAME"
             )
         if reference is None:
             return text

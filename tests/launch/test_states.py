@@ -174,7 +174,7 @@ def test_cancelled_members_are_no_failures(sent, tools):
     assert [line["state"] for line in status.as_json()["members"]].count("CANCELLED") == 3
     assert (status.report, status.has_ended) == ("CANCELLED", True)
     steps = {index: one.step for index, one in standings(sent.paths, sent.plan).items()}
-    assert steps == dict.fromkeys(range(1, 6), "resume") | {4: "mend"}
+    assert steps == dict.fromkeys(range(1, 6), "resume") | {4: "correct"}
 
 
 def test_cancelled_member_is_told_by_its_log_where_slurm_has_forgotten_it(sent, tools):
