@@ -22,6 +22,7 @@ from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.run.planning import PlannedRun, describe_plan
+from lenshpc.run.sections import Resources
 
 SIZES = ("nodes", "gpus_per_node", "tasks_per_node", *DEFAULTS)
 WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
@@ -140,7 +141,7 @@ def trace(
     sizes = [
         (
             key,
-            str(getattr(plan.recipe.resources, key)),
+            _format_size(plan.recipe.resources, site, key),
             _source(key, own if key in DEFAULTS else {}, written, given),
         )
         for key in SIZES
@@ -159,6 +160,12 @@ def trace(
         *places,
         *((f"cpu_jobs.{k}", str(v), own["cpu_jobs"]) for k, v in block.items()),
     ]
+
+
+def _format_size(size: Resources, site: Site, key: str) -> str:
+    """Return a size that is asked for, and that there are no GPUs where some are asked for."""
+    lacks = key == "gpus_per_node" and size.gpus_per_node and not has_gpus(site, size)
+    return f"{getattr(size, key)}, but there is none here" if lacks else str(getattr(size, key))
 
 
 def _source(

@@ -146,6 +146,24 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
     assert {f"{run}/slurm" in script for script in (members, report)} == {True}
 
 
+def test_dry_run_on_a_machine_without_gpus_speaks_of_processes(spots, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = ("submit", "--task", "multiclass", "--models", "resnet18", "--folds", "2")
+    code, out, _ = called(*command, "--data", spots.path, "--dry-run")
+    assert (code, out.splitlines()[2:8]) == (
+        0,
+        [
+            "site         local (local)",
+            "a member     1 node(s) x 1 process(es) on CPUs, single, at most 240 min a job",
+            "core-hours   32.0 at most, by one job a member",  # 2 members x 4 cores x 4 h
+            "",
+            "asked for      value                      from",
+            "nodes          1                          recipe",
+        ],
+    )
+    assert out.splitlines()[8] == "gpus_per_node  1, but there is none here  recipe"
+
+
 def test_store_and_site_may_stand_in_the_environment(spots, monkeypatch):
     monkeypatch.setenv("LENSHPC_DATA", str(spots.path))
     monkeypatch.setenv("LENSHPC_SITE", "rehearsal")
