@@ -84,7 +84,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def put_back(path: Path) -> None:
-    """Mend what a call of `replacing_folder` left that was killed between its renames or after."""
+    """Repair what `replacing_folder` left that was killed between its renames or after."""
     for old in path.parent.glob(f".{path.name.lstrip('.')}.*.old"):
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)

@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from lenshpc.errors import LensHpcError, one_line
-from lenshpc.launch.sites import Site
+from lenshpc.launch.sites import Site, has_gpus
 from lenshpc.launch.states import RunStatus
 from lenshpc.launch.words import (
-    COLUMNS,
     count_epochs,
     list_failures,
     list_lines,
+    list_titles,
     summarise_states,
 )
 from lenshpc.report.comparison import Comparison
@@ -173,7 +173,9 @@ class Planned:
 
 
 def _view_plan(planned: PlannedRun, site: Site) -> View:
-    told = describe_plan(planned.paths, planned.plan) | {"site": f"{site.name} ({site.scheduler})"}
+    on_gpus = has_gpus(site, planned.plan.recipe.resources)
+    told = describe_plan(planned.paths, planned.plan, on_gpus=on_gpus)
+    told["site"] = f"{site.name} ({site.scheduler})"
     counts = count_rows(planned.splits, planned.plan.classes)
     warnings = planned.plan.recipe.warnings
     banners = [Banner(title="Is it meant so?", text="", lines=warnings)] if warnings else []
@@ -231,7 +233,8 @@ class Status(RunStatus):
     def _repr_html_(self) -> str:
         done, total = count_epochs(self)
         columns = tuple(
-            Column(title=title, words=title in {"state", "note"}) for title in (*COLUMNS, "note")
+            Column(title=title, words=title in {"state", "note"})
+            for title in [*list_titles(self), "note"]
         )
         rows = tuple(Row(cells=(*line.words, line.note)) for line in list_lines(self))
         failures = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "assignments",
     multiple=True,
     type=SettingType(),
-    help="Judge otherwise, in a report beside the first.",
+    help="Judge the members by other settings, in a report beside the first.",
 )
 @click.option(
     "--out",
@@ -46,8 +46,8 @@ def aggregate(
 ) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
 
-    A member without predictions is an error that names the command which mends it. So is a report
-    that shows more than a new one would, as members, weights or the store are gone by now.
+    A member without predictions is an error that names the command which makes them. So is a
+    report that shows more than a new one would, as members, weights or the store are gone by now.
 
     --set changes how the members are judged (ensemble, method.test_prior, ...): nothing is trained,
     and the report lies beside the first one, in report-VALUE or report-KEY-VALUE.
@@ -90,3 +90,5 @@ def _draw_overview(table: Table) -> None:
         return
     columns = [Heading(word=one.title, rank=at) for at, one in enumerate(table.columns)]
     draw(console, draw_table(columns, [Line(words=row.cells) for row in table.rows], width))
+    if table.note:
+        draw(console, table.note)

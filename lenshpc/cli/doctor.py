@@ -80,7 +80,10 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
     filled = {**chosen, **read_variables(chosen)}
     site = validate(Site, {"name": path.stem, **filled}, f"site {path}")
     if site.scheduler != "slurm":
-        raise ConfigError(f"{path} is no profile of a cluster: its scheduler is {site.scheduler}")
+        raise ConfigError(
+            f"{path} has scheduler {site.scheduler}: this machine, which needs no doctor; name the "
+            "profile of a cluster"
+        )
     return site, chosen
 
 

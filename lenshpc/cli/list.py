@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from lenshpc.launch.runs import RunSummary
 
 
+COLOURS = {"green": "green", "amber": "yellow", "red": "red"}  # of verdicts, on a terminal
+
+
 @click.command("list", short_help="List the runs with their states and headlines.")
 @click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the runs for programs.")
 def list_runs(folder: Path, as_json: bool) -> None:
     """List the runs in a folder, the one that was submitted last at the end.
 
-    A line has states of members, the report's headline or where the report stands, data,
-    strategy, GPU-hours, day of the last submission, size and task. A narrow terminal leaves the
-    last of these out.
+    A line has states of members, the report's headline or where the report stands, the colour of
+    its verdict, data, strategy, hours of GPUs or of processes on CPUs, day of the last submission,
+    size and task. A narrow terminal leaves the last of these out.
 
     \b
     Example:
@@ -62,14 +65,19 @@ def render(found: list[RunSummary], width: int | None) -> Group:
         Heading(word="run"),
         Heading(word="members"),
         Heading(word="report", rank=2),
-        Heading(word="data", rank=3),
-        Heading(word="strategy", rank=4),
-        Heading(word="GPU-h", rank=5),
-        Heading(word="submitted", rank=6),
-        Heading(word="size", rank=7),
-        Heading(word="task", rank=8),
+        Heading(word="verdict", rank=3),
+        Heading(word="data", rank=4),
+        Heading(word="strategy", rank=5),
+        Heading(word="hours", rank=6),
+        Heading(word="submitted", rank=7),
+        Heading(word="size", rank=8),
+        Heading(word="task", rank=9),
     )
-    return draw_table(headings, [Line(words=_words(each)) for each in found], width)
+    lines = [
+        Line(words=_words(each), styles=("", "", "", COLOURS.get(each.verdict, "")))
+        for each in found
+    ]
+    return draw_table(headings, lines, width)
 
 
 def _words(each: RunSummary) -> tuple[str, ...]:
@@ -79,9 +87,10 @@ def _words(each: RunSummary) -> tuple[str, ...]:
         each.run,
         count_states(each.states) or "not known",
         each.headline if each.report == "DONE" else each.report,
+        each.verdict if each.report == "DONE" else "",
         each.dataset,
         each.strategy,
-        f"{each.gpu_hours:.2f}",
+        f"{each.gpu_hours:.2f} {each.unit}-h" if each.states else "",
         each.submitted[:10],
         size_text(each.num_bytes or 0),
         each.task,

@@ -65,8 +65,8 @@ def prepare(
     DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution,
     super_resolution_hsc_hst, diffusion, physics_guided, foundation) or the path of a .yaml of your
     own. Pixels are kept bit for bit. If anything is wrong with a file, the error names it and no
-    store is made. Stopped at any moment, the same command goes on where it was, and makes anew what
-    was made of files that have changed; the store is then the same, byte for byte.
+    store is made. Stopped at any moment, the same command goes on where it was, and makes again
+    what was made of files that have changed; the store is then the same, byte for byte.
 
     \b
     Examples:

@@ -8,13 +8,21 @@ from typing import Any
 
 from lenshpc.config import locate, read_yaml
 from lenshpc.launch.executor import estimate_memory_gb
-from lenshpc.launch.sites import DEFAULTS, VARIABLES, Site, profile_keys, read_variables
+from lenshpc.launch.sites import (
+    DEFAULTS,
+    VARIABLES,
+    Site,
+    has_gpus,
+    profile_keys,
+    read_variables,
+)
 from lenshpc.launch.submit import requests
 from lenshpc.run.adoption import Offer
 from lenshpc.run.completion import is_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 from lenshpc.run.planning import PlannedRun, describe_plan
+from lenshpc.run.sections import Resources
 
 SIZES = ("nodes", "gpus_per_node", "tasks_per_node", *DEFAULTS)
 WAYS = ("gpu_request", "gpu_type", "mem_request", "exclusive", "interface", "container")
@@ -59,7 +67,9 @@ def preview(
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
     members = [("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]
     num_sent = sum(word.startswith("sent") for _, _, word in members)
-    first, second, *others = describe_plan(run, plan, num_sent).items()
+    first, second, *others = describe_plan(
+        run, plan, num_sent, on_gpus=has_gpus(site, plan.recipe.resources)
+    ).items()
     told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
     lines = [
         *(f"{key:<12} {text}" for key, text in told),
@@ -131,7 +141,7 @@ def trace(
     sizes = [
         (
             key,
-            str(getattr(plan.recipe.resources, key)),
+            _format_size(plan.recipe.resources, site, key),
             _source(key, own if key in DEFAULTS else {}, written, given),
         )
         for key in SIZES
@@ -150,6 +160,12 @@ def trace(
         *places,
         *((f"cpu_jobs.{k}", str(v), own["cpu_jobs"]) for k, v in block.items()),
     ]
+
+
+def _format_size(size: Resources, site: Site, key: str) -> str:
+    """Return a size that is asked for, and that there are no GPUs where some are asked for."""
+    lacks = key == "gpus_per_node" and size.gpus_per_node and not has_gpus(site, size)
+    return f"{getattr(size, key)}, but there is none here" if lacks else str(getattr(size, key))
 
 
 def _source(

@@ -83,7 +83,7 @@ set_option = click.option(
     "--track",
     multiple=True,
     type=click.Choice(["tensorboard", "mlflow", "wandb"]),
-    help="Have it follow the trainings; may be repeated.  [default: the site's tracking]",
+    help="Log the trainings there; may be repeated.  [default: the site's tracking]",
 )
 @click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
 @click.option("--no-adopt", is_flag=True, help="Train also what other runs have trained.")
@@ -128,11 +128,9 @@ def submit(
     check_one_of({"--dry-run": dry_run, "--wait": wait, "--probe": probe})
     from lenshpc.config import parse_assignment
     from lenshpc.launch.sites import load_site
-    from lenshpc.launch.submit import submit as send
     from lenshpc.run.planning import plan_chain
     from lenshpc.run.recipe import load_recipe
     from lenshpc.store import open_store
-    from lenshpc.worker import CALLS
 
     changes = [*list_changes(options), *(parse_assignment(text) for text in assignments)]
     source, place = choose_recipe(task, recipe), load_site(site)
@@ -151,11 +149,25 @@ def submit(
         echo(preview_chain(chain, offers, place, site, recipes, dict(changes)))
         return
     for one, offer in zip(chain, offers, strict=True):
-        report(one.paths, one.plan, send(one, place, CALLS, offer), as_json=as_json)
+        send_run(one, place, offer, as_json=as_json)
     if wait:
         from lenshpc.cli.watch import watch_all
 
         watch_all([(one.paths, one.plan) for one in chain])
+
+
+def send_run(planned: PlannedRun, place: Site, offer: Offer, *, as_json: bool) -> None:
+    """Send a run and say what was sent, and what keeps the terms of an earlier submission."""
+    from lenshpc.launch.submit import submit as send
+    from lenshpc.launch.terms import describe_kept, read_terms
+    from lenshpc.worker import CALLS
+
+    before = read_terms(planned.paths)
+    sent = send(planned, place, CALLS, offer)
+    kept = describe_kept(planned.paths, before, sent)
+    if kept:
+        echo(kept, err=True)
+    report(planned.paths, planned.plan, sent, as_json=as_json)
 
 
 def check_one_of(flags: Mapping[str, bool]) -> None:

@@ -58,11 +58,13 @@ OF_THE_RECIPE = (
     "round_size",
     type=click.IntRange(1),
     metavar="N",
-    help="Ask for N points at a time: always the same ones, and no locks are needed.",
+    help="Choose the settings of N trials at a time: the same ones whichever trial ends first.",
 )
 @click.option("--parallel", type=click.IntRange(1), help="Trials at a time, on a cluster.")
 @click.option(
-    "--max-gpu-hours", type=click.FloatRange(0), help="Begin no trial once all have taken these."
+    "--max-gpu-hours",
+    type=click.FloatRange(0),
+    help="Begin no trial after so many hours in all, of GPUs or of processes on CPUs.",
 )
 @click.option("--then-submit", is_flag=True, help="Send the best recipe when the search has ended.")
 @click.option(
@@ -222,6 +224,7 @@ def _say(text: str) -> None:
 def _preview(study: Study, recipe: Recipe, planned: PlannedRun, site: Site) -> str:
     """Return what a dry run prints: the study, what is searched, the cost at most."""
     from lenshpc.launch.executor import member_request
+    from lenshpc.launch.sites import has_gpus
     from lenshpc.tuning.points import objective_of, own_values
     from lenshpc.tuning.summary import format_value
 
@@ -229,7 +232,7 @@ def _preview(study: Study, recipe: Recipe, planned: PlannedRun, site: Site) -> s
     plan, size = planned.plan, planned.plan.recipe.resources
     unit, ceiling = (
         ("GPU-hours", plan.gpu_hours_ceiling)
-        if size.gpus_per_node
+        if has_gpus(site, size)
         else ("core-hours", plan.core_hours_ceiling)
     )
     trainings, hours = count(len(plan.members), "training"), ceiling / len(plan.members)
@@ -272,6 +275,7 @@ def _report(study: Study, sent: dict[str, Any], *, as_json: bool) -> None:
 
 def _show(study: Study, *, as_json: bool) -> None:
     """Print the trials of a study, and the best of them."""
+    from lenshpc.launch.marks import had_gpus
     from lenshpc.tuning.summary import find
 
     findings = find(study)
@@ -280,7 +284,7 @@ def _show(study: Study, *, as_json: bool) -> None:
         return
     _draw_trials(findings)
     states = ", ".join(f"{number} {state}" for state, number in findings.counts.items())
-    unit = "GPU-hours" if study.plan.recipe.resources.gpus_per_node else "process-hours"
+    unit = "GPU-hours" if had_gpus(study.base, study.plan, {}) else "process-hours"
     echo(f"trials: {states}; {sum(findings.hours.values()):.2f} {unit}")
     best, own = findings.best, findings.own
     if best:

@@ -14,11 +14,11 @@ from lenshpc.errors import one_line
 from lenshpc.launch.local import stop_queue
 from lenshpc.launch.states import RunStatus, follow, has_own_queue
 from lenshpc.launch.words import (
-    COLUMNS,
     FailureText,
     StatusLine,
     list_failures,
     list_lines,
+    list_titles,
     summarise_states,
 )
 from lenshpc.run.completion import resume_command
@@ -73,7 +73,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
     if status.report != "DONE":
         echo(f"run {run.name} has no report; see {run.slurm}", err=True)
         # Else the table says what to do first.
-        if all(line.step != "mend" for line in status.members):
+        if all(line.step != "correct" for line in status.members):
             echo(f"go on with: {resume_command(run)}", err=True)
         sys.exit(1)
     echo(format_verdict(read_verdict(run.report)), err=True)
@@ -118,7 +118,7 @@ def render(
     `width` is the terminal's; None is a pipe's, where no curves are drawn.
     """
     lines = list_lines(status)
-    words, curves = [*COLUMNS], [list[str]()] * len(lines)
+    words, curves = list_titles(status), [list[str]()] * len(lines)
     if width is not None:
         words.append("curve")
         curves = [[draw_curve(line.curve, CURVE_WIDTH, ascii_only=ascii_only)] for line in lines]

@@ -62,7 +62,7 @@ def unpack(path: Path) -> Path:
                 _write_entry(archive, entry, folder)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         told = one_line(error)[:80]
-        raise DataError(f"{path} is no whole .zip ({told}); get it again") from error
+        raise DataError(f"{path} is a damaged or incomplete .zip ({told}); get it again") from error
     except OSError as error:
         raise read_error(error.filename or path, error) from error
     return folder

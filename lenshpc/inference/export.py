@@ -219,7 +219,7 @@ def _seal(folder: Path, spec: EnsembleSpec) -> None:
 
 
 def _compare(folder: Path, original: Ensemble, examples: Tensor) -> None:
-    """Refuse an export that answers otherwise than its run."""
+    """Refuse an export whose answers differ from its run's."""
     import torch
 
     from lenshpc.engine.ensemble import Ensemble
@@ -229,7 +229,7 @@ def _compare(folder: Path, original: Ensemble, examples: Tensor) -> None:
         difference = float((copy(examples) - original(examples)).abs().max())
     if not difference <= TOLERANCE:  # neither is NaN
         raise DataError(
-            f"the export answers otherwise than run {original.spec.name}, by up to "
-            f"{difference:.1g}; nothing was kept of it; look for a network that draws random "
-            "numbers when it is used"
+            f"the answers of the export differ from those of run {original.spec.name} by up to "
+            f"{difference:.1g}, so it was removed; look for a network that draws random numbers "
+            "when it predicts"
         )

@@ -39,7 +39,7 @@ PART_ROWS = 4096
 ARRAY_PART_ROWS = 256  # where a task gives images, of which a part holds all in memory
 NUM_LOOKED_AT = 256  # images by which units are judged before anything is predicted
 MAX_TOLD = 10  # images that could not be read and are named
-MENDED = "it can be read by now; begin again with another --out"
+READABLE = "it can be read by now; begin again with another --out"
 CANDIDATES, GALLERY, SUMMARY = "candidates.csv", "gallery.html", "summary.json"
 
 Progress = Callable[[int, int], None]
@@ -320,7 +320,7 @@ def _tally(parts: Sequence[Path], source: ImageSource) -> dict[str, Any]:
         lost = table.loc[table["flags"] == "unreadable", ["row", "id"]]
         for row, name in lost.head(MAX_TOLD - len(unreadable)).itertuples(index=False):
             faults = source.read(range(row, row + 1)).faults
-            unreadable[name] = faults.get(0, MENDED)
+            unreadable[name] = faults.get(0, READABLE)
     return {
         "decisions": dict(sorted(decisions.items())),
         "flags": dict(sorted(flags.items())),

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from lenshpc.errors import ConfigError
+from lenshpc.errors import ConfigError, LaunchError
 from lenshpc.files import read_json, write_text
 from lenshpc.launch import slurm
 from lenshpc.launch.asking import (
@@ -79,7 +79,13 @@ def make_shared_folder(parent: Path, use: str = "doctor") -> Iterator[Path]:
 
 def cluster(site: Site) -> Facts:
     """Return what SLURM says of itself, without a job. Raises LaunchError where it does not."""
-    config = parse_config(slurm.ask(["scontrol", "show", "config"]))
+    try:
+        config = parse_config(slurm.ask(["scontrol", "show", "config"]))
+    except LaunchError as error:
+        raise LaunchError(
+            f"{error}; runs of this machine need no profile (--site local), and slurm/README.md "
+            "says how to rehearse with a cluster on it"
+        ) from error
     partitions = parse_records(slurm.ask(["scontrol", "-o", "show", "partition"]))
     every = parse_records(slurm.ask(["scontrol", "-o", "show", "node"]))
     partition = _partition(partitions, site.partition)
@@ -179,7 +185,7 @@ def measure(facts: Facts, site: Site, folder: Path, progress: Progress) -> Facts
     """Return the facts with the speeds of the nodes whose probe came back.
 
     Matrix products on each alone; then an all-reduce between each and its neighbour in a ring. A
-    node counts with its better neighbour, so that a lame one does not take others along.
+    node counts with its better neighbour, so that a slow one does not take others along.
     """
     names = [name for name, report in facts.reports.items() if report.asked]
     gpus = {node["NodeName"]: num_gpus(node) for node in facts.nodes}

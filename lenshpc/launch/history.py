@@ -1,4 +1,4 @@
-"""What went wrong in the attempts of a run, those included that were mended by themselves."""
+"""What went wrong in the attempts of a run, those included that came back by themselves."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace

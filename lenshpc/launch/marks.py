@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 from lenshpc.config import Frozen, validate
 from lenshpc.errors import LensHpcError, read_error
+from lenshpc.launch.sites import has_gpus, read_site
 from lenshpc.run.completion import read_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
@@ -70,6 +71,18 @@ def read_marks(run: RunPaths, plan: Plan) -> Mapping[int, Marks]:
     return {
         member.index: _marks(run, plan, member) for member in plan.members if member.name in begun
     }
+
+
+def had_gpus(run: RunPaths, plan: Plan, marks: Mapping[int, Marks]) -> bool:
+    """Return whether members had GPUs, or are to get some: by those that are done, or the site."""
+    # Of one that was taken over, another run's site decided.
+    devices = {one.device for one in marks.values() if one.device and not one.adopted}
+    if devices:
+        return "cpu" not in devices
+    try:
+        return has_gpus(read_site(run), plan.recipe.resources)
+    except (LensHpcError, OSError):  # it was never sent, or tells nothing
+        return bool(plan.recipe.resources.gpus_per_node)
 
 
 def _marks(run: RunPaths, plan: Plan, member: Member) -> Marks:

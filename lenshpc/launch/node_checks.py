@@ -87,7 +87,7 @@ STEP_CHECKS = (
         key="visible_gpus",
         is_wrong=lambda listed: len([gpu for gpu in listed.split(",") if gpu]) != 1,
         what="a step that asked for 1 GPU sees another number (CUDA_VISIBLE_DEVICES)",
-        meaning="GPUs are not bound to jobs: members would meet on one card",
+        meaning="GPUs are not bound to jobs: members of two jobs may share one GPU",
         advice="ask the site for ConstrainDevices and gres.conf; until then exclusive: true in "
         "the profile",
         needs_gpu=True,
@@ -113,7 +113,7 @@ STEP_CHECKS = (
         key="address",
         is_wrong=lambda address: not address,
         what="a node's own name has no address there",
-        meaning="ranks of a member on several nodes do not find each other",
+        meaning="processes of a member on several nodes do not find each other",
         advice="set interface: NAME in the profile, or tell the site",
     ),
     StepCheck(
@@ -164,7 +164,8 @@ def examine_network(facts: Facts) -> Iterator[ClusterFinding]:
         yield ClusterFinding(
             level="warning",
             what=f"a node's own name is a loopback address there: {format_values(loops)}",
-            meaning="ranks of a member on several nodes would talk to themselves, and wait in vain",
+            meaning="processes of a member on several nodes would talk to themselves, and wait for "
+            "ever",
             advice=advice + (f", one of {', '.join(names)}" if names and not best else ""),
         )
     many = {name: ", ".join(map(str, own)) for name, own in seen.items() if len(own) > 1}
@@ -272,7 +273,7 @@ def examine_health(facts: Facts) -> Iterator[ClusterFinding]:
     if weak:
         yield ClusterFinding(
             level="warning",
-            what=f"GPUs are not quite well: {format_values(weak)}",
+            what=f"GPUs show signs of a fault: {format_values(weak)}",
             meaning="members there may be slow, or fail",
             advice="tell the site; measure with --preflight",
         )
@@ -297,18 +298,18 @@ def examine_clocks(facts: Facts) -> Iterator[ClusterFinding]:
 
 
 def examine_speeds(facts: Facts) -> Iterator[ClusterFinding]:
-    """Name the nodes that --preflight found lame."""
+    """Name the nodes that --preflight found slow."""
     kinds = {
         "matrix products (TFLOP/s)": facts.product_tflops,
         "all-reduce (GB/s)": facts.all_reduce_gb_per_s,
     }
     for kind, speeds in kinds.items():
-        slow = lame(speeds)
+        slow = find_slow(speeds)
         if slow:
             usual = statistics.median(speeds.values())
             yield ClusterFinding(
                 level="error",
-                what=f"lame in {kind}, where {usual:.3g} is usual: "
+                what=f"slow in {kind}, where {usual:.3g} is usual: "
                 + format_values({name: f"{speeds[name]:.3g}" for name in slow}),
                 meaning="one such node slows or stops every member that it takes part in",
                 advice="nothing; the profile excludes it. Tell the site",
@@ -327,7 +328,7 @@ def examine_kills(facts: Facts) -> Iterator[ClusterFinding]:
         )
 
 
-def lame(speeds: Mapping[str, float]) -> tuple[str, ...]:
+def find_slow(speeds: Mapping[str, float]) -> tuple[str, ...]:
     """Return who is far below the median: by a quarter, and by 3 deviations of the others.
 
     The deviation is 1.4826 times the median absolute one (Rousseeuw and Croux 1993).

@@ -296,8 +296,8 @@ RULES = (
     Rule(
         name="NO INTERFACE",
         action="stop",
-        meaning="ranks on several nodes do not reach each other: a node's own name leads to its "
-        "loopback, or they listen on different networks",
+        meaning="processes on several nodes do not reach each other: a node's own name leads to "
+        "its loopback, or they listen on different networks",
         advice="name the network that nodes share by interface: in the site profile, which sets "
         "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, then submit again; lenshpc doctor lists them",
         pattern=NO_INTERFACE,
@@ -306,16 +306,17 @@ RULES = (
     Rule(
         name="COLLECTIVE TIMEOUT",
         action="requeue",
-        meaning="a rank waited in vain for the others (NCCL, gloo): a slow or lost node or network",
-        advice="if it happens again: lenshpc doctor --preflight names lame nodes; where a rank "
+        meaning="a process waited too long for the others (NCCL, gloo): a slow or lost node or "
+        "network",
+        advice="if it happens again: lenshpc doctor --preflight names slow nodes; where a process "
         "works alone for longer, as on a slow disk, submit with a larger --set train.timeout_min=N",
         pattern=STALLED,
     ),
     Rule(
         name="RANK LOST",
         action="requeue",
-        meaning="a rank died without a word, and the others lost their connection to it",
-        advice="if it happens again: lenshpc doctor --preflight names lame nodes",
+        meaning="a process ended without a message, and the others lost their connection to it",
+        advice="if it happens again: lenshpc doctor --preflight names slow nodes",
         pattern=PEER_LOST,
     ),
     Rule(
@@ -332,7 +333,7 @@ RULES = (
         name="CANCELLED",
         action="stop",
         meaning="somebody cancelled it",
-        advice="resume when it shall go on",
+        advice="to go on: lenshpc resume RUN",
         pattern=r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*",
         weak_states=("CANCELLED", "REVOKED", "DEADLINE"),
     ),

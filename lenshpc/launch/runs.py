@@ -22,9 +22,10 @@ from lenshpc.run.plan import Plan, load_plan
 class RunSummary:
     """One line of `lenshpc list`.
 
-    `headline` is the number that stands for the run in its report, `submitted` ISO 8601 in UTC,
-    `num_bytes` None where nobody counted, `fault` what of a run cannot be read, `silence` why its
-    jobs' states are not known.
+    `headline` is the number that stands for the run in its report, `verdict` the colour of what the
+    report says of it, `submitted` ISO 8601 in UTC, `num_bytes` None where nobody counted, `fault`
+    what of a run cannot be read, `silence` why its jobs' states are not known. `gpu_hours` are of
+    `unit`: GPU, or process where members are on CPUs.
     """
 
     run: str
@@ -34,7 +35,9 @@ class RunSummary:
     states: dict[str, int]
     report: str = ""
     headline: str = ""
+    verdict: str = ""
     gpu_hours: float = 0.0
+    unit: str = "GPU"
     submitted: str = ""
     num_bytes: int | None = None
     fault: str = ""
@@ -57,6 +60,7 @@ def summarise(run: RunPaths, asked: Asked) -> RunSummary:
 def describe_run(run: RunPaths, plan: Plan, status: RunStatus) -> RunSummary:
     """Return what is worth knowing of a run whose status is known."""
     jobs = records(run)
+    headline, verdict = _read_headline(run)
     return RunSummary(
         run=run.name,
         dataset=plan.dataset,
@@ -64,8 +68,10 @@ def describe_run(run: RunPaths, plan: Plan, status: RunStatus) -> RunSummary:
         strategy=plan.recipe.strategy,
         states=dict(Counter(line.state for line in status.members)),
         report=status.report,
-        headline=_read_headline(run),
+        headline=headline,
+        verdict=verdict,
         gpu_hours=round(sum(line.gpu_hours for line in status.members), 4),
+        unit=status.unit,
         submitted=jobs[-1].submitted if jobs else "",
         fault=_describe_faults(status),
         silence=status.silence,
@@ -83,13 +89,16 @@ def _describe_faults(status: RunStatus) -> str:
     return f"{told[0]}; {len(told)} of {len(status.members)} members" if told else ""
 
 
-def _read_headline(run: RunPaths) -> str:
-    """Return the number that stands for a run; nothing where there is no report that tells it."""
+def _read_headline(run: RunPaths) -> tuple[str, str]:
+    """Return the number that stands for a run and the verdict's colour, as far as a report tells.
+
+    The verdict is empty where the task gives none.
+    """
     try:
         content: Any = read_json(run.report / "report.json")
-        return str(content["in_short"])
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return ""
+        return str(content["in_short"]), str((content.get("verdict") or {}).get("colour", ""))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return "", ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from lenshpc.run.extras import require
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.recipe import Recipe
 from lenshpc.run.records import read_record
-from lenshpc.run.sections import Memory, Minutes
+from lenshpc.run.sections import Memory, Minutes, Resources
 
 
 def _single_line(text: str) -> str:
@@ -150,7 +150,7 @@ class Site(Frozen):
         default=(), description="what follows trainings: tensorboard, mlflow, wandb"
     )
     slots: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
-        default=None, description="local: members' GPUs at a time"
+        default=None, description="local: how many GPUs, or cores, members take at a time"
     )
 
     @property
@@ -254,12 +254,20 @@ def read_tracking(run: RunPaths) -> tuple[str, ...]:
         return ()
 
 
+def has_gpus(site: Site, size: Resources) -> bool:
+    """Return whether members get GPUs: they ask for some, and this machine's queue has some."""
+    on_gpus = bool(size.gpus_per_node)
+    if site.scheduler == "local":
+        return local_slots(1, on_gpus=on_gpus)[0].kind == "gpu"
+    return on_gpus
+
+
 def check_fits(site: Site, recipe: Recipe) -> None:
     """Refuse a recipe that asks for more than the site has, and trackers that are not installed."""
     for name in site.tracking:
         require(name, f"tracking by {name}")
     size = recipe.resources
-    on_gpus = bool(size.gpus_per_node)
+    on_gpus = has_gpus(site, size)
     what = "GPUs a node" if on_gpus else "processes a node"
     limits = {
         "nodes": (size.nodes, 1 if site.scheduler == "local" else site.max_nodes),

@@ -107,6 +107,30 @@ def note_holder(lock: IO[bytes], process: str) -> None:
     lock.flush()
 
 
+def list_holders(kind: str) -> list[Path]:
+    """Return the folders whose jobs hold slots of a kind, as far as this process can see."""
+    try:
+        folder = _open_folder()
+    except LaunchError:
+        return []
+    try:
+        with os.scandir(folder) as files:
+            names = sorted(file.name for file in files if file.name.startswith(f"{kind}-"))
+        found = [_find_job_folder(_read_holder(folder, name)) for name in names]
+    finally:
+        os.close(folder)
+    return list(dict.fromkeys(one for one in found if one is not None))
+
+
+def _read_holder(folder: int, name: str) -> str:
+    """Return the process that a slot's file names, without a lock: its queue may want it now."""
+    try:
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+            return file.read(20).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
 def _open_folder() -> int:
     """Return the open folder of the slots, which nobody else can have made, nor write to."""
     # Not XDG_RUNTIME_DIR, which ends with the last login and is absent from some: queues of one
@@ -145,17 +169,21 @@ def _try_lock(folder: int, slot: Slot) -> IO[bytes] | None:
         lock.close()
         return None
     lock.seek(0)
-    if _is_member(lock.read(20).decode("ascii", "replace")):
+    if _find_job_folder(lock.read(20).decode("ascii", "replace")) is not None:
         lock.close()
         return None
     return lock
 
 
-def _is_member(process: str) -> bool:
-    """Return whether a process is a member's controller: a queue that was killed left it behind."""
+def _find_job_folder(process: str) -> Path | None:
+    """Return the folder of a member's controller: a queue that was killed left it behind.
+
+    None where the process has ended, or is another one.
+    """
     if not process.isdecimal():
-        return False
+        return None
     try:
-        return b"lenshpc.launch.controller" in Path(f"/proc/{process}/cmdline").read_bytes()
+        words = Path(f"/proc/{process}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
-        return False
+        return None
+    return Path(os.fsdecode(words[-1])) if b"lenshpc.launch.controller" in words else None

@@ -46,6 +46,8 @@ BUSY = re.compile(
     re.IGNORECASE,
 )
 SAYS_NOTHING = re.compile('Unspecified error$|^Try "')
+# SLURM's programs are installed, and nothing says which cluster they are of.
+NO_CLUSTER = re.compile(r"[Cc]ould not establish a configuration source")
 ENDED_JOB = re.compile("Invalid job id specified|already completing or completed")
 # What an outer job says of itself, and what would override a script's options or a query's; not
 # what names the cluster and lets us in. An inner job would take the outer one's memory and ranks.
@@ -318,7 +320,9 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
     except OSError as error:
         raise LaunchError(f"{program} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
-        raise LaunchError(f"{program} failed: {_telling_line(done.stderr)}")
+        line = _telling_line(done.stderr)
+        where = "; run this on a login node of the cluster" if NO_CLUSTER.search(line) else ""
+        raise LaunchError(f"{program} failed: {line}{where}")
     return done.stdout
 
 

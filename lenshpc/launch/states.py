@@ -12,7 +12,7 @@ from lenshpc.launch import executor
 from lenshpc.launch.failures import NO_LOG, Failure, classify, find_failure, read_tails
 from lenshpc.launch.jobs import JobRecord, intents, latest_of_members, records
 from lenshpc.launch.local import Queue, describe_absence, read_failure, read_queue
-from lenshpc.launch.marks import Marks, read_marks
+from lenshpc.launch.marks import Marks, had_gpus, read_marks
 from lenshpc.launch.reconcile import reconcile
 from lenshpc.launch.slurm import JobState, Known, query
 from lenshpc.launch.waiting import explain, explain_local
@@ -68,9 +68,9 @@ class MemberStatus:
             return "ask"
         if self.state not in ENDED:
             return "wait"
-        # A cancelled member has a failure too, after which there is nothing to mend.
+        # A cancelled member has a failure too, after which there is nothing to correct.
         is_broken = self.failure and self.failure.action == "stop" and self.state == "FAILED"
-        return "mend" if is_broken else "resume"
+        return "correct" if is_broken else "resume"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ class RunStatus:
     """What `lenshpc status` shows.
 
     `report_reason` says why the report's job waits, or how it ended though all members are done;
-    `silence` why the scheduler did not answer.
+    `silence` why the scheduler did not answer. Hours of members are of `unit`: GPU, or process
+    where they are on CPUs.
     """
 
     run: str
@@ -87,6 +88,7 @@ class RunStatus:
     report_job: str = ""
     report_reason: str = ""
     silence: str = ""
+    unit: str = "GPU"
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; curves are left out, which are many numbers."""
@@ -188,6 +190,7 @@ def read_status(run: RunPaths, plan: Plan, asked: Asked) -> RunStatus:
         report_job=report_job,
         report_reason=_explain_report(sources, report_job, report) if is_told else "",
         silence=known.silence,
+        unit="GPU" if had_gpus(run, plan, sources.marks) else "process",
     )
 
 
@@ -330,7 +333,7 @@ def _classify(
 def _explain_wait(sources: Sources, job: str) -> str:
     """Return why a member waits: not what an earlier attempt of one that runs has waited for."""
     known = sources.known.jobs.get(job)
-    return explain(known.reason) if known else explain_local(sources.plan)
+    return explain(known.reason) if known else explain_local(sources.run, sources.plan)
 
 
 def _explain_report(sources: Sources, job: str, state: str) -> str:

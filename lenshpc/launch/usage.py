@@ -16,7 +16,7 @@ from lenshpc.launch.accounting import Allocation, ask_accounting
 from lenshpc.launch.efficiency import Use, combine, judge, warn
 from lenshpc.launch.jobs import records
 from lenshpc.launch.local import read_queue
-from lenshpc.launch.marks import read_marks
+from lenshpc.launch.marks import had_gpus, read_marks
 from lenshpc.run.attempts import Event, read_events
 from lenshpc.run.completion import is_done
 from lenshpc.run.measured import Measured, read_measured
@@ -245,7 +245,7 @@ def run_usage(run: RunPaths, plan: Plan) -> Usage:
     running = {member for member, state in queue.states.items() if state == "RUNNING"}
     saved = {job: find_saves(some) for job, some in events.items()}
     attempts = account(plan, jobs, [*told, *rebuilt], saved, done | running, measured)
-    on_gpus = any(one.num_gpus for one in (*told, *rebuilt))
+    on_gpus = gpus > 0 or any(one.num_gpus for one in told)
     sources = {"sacct": told, "heartbeats": rebuilt or not told}
     usage = Usage(
         unit="GPU" if on_gpus else "core",
@@ -276,7 +276,6 @@ def _rebuild(
 
 
 def _count_gpus(run: RunPaths, plan: Plan) -> int:
-    """Return the GPUs of a member; 0 where a completed one says that it had none."""
-    if any(marks.device == "cpu" for marks in read_marks(run, plan).values()):
-        return 0
-    return plan.recipe.resources.nodes * plan.recipe.resources.gpus_per_node
+    """Return the GPUs of a member; 0 where it has none, though it asked for some."""
+    size = plan.recipe.resources
+    return size.nodes * size.gpus_per_node if had_gpus(run, plan, read_marks(run, plan)) else 0

@@ -1,8 +1,12 @@
 """Why a job waits, in words: SLURM's reasons, and what this machine's queue waits for."""
 
+from pathlib import Path
+
+from lenshpc.launch.finding import format_names
 from lenshpc.launch.local import read_queue
-from lenshpc.launch.slots import local_slots
+from lenshpc.launch.slots import list_holders, local_slots
 from lenshpc.run.origin import origin_of
+from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Plan
 
 # Beginnings of SLURM's reasons; the first that fits counts, so a longer one stands before its like.
@@ -41,11 +45,22 @@ def explain(reason: str) -> str:
     return f"{words} ({reason})" if words else reason
 
 
-def explain_local(plan: Plan) -> str:
-    """Return what a member waits for in the queue of this machine."""
+def explain_local(run: RunPaths, plan: Plan) -> str:
+    """Return what a member waits for in the queue of this machine, which all runs share."""
     origin = origin_of(plan.recipe)
     if origin is not None and read_queue(origin).pid:
         return f"waits for run {origin.name}, from whose weights it starts"
     on_gpus = bool(plan.recipe.resources.gpus_per_node)
-    kind = {"gpu": "GPU", "core": "core"}[local_slots(1, on_gpus=on_gpus)[0].kind]
-    return f"waits for a free {kind} of this machine"
+    slot = local_slots(1, on_gpus=on_gpus)[0].kind
+    kind = {"gpu": "GPU", "core": "core"}[slot]
+    others = [folder.parent for folder in list_holders(slot) if folder.parent != run.root]
+    if not others:
+        return f"waits for a free {kind} of this machine"
+    told = format_names([_format_run(root, run) for root in others])
+    return f"waits: the {kind}s of this machine are in use by {told}"
+
+
+def _format_run(root: Path, run: RunPaths) -> str:
+    """Return the name of a run's folder, and where it lies if not beside `run`."""
+    where = "" if root.parent == run.root.parent else f" in {root.parent}"
+    return f"run {root.name}{where}"

@@ -13,7 +13,7 @@ from lenshpc.run.gate import compact
 MOST_LINES = 100  # of members in one state
 MOST_REASONS = 3  # that a line for many members tells
 USUAL = ("DONE", "RUNNING", "PENDING")  # states, in the order in which they are counted up
-COLUMNS = ("member", "state", "epoch", "best", "GPU-h", "job", "node", "ends")
+COLUMNS = ("member", "state", "epoch", "best", "hours", "job", "node", "ends")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,20 @@ class FailureText:
     tail: tuple[str, ...]
 
 
+def list_titles(status: RunStatus) -> list[str]:
+    """Return a title a column; hours are of what the status counts."""
+    return [f"{status.unit}-h" if word == "hours" else word for word in COLUMNS]
+
+
 def summarise_states(status: RunStatus) -> str:
-    """Return how many members are in which state, and the report's, in a line."""
-    counts = count_states(Counter(line.state for line in status.members))
-    silence = f"; {status.silence}" if status.silence else ""
-    return f"{counts}; report {status.report}{silence}"
+    """Return in a line how many members are in which state, the report's, and why all wait."""
+    states = Counter(line.state for line in status.members)
+    reasons = [line.reason for line in status.members if line.state == "PENDING"]
+    # One that runs is news enough; of several reasons, the most frequent.
+    waiting = [] if "RUNNING" in states else Counter(reasons).most_common(1)
+    told = [status.silence, *(reason for reason, _ in waiting)]
+    more = "".join(f"; {one}" for one in told if one)
+    return f"{count_states(states)}; report {status.report}{more}"
 
 
 def count_states(counts: Mapping[str, int]) -> str:

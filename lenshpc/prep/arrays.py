@@ -162,7 +162,7 @@ def _find_member(path: str, archive: zipfile.ZipFile, name: str, key: str) -> zi
         raise absent_array_error(path, name, found, key)
     if len(members) > 1:
         raise DataError(
-            f"{path} holds {name} {len(members)} times; write it anew with one",
+            f"{path} holds {name} {len(members)} times; write it again with one",
             cause="array that stands twice",
         )
     # The two that numpy writes; the others unpack without a limit.

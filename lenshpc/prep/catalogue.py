@@ -145,7 +145,7 @@ def _match(root: Path, catalogue: Catalogue, images: pa.ChunkedArray) -> _Match:
         endless = np.isinf(columns.numbers[name])
         if endless.any():
             found = ids[int(endless.argmax())].as_py()
-            raise DataError(f"{path} has a number without end for {found!r}; correct it")
+            raise DataError(f"{path} has an infinite number for {found!r}; correct it")
     form = index.choose_form(images)
     rows = index.find(images, form)
     if not (rows >= 0).any():

@@ -98,7 +98,7 @@ def check_whole(array: Hdf5Array) -> None:
     if not _is_whole(array.path, array.dataset):
         raise DataError(
             f"{array.path}: some of the {array.shape[0]} rows of {array.name} were never written; "
-            "write the file anew",
+            "write the file again",
             cause="truncated",
         )
 

@@ -78,7 +78,7 @@ def _open_stack(path: str, image: ImageFormat) -> FileArray:
     if array.shape[0] > array.num_bytes:
         raise DataError(
             f"{path}: {array.name} promises {array.shape[0]} rows, but only {array.num_bytes} "
-            "bytes of them are there; copy it again, or write it anew",
+            "bytes of them are there; copy it again, or write it again",
             cause="truncated",
         )
     if isinstance(array, Hdf5Array):

@@ -51,7 +51,7 @@ def find_readout(task: str, owner: str) -> type[Readout]:
         readout: type[Readout] = load(kind.readout)
         return readout
     advice = "draw images with: lenshpc sample" if kind.generator else "name a run of another task"
-    raise ConfigError(f"{owner} is of task {task}, which says nothing of new images; {advice}")
+    raise ConfigError(f"{owner} is of task {task}, which predicts nothing for new images; {advice}")
 
 
 def component_names(group: Group, family: str) -> list[str]:

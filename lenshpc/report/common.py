@@ -31,6 +31,12 @@ from lenshpc.store import Store
 
 Content = Mapping[str, Any]
 NUM_FAILURES = 50
+ON_CPUS = "CPUs are means, memory is the peak."
+ON_GPUS = (
+    "CPUs and the part of the time in which GPUs computed are means, memory is the peak, on the "
+    "fullest GPU. TFLOP/s: what the steps of one process computed in a second, and its part of "
+    "what such a GPU does at most in that precision."
+)
 NOTES_TITLE = "How to read this"
 
 
@@ -202,9 +208,10 @@ def _use(usage: Content) -> tuple[Block, ...]:
         return ()
     cpus, memory = ("CPUs asked", "CPUs used"), ("GB asked", "GB used")
     gpus = ("GPUs", "GPUs busy", "GPU GB used", "GPU GB", "TFLOP/s", "Of the peak")
-    titles = ("Member", *cpus, *memory, *gpus)
+    on_gpus = any(use["gpus_asked"] for use in uses.values())
+    titles = ("Member", *cpus, *memory, *(gpus if on_gpus else ()))
     rows = (
-        Row(cells=(name, *_use_cells(use)), look="strong" if name == "all" else "")
+        Row(cells=(name, *_use_cells(use))[: len(titles)], look="strong" if name == "all" else "")
         for name, use in uses.items()
     )
     return (
@@ -214,10 +221,8 @@ def _use(usage: Content) -> tuple[Block, ...]:
             rows=tuple(rows),
         ),
         Prose(
-            text="By all processes of a member together: CPUs and the part of the time in which "
-            "GPUs computed are means, memory is the peak, on the fullest GPU. TFLOP/s: what the "
-            "steps of one process computed in a second, and its part of what such a GPU does at "
-            "most in that precision. A dash was not measured."
+            text=f"By all processes of a member together: {ON_GPUS if on_gpus else ON_CPUS} "
+            "A dash was not measured."
         ),
         *(Prose(text=f"Warning: {one}.", soft=False) for one in usage.get("warnings", ())),
     )

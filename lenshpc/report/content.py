@@ -63,12 +63,13 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table whose first column names the lines."""
+    """A table whose first column names the lines; `note` is a sentence below it."""
 
     kind: ClassVar[str] = "table"
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     title: str = ""
+    note: str = ""
 
     @classmethod
     def of(cls, titles: Iterable[str], lines: Iterable[Iterable[str]]) -> Self:
@@ -166,12 +167,16 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The one number that stands for a run, in words; `measure` is what it is in one or two."""
+    """The one number that stands for a run, in words; `measure` is what it is in one or two.
+
+    `note` is a sentence beneath it, without which the number misleads.
+    """
 
     label: str
     value: str
     range: str = ""
     measure: str = ""
+    note: str = ""
 
     @property
     def in_short(self) -> str:

@@ -33,6 +33,7 @@ def render_markdown(report: Report) -> str:
         escape(report.reading),
         *map(_block, report.banners),
         f"**{escape(head.label)}: {escape(head.value)}** {escape(head.range)}".rstrip(),
+        *([escape(head.note)] if head.note else []),
         *(part for section in report.sections for part in _section(section)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -59,12 +60,13 @@ def escape(text: str) -> str:
 
 
 def render_table(table: Table) -> str:
-    """Return a Markdown table, padded so that it reads well as plain text too."""
+    """Return a Markdown table, padded so that it reads well as plain text too, and its note."""
     head = [escape(column.title) for column in table.columns]
     cells = [head, *([escape(cell) for cell in row.cells] for row in table.rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells)
+    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
+    return "\n".join([*lines, *(["", escape(table.note)] if table.note else [])])
 
 
 def _link(name: str) -> str:

@@ -107,7 +107,7 @@ def _describe_training(recipe: Recipe, content: Mapping[str, Any]) -> str:
 def _describe_headline(report: Report) -> str:
     head = report.headline
     more = f" ({head.range})" if head.range else ""
-    return f"{head.label} was {head.value}{more}."
+    return f"{head.label} was {head.value}{more}.{f' {head.note}' if head.note else ''}"
 
 
 def _describe_cost(content: Mapping[str, Any]) -> Iterator[str]:

@@ -97,7 +97,7 @@ def _check_masks(recipe: Recipe, store: Store) -> None:
         return
     if not recipe.method.takes_masks:
         raise ConfigError(
-            f"data.mask_channels: task {recipe.task} as set makes images, and a mask is no light; "
+            f"data.mask_channels: task {recipe.task} as set makes images, and a mask is not one; "
             "drop it"
         )
     if store.masks is None:

@@ -1,4 +1,4 @@
-"""What makes a member complete: its mark, the files that the mark lists, and the way to mend it."""
+"""What makes a member complete: its mark, the files that it lists, and what makes it again."""
 
 import shlex
 from collections.abc import Mapping

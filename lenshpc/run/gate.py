@@ -16,15 +16,15 @@ from lenshpc.run.completion import (
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member, Plan
 
-Step = Literal["resume", "mend", "wait", "ask"]
+Step = Literal["resume", "correct", "wait", "ask"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """Where a member that is not done stands: its state, why, and what follows from that.
 
-    `resume` what has ended, `mend` first what would fail so again, `wait` for what waits or runs,
-    `ask` again where nobody can tell.
+    `resume` what has ended, `correct` first what would fail so again, `wait` for what waits or
+    runs, `ask` again where nobody can tell.
     """
 
     state: str
@@ -67,13 +67,13 @@ def describe_lack(lack: str, standing: Standing | None) -> str:
 
 
 def _advise(run: RunPaths, missing: Sequence[int], standings: Mapping[int, Standing]) -> str:
-    """Return what mends a run that lacks members, by where they stand."""
+    """Return what helps a run that lacks members, by where they stand."""
     steps = {index: standings[index].step for index in missing if index in standings}
     if "ask" in steps.values():
         return f"try again, or look with: lenshpc status {reference(run)}"
     # First of all to wait: a queue of this machine takes no members while it is at work.
     waiting = [index for index in missing if steps.get(index) == "wait"]
-    broken = [index for index in missing if steps.get(index) == "mend"]
+    broken = [index for index in missing if steps.get(index) == "correct"]
     ended = [index for index in missing if index not in {*waiting, *broken}]
     orders = (
         ("wait for", waiting, f"lenshpc status {reference(run)} --watch"),

@@ -75,8 +75,7 @@ def judge_otherwise(plan: Plan, assignments: Iterable[tuple[str, Any]]) -> Judgi
     changes = find_differences(plan, other)
     if not changes:
         raise ConfigError(
-            f"run {plan.run_name} is judged so already: its own report has these values; "
-            "set another"
+            f"the report of run {plan.run_name} has these values already; set another"
         )
     return Judging(plan=other, changes=dict(sorted(changes.items())))
 
@@ -87,7 +86,7 @@ def _check_key(plan: Plan, key: str) -> None:
         return
     takes = f"aggregate --set takes {', '.join(known) or 'nothing'} of run {plan.run_name}"
     if key == COMBINES:
-        raise ConfigError(f"{key} combines nothing here: {takes}")
+        raise ConfigError(f"{key} has nothing to combine here: {takes}")
     if not any(one == key or one.startswith(f"{key}.") for one in flatten(plan.recipe)):
         raise ConfigError(unknown("key", key, known))
-    raise ConfigError(f"{key} decides the training: submit a recipe that has it; {takes}")
+    raise ConfigError(f"{key} changes the training: submit a recipe that has it; {takes}")

@@ -21,7 +21,7 @@ def require_own(run: RunPaths) -> None:
     risk = find_risk(run.root)
     if risk:
         raise ConfigError(
-            f"{risk}, and what a run holds is executed; submit the recipe anew into runs of your "
+            f"{risk}, and what a run holds is executed; submit the recipe again into runs of your "
             f"own, or read it with lenshpc status, logs and aggregate --out"
         )
 

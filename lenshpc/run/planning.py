@@ -81,18 +81,21 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
     return planned
 
 
-def describe_plan(run: RunPaths, plan: Plan, num_sent: int | None = None) -> dict[str, str]:
+def describe_plan(
+    run: RunPaths, plan: Plan, num_sent: int | None = None, *, on_gpus: bool
+) -> dict[str, str]:
     """Return what people are told of a run that is not sent yet: what a member has, all costs.
 
-    `num_sent` members are paid for, all if None.
+    `num_sent` members are paid for, all if None; `on_gpus` says whether members get GPUs there.
     """
     size, part = plan.recipe.resources, 1.0 if num_sent is None else num_sent / len(plan.members)
-    unit = "GPU" if size.gpus_per_node else "core"
-    ceiling = plan.gpu_hours_ceiling if size.gpus_per_node else plan.core_hours_ceiling
+    unit = "GPU" if on_gpus else "core"
+    ceiling = plan.gpu_hours_ceiling if on_gpus else plan.core_hours_ceiling
+    node = size.format_node(on_gpus=on_gpus)
     return {
         "run": str(run.root),
         "data": f"{plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
-        "a member": f"{size.nodes} node(s) x {size.on_a_node}, {plan.recipe.strategy}, "
+        "a member": f"{size.nodes} node(s) x {node}, {plan.recipe.strategy}, "
         f"at most {size.time_min} min a job",
         f"{unit}-hours": f"{ceiling * part:.1f} at most, by one job a member",
     }
@@ -140,7 +143,7 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         reference = file_reference(text) if isinstance(text, str) else None
         if isinstance(text, str) and is_kept_file(text):
             raise ConfigError(
-                f"{text} is what another run calls something in a file; name the file: FILE.py:NAME"
+                f"{text} is another run's name for something in a file; name the file: FILE.py:NAME"
             )
         if reference is None:
             return text

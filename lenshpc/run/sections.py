@@ -365,8 +365,7 @@ class Resources(Frozen):
         kept._shares = shares
         return kept
 
-    @property
-    def on_a_node(self) -> str:
+    def format_node(self, *, on_gpus: bool) -> str:
         """Return what a member has on a node, for people: `4 GPU(s)`, `4 process(es) on CPUs`."""
-        kind = "GPU(s)" if self.gpus_per_node else "process(es) on CPUs"
+        kind = "GPU(s)" if on_gpus else "process(es) on CPUs"
         return f"{self.processes_per_node} {kind}"

@@ -32,7 +32,10 @@ def split_manifest(recipe: Recipe, store: Store) -> pd.DataFrame:
     """
     labels, testing = store.column("label"), store.in_split("test")
     if not testing.any():
-        raise ConfigError(f"{store.path} has no test rows; prepare it from data with a test split")
+        raise ConfigError(
+            f"{store.path} has no test rows; give some images a folder of their own, a split "
+            "column or a holdout in the dataset file, then prepare another store"
+        )
     # None where each row is a group of its own: there is nothing to keep together.
     groups = store.text("group").dictionary_encode() if store.is_grouped else None
     if groups is not None:

@@ -332,7 +332,8 @@ def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any])
     if tuple(shape) != spec.image_shape:
         raise ConfigError(
             f"images are {_shape_text(shape)}, and {spec.name} was trained on "
-            f"{_shape_text(spec.image_shape)} ({', '.join(spec.channels)}); cut or stack them alike"
+            f"{_shape_text(spec.image_shape)} ({', '.join(spec.channels)}); crop or stack them to "
+            "this"
         )
     import numpy as np
 

@@ -7,6 +7,10 @@ from typing import Any
 from lenshpc.store.read import Store
 from lenshpc.store.schema import read_schema
 
+NO_TEST_ROWS = (
+    "no test rows, and a run needs some: give some images a folder of their own, a split column "
+    "or a holdout in the dataset file, then prepare another store"
+)
 KEYS = ("counts", "train_mean", "train_std", "seed", "content_hash", "manifest_hash")
 
 
@@ -25,8 +29,17 @@ def contents(store: Store) -> dict[str, Any]:
         "disk_bytes": sum(path.stat().st_size for path in files),
         **{key: store.attributes[key] for key in KEYS},
         "arrays": read_schema(store.path),
+        "groups": count_groups(store),
         "filled": count_filled_pixels(store),
     }
+
+
+def count_groups(store: Store) -> dict[str, int] | None:
+    """Return the number of groups and of rows in the largest; None where none were given."""
+    if not store.is_grouped:
+        return None
+    sizes = store.text("group").value_counts().field("counts")
+    return {"num_groups": len(sizes), "largest": max(sizes.to_pylist(), default=0)}
 
 
 def count_filled_pixels(store: Store) -> dict[str, dict[str, dict[str, float]]] | None:
@@ -60,6 +73,8 @@ def describe(store: Store) -> dict[str, str]:
         "dataset": f"{found['dataset']}, rows permuted with seed {found['seed']}",
         "images": f"{found['num_rows']} of {shape} {found['dtype']}, scale {found['scale']:.6g}",
         **{split: _describe_counts(classes) for split, classes in found["counts"].items()},
+        **({} if "test" in found["counts"] else {"warning": NO_TEST_ROWS}),
+        **({"groups": _describe_groups(found["groups"])} if found["groups"] else {}),
         **{
             f"filled in {split}": _describe_filled(classes)
             for split, classes in (found["filled"] or {}).items()
@@ -76,6 +91,10 @@ def describe(store: Store) -> dict[str, str]:
 def _describe_counts(classes: Mapping[str, int]) -> str:
     parts = ", ".join(f"{count} {name}" for name, count in classes.items())
     return f"{sum(classes.values())}: {parts}"
+
+
+def _describe_groups(groups: Mapping[str, int]) -> str:
+    return f"{groups['num_groups']:,}, the largest of {groups['largest']:,} images"
 
 
 def _describe_filled(classes: Mapping[str, Mapping[str, float]]) -> str:

@@ -184,7 +184,7 @@ def list_due(study: Study) -> tuple[int, ...]:
 
 
 def release(study: Study) -> None:
-    """Mend what a lost job left in the journal; no job of the study may be there.
+    """Repair what a lost job left in the journal; no job of the study may be there.
 
     A trial that was asked for by a job which was killed before it noted so belongs to nobody.
     """

@@ -102,7 +102,8 @@ def test_store_that_is_damaged_later_still_shows_what_is_known(tmp_path):
     assert any(text.startswith("The images cannot be read.") for text in shown.texts)
 
 
-def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path):
+def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     changes = {"train.epochs": 4, "train.batch_size": 16, "resources.time_min": 30}
     recipe = lenshpc.load_recipe(
         "lens_finding", changes, folds=2, seeds=[0, 1], models=["resnet10t", "resnet18"]
@@ -113,8 +114,8 @@ def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path):
     assert shown.rows == [
         ["run", str(planned.path)],
         ["data", f"{spots.path} (spots: class0, class1)"],
-        ["a member", "1 node(s) x 1 GPU(s), single, at most 30 min a job"],
-        ["GPU-hours", "4.0 at most, by one job a member"],
+        ["a member", "1 node(s) x 1 process(es) on CPUs, single, at most 30 min a job"],
+        ["core-hours", "16.0 at most, by one job a member"],
         ["site", "local (local)"],
         ["model", "members", "folds", "seeds", "epochs", "batch", "lr"],
         ["resnet10t", "4", "2", "2", "4", "16", "0.0003"],

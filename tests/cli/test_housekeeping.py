@@ -174,6 +174,7 @@ def summary(**facts):
         "states": {"DONE": 5},
         "report": "DONE",
         "headline": "AUC 0.987",
+        "verdict": "amber",
         "gpu_hours": 12.25,
         "submitted": "2026-01-02T03:04:05+00:00",
         "num_bytes": 41_000_000,
@@ -190,7 +191,13 @@ def listed(width, *runs):
 
 RUNS = (
     summary(),
-    summary(run="slc-01234567", states={"DONE": 3, "FAILED": 2}, report="FAILED", headline="old"),
+    summary(
+        run="slc-01234567",
+        states={"DONE": 3, "FAILED": 2},
+        report="FAILED",
+        headline="old",
+        unit="process",
+    ),
     summary(run="broken", states={}, dataset="", task="", strategy="", report="", gpu_hours=0.0),
 )
 
@@ -199,10 +206,10 @@ MORE = ("2026-01-02", "41.0 MB")
 
 def test_list_on_a_terminal_of_80_columns():
     assert listed(80, *RUNS) == [
-        "run                    members          report     data          strategy  GPU-h",
-        "lens_finding-9f2c51ab  5 DONE           AUC 0.987  lens_finding  ddp       12.25",
-        "slc-01234567           3 DONE 2 FAILED  FAILED     lens_finding  ddp       12.25",
-        "broken                 not known                                           0.00",
+        "run                    members          report     verdict  data",
+        "lens_finding-9f2c51ab  5 DONE           AUC 0.987  amber    lens_finding",
+        "slc-01234567           3 DONE 2 FAILED  FAILED              lens_finding",
+        "broken                 not known",
     ]
 
 
@@ -218,22 +225,29 @@ def test_list_tells_all_states_before_anything_else():
 
 
 def test_list_in_a_pipe_has_all_columns():
-    told = [re.split("  +", line) for line in listed(None, *RUNS)]
+    told, data = [re.split("  +", line) for line in listed(None, *RUNS)], ("lens_finding", "ddp")
+    assert told[0][7:] == ["submitted", "size", "task"]
     assert told == [
-        ["run", "members", "report", "data", "strategy", "GPU-h", "submitted", "size", "task"],
-        [RUNS[0].run, "5 DONE", "AUC 0.987", "lens_finding", "ddp", "12.25", *MORE, "lens-finding"],
-        [RUNS[1].run, "3 DONE 2 FAILED", "FAILED", *told[1][3:]],
-        ["broken", "not known", "-", "-", "-", "0.00", *MORE, "-"],
+        ["run", "members", "report", "verdict", "data", "strategy", "hours", *told[0][7:]],
+        [RUNS[0].run, "5 DONE", "AUC 0.987", "amber", *data, "12.25 GPU-h", *MORE, "lens-finding"],
+        [RUNS[1].run, "3 DONE 2 FAILED", "FAILED", "-", *data, "12.25 process-h", *told[1][7:]],
+        ["broken", "not known", "-", "-", "-", "-", "-", *MORE, "-"],
     ]
 
 
 def test_list_tells_data_task_strategy_and_headline(failed):
     failed.paths.report.mkdir()
     (failed.paths.report / "report.html").touch()
-    for content, headline in (({"in_short": "AUC 0.987"}, "AUC 0.987"), ({}, ""), ([], "")):
+    for content, headline, verdict in (
+        ({"in_short": "AUC 0.987", "verdict": {"colour": "green"}}, "AUC 0.987", "green"),
+        ({"in_short": "FID 3.1", "verdict": None}, "FID 3.1", ""),
+        ({"in_short": "AUC 0.987", "verdict": "green"}, "", ""),
+        ({}, "", ""),
+        ([], "", ""),
+    ):
         write_json(failed.paths.report / "report.json", content)
         (line,) = json.loads(called("list", "--json")[1])
-        assert (line["headline"], line["report"]) == (headline, "DONE")
+        assert (line["headline"], line["verdict"], line["report"]) == (headline, verdict, "DONE")
     plan = failed.plan
     told = (plan.dataset, plan.recipe.task, plan.recipe.strategy)
     assert (line["dataset"], line["task"], line["strategy"]) == told

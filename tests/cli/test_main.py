@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from stores import rewrite
 
 from lenshpc import __version__
 from lenshpc.cli.main import main
@@ -143,6 +144,24 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
     assert report.startswith("report\n#!/bin/bash\n")
     assert "--dependency='afterany:<JOB ID OF THE MEMBERS>'" in report
     assert {f"{run}/slurm" in script for script in (members, report)} == {True}
+
+
+def test_dry_run_on_a_machine_without_gpus_speaks_of_processes(spots, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    command = ("submit", "--task", "multiclass", "--models", "resnet18", "--folds", "2")
+    code, out, _ = called(*command, "--data", spots.path, "--dry-run")
+    assert (code, out.splitlines()[2:8]) == (
+        0,
+        [
+            "site         local (local)",
+            "a member     1 node(s) x 1 process(es) on CPUs, single, at most 240 min a job",
+            "core-hours   32.0 at most, by one job a member",  # 2 members x 4 cores x 4 h
+            "",
+            "asked for      value                      from",
+            "nodes          1                          recipe",
+        ],
+    )
+    assert out.splitlines()[8] == "gpus_per_node  1, but there is none here  recipe"
 
 
 def test_store_and_site_may_stand_in_the_environment(spots, monkeypatch):
@@ -285,6 +304,22 @@ def test_info_as_json(spots):
         "train": {"class0": 48, "class1": 48},
         "test": {"class0": 12, "class1": 12},
     }
+
+
+def test_info_counts_groups_and_warns_of_no_test_rows(spots, tmp_path):
+    group = ["crowd"] * 20 + [f"pair {at // 2}" for at in range(100)]
+    store = rewrite(spots, tmp_path / "grouped", group=group, split="train")
+    told = called("info", store.path)[1].splitlines()
+    assert told[3:6] == [
+        "train         120: 60 class0, 60 class1",
+        "warning       no test rows, and a run needs some: give some images a folder of their own, "
+        "a split column or a holdout in the dataset file, then prepare another store",
+        "groups        51, the largest of 20 images",
+    ]
+    found = [json.loads(called("info", path, "--json")[1]) for path in (store.path, spots.path)]
+    assert [one["groups"] for one in found] == [{"num_groups": 51, "largest": 20}, None]
+    assert "groups" not in called("info", spots.path)[1]
+    assert "warning" not in called("info", spots.path)[1]
 
 
 def test_status_as_json(run):

@@ -248,7 +248,7 @@ def test_kind_of_failure_is_told_once_for_all_its_members():
         "  | ECC",
         "",
         "CANCELLED, member 3: somebody cancelled it",
-        "  do: resume when it shall go on",
+        "  do: to go on: lenshpc resume RUN",
     ]
 
 

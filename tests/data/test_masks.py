@@ -205,7 +205,7 @@ def test_task_that_makes_images_takes_no_masks(tmp_path):
     recipe = Recipe(
         name="gaps", task="anomaly", models=("conv_ae",), folds=2, data={"mask_channels": True}
     )
-    with pytest.raises(ConfigError, match="task anomaly as set makes images, and a mask is no"):
+    with pytest.raises(ConfigError, match="task anomaly as set makes images, and a mask is not"):
         expand(recipe, stored(tmp_path / "store", random_masks()))
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import lenshpc
 from lenshpc import errors
+from lenshpc.cli.main import main
+from lenshpc.launch.rules import RULES, UNKNOWN
 
 SOURCE = Path(lenshpc.__file__).parent
 FILE = Path(__file__).with_name("messages.txt")
 NAMES = {name for name, one in vars(errors).items() if isinstance(one, type)} | {"ValueError"}
-CLUMSY = r"\b(mend|mends|mended|leave [\w`-]+ away|is no (store|run|file|folder))\b"
+CLUMSY = (
+    r"\b(mend|mends|mended|lame|anew|in vain|leave [\w`-]+ away|is no (store|run|file|folder))\b"
+)
 
 
 def messages() -> list[str]:
@@ -64,6 +68,19 @@ def test_file_has_all_messages() -> None:
     if os.environ.get("LENSHPC_WRITE_GOLDEN"):
         FILE.write_text(found, encoding="utf-8")
     assert found == FILE.read_text(encoding="utf-8"), "write it anew with LENSHPC_WRITE_GOLDEN=1"
+
+
+def test_helps_and_failures_are_plain() -> None:
+    failures = [f"{one.meaning}; {one.advice}" for one in (*RULES, UNKNOWN)]
+    helps = [
+        text
+        for command in main.commands.values()
+        for text in (command.help, *(getattr(one, "help", "") for one in command.params))
+    ]
+    assert len(failures) > 20
+    assert len(helps) > 100
+    told = [" ".join(text.split()) for text in (*failures, *helps) if text]
+    assert [text for text in told if re.search(CLUMSY, text)] == []
 
 
 def test_messages_are_plain() -> None:

@@ -84,7 +84,7 @@ def test_damaged_zip_is_told_in_one_line(damage, tmp_path):
         "text": b"no zip",
     }
     path.write_bytes(changed[damage])
-    with pytest.raises(DataError, match=r"is no whole \.zip \(.*\); get it again"):
+    with pytest.raises(DataError, match=r"is a damaged or incomplete \.zip \(.*\); get it again"):
         unpack(path)
 
 

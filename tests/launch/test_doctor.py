@@ -26,7 +26,7 @@ from lenshpc.launch.facts import (
     parse_records,
     usable,
 )
-from lenshpc.launch.node_checks import lame
+from lenshpc.launch.node_checks import find_slow
 from lenshpc.launch.sites import load_site
 
 CONFIG = """\
@@ -251,9 +251,9 @@ def test_sound_cluster_has_no_findings():
         ({"nodes": parse_records(NODES)}, "note",
          "node3 is DOWN*: Not responding [root@2026-11-21T08:32:20]", ()),
         ({"product_tflops": {"a": 10.0, "b": 10.2, "c": 9.9, "d": 4.0}}, "error",
-         "lame in matrix products (TFLOP/s), where 9.95 is usual: d (4)", ("d",)),
+         "slow in matrix products (TFLOP/s), where 9.95 is usual: d (4)", ("d",)),
         ({"all_reduce_gb_per_s": {"a": 1.0, "b": 1.0, "c": 0.0}}, "error",
-         "lame in all-reduce (GB/s), where 1 is usual: c (0)", ("c",)),
+         "slow in all-reduce (GB/s), where 1 is usual: c (0)", ("c",)),
         ({"accounting": Accounting(accounts=("lenses", "stars"), default="stars")}, "note",
          "you have several accounts: lenses, stars", ()),
         ({"accounting": Accounting(limits=(
@@ -294,7 +294,7 @@ def test_sound_cluster_has_no_findings():
         ({"reports": {"node1": report(health={"gpus": "GPU is lost"}), "node2": report()}},
          "error", "GPUs are not healthy: node1 (GPU is lost)", ("node1",)),
         ({"reports": {"node1": report(health={"rows": "gpu_uuid=G, remapped_rows.pending=Yes"})}},
-         "warning", "GPUs are not quite well: node1 (GPU G: memory waits for a restart to be "
+         "warning", "GPUs show signs of a fault: node1 (GPU G: memory waits for a restart to be "
          "replaced)", ()),
     ],
 )  # fmt: skip
@@ -358,7 +358,7 @@ def test_short_partition_is_named(limit, told):
     ],
 )
 def test_lame_is_far_below_the_median_and_the_spread(speeds, slow):
-    assert lame(speeds) == slow
+    assert find_slow(speeds) == slow
 
 
 def test_profile_has_what_every_node_has_and_excludes_the_lame(tmp_path):

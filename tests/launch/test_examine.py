@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lenshpc.errors import LaunchError
 from lenshpc.launch import examine, slurm
 from lenshpc.launch.facts import Facts, NodeReport, parse_records
 from lenshpc.launch.sites import Site
@@ -27,6 +28,29 @@ def tools(tmp_path, monkeypatch):
     for name, body in programs.items():
         (folder / name).write_text(f"#!/bin/sh\n{body}\n")
         (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (None, "there is no scontrol here"),
+        (
+            "echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1",
+            "scontrol failed: scontrol: fatal: Could not establish a configuration source",
+        ),
+    ],
+)
+def test_machine_without_a_cluster_is_told_what_else_there_is(tmp_path, monkeypatch, body, told):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if body:
+        (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / "scontrol").chmod(0o755)
+    with pytest.raises(LaunchError) as caught:
+        examine.cluster(SITE)
+    assert str(caught.value) == (
+        f"{told}; run this on a login node of the cluster; runs of this machine need no profile "
+        "(--site local), and slurm/README.md says how to rehearse with a cluster on it"
+    )
 
 
 @pytest.mark.usefixtures("tools")

@@ -444,7 +444,7 @@ def test_commands_that_advices_name_are_there_with_their_options():
         for words in re.findall(r"lenshpc ([a-z]+(?: --[a-z-]+)*)", rule.advice)
         if not words.startswith("is")
     }
-    assert told == {("doctor",), ("doctor", "--preflight"), ("info",), ("logs",)}
+    assert told == {("doctor",), ("doctor", "--preflight"), ("info",), ("logs",), ("resume",)}
     for command, *options in told:
         done = CliRunner().invoke(main, [command, "--help"])
         assert done.exit_code == 0

@@ -96,6 +96,37 @@ def place(spots, tmp_path):
     return tmp_path
 
 
+def test_members_under_way_keep_the_site_and_sizes_that_they_were_sent_with(place):
+    for name, slots in (("one", 1), ("two", 2)):
+        (place / f"{name}.yaml").write_text(f"scheduler: local\nslots: {slots}\n")
+    told, long = [], ("--set", "train.epochs=3000")
+    for more in (
+        ("--site", "./one.yaml"),
+        ("--site", "./one.yaml"),
+        ("--site", "./one.yaml", "--set", "resources.time_min=300"),
+        ("--site", "./two.yaml"),
+        ("--site", "./two.yaml"),
+    ):
+        code, _, err = finished(place, *submission(*more, *long))
+        assert code == 0, err
+        told.append(err.splitlines()[0])
+    (root,) = (place / "runs").iterdir()
+    nothing = f"run {root.name}: nothing to send"
+    kept = (
+        "2 members under way stay as they were sent, to site one; to change that: "
+        f"lenshpc cancel {root.name}, then the same command again"
+    )
+    assert told[1:] == [nothing, kept, kept, kept]
+    assert finished(place, "cancel", root.name)[0] == 0
+    code, _, err = finished(place, *submission("--site", "./two.yaml", *long))
+    assert (code, err.splitlines()[0].partition(" as job ")[0]) == (
+        0,
+        f"run {root.name}: 2 members sent",
+    )
+    assert json.loads((root / "slurm" / "site.json").read_text())["slots"] == 2
+    assert finished(place, "cancel", root.name)[0] == 0
+
+
 def stamps(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 

@@ -1,5 +1,6 @@
 """Nothing reaches a batch script but what a profile may say."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from lenshpc.cli.main import main
 from lenshpc.config import validate
 from lenshpc.errors import ConfigError
 from lenshpc.launch.asking import ask_gpus, ask_memory, ask_place
-from lenshpc.launch.sites import Site, check_fits, load_site
+from lenshpc.launch.sites import Site, check_fits, has_gpus, load_site
+from lenshpc.run.sections import Resources
 
 
 def complaint(tmp_path, text, scheduler="slurm"):
@@ -94,6 +96,16 @@ def test_scheduler_must_be_known(tmp_path):
     assert told == "scheduler: expected 'local' or 'slurm' (found 'pbs')"
 
 
+def test_members_have_gpus_where_they_ask_for_some_and_the_site_has_some(monkeypatch):
+    here, cluster = (Site(name="s", scheduler=one) for one in ("local", "slurm"))
+    one, none = Resources(gpus_per_node=1), Resources(gpus_per_node=0)
+    found = []
+    for shown in ("0,1", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+        found.append([has_gpus(*asked) for asked in product((here, cluster), (one, none))])
+    assert found == [[True, False, True, False], [False, False, True, False]]
+
+
 @pytest.mark.parametrize(
     ("site", "size", "told"),
     [
@@ -115,7 +127,7 @@ def test_scheduler_must_be_known(tmp_path):
         (
             {"scheduler": "local", "slots": 2},
             {"gpus_per_node": 4},
-            "a member asks for 4 GPUs a node, site here has 2",
+            "a member asks for 4 processes a node, site here has 2",
         ),
         (
             {"scheduler": "local", "slots": 2, "gpus_per_node": 8},

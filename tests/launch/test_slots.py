@@ -1,5 +1,6 @@
 """The folder of the slots is ours alone, and what goes wrong with the queue is seen."""
 
+import contextlib
 import importlib
 import os
 import re
@@ -31,6 +32,7 @@ from lenshpc.launch.slots import (
     visible_gpus,
 )
 from lenshpc.launch.states import run_status
+from lenshpc.launch.words import summarise_states
 
 SLOTS = [Slot("core", "0")]
 
@@ -299,6 +301,42 @@ def test_members_that_wait_here_say_for_what(sent, monkeypatch):
         "waits for a free core of this machine",
     )
     assert other.reason == "waits for a free GPU of this machine"
+
+
+@pytest.mark.usefixtures("place")
+def test_member_that_waits_for_another_runs_member_names_its_run(sent, tmp_path):
+    root = sent.paths.root
+    runs = [root, root.parent / "first-1", tmp_path / "its" / "other-2"]
+    held = [Slot("core", str(at)) for at in range(3)]
+    code = "print(flush=True); input()"
+    command = [sys.executable, "-c", code, "lenshpc.launch.controller"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with contextlib.ExitStack() as stack:
+        jobs = [
+            stack.enter_context(subprocess.Popen([*command, str(one / "slurm")], **pipes))
+            for one in runs
+        ]
+        for slot, job in zip(held, jobs, strict=True):
+            job.stdout.readline()
+            with take_slots([slot], 1)[slot] as lock:
+                note_holder(lock, str(job.pid))
+        queue = stack.enter_context(
+            subprocess.Popen([sys.executable, "-c", "input()", str(root)], stdin=subprocess.PIPE)
+        )
+        write_queue(sent, pid=queue.pid, host=socket.gethostname())
+        status = run_status(sent.paths, sent.plan)
+        for job in jobs[1:]:
+            job.communicate(b"\n")
+        alone = run_status(sent.paths, sent.plan)
+        for process in (jobs[0], queue):
+            process.communicate(b"\n")
+    told = (
+        "waits: the cores of this machine are in use by run first-1, "
+        f"run other-2 in {tmp_path / 'its'}"
+    )
+    assert status.members[1].reason == told
+    assert summarise_states(status) == f"1 DONE 5 PENDING; report PENDING; {told}"
+    assert alone.members[1].reason == "waits for a free core of this machine"
 
 
 def test_queue_of_another_host_is_unknown_and_nothing_is_cancelled(sent):

@@ -7,9 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from lenshpc.cli.main import main
+from lenshpc.files import write_json
 from lenshpc.launch import slurm
 from lenshpc.launch.jobs import JobRecord, record
 from lenshpc.launch.states import run_status, standings
+from lenshpc.launch.usage import run_usage
+from lenshpc.launch.words import list_titles
 from lenshpc.run.completion import mark_done
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import Member
@@ -67,6 +70,31 @@ def told(run):
     status = run_status(run.paths, run.plan)
     lines = [(line.state, line.node, line.gpu_hours, line.reason) for line in status.members]
     return lines, status.report, status.has_ended
+
+
+@pytest.mark.parametrize(
+    ("facts", "gpus", "unit"),
+    [
+        ({"device": "cpu"}, "0", "process"),
+        ({"device": "NVIDIA A100"}, "", "GPU"),
+        ({"device": "NVIDIA A100", "adopted": "other-1/000"}, "", "process"),
+        ({}, "", "process"),
+        ({}, "0", "GPU"),
+    ],
+)
+def test_hours_are_of_gpus_only_where_members_have_some(run, facts, gpus, unit, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    run.paths.slurm.mkdir()
+    write_json(run.paths.site, {"name": "here", "scheduler": "local"})
+    for member in run.plan.members:
+        mark_done(run.paths, run.plan, member, {}, {"epochs": 4, **facts})
+    status = run_status(run.paths, run.plan)
+    assert (status.as_json()["unit"], list_titles(status)[4]) == (unit, f"{unit}-h")
+    usage = run_usage(run.paths, run.plan)
+    assert (usage.unit, usage.estimate_hours) == {
+        "GPU": ("GPU", run.plan.gpu_hours_ceiling),
+        "process": ("core", run.plan.core_hours_ceiling),
+    }[unit]
 
 
 def test_accounting_and_queue_are_joined(sent, tools):
@@ -146,7 +174,7 @@ def test_cancelled_members_are_no_failures(sent, tools):
     assert [line["state"] for line in status.as_json()["members"]].count("CANCELLED") == 3
     assert (status.report, status.has_ended) == ("CANCELLED", True)
     steps = {index: one.step for index, one in standings(sent.paths, sent.plan).items()}
-    assert steps == dict.fromkeys(range(1, 6), "resume") | {4: "mend"}
+    assert steps == dict.fromkeys(range(1, 6), "resume") | {4: "correct"}
 
 
 def test_cancelled_member_is_told_by_its_log_where_slurm_has_forgotten_it(sent, tools):

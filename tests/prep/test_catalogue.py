@@ -211,7 +211,7 @@ MISTAKES = {
         {"RA": [np.nan, 1, 3, 3, 3, 3, 3]},
         "has no position for 1 images: a_J1.npy; fill it in",
     ),
-    "endless": ({"redshift": [1, 2, np.inf, 4, 5, 6, 7]}, "a number without end for 'b_J3'"),
+    "endless": ({"redshift": [1, 2, np.inf, 4, 5, 6, 7]}, "an infinite number for 'b_J3'"),
     "a word": ({"redshift": [*"123456", "deep"]}, "invalid value 'deep'"),
     "no column": ({"class": None}, "needs one column class, it holds name, set, plate, redshift"),
 }

@@ -146,12 +146,12 @@ def test_partial_replaced_and_another_folder_go_on_working(reported, tmp_path):
     [
         (
             "train.lr=1",
-            "train.lr decides the training: submit a recipe that has it; aggregate --set takes "
+            "train.lr changes the training: submit a recipe that has it; aggregate --set takes "
             "ensemble, method.test_prior, method.calibration of run {name}",
         ),
         (
             "method.tta=d4",
-            "method.tta decides the training: submit a recipe that has it; aggregate --set takes "
+            "method.tta changes the training: submit a recipe that has it; aggregate --set takes "
             "ensemble, method.test_prior, method.calibration of run {name}",
         ),
         (
@@ -165,7 +165,7 @@ def test_partial_replaced_and_another_folder_go_on_working(reported, tmp_path):
         ),
         (
             "ensemble=mean",
-            "run {name} is judged so already: its own report has these values; set another",
+            "the report of run {name} has these values already; set another",
         ),
     ],
 )
@@ -188,7 +188,7 @@ def test_quantile_judges_anomalies_and_nothing_combines_them(tmp_path):
     with pytest.raises(ConfigError) as caught:
         lenshpc.aggregate(run.paths.root, {"ensemble": "greedy"})
     assert str(caught.value) == (
-        "ensemble combines nothing here: aggregate --set takes method.quantile of run "
+        "ensemble has nothing to combine here: aggregate --set takes method.quantile of run "
         f"{run.plan.run_name}"
     )
 

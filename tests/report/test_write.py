@@ -51,7 +51,7 @@ def test_report_with_fewer_members_replaces_none_without_a_word(run):
         write_report(run.paths, allow_partial=True)
     assert str(caught.value) == (
         f"the report in {run.paths.report} shows more than a new one would, such as "
-        "member 1; put back what that came from, or give it up with: "
+        "member 1; put back what that came from, or replace the report all the same with: "
         f"lenshpc aggregate {run.paths.name} --force"
     )
     assert contents(run) == before

@@ -50,7 +50,7 @@ STANDINGS = {
     1: Standing(state="PENDING", reason="waits for free nodes (Resources)", step="wait"),
     3: Standing(state="CANCELLED", reason="job 8_3 was cancelled", step="resume"),
     4: Standing(state="NOT SUBMITTED", reason="", step="resume"),
-    2: Standing(state="FAILED", reason="job 8_2 ended FAILED", step="mend"),
+    2: Standing(state="FAILED", reason="job 8_2 ended FAILED", step="correct"),
     5: Standing(state="UNKNOWN", reason="squeue failed: no answer", step="ask"),
 }
 

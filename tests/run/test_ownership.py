@@ -103,7 +103,7 @@ def test_foreign_run_is_neither_resumed_nor_cancelled_nor_sampled(foreign, verb)
         2,
         "",
         f"lenshpc: {foreign.paths.root} belongs to nobody, and what a run holds is executed; "
-        "submit the recipe anew into runs of your own, or read it with lenshpc status, logs and "
+        "submit the recipe again into runs of your own, or read it with lenshpc status, logs and "
         "aggregate --out\n",
     )
     assert stamps(foreign.paths.root) == before

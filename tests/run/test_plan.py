@@ -103,8 +103,13 @@ def test_several_folds_are_cut_from_train_and_val_together(spots, with_val_split
 
 
 def test_store_without_test_rows_is_refused(spots, altered):
-    with pytest.raises(ConfigError, match="has no test rows"):
-        expand(recipe(), altered(split="train"))
+    store = altered(split="train")
+    with pytest.raises(ConfigError) as caught:
+        expand(recipe(), store)
+    assert str(caught.value) == (
+        f"{store.path} has no test rows; give some images a folder of their own, a split "
+        "column or a holdout in the dataset file, then prepare another store"
+    )
 
 
 def test_group_in_test_and_training_is_refused(spots, altered):

@@ -137,7 +137,7 @@ def test_file_under_two_paths_is_one_network(spots, tmp_path):
     ],
 )
 def test_name_of_a_file_that_another_run_keeps_is_refused(spots, tmp_path, changes):
-    with pytest.raises(ConfigError, match=r"@0123456789ab is what another run calls .*FILE.py:"):
+    with pytest.raises(ConfigError, match=r"@0123456789ab is another run's name for .*FILE.py:"):
         plan_run(recipe(**changes), spots, tmp_path / "runs")
 
 

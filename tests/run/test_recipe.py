@@ -75,7 +75,8 @@ def test_processes_are_those_of_the_gpus_or_as_many_as_are_asked_for(
 ):
     made = make(resources=size)
     found = made.resources
-    assert (found.processes_per_node, found.world_size, found.on_a_node, made.strategy) == (
+    node = found.format_node(on_gpus=bool(found.gpus_per_node))
+    assert (found.processes_per_node, found.world_size, node, made.strategy) == (
         *(processes, world, told, strategy),
     )
 

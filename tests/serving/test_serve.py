@@ -24,7 +24,9 @@ def line_of(run, **changes):
         "states": {"DONE": 6},
         "report": "NOT SUBMITTED",
         "headline": "",
+        "verdict": "",
         "gpu_hours": round(6 * round(192 / 3600, 4), 4),
+        "unit": "process",
         "submitted": "",
         "fault": "",
         "silence": "",
@@ -73,7 +75,9 @@ def test_list_tells_each_run(served, run):
 def test_run_tells_members_curves_and_pages(served, run):
     (run.paths.report / "figures").mkdir(parents=True)
     (run.paths.report / "report.html").write_text("<p>fine</p>")
-    write_json(run.paths.report / "report.json", {"in_short": "AUC 0.9"})
+    write_json(
+        run.paths.report / "report.json", {"in_short": "AUC 0.9", "verdict": {"colour": "amber"}}
+    )
     other = run.paths.root / "report-stacking"
     other.mkdir()
     (other / "report.html").write_text("<p>better</p>")
@@ -81,7 +85,7 @@ def test_run_tells_members_curves_and_pages(served, run):
     curves, status = told.pop("curves"), told.pop("status")
     name = run.paths.name
     assert told == {
-        **line_of(run, report="DONE", headline="AUC 0.9"),
+        **line_of(run, report="DONE", headline="AUC 0.9", verdict="amber"),
         "pages": [f"{name}/report/report.html", f"{name}/report-stacking/report.html"],
         "asked": "",
     }

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lenshpc.report.remarks import ALIKE, explain_boosting
 from lenshpc.statistics.radial import (
     RADIAL_NUMBERS,
     RING_RADIUS,
@@ -55,6 +56,12 @@ def score_baselines(
         # What a baseline was fitted on it must not be judged by; no network is, either.
         values[np.isin(asked, seen)] = np.nan
     return scores
+
+
+def explain_constant(splits: pd.DataFrame) -> dict[str, str]:
+    """Return why a baseline may have one score for all rows."""
+    known = int(splits["split"].isin(["dev", "excluded"]).sum())
+    return {PCA_ERROR: ALIKE, NEIGHBOUR: ALIKE, RING: ALIKE, BOOSTING: explain_boosting(known)}
 
 
 def fit_components(

@@ -24,6 +24,7 @@ from lenshpc.report.figures import GREY, INK, PALETTE, add_legend, draw_figure, 
 from lenshpc.report.format import format_interval, format_number
 from lenshpc.report.methods import BOOTSTRAP
 from lenshpc.report.references import cite
+from lenshpc.report.remarks import ON_BOUND, describe_perfect, is_perfect, note_constant
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
@@ -33,6 +34,7 @@ from lenshpc.statistics import radial
 from lenshpc.statistics.bootstrap import find_notes
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, Floats
 from lenshpc.statistics.scores import find_groups
+from lenshpc.tasks.anomaly.baselines import explain_constant
 from lenshpc.tasks.anomaly.evidence import weigh_scores
 from lenshpc.tasks.anomaly.judge import (
     FALSE_POSITIVE_RATE,
@@ -59,13 +61,13 @@ TAIL = 0.98  # quantile of the scores at which histograms end
 def build(results: RunResults, found: RunEvaluation) -> Report:
     """Return the report of a run that learnt one class."""
     plan, merged, lines = results.plan, found.merged, found.lines
-    content = _content(results, lines, merged)
+    content, reasons = _content(results, lines, merged), explain_constant(results.splits)
     return Report(
         title=results.run.name,
         reading=format_overview(content, f", learning {_normal(plan)} alone"),
         banners=partial_banner(content),
-        headline=_headline(lines[0]),
-        overview=figures_table(lines, "test"),
+        headline=_headline(lines[0], merged),
+        overview=figures_table(lines, "test", reasons),
         sections=(
             *_sections(results, found),
             *common_sections(results, content),
@@ -81,8 +83,10 @@ def _normal(plan: Plan) -> str:
     return plan.classes[Anomaly.of(plan.recipe.method).normal_label(plan.classes)]
 
 
-def _headline(line: ResultRow) -> Headline:
+def _headline(line: ResultRow, merged: MergedScores) -> Headline:
     test = line.parts["test"]
+    asked = merged.part("test") & np.isfinite(merged.values[line.name])
+    groups = find_groups(merged.rows[asked])
     return Headline(
         label=f"Test ROC AUC of {'the ensemble' if line.name == ENSEMBLE else line.name}",
         measure="AUC",
@@ -90,6 +94,7 @@ def _headline(line: ResultRow) -> Headline:
         range=f"{LEVEL:.0%} interval {format_number(test.auc_low)} to "
         f"{format_number(test.auc_high)}, {test.num_normal:,} normal and "
         f"{test.num_anomalous:,} anomalous images",
+        note=describe_perfect(merged.anomalous[asked], groups) if is_perfect(test) else "",
     )
 
 
@@ -99,6 +104,7 @@ def _content(
     """Return what report.json holds."""
     head = lines[0]
     test = asdict(head.parts["test"])
+    bounded = [ON_BOUND] if is_perfect(head.parts["test"]) else []
     content: Mapping[str, Any] = without_nan(
         {
             **summarise(results),
@@ -107,7 +113,7 @@ def _content(
             "heads": dict(merged.heads),
             "normal": _normal(results.plan),
             "interval": {"level": LEVEL, "num_resamples": NUM_RESAMPLES, "kind": "stratified"},
-            "notes": [*format_notes(results.plan), *_note_large(merged)],
+            "notes": [*format_notes(results.plan), *bounded, *_note_large(merged)],
         }
     )
     return content
@@ -174,7 +180,10 @@ def _sections(results: RunResults, found: RunEvaluation) -> Iterator[Section]:
     merged, lines, baselines = found.merged, found.lines, found.baselines
     store, absent = open_or_tell(results, "No baselines and no images")
     results.say("drawing the scores")
-    tables = [figures_table(lines, part, f"On the {part} rows") for part in reversed([*PARTS])]
+    reasons = explain_constant(results.splits)
+    tables = [
+        figures_table(lines, part, reasons, f"On the {part} rows") for part in reversed([*PARTS])
+    ]
     yield Section(title="Scores", blocks=(*tables, turns_table(lines), *absent))
     yield Section(title="ROC curves", blocks=tuple(draw_rocs(merged, lines, baselines)))
     shown = dict.fromkeys([*merged.heads.values(), *_errors(merged), merged.headline])
@@ -199,8 +208,10 @@ def _errors(merged: MergedScores) -> list[str]:
     return [line for line in merged.values if line.endswith(" mse")]
 
 
-def figures_table(lines: Sequence[ResultRow], part: str, title: str = "") -> Table:
-    """Return the figures of all lines on one part."""
+def figures_table(
+    lines: Sequence[ResultRow], part: str, reasons: Mapping[str, str], title: str = ""
+) -> Table:
+    """Return the figures of all lines on one part; `reasons`: why a line may have one score."""
     rows = (
         Row(
             cells=(
@@ -216,7 +227,13 @@ def figures_table(lines: Sequence[ResultRow], part: str, title: str = "") -> Tab
         if (found := line.parts.get(part))
     )
     heads = ("Score", "AUC [interval]", *FIGURES.values(), "Threshold", "Normal + anomalous")
-    return Table(title=title, columns=tuple(Column(title=one) for one in heads), rows=tuple(rows))
+    judged = {line.name: line.parts[part] for line in lines if part in line.parts}
+    return Table(
+        title=title,
+        columns=tuple(Column(title=one) for one in heads),
+        rows=tuple(rows),
+        note=note_constant(judged, reasons),
+    )
 
 
 def turns_table(lines: Sequence[ResultRow]) -> Table:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lenshpc.errors import DataError
+from lenshpc.report.remarks import ALIKE, explain_boosting
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import evaluated_rows
 from lenshpc.statistics.radial import RING_RADIUS, Progress, choose_rows, read_image_numbers
@@ -58,6 +59,15 @@ def predict_baselines(
         return result
 
     return {name: predict(*one) for name, one in features.items()}
+
+
+def explain_constant(splits: pd.DataFrame) -> dict[str, str]:
+    """Return why a baseline may have one score for all rows: of boosting, on the smallest fold."""
+    dev = (splits["split"] == "dev").to_numpy()
+    folds = splits["fold"].to_numpy()
+    least = min(int((dev & (folds != fold)).sum()) for fold in range(int(folds.max()) + 1))
+    alike = dict.fromkeys((BASELINE, MEDIAN, RING), ALIKE)
+    return alike | {BOOSTING: explain_boosting(least)}
 
 
 def check_classes(splits: pd.DataFrame) -> None:

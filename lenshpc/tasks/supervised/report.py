@@ -21,15 +21,17 @@ from lenshpc.report.content import (
 )
 from lenshpc.report.embedding import MIN_ROWS, draw_embedding, draw_rows, map_embedding
 from lenshpc.report.format import format_count, format_coverage, format_number
+from lenshpc.report.remarks import NO_BOUND, ON_BOUND, describe_perfect, is_perfect
 from lenshpc.report.summary import summarise, without_nan
 from lenshpc.report.verdict import find_verdict
 from lenshpc.run.plan import Plan
 from lenshpc.run.predictions import read_array
 from lenshpc.run.results import RunResults
 from lenshpc.statistics.results import LEVEL, NUM_RESAMPLES, ClassificationScores, Evaluation
-from lenshpc.statistics.scores import find_mistakes
+from lenshpc.statistics.scores import find_groups, find_mistakes
 from lenshpc.store import Store
 from lenshpc.tasks.supervised import tables
+from lenshpc.tasks.supervised.baselines import explain_constant
 from lenshpc.tasks.supervised.curves import (
     draw_comparison,
     draw_confusions,
@@ -83,15 +85,15 @@ def build(results: RunResults, found: RunEvaluation, extra: Extra = NOTHING) -> 
         **_content(results, scores, mistakes, found.absent),
         **without_nan({**variants_content(found.variants), **extra.content}),
     }
-    binary = len(plan.classes) == 2
+    binary, reasons = len(plan.classes) == 2, explain_constant(results.splits)
     return Report(
         title=results.run.name,
         reading=format_overview(content, f" of {', '.join(plan.classes)}"),
         banners=partial_banner(content),
-        headline=_headline(content, binary=binary),
-        overview=tables.models_table(scores, "test", binary=binary),
+        headline=_headline(content, _describe_order(found), binary=binary),
+        overview=tables.models_table(scores, "test", reasons, binary=binary),
         sections=(
-            *_sections(results, merged, scores, mistakes),
+            *_sections(results, merged, scores, mistakes, reasons),
             *variants_section(found.variants),
             *extra.sections,
             *common_sections(results, content),
@@ -170,7 +172,19 @@ def _mistakes(mistakes: pd.DataFrame, classes: Sequence[str]) -> list[dict[str, 
     ]
 
 
-def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
+def _describe_order(found: RunEvaluation) -> str:
+    """Return what must be said of a headline that puts no test row out of order."""
+    merged, head = found.merged, headline_of(found.scores)
+    if not is_perfect(head.test):
+        return ""
+    covered = np.isfinite(merged.probabilities[head.name]).all(axis=1)
+    rows = merged.rows[covered & (merged.rows["split"] == "test").to_numpy()]
+    if len(merged.classes) > 2:
+        return f"No test image is out of order among {format_count(len(rows), 'row')}."
+    return describe_perfect(rows["label"].to_numpy() == 1, find_groups(rows))
+
+
+def _headline(content: Mapping[str, Any], note: str, *, binary: bool) -> Headline:
     head = content["headline"]
     whose = "the ensemble" if head["name"] == "ensemble" else head["name"]
     kind = "" if binary else " (mean over classes, each against the rest)"
@@ -181,16 +195,21 @@ def _headline(content: Mapping[str, Any], *, binary: bool) -> Headline:
         measure="AUC",
         value=format_number(head["auc"]),
         range=f"{LEVEL:.0%} interval {low} to {high}, {covered} test images",
+        note=note,
     )
 
 
 def _sections(
-    results: RunResults, merged: Merged, scores: ClassificationScores, mistakes: pd.DataFrame
+    results: RunResults,
+    merged: Merged,
+    scores: ClassificationScores,
+    mistakes: pd.DataFrame,
+    reasons: Mapping[str, str],
 ) -> Iterator[Section]:
     """Yield the sections that have something to show."""
     say, classes = results.say, merged.classes
     say("drawing the curves")
-    yield Section(title="Models", blocks=tuple(_models(scores, classes)))
+    yield Section(title="Models", blocks=tuple(_models(scores, classes, reasons)))
     yield Section(title="Curves", blocks=tuple(draw_curves(scores, merged)))
     blocks: Iterable[Block] = draw_confusions(scores, classes)
     report = tables.per_class_table(scores, classes)
@@ -205,13 +224,15 @@ def _sections(
         yield Section(title="Images and features", blocks=looked)
 
 
-def _models(scores: ClassificationScores, classes: Sequence[str]) -> Iterator[Block]:
+def _models(
+    scores: ClassificationScores, classes: Sequence[str], reasons: Mapping[str, str]
+) -> Iterator[Block]:
     binary = len(classes) == 2
-    yield tables.models_table(scores, "test", binary=binary, title="On the test rows")
+    yield tables.models_table(scores, "test", reasons, binary=binary, title="On the test rows")
     yield tables.rare_table(scores, binary=binary)
     if not binary:
         yield tables.classes_auc_table(scores, classes)
-    yield tables.models_table(scores, "oof", binary=binary, title="Out-of-fold")
+    yield tables.models_table(scores, "oof", reasons, binary=binary, title="Out-of-fold")
     yield from draw_comparison(scores)
     if binary:
         yield tables.thresholds_table(scores)
@@ -302,12 +323,8 @@ def format_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[s
     yield from (NOTE_ON_MEANS, NOTE_ON_FOLDS, NOTE_ON_INTERVALS)
     yield f"No baseline stands in the table: {absent}." if absent else NOTE_ON_BASELINES
     yield from _notes_on_figures(head, binary=len(plan.classes) == 2)
-    if head.test.auc_low == 1:
-        yield (
-            f"The test AUC is 1: no pair among {format_count(head.test.num_covered, 'row')} is in "
-            "the wrong order. Resampling such rows gives an interval of no width; the true AUC "
-            "may be lower."
-        )
+    if is_perfect(head.test):
+        yield ON_BOUND if len(plan.classes) == 2 else NO_BOUND
 
 
 def _notes_on_figures(head: Evaluation, *, binary: bool) -> Iterator[str]:

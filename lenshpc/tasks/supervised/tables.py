@@ -1,9 +1,11 @@
 """Tables of a classification's figures: models, rare false positives, decisions, comparisons."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from lenshpc.report.content import Column, Row, Table
 from lenshpc.report.format import format_coverage, format_interval, format_number, format_p_value
+from lenshpc.report.remarks import note_constant
 from lenshpc.statistics.results import ClassificationScores, Evaluation, Scores, ThresholdScores
 from lenshpc.tasks.supervised.curves import headline_of
 
@@ -43,9 +45,17 @@ def format_auc(scores: Scores) -> str:
 
 
 def models_table(
-    scores: ClassificationScores, split: str, *, binary: bool, title: str = ""
+    scores: ClassificationScores,
+    split: str,
+    reasons: Mapping[str, str],
+    *,
+    binary: bool,
+    title: str = "",
 ) -> Table:
-    """Return the table of models, ensembles and baselines on one split, `test` or `oof`."""
+    """Return the table of models, ensembles and baselines on one split, `test` or `oof`.
+
+    `reasons` has why a line may have one score for all rows.
+    """
 
     def cells(one: Evaluation) -> Iterator[str]:
         part: Scores = getattr(one, split)
@@ -57,7 +67,10 @@ def models_table(
 
     thresholds = ("Threshold",) if binary else ()
     heads = columns("Model", "AUC [interval]", *PLAIN.values(), *thresholds, "Rows")
-    return _lines(main_lines(scores), heads, cells, title)
+    table = _lines(main_lines(scores), heads, cells, title)
+    return replace(
+        table, note=note_constant({one.name: one.test for one in main_lines(scores)}, reasons)
+    )
 
 
 def rare_table(scores: ClassificationScores, *, binary: bool) -> Table:

@@ -12,6 +12,6 @@ def test_run_that_draws_images_is_sent_to_the_command_for_it(tmp_path):
     with pytest.raises(ConfigError) as caught:
         open_trained(paths.root)
     assert str(caught.value) == (
-        f"run {paths.name} is of task diffusion, which says nothing of new images; draw images "
-        "with: lenshpc sample"
+        f"run {paths.name} is of task diffusion, which predicts nothing for new images; draw "
+        "images with: lenshpc sample"
     )

@@ -19,6 +19,9 @@ from synthetic_run import make_run
 from lenshpc.cli.aggregate import aggregate
 from lenshpc.errors import IncompleteError
 from lenshpc.report.content import Prose, Table
+from lenshpc.report.html import render_html
+from lenshpc.report.markdown import render_markdown, render_table
+from lenshpc.report.remarks import ON_BOUND
 from lenshpc.report.write import compose
 from lenshpc.report.write import write as write_folder
 from lenshpc.run.gate import Standing
@@ -191,6 +194,28 @@ def test_report_says_what_was_asked_for_and_not_used(reported):
     ]
     words = [block.text for block in section.blocks if isinstance(block, Prose)]
     assert "Warning: the GPUs of member 0 computed for 21 % of the time only." in words
+
+
+def test_report_of_members_on_cpus_speaks_of_no_gpus(reported):
+    use = {**USE, "gpus_asked": 0, **dict.fromkeys(UNMEASURED)}
+    total = USAGE["total"] | {"use": use}
+    usage = USAGE | {"unit": "core", "members": {}, "warnings": [], "total": total}
+    report = report_of(reported, usage=usage)
+    section = next(one for one in report.sections if one.title == "Cost and failures")
+    costs, used = (block for block in section.blocks[:3] if isinstance(block, Table))
+    assert [one.title for one in costs.columns] == [
+        *("Model", "Attempts", "core-hours", "Useful", "Wasted")
+    ]
+    assert [one.title for one in used.columns] == [
+        *("Member", "CPUs asked", "CPUs used", "GB asked", "GB used")
+    ]
+    assert [len(row.cells) for row in used.rows] == [5]
+    words = [block.text for block in section.blocks if isinstance(block, Prose)]
+    assert words[1] == (
+        "By all processes of a member together: CPUs are means, memory is the peak. A dash was "
+        "not measured."
+    )
+    assert not any("GPU" in one for one in words)
 
 
 def test_json_keeps_the_keys_that_scripts_read(reported):
@@ -460,7 +485,27 @@ def test_perfect_separation_is_commented(tmp_path):
     report = report_of(make_run(tmp_path, models=("resnet18",), separation=20.0))
     assert report.content["headline"]["auc_low"] == 1
     assert report.content["mistakes"] == []
-    assert any("gives an interval of no width" in note for note in report.content["notes"])
+    assert ON_BOUND in report.content["notes"]
+    assert report.headline.note == (
+        "No test image is out of order among 30 positives and 30 negatives: with 95% confidence "
+        "the true AUC is above 0.687."  # of 8 groups of each class
+    )
+    assert f"<div>{report.headline.note}</div>" in render_html(report)
+    assert f"\n\n{report.headline.note}\n\n" in render_markdown(report)
+
+
+def test_baseline_that_had_too_few_images_is_told_below_the_table(tmp_path):
+    run = make_run(tmp_path, models=("resnet18",), folds=2, num_train=70)
+    report = report_of(run)
+    (boosting,) = (one for one in report.content["models"] if "boosting" in one["name"])
+    assert [boosting["test"][key] for key in ("auc", "auc_low", "auc_high")] == [0.5] * 3
+    note = (
+        "One score for all rows, and so an AUC of 0.5: baseline (boosting on seven radial "
+        "numbers), as boosting needs 40 training images and has 35."
+    )
+    assert report.overview.note == note
+    assert f'<p class="soft">{note}</p>' in render_html(report)
+    assert render_table(report.overview).splitlines()[-2:] == ["", note]
 
 
 def test_command_prints_the_table_and_the_place(run, monkeypatch):
