@@ -74,7 +74,7 @@ def test_verdict_sets_generated_beside_blurred_images_and_looks_for_copies(whole
     )
     assert "real images, blurred" in checks["baseline"].text
     assert checks["rows"].text == (
-        "Too few rows to tell: 16 test images on each side, where 60 are asked for."
+        "Too few rows to tell: 16 test images on each side, and at least 60 are needed."
     )
     assert [checks[name].colour for name in ("chance", "turn", "out-of-fold", "folds")] == [
         *(None, None, None, None)

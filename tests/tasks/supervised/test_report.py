@@ -417,7 +417,7 @@ def test_partial_report_says_so_everywhere(run):
     assert content["verdict"]["checks"][-1] == {
         "name": "members",
         "colour": "amber",
-        "text": "The run is not whole: 1 member missing.",
+        "text": "The run is incomplete: 1 member missing.",
     }
     assert "PARTIAL: 1 of 6 members are missing." in page.read_text()
     assert "PARTIAL: 1 of 6 members are missing." in page.with_name("report.md").read_text()
