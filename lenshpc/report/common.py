@@ -58,8 +58,8 @@ def partial_banner(content: Content) -> tuple[Banner, ...]:
     return (
         Banner(
             title=f"PARTIAL: {total}.",
-            text="Figures rest on the rows and members that are there; they are not those of the "
-            "whole run.",
+            text="All numbers come from the rows and members that are there; they are not those "
+            "of the complete run.",
             lines=tuple(map(format_missing, content["missing"])),
             command=content["resume_command"],
         ),
@@ -187,8 +187,9 @@ def _usage(usage: Content | None) -> tuple[Block, ...]:
             rows=tuple(rows),
         ),
         Prose(
-            text=f"From {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
-            "expected. Wasted: after the last checkpoint of an attempt that ended early."
+            text=f"Source: {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
+            "expected. Wasted: the time after the last checkpoint of an attempt that ended "
+            "early."
         ),
         *_use(usage),
     )
@@ -214,10 +215,10 @@ def _use(usage: Content) -> tuple[Block, ...]:
             rows=tuple(rows),
         ),
         Prose(
-            text="By all processes of a member together: CPUs and the part of the time in which "
-            "GPUs computed are means, memory is the peak, on the fullest GPU. TFLOP/s: what the "
-            "steps of one process computed in a second, and its part of what such a GPU does at "
-            "most in that precision. A dash was not measured."
+            text="Totals over all processes of a member: CPUs, and the part of the time in which "
+            "GPUs computed, are means; memory is the peak, on the fullest GPU. TFLOP/s: "
+            "what the steps of one process computed per second, and its share of the most "
+            "that such a GPU can do in that precision. A dash means not measured."
         ),
         *(Prose(text=f"Warning: {one}.", soft=False) for one in usage.get("warnings", ())),
     )

@@ -96,7 +96,9 @@ def test_copies_are_told(share, colour):
 def test_few_images_for_many_features_are_warned_of(whole):
     report, _ = whole
     (notes,) = [block for block in report.sections[0].blocks if type(block).__name__ == "Notes"]
-    assert notes.lines[0].startswith("FD-lens rests on 16 images on each side and 6 features; 10 ")
+    assert notes.lines[0].startswith(
+        "FD-lens uses 16 images on each side and 6 features; at least 10 "
+    )
 
 
 def test_inception_gives_the_fid_beside_the_others(tmp_path):

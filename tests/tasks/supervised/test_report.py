@@ -452,7 +452,7 @@ def test_run_outlives_its_store(run):
     assert report.verdict.colour == "amber"
     assert report.verdict.sentence.startswith("Not shown to beat a baseline: there is none here (")
     notes = report.content["notes"]
-    assert any(note.startswith("No baseline stands in the table: ") for note in notes)
+    assert any(note.startswith("The table has no baselines: ") for note in notes)
     assert list(report.galleries()) == []
 
 
