@@ -39,7 +39,7 @@ def one_line(text: object) -> str:
 
 
 class LensHpcError(Exception):
-    """Base of every error that a user can mend; `exit_code` is what the command returns."""
+    """Base of every error that a user can correct; `exit_code` is what the command returns."""
 
     exit_code = 2
 
