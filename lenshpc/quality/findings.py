@@ -31,6 +31,7 @@ SAME_MAXIMUM = 0.05
 UNBALANCED = 3
 CROWDED = 0.25
 FEW_ROWS = 30
+SPLIT_WORDS = {"train": "training", "val": "validation"}  # others are called as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,31 +142,31 @@ def _find_broken(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
         (
             tables["num_not_finite"],
             "grave",
-            "hold NaN or infinity",
+            "contain NaN or infinite pixels",
             "One such pixel turns the loss of a whole batch into NaN.",
-            "Mask or drop them at the source and prepare again.",
+            "Mask or remove them at the source and prepare the store again.",
         ),
         (
             tables["num_constant"],
             "grave",
-            "are constant",
-            "They carry a label and no information.",
-            "Drop them at the source and prepare again.",
+            "have the same value in every pixel",
+            "They have a label but hold no information.",
+            "Remove them at the source and prepare the store again.",
         ),
         (
             tables["num_saturated"],
             "note",
-            f"have more than {SATURATED_SHARE:.1%} of their pixels at their maximum",
-            "Their brightest parts are cut off.",
-            "Look at the gallery; do not use peak fluxes of these images.",
+            f"have more than {SATURATED_SHARE:.1%} of their pixels at the image's maximum",
+            "Their brightest parts are probably saturated.",
+            "Do not use peak fluxes of these images.",
         ),
         *(
             (
                 num,
                 "warning",
-                f"have nothing but zeros in channel {channel}",
-                "The channel is missing there, and its absence may go with a class.",
-                "Drop these images, or the channel.",
+                f"contain only zeros in channel {channel}",
+                "The channel is missing there, and may be missing more often in one class.",
+                "Remove these images, or leave the channel out.",
             )
             for channel, num in tables["zero_channels"].items()
         ),
@@ -189,55 +190,79 @@ def _copies(tables: dict[str, Any]) -> list[QualityFinding]:
         found.append(
             QualityFinding(
                 gravity="grave",
-                title=f"{tables['num_conflicting']:,} images with the same pixels have two labels",
-                meaning="One of the labels is wrong, whatever a network learns.",
-                advice="Settle the labels at the source.",
+                title=f"{tables['num_conflicting']:,} images have exactly the pixels of an image "
+                "with another label",
+                meaning="At least one of the two labels is wrong.",
+                advice="Correct the labels at the source and prepare the store again.",
             )
         )
     for one in tables["comparisons"]:
-        kinds = {
-            "have the same pixels as": one["num_identical"],
-            "are near copies of": one["num_near"],
-            "are turned or mirrored copies of": one["num_turned"],
-        }
+        found += _describe_copies(one)
         across = one["query"] != one["reference"]
-        for kind, num in kinds.items():
-            if num:
-                other = f"{one['reference']} images" if across else "another of them"
-                found.append(
-                    QualityFinding(
-                        gravity="grave" if across else "warning",
-                        title=f"{num:,} of {one['num_images']:,} {one['query']} images "
-                        f"{kind} {other}",
-                        meaning="Scores on them measure memory: the split leaks."
-                        if across
-                        else "Copies that fall into two folds leak from one to the other.",
-                        advice=f"{one['num_same_group']:,} of the closest pairs share a group. "
-                        "Give copies the same group when you prepare: splits keep groups whole.",
-                    )
-                )
         if across and one["median"] < CROWDED * tables["random_distance"]:
             found.append(_describe_crowding(one, tables["random_distance"]))
     return found
 
 
+def _describe_copies(one: dict[str, Any]) -> list[QualityFinding]:
+    """Return a finding for each kind of copies within a split, or of one split in another."""
+    across = one["query"] != one["reference"]
+    query, reference = (SPLIT_WORDS.get(one[key], one[key]) for key in ("query", "reference"))
+    whole, turned = f"{reference} image", f"turned or mirrored {reference} image"
+    which = ("another {}" if not across else "an {}" if whole[0] in "aeiou" else "a {}").format
+    kinds = {
+        f"have exactly the same pixels as {which(whole)}": one["num_identical"],
+        f"differ from {which(whole)} by no more than noise": one["num_near"],
+        f"differ from {'a' if across else 'another'} {turned} by no more than noise": (
+            one["num_turned"]
+        ),
+    }
+    return [
+        QualityFinding(
+            gravity="grave" if across else "warning",
+            title=f"{num:,} of {one['num_images']:,} {query} images {kind}",
+            meaning=_explain_copies(query, reference),
+            advice="Look at the closest pairs, since smooth images can match by chance. Give true "
+            "copies the same group in the dataset file and prepare the store again: splits and "
+            f"folds keep groups together. Of the closest pairs {one['num_same_group']:,} already "
+            "share a group.",
+        )
+        for kind, num in kinds.items()
+        if num
+    ]
+
+
+def _explain_copies(query: str, reference: str) -> str:
+    if query == "unlabelled":
+        return "A network that learns from unlabelled images sees these twice."
+    if query == reference == "test":
+        return "They count as independent images, so intervals on test images are too narrow."
+    if query == reference:
+        return "If copies are in different folds, members validate on what they trained on."
+    if reference == "training":
+        return f"They make {query} scores too good: the network has seen them in training."
+    return f"Scores on {reference} and {query} images are not independent."
+
+
 def _describe_crowding(one: dict[str, Any], random_distance: float) -> QualityFinding:
+    query, reference = (SPLIT_WORDS.get(one[key], one[key]) for key in ("query", "reference"))
     return QualityFinding(
         gravity="note",
-        title=f"{one['query'].capitalize()} and {one['reference']} lie close: the nearest image is "
-        f"at {one['median']:.3f}, a random one at {random_distance:.2f} (medians)",
-        meaning="Few parameters were varied, or the same values used again: images repeat nearly. "
-        "A nearest-neighbour method does well here, and scores say little of other data.",
-        advice="Report a nearest-neighbour baseline beside the network; test on other data too.",
+        title=f"{query.capitalize()} images are very similar to {reference} images: the median "
+        f"distance to the nearest one is {one['median']:.3f}, to a random one "
+        f"{random_distance:.2f}",
+        meaning="Few parameters were varied, or the same values were used again. A search for the "
+        "nearest image does well on such a set, and scores say little about other data.",
+        advice="Compare the network with a nearest-neighbour baseline, and test it on other data.",
     )
 
 
 def _shortcut(tables: dict[str, Any]) -> list[QualityFinding]:
     return _tell_shortcuts(
         tables["shortcuts"],
-        "A network may learn this and nothing else. Where it comes from the making of "
-        "the set and not from the sky, it will not hold on other data.",
-        "Compare every score with that of this number; find out why the classes differ.",
+        "A network may learn this number and nothing else. If the difference comes from how the "
+        "set was made and not from the sky, the network will fail on other data.",
+        "Compare every score with the AUC of this number, and find out why the classes differ.",
     )
 
 
@@ -250,8 +275,8 @@ def _tell_shortcuts(table: list[dict[str, Any]], meaning: str, advice: str) -> l
     return [
         QualityFinding(
             gravity="grave" if line["auc"] >= GRAVE_AUC else "warning",
-            title=f"The {line['statistic']} alone tells {line['higher']} from {line['lower']} with "
-            f"AUC {line['auc']:.3f} (higher in {line['higher']})",
+            title=f"The {line['statistic']} alone separates {line['higher']} from {line['lower']} "
+            f"with an AUC of {line['auc']:.3f} (it is higher in {line['higher']})",
             meaning=meaning,
             advice=advice,
         )
@@ -262,20 +287,20 @@ def _tell_shortcuts(table: list[dict[str, Any]], meaning: str, advice: str) -> l
 def _find_filled(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
     leaks = _tell_shortcuts(
         tables["mask_shortcuts"],
-        "Which pixels are bad follows the label: a leak, to networks that see the masks and, by "
-        "what the pixels were filled with, to all others.",
-        "Leave data.mask_channels out; mask both classes alike and prepare again, or compare every "
-        "score with that of this number.",
+        "Which pixels are bad depends on the class. This gives the label away to networks that see "
+        "the masks, and through the filled values to all others.",
+        "Do not use data.mask_channels. Mask both classes in the same way and prepare the store "
+        "again, or compare every score with the AUC of this number.",
     )
     if leaks or not (num := _num_filled(tables["filled"])):
         return leaks
     return [
         QualityFinding(
             gravity="note",
-            title=f"{_of(num, store)} have pixels that were filled",
-            meaning="These pixels hold what bad_pixels says, and no light; masks do not tell the "
-            "classes apart.",
-            advice="data.mask_channels shows networks where they are.",
+            title=f"{_of(num, store)} have bad pixels that were filled",
+            meaning="These pixels hold the value that image.bad_pixels sets. No difference between "
+            "the classes was found in which pixels are bad.",
+            advice="Set data.mask_channels to show networks where they are.",
         )
     ]
 
@@ -293,26 +318,26 @@ def _orientation(tables: dict[str, Any]) -> list[QualityFinding]:
     return [
         QualityFinding(
             gravity="warning",
-            title=f"{one['near_axis']:.0%} of position angles lie within {WINDOW_DEG:.0f}° of "
+            title=f"{one['near_axis']:.0%} of position angles are within {WINDOW_DEG:.0f}° of "
             f"{one['axis_deg']:.0f}° ({one['near_x']:.0%} within {WINDOW_DEG:.0f}° of the x-axis); "
-            f"uniform would be {uniform:.0%}",
-            meaning="The sky has no preferred direction; this comes from how the images were made. "
-            "The network learns it and fails on images turned otherwise.",
-            advice="Turn by any angle in augmentation, and test on turned images.",
+            f"with random orientations it would be {uniform:.0%}",
+            meaning="The sky has no preferred direction, so this comes from how the images were "
+            "made. A network learns it, and fails on images with other orientations.",
+            advice="Augment with rotations by any angle (affine), and test on turned images.",
         )
     ]
 
 
 def _scaling(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
-    advice = "Do not use magnitudes or colours; standardise after, and scale new data alike."
+    advice = "Do not measure magnitudes or colours on them, and scale new images in the same way."
     if tables["num_min_max"] > store.num_rows / 2:
         what = "each channel" if len(store.channels) > 1 else "the image"
         return [
             QualityFinding(
                 gravity="warning",
-                title=f"{_of(tables['num_min_max'], store)} are min-max scaled: {what} runs from "
-                "exactly 0 to exactly 1",
-                meaning="Absolute flux is lost, and with several channels colours too.",
+                title=f"{_of(tables['num_min_max'], store)} were scaled one by one: {what} runs "
+                "from exactly 0 to exactly 1",
+                meaning="The absolute flux is lost, and with several channels the colours too.",
                 advice=advice,
             )
         ]
@@ -321,8 +346,8 @@ def _scaling(store: Store, tables: dict[str, Any]) -> list[QualityFinding]:
         return [
             QualityFinding(
                 gravity="warning",
-                title=f"Every image has nearly the same maximum (98 % within {spread:.1%})",
-                meaning="Images were scaled one by one, or are saturated: absolute flux is lost.",
+                title=f"All images have nearly the same maximum (98 % of them within {spread:.1%})",
+                meaning="They were scaled one by one, or are saturated: the absolute flux is lost.",
                 advice=advice,
             )
         ]
@@ -333,23 +358,26 @@ def _balance(tables: dict[str, Any]) -> list[QualityFinding]:
     found = []
     for split, counts in tables["counts"].items():
         low, high = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        name = SPLIT_WORDS.get(split, split)
         if counts[low] and counts[high] / counts[low] >= UNBALANCED:
             found.append(
                 QualityFinding(
                     gravity="note",
-                    title=f"{split}: one {low} to {counts[high] / counts[low]:.0f} {high}",
-                    meaning="Accuracy is high for a network that never says "
-                    f"{low}; ROC AUC hides false positives.",
-                    advice="Judge by PR AUC and recall; weight the loss or the sampler, not both.",
+                    title=f"The {name} split has {counts[high] / counts[low]:.0f} images of {high} "
+                    f"for each one of {low}",
+                    meaning=f"Accuracy is high even for a network that never answers {low}, and "
+                    "ROC AUC hardly shows the false positives.",
+                    advice="Judge by PR AUC and recall. For training use method.class_weights or "
+                    "data.sampling, not both.",
                 )
             )
         if counts[low] < FEW_ROWS:
             found.append(
                 QualityFinding(
                     gravity="warning" if counts[low] == 0 else "note",
-                    title=f"{split} has {counts[low]} images of {low}",
-                    meaning="Figures on so few images scatter widely.",
-                    advice="Read them with their interval, or enlarge the set.",
+                    title=f"The {name} split has only {counts[low]} images of {low}",
+                    meaning="Scores from so few images scatter widely.",
+                    advice="Read such scores with their intervals, or add images.",
                 )
             )
     return found

@@ -31,11 +31,11 @@ from lenshpc.store import Store
 
 Content = Mapping[str, Any]
 NUM_FAILURES = 50
-ON_CPUS = "CPUs are means, memory is the peak."
+ON_CPUS = "CPUs are means; memory is the peak."
 ON_GPUS = (
-    "CPUs and the part of the time in which GPUs computed are means, memory is the peak, on the "
-    "fullest GPU. TFLOP/s: what the steps of one process computed in a second, and its part of "
-    "what such a GPU does at most in that precision."
+    "CPUs, and the part of the time in which GPUs computed, are means; memory is the peak, on the "
+    "fullest GPU. TFLOP/s: what the steps of one process computed per second, and its share of the "
+    "most that such a GPU can do in that precision."
 )
 NOTES_TITLE = "How to read this"
 
@@ -64,8 +64,8 @@ def partial_banner(content: Content) -> tuple[Banner, ...]:
     return (
         Banner(
             title=f"PARTIAL: {total}.",
-            text="Figures rest on the rows and members that are there; they are not those of the "
-            "whole run.",
+            text="All numbers come from the rows and members that are there; they are not those "
+            "of the complete run.",
             lines=tuple(map(format_missing, content["missing"])),
             command=content["resume_command"],
         ),
@@ -193,8 +193,9 @@ def _usage(usage: Content | None) -> tuple[Block, ...]:
             rows=tuple(rows),
         ),
         Prose(
-            text=f"From {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
-            "expected. Wasted: after the last checkpoint of an attempt that ended early."
+            text=f"Source: {usage.get('source', 'the jobs')}; at most {estimate} {hours} were "
+            "expected. Wasted: the time after the last checkpoint of an attempt that ended "
+            "early."
         ),
         *_use(usage),
     )
@@ -221,8 +222,8 @@ def _use(usage: Content) -> tuple[Block, ...]:
             rows=tuple(rows),
         ),
         Prose(
-            text=f"By all processes of a member together: {ON_GPUS if on_gpus else ON_CPUS} "
-            "A dash was not measured."
+            text=f"Totals over all processes of a member: {ON_GPUS if on_gpus else ON_CPUS} "
+            "A dash means not measured."
         ),
         *(Prose(text=f"Warning: {one}.", soft=False) for one in usage.get("warnings", ())),
     )

@@ -124,9 +124,9 @@ def draw_costs(one: Comparison) -> Figure:
         add_legend(axes)
 
     caption = (
-        f"Test {name} of each line with its {LEVEL:.0%} interval, over the {one.unit}-hours that "
-        "its members trained; larger marks are the runs' headlines. The dotted line joins those "
-        "that no other line beats at the same cost or less."
+        f"Test {name} of each line with its {LEVEL:.0%} interval, against the {one.unit}-hours "
+        "that its members trained; larger marks are the runs' headlines. The dotted line joins "
+        "those that no other line beats at the same cost or less."
     )
     return draw_figure("cost", caption, draw)
 
@@ -136,38 +136,41 @@ def list_notes(one: Comparison) -> Iterator[str]:
     if one.is_partial:
         counts = ", ".join(f"{run.letter} has {run.num_test:,}" for run in one.runs)
         yield (
-            f"The runs have different test rows ({counts}). Compared are the "
+            f"The runs have different test rows ({counts}). They are compared on the "
             f"{format_count(one.num_rows, 'row')} with the same image and label in all of them; "
-            "each was held out by every run. The figures are not those of the runs' own reports."
+            "each was held out by every run. The scores are not those of the runs' own reports."
         )
     yield (
-        "All is computed from the members' predictions. A difference is paired: of the same rows, "
-        f"and of the same {NUM_RESAMPLES:,} resamples of them, drawn within each class and whole "
-        f"groups where there are any. Intervals: {LEVEL:.0%} percentiles. They hold the scatter of "
-        "the rows, not that of the training: other seeds would move the figures too."
+        "Everything is computed from the members' predictions. A difference is paired: it uses "
+        f"the same rows, and the same {NUM_RESAMPLES:,} resamples of them, drawn within each "
+        f"class; rows of one group stay together. Intervals are {LEVEL:.0%} percentiles. They "
+        "include the scatter from the choice of rows, not the scatter between trainings: if each "
+        "run has a single seed, that scatter is part of the difference. To measure it, compare "
+        "two runs of the same recipe with different --seeds."
     )
     tests = dict.fromkeys(f"{measure.name}: {measure.test}" for measure in one.measures)
     yield (
-        f"p: two-sided ({'; '.join(tests)}). p (Holm) allows for all pairs of its table, a measure "
-        f"at a time. Lines are told apart where it is below {LIMIT}, and stand out in the tables."
+        f"p: two-sided ({'; '.join(tests)}). p (Holm) is corrected for all pairs in its table, "
+        f"for each measure separately. Lines count as different where it is below {LIMIT}, and "
+        "then stand out in the tables."
     )
     smallest = [measure.name for measure in one.measures if measure.best < 0]
     yield (
-        f"The smallest value is best of: {', '.join(smallest)}. Of other measures the largest is."
+        f"The smallest value is best for: {', '.join(smallest)}. For other measures the largest is."
         if smallest
         else "The largest value is best."
     )
     if one.num_oof is None:
         yield (
-            "The runs have different out-of-fold rows, so these figures stand each on its own "
-            "run's rows, and have no paired difference."
+            "The runs have different out-of-fold rows, so each of these scores uses its own "
+            "run's rows, and there is no paired difference."
         )
     else:
         yield (
-            f"Out-of-fold differences are of the {format_count(one.num_oof, 'row')} that all runs "
-            "have, each judged by members that did not train on it; ± is the standard error."
+            f"Out-of-fold differences use the {format_count(one.num_oof, 'row')} that all runs "
+            "have, each predicted by members that did not train on it; ± is the standard error."
         )
     yield (
         f"Cost: the {one.unit}-hours that members trained, by their own clocks; those of all "
-        "attempts are what the jobs of a run were allocated, where that is known."
+        "attempts are what the jobs of a run were allocated, where this is known."
     )

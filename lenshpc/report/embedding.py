@@ -62,7 +62,8 @@ def draw_embedding(shown: Floats, labels: Labels, classes: Sequence[str], whose:
         add_legend(axes)
 
     caption = (
-        f"t-SNE of the features before the last layer of {whose}: {len(shown):,} test images, the "
-        "classes in numbers as equal as they allow. Distances between clusters mean little."
+        f"t-SNE of the features before the last layer of {whose}: {len(shown):,} test images, "
+        "with the numbers of images of each class as equal as possible. Distances between "
+        "clusters mean little."
     )
     return draw_figure("embedding", caption, draw)

@@ -145,9 +145,9 @@ def _lead(checks: tuple[Check, ...]) -> str:
         )
         return " ".join(one.text for one in failing)
     if not found:
-        return "Nothing here can be judged."
+        return "There is nothing here to judge."
     lead, *others = found
-    agreed = f" Nothing else speaks against it: {', '.join(one.name for one in others)}."
+    agreed = f" The other checks agree: {', '.join(one.name for one in others)}."
     return lead.text + agreed if others else lead.text
 
 
@@ -170,15 +170,15 @@ def check_baseline(one: Evidence) -> Check:
         text = f"Not shown to beat a baseline: {nearest.name} cannot be compared."
     elif nearest.low > 0:
         colour = "green"
-        text = f"{told}, better than every baseline: than the nearest, {nearest.name}, by "
+        text = f"{told}, better than every baseline: it beats the nearest, {nearest.name}, by "
         text = _begin(f"{text}{one.format_range(nearest)}.")
     elif nearest.high < 0:
         colour = "red"
         text = f"A baseline is better: {told}; {nearest.name} is better by "
         text += f"{one.format_range(_turn_round(nearest))}."
     else:
-        text = f"Not shown to beat a baseline: {told}; beside {nearest.name} the difference is "
-        text += f"{one.format_range(nearest)}, which holds 0."
+        text = f"Not shown to beat a baseline: {told}; the difference from {nearest.name} is "
+        text += f"{one.format_range(nearest)}, which includes 0."
     return Check(name=name, colour=colour, text=text)
 
 
@@ -200,7 +200,7 @@ def check_chance(one: Evidence) -> Check:
     if is_above:
         text = f"It is above chance ({chance}): {told}."
         return Check(name=name, colour="green", text=text)
-    text = f"It cannot be told from chance ({chance}): the test {one.measure} is {told}."
+    text = f"It cannot be told apart from chance ({chance}): the test {one.measure} is {told}."
     return Check(name=name, colour="red", text=text)
 
 
@@ -208,15 +208,15 @@ def check_turn(one: Evidence) -> Check:
     """Judge whether a quarter turn of the images changes the headline."""
     name = "turn"
     if one.turn is None or not one.turn.is_known:
-        text = "Turned images were not predicted, so nothing is said of a quarter turn."
+        text = "Turned images were not predicted, so this is not checked."
         return Check(name=name, colour=None, text=text)
     told = one.format_range(one.turn)
     within = one.turn.low <= 0 <= one.turn.high
     if within or abs(one.turn.value) <= one.small:
-        text = f"A quarter turn of the images changes nothing that matters ({told})."
+        text = f"Turning the images by 90° makes no difference that matters ({told})."
         return Check(name=name, colour="green", text=text)
     is_sure = abs(one.turn.value) > one.large and one.num_rows >= one.least
-    text = f"A quarter turn of the images changes the {one.measure} by {told}: scores depend on "
+    text = f"Turning the images by 90° changes the {one.measure} by {told}: scores depend on "
     return Check(name=name, colour="red" if is_sure else "amber", text=f"{text}orientation.")
 
 
@@ -224,7 +224,7 @@ def check_oof(one: Evidence) -> Check:
     """Judge whether test and out-of-fold figures agree, within the scatter of both."""
     name = "out-of-fold"
     if one.oof is None or not (one.oof.is_known and one.test.is_known):
-        text = "There is no out-of-fold figure to set beside the test figure."
+        text = "There is no out-of-fold score to compare with the test score."
         return Check(name=name, colour=None, text=text)
     ahead = one.best * (one.test.value - one.oof.value)
     scatter = sqrt(one.test.std**2 + one.oof.std**2)
@@ -234,10 +234,10 @@ def check_oof(one: Evidence) -> Check:
         return Check(name=name, colour="green", text=f"Out-of-fold and test agree ({told}).")
     worse = ahead < 0
     colour: Colour = "red" if worse and -ahead > one.large else "amber"
-    text = f"The test figure is {'worse' if worse else 'far better'} than the out-of-fold one "
-    text += f"({told}): look whether test rows are of another kind"
+    text = f"The test score is {'worse' if worse else 'far better'} than the out-of-fold one "
+    text += f"({told}): check whether test rows are of another kind"
     # A test row gets the mean over folds, an out-of-fold row the answer of one.
-    text += "." if worse else ", or whether each fold saw too few rows."
+    text += "." if worse else ", or whether each fold trained on too few rows."
     return Check(name=name, colour=colour, text=text)
 
 
@@ -247,16 +247,16 @@ def check_rows(one: Evidence) -> Check:
     width = one.test.high - one.test.low
     told = f"{one.num_rows:,} {one.rows}"
     if one.num_rows < one.least:
-        text = f"Too few rows to tell: {told}, where {one.least:,} are asked for."
+        text = f"Too few rows to tell: {told}, and at least {one.least:,} are needed."
         return Check(name=name, colour="amber", text=text)
     if isfinite(width) and width > one.wide:
-        text = f"Too few rows to tell: {told} leave an interval {one.format(width)} wide, above "
+        text = f"Too few rows to tell: {told} give an interval {one.format(width)} wide, above "
         return Check(name=name, colour="amber", text=f"{text}{one.format(one.wide)}.")
     if width == 0:
-        text = f"No resample of the {told} gives another figure, so the interval says too little."
+        text = f"All resamples of the {told} give the same score, so the interval says too little."
         return Check(name=name, colour="amber", text=text)
-    told_width = f" leave an interval {one.format(width)} wide" if isfinite(width) else ""
-    return Check(name=name, colour="green", text=f"There are rows enough: {told}{told_width}.")
+    told_width = f" give an interval {one.format(width)} wide" if isfinite(width) else ""
+    return Check(name=name, colour="green", text=f"There are enough rows: {told}{told_width}.")
 
 
 def check_folds(one: Evidence) -> Check:
@@ -271,9 +271,9 @@ def check_folds(one: Evidence) -> Check:
     if max(values) - min(values) <= one.small:
         return Check(name=name, colour="green", text=f"The {len(known)} folds are alike ({told}).")
     if _test_equal(known) >= FOLDS_P:
-        text = f"The {len(known)} folds differ by no more than their rows scatter ({told})."
+        text = f"The {len(known)} folds differ by no more than the scatter of their rows ({told})."
         return Check(name=name, colour="green", text=text)
-    text = f"The folds differ by more than their rows scatter: {told}."
+    text = f"The folds differ by more than the scatter of their rows: {told}."
     return Check(name=name, colour="amber", text=text)
 
 
@@ -293,7 +293,7 @@ def _test_equal(folds: list[Estimate]) -> float:
 def _check_members(one: Evidence) -> Iterator[Check]:
     if one.num_missing:
         missing = format_count(one.num_missing, "member")
-        text = f"The run is not whole: {missing} missing."
+        text = f"The run is incomplete: {missing} missing."
         yield Check(name="members", colour="amber", text=text)
 
 

@@ -48,7 +48,7 @@ def _add_methods(report: Report, text: str) -> Report:
 def _tell_judging(report: Report, changes: Mapping[str, tuple[Any, Any]]) -> Report:
     """Return a report that says at its top how it is judged otherwise than the run's own."""
     banner = Banner(
-        title="Judged otherwise than the run's own report.",
+        title="Evaluated with other settings than the run's own report.",
         text="The members are the same, and were not trained again.",
         lines=tuple(
             f"{key} is {format_value(here)} here, and {format_value(own)} in the run's own"

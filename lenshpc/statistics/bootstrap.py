@@ -20,16 +20,16 @@ from lenshpc.statistics.results import LEVEL, Floats, Labels
 
 LARGE_ROWS = 20_000  # beyond, rows that are no groups are not drawn one by one
 LARGE_NOTE = (
-    f"Of more than {LARGE_ROWS:,} rows without groups, rows are not drawn one by one: a figure's "
-    "resamples are drawn from the distribution that they have. That is exact for decisions, "
-    f"recalls and curves; areas rest on the counts of {NUM_BINS:,} bins of scores at most, which "
+    f"With more than {LARGE_ROWS:,} rows without groups, rows are not drawn one by one: the value "
+    "of a score over resamples is drawn from its distribution. This is exact for decisions, "
+    f"recalls and curves; areas use the counts of at most {NUM_BINS:,} bins of scores, which "
     "changes the width of an interval by less than 0.2 %. Differences of lines and the change on "
-    "turned images have normal intervals of DeLong's variance."
+    "turned images have normal intervals with DeLong's variance."
 )
 GROUPED_NOTE = (
-    f"Of more than {LARGE_ROWS:,} rows in groups, groups are drawn whole and their rows counted in "
-    f"{NUM_BINS:,} bins of scores at most. Above 134,217 groups there are fewer resamples than "
-    "2,000, as many as 256 MiB hold, and 200 at least."
+    f"With more than {LARGE_ROWS:,} rows in groups, whole groups are drawn and their rows counted "
+    f"in at most {NUM_BINS:,} bins of scores. With more than 134,217 groups there are fewer than "
+    "2,000 resamples: as many as 256 MiB hold, and at least 200."
 )
 MAX_COUNTS, LEAST_RESAMPLES = 2**28, 200  # of groups that are counted
 CHUNK_VALUES = 100_000  # counts worked on at a time, so that they stay in the cache

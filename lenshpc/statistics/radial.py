@@ -26,8 +26,8 @@ CENTRE_PX = 3  # radius of what counts as the centre
 BLOCK_VALUES = 4_000_000  # pixels held at a time
 MAX_IMAGES = 100_000  # that baselines see of a store
 SAMPLE_NOTE = (
-    f"Baselines see {MAX_IMAGES:,} images of the store in whole chunks chosen at random, and are "
-    "fitted and judged on these alone."
+    f"Baselines use {MAX_IMAGES:,} images of the store, in whole chunks chosen at random, for "
+    "both fitting and scoring."
 )
 
 Progress = Callable[[str], None]

@@ -86,9 +86,10 @@ def test_copies_across_splits_are_told_apart(tmp_path):
     tables, titles = found_in(store_of(tmp_path, images))
     assert leaks(tables) == (3, 4, 2)
     assert titles == {
-        "3 of 80 test images have the same pixels as train images": "grave",
-        "4 of 80 test images are near copies of train images": "grave",
-        "2 of 80 test images are turned or mirrored copies of train images": "grave",
+        "3 of 80 test images have exactly the same pixels as a training image": "grave",
+        "4 of 80 test images differ from a training image by no more than noise": "grave",
+        "2 of 80 test images differ from a turned or mirrored training image by no more than "
+        "noise": "grave",
     }
 
 
@@ -97,8 +98,10 @@ def test_copies_within_a_split_under_two_labels(tmp_path):
     images[1] = images[0]
     tables, titles = found_in(store_of(tmp_path, images))
     assert titles == {
-        "2 images with the same pixels have two labels": "grave",
-        "2 of 160 train images have the same pixels as another of them": "warning",
+        "2 images have exactly the pixels of an image with another label": "grave",
+        "2 of 160 training images have exactly the same pixels as another training image": (
+            "warning"
+        ),
     }
     assert tables["num_identical_files"] == 2
 
@@ -107,7 +110,7 @@ def test_preferred_orientation(tmp_path):
     _, titles = found_in(store_of(tmp_path, draw(widest_rad=0.2)))
     (title,) = titles
     assert title.startswith(("100%", "9"))
-    assert title.endswith("uniform would be 17%")
+    assert title.endswith("with random orientations it would be 17%")
     assert titles[title] == "warning"
 
 
@@ -122,7 +125,7 @@ def test_brightness_gives_the_class_away(tmp_path):
     assert (lines["mean"]["higher"], lines["mean"]["lower"]) == ("bright", "dim")
     _, titles = found_in(store)
     assert list(titles.values()) == ["grave"]
-    assert "alone tells bright from dim with AUC 1.000" in next(iter(titles))
+    assert "alone separates bright from dim with an AUC of 1.000" in next(iter(titles))
 
 
 def test_images_scaled_one_by_one(tmp_path):
@@ -131,7 +134,7 @@ def test_images_scaled_one_by_one(tmp_path):
     tables, titles = found_in(store_of(tmp_path, (images - low) / (high - low)))
     assert tables["num_min_max"] == 240
     assert titles == {
-        "240 of 240 images are min-max scaled: the image runs from exactly 0 to exactly 1": (
+        "240 of 240 images were scaled one by one: the image runs from exactly 0 to exactly 1": (
             "warning"
         )
     }
@@ -143,8 +146,8 @@ def test_constant_and_nan_images(tmp_path):
     images[9, 0, 3, 3] = np.nan
     _, titles = found_in(store_of(tmp_path, images))
     assert titles == {
-        "1 of 240 images hold NaN or infinity": "grave",
-        "2 of 240 images are constant": "grave",
+        "1 of 240 images contain NaN or infinite pixels": "grave",
+        "2 of 240 images have the same value in every pixel": "grave",
     }
 
 

@@ -41,7 +41,7 @@ def test_masks_alike_in_both_classes_are_a_note(tmp_path):
     masks[::3] = 0
     tables, titles = found_in(tmp_path / "store", masks)
     num = int(masks.any(axis=(1, 2, 3)).sum())
-    assert titles == {f"{num} of {NUM} images have pixels that were filled": "note"}
+    assert titles == {f"{num} of {NUM} images have bad pixels that were filled": "note"}
     assert len(tables["mask_shortcuts"]) == 3
 
 

@@ -179,7 +179,7 @@ def test_common_rows_are_matched_by_what_they_are(runs, smaller):
         roc_auc_score(labels[mine], means[mine]), abs=1e-6
     )
     notes = build_page(found).sections[-1].blocks[0].lines
-    assert notes[0].startswith("The runs have different test rows (A has 60, B has 40). Compared")
+    assert notes[0].startswith("The runs have different test rows (A has 60, B has 40). They")
 
 
 def test_rows_of_another_image_are_no_common_ones(runs, tmp_path):

@@ -74,7 +74,9 @@ def test_page_says_first_which_judging_it_shows(reported):
         "ensemble": {"run": "mean", "here": "stacking"},
         "method.test_prior": {"run": None, "here": 0.01},
     }
-    assert "Judged otherwise than the run" in (report.folder / "report.html").read_text()
+    assert (
+        "Evaluated with other settings than the run" in (report.folder / "report.html").read_text()
+    )
 
 
 def test_headline_is_that_of_the_line_in_the_first_report(reported):

@@ -47,16 +47,16 @@ def test_run_that_is_good_in_all_is_green_and_says_so():
     assert verdict.colour == "green"
     assert [one.colour for one in verdict.checks] == ["green"] * 6
     assert verdict.sentence == (
-        "The ensemble has a test AUC of 0.950, better than every baseline: than the nearest, "
-        "boosting, by 0.040 [0.020, 0.060]. Nothing else speaks against it: chance, turn, "
-        "out-of-fold, rows, folds."
+        "The ensemble has a test AUC of 0.950, better than every baseline: it beats the nearest, "
+        "boosting, by 0.040 [0.020, 0.060]. The other checks agree: chance, turn, out-of-fold, "
+        "rows, folds."
     )
     assert [one.text for one in verdict.checks[1:]] == [
         "It is above chance (0.500): 0.950 [0.930, 0.970].",
-        "A quarter turn of the images changes nothing that matters (0.001 [-0.004, 0.006]).",
+        "Turning the images by 90° makes no difference that matters (0.001 [-0.004, 0.006]).",
         "Out-of-fold and test agree (0.940 out-of-fold, 0.950 on test rows).",
-        "There are rows enough: 200 test images of lens leave an interval 0.040 wide.",
-        "The 3 folds differ by no more than their rows scatter (0.930 to 0.950).",
+        "There are enough rows: 200 test images of lens give an interval 0.040 wide.",
+        "The 3 folds differ by no more than the scatter of their rows (0.930 to 0.950).",
     ]
     assert format_verdict(verdict) == f"verdict: green. {verdict.sentence}"
     assert Verdict.from_json(verdict.as_json()) == verdict
@@ -69,8 +69,8 @@ def test_run_that_is_good_in_all_is_green_and_says_so():
         (
             (about(0.01, name="boosting"), about(0.3, name="mean")),
             "amber",
-            "Not shown to beat a baseline: the ensemble has a test AUC of 0.950; beside boosting "
-            "the difference is 0.010 [-0.010, 0.030], which holds 0.",
+            "Not shown to beat a baseline: the ensemble has a test AUC of 0.950; the difference "
+            "from boosting is 0.010 [-0.010, 0.030], which includes 0.",
         ),
         (
             (about(-0.03, name="boosting"), about(0.3, name="mean")),
@@ -97,8 +97,8 @@ def test_baseline_that_is_not_beaten_is_said_first_even_before_what_is_worse():
     verdict = find_verdict(replace(GOOD, test=about(0.51), oof=about(0.51), baselines=baselines))
     assert verdict.colour == "red"
     assert verdict.sentence == (
-        "Not shown to beat a baseline: the ensemble has a test AUC of 0.510; beside boosting the "
-        "difference is 0.010 [-0.010, 0.030], which holds 0. It cannot be told from chance "
+        "Not shown to beat a baseline: the ensemble has a test AUC of 0.510; the difference from "
+        "boosting is 0.010 [-0.010, 0.030], which includes 0. It cannot be told apart from chance "
         "(0.500): the test AUC is 0.510 [0.490, 0.530]."
     )
 
@@ -157,19 +157,19 @@ def test_test_rows_are_like_those_out_of_fold(oof, colour):
         (
             {"num_rows": 19},
             "amber",
-            "Too few rows to tell: 19 test images of lens, where 20 are asked for.",
+            "Too few rows to tell: 19 test images of lens, and at least 20 are needed.",
         ),
         (
             {"wide": 0.03},
             "amber",
-            "Too few rows to tell: 200 test images of lens leave an interval 0.040 wide, above "
+            "Too few rows to tell: 200 test images of lens give an interval 0.040 wide, above "
             "0.030.",
         ),
         (
             {"test": about(0.95, 0)},
             "amber",
-            "No resample of the 200 test images of lens gives another figure, so the interval says "
-            "too little.",
+            "All resamples of the 200 test images of lens give the same score, so the interval "
+            "says too little.",
         ),
     ],
 )
@@ -182,8 +182,8 @@ def test_what_few_rows_seem_to_say_is_read_after_their_number():
     few = replace(GOOD, num_rows=10, turn=about(-0.08, 0.02))
     assert find_verdict(few).colour == "amber"
     assert find_verdict(few).sentence == (
-        "Too few rows to tell: 10 test images of lens, where 20 are asked for. A quarter turn of "
-        "the images changes the AUC by -0.080 [-0.100, -0.060]: scores depend on orientation."
+        "Too few rows to tell: 10 test images of lens, and at least 20 are needed. Turning the "
+        "images by 90° changes the AUC by -0.080 [-0.100, -0.060]: scores depend on orientation."
     )
 
 
@@ -208,7 +208,7 @@ def test_folds_are_alike_as_a_test_of_equal_shares_says():
     assert check == Check(
         name="folds",
         colour="amber",
-        text="The folds differ by more than their rows scatter: 0.800 to 0.950.",
+        text="The folds differ by more than the scatter of their rows: 0.800 to 0.950.",
     )
     assert judge(folds=tuple(about(one.value, 0.2) for one in folds)).colour == "green"
     assert judge(folds=(about(0.9), about(0.905))).colour == "green"  # too little to matter
@@ -218,7 +218,7 @@ def test_folds_are_alike_as_a_test_of_equal_shares_says():
 
 def test_run_that_is_not_whole_is_not_green():
     assert judge(num_missing=2) == Check(
-        name="members", colour="amber", text="The run is not whole: 2 members missing."
+        name="members", colour="amber", text="The run is incomplete: 2 members missing."
     )
 
 
@@ -234,7 +234,7 @@ def test_task_without_anything_to_judge_says_so():
     )
     verdict = find_verdict(empty)
     assert [one.colour for one in verdict.checks] == [None, None, None, None, "green", None]
-    assert verdict.sentence == "There are rows enough: 200 test images of lens."
+    assert verdict.sentence == "There are enough rows: 200 test images of lens."
 
 
 def test_gaps_are_those_of_delong_by_hand():

@@ -46,8 +46,8 @@ def _gallery(
     return Gallery(
         name=f"{which}_anomalous",
         title=f"The {which} anomalous test images by {line}",
-        caption="Image, reconstruction and residual (red: light that is missing from the "
-        f"reconstruction, blue: too much; full colour is {reach:.3g} in the store's units).",
+        caption="Image, reconstruction and residual (red: light missing from the reconstruction, "
+        f"blue: too much; full colour is {reach:.3g} in the store's units).",
         panels=tuple(panels),
     )
 

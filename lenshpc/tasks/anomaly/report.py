@@ -130,28 +130,30 @@ def format_notes(plan: Plan) -> Iterator[str]:
     """Yield what a reader must know to believe the figures."""
     normal, quantile = _normal(plan), Anomaly.of(plan.recipe.method).quantile
     yield (
-        f"Only {normal} was learnt. Epochs were kept by the loss on {normal} rows of the "
+        f"Only {normal} was learnt. Epochs were chosen by the loss on {normal} rows of the "
         f"validation fold; the threshold is the {quantile:.0%} quantile of the out-of-fold scores "
         f"of {normal}. Rows of other classes outside the test split are excluded: they are "
-        "scored, and neither train, nor normalise, nor choose anything."
+        "scored, but are not used to train, normalise or choose anything."
     )
     yield (
-        "A score is brought to the scale of each member's out-of-fold normal rows, (score - "
-        "median) / interquartile range, then averaged over the members. Validation is those rows, "
-        "judged by members that did not train on them, with the excluded rows, judged by all. "
-        "Training is the normal rows that a member did train on, with the same excluded rows."
+        "Each member's score is rescaled by its own out-of-fold normal rows, (score - median) / "
+        "interquartile range, then averaged over the members. Validation compares those rows, "
+        "scored by members that did not train on them, with the excluded rows, scored by all. "
+        "Training compares the normal rows that a member did train on with the same excluded "
+        "rows."
     )
     yield (
-        "The score that stands for a model is fixed beforehand: the relative error. The other "
-        "scores are shown, not chosen from."
+        "The score that represents a model is fixed beforehand: the relative error. The other "
+        "scores are shown, but not chosen from."
     )
     yield (
-        f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows, "
-        "drawn within each class. They hold the scatter of the rows, not that of the training."
+        f"Intervals: {LEVEL:.0%} percentile intervals over {NUM_RESAMPLES:,} resamples of the "
+        "rows, drawn within each class. They include the scatter from the choice of rows, not "
+        "the scatter between trainings."
     )
     yield (
-        "What a ring's radius alone tells is no sign of structure in the ring: compare with that "
-        "baseline. Boosting is told the classes and shows how far a few numbers go with labels."
+        "The radius of a ring is no sign of structure within it: compare each score with that "
+        "baseline. Boosting is given the labels and shows how far a few numbers go with them."
     )
 
 

@@ -16,10 +16,10 @@ from lenshpc.statistics.results import ClassificationScores, Scores
 from lenshpc.tasks.supervised.settings import Supervised
 
 EXPLAINED = (
-    "A linear probe trains the last layer alone, on standardised features of the frozen encoder. A "
-    "part of the labels is drawn from each class of a fold's training rows, a smaller part within "
-    "a larger one; validation and test rows are all there. Pre-training was told no label, but it "
-    "may have seen out-of-fold images: judge by the test rows."
+    "A linear probe trains only the last layer, on standardised features of the frozen encoder. "
+    "A fraction of the labels is drawn from each class of a fold's training rows, a smaller "
+    "fraction within a larger one; validation and test rows are complete. Pre-training used no "
+    "labels, but it may have seen out-of-fold images: judge by the test rows."
 )
 
 
@@ -110,8 +110,10 @@ def _draw_fractions(lines: Sequence[Beginning]) -> Figure:
         axes.set_xticks(sorted({line.recipe.data.label_fraction for line in lines}))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda part, _: f"{part:.3g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="Part of the training labels", ylabel="Test AUC", title="Fewer labels")
+        axes.set(xlabel="Fraction of the training labels", ylabel="Test AUC", title="Fewer labels")
         add_legend(axes)
 
-    caption = "Test AUC by the part of the training labels; bars: 95% interval over the test rows."
+    caption = (
+        "Test AUC by the fraction of training labels used; bars: 95% interval over the test rows."
+    )
     return draw_figure("label_fractions", caption, draw)

@@ -40,7 +40,7 @@ def draw_grids(scores: GenerationScores) -> Iterator[Gallery]:
         yield Gallery(
             name=f"grid_{which}",
             title=title,
-            caption="The first of them, not chosen. Both grids have the same asinh stretch.",
+            caption="The first ones, not a selection. Both grids have the same asinh stretch.",
             panels=panels,
         )
 

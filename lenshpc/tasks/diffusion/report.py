@@ -48,21 +48,22 @@ UNITS = {
     "power spectrum": "Power spectrum (dex)",
 }
 NOTES = (
-    "FD: Fréchet distance between Gaussians fitted to features of both sets of images, by a frozen "
-    "network of ours that ships with lenshpc. It is not the FID, whose network is Inception and "
-    "which is there only if method.inception names that network's weights; the two cannot be "
+    "FD: Fréchet distance between Gaussians fitted to features of both sets of images, by a "
+    "frozen network that ships with lenshpc. It is not the FID, which uses the Inception network "
+    "and is shown only if method.inception names that network's weights; the two cannot be "
     "compared. KID: kernel distance in the same features, unbiased, with the std over 100 "
     "subsets.",
-    "Each distance is of one half of the rows from the other half of the real ones, the mean and "
-    "std over 5 random halvings. The floor is that of real images from other real images: no "
-    "generator can be expected below it. The control is real images halved and enlarged again. All "
-    'three have equally many rows, on which such distances depend; "all rows" has the generated '
-    "images of all rows, beside all real ones.",
+    "Each distance is between one half of the generated rows and the other half of the real "
+    "rows, as mean and std over 5 random halvings. The floor is the distance between real images "
+    "and other real images: no generator can be expected below it. The control is real images "
+    "that were reduced to half their size and enlarged again. All three use equally many rows, "
+    "since such distances depend on the number; 'all rows' compares the generated images of all "
+    "rows with all real ones.",
     "Pixels, radial profile, power spectrum: mean Wasserstein-1 distance of pixels, of the "
     "azimuthal mean at each radius, and of the logarithm of the power in each ring of frequency.",
-    "A member is compared with its held-out fold, whose loss chose its epoch, and with test rows. "
-    "A model's line is the mixture of its members: they take turns at the test rows.",
-    "Noise is a function of the row, so images do not depend on batch, rank or number of jobs.",
+    "A member is compared with its held-out fold, whose loss chose its epoch, and with test "
+    "rows. A model's line is the mixture of its members, which take turns at the test rows.",
+    "The noise depends only on the row, so images do not depend on batch, rank or number of jobs.",
 )
 METHOD = (
     f"Images were drawn by denoising diffusion{cite('method/diffusion')}. Sets of generated and "
@@ -142,9 +143,9 @@ def _networks(head: ResultRow, networks: Networks) -> Iterator[Block]:
     for name, described in networks.items():
         yield KeyValues(title=f"Network of {name}", pairs=tuple(flatten(described)))
     few = [
-        f"{one.name} rests on {head.num_rows // 2:,} images on each side and {one.num_features:,} "
-        f"features; {ROWS_A_FEATURE} images a feature are asked for, so it is too large by an "
-        "unknown amount, as its floor is."
+        f"{one.name} uses {head.num_rows // 2:,} images on each side and {one.num_features:,} "
+        f"features; at least {ROWS_A_FEATURE} images per feature are needed, so it is too large "
+        "by an unknown amount, and so is its floor."
         for one in head.measures
         if one.whole is not None and head.num_rows // 2 < ROWS_A_FEATURE * (one.num_features or 0)
     ]

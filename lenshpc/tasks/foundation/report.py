@@ -96,20 +96,22 @@ def format_notes(plan: Plan) -> Iterator[str]:
     method = Foundation.of(plan.recipe.method)
     yield (
         f"Learnt: {', '.join(_learnable_classes(plan))}, outside the test split. Rows of other "
-        "classes are excluded, and test rows are drawn once, with the best weights. An epoch "
-        "was kept by the loss on the validation fold."
+        "classes are excluded, and test rows are predicted once, with the best weights. The "
+        "epoch was chosen by the loss on the validation fold."
     )
     space = "less its mean, over its std" if method.norm_pixels else "as the network sees it"
     yield (
         f"An error is the mean square over the hidden {method.mask_ratio:.0%} of the patches, "
-        f"each {space}. Every image has one mask, the same for all members and fillings: the mean "
-        "of the seen pixels, and smooth interpolation (Laplace's equation between them)."
+        f"each {space}. Every image has one mask, the same for all members and for both fillings: "
+        "the mean of the visible pixels, and smooth interpolation (Laplace's equation between "
+        "them)."
     )
     if method.norm_pixels:
-        yield "Fillings are told mean and std of each hidden patch, as the pictures are."
+        yield "The fillings are given the mean and std of each hidden patch, as the pictures are."
     yield (
-        f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows. "
-        "They hold the scatter of the rows, not that of the training."
+        f"Intervals: {LEVEL:.0%} percentile intervals over {NUM_RESAMPLES:,} resamples of the "
+        "rows. They include the scatter from the choice of rows, not the scatter between "
+        "trainings."
     )
 
 
@@ -192,8 +194,8 @@ def _gallery(results: RunResults, training: Training, store: Store, rows: pd.Dat
     return Gallery(
         name="hidden",
         title=f"Test images drawn by {member.name}",
-        caption="What was seen (hidden patches are grey), what was drawn with the seen patches "
-        "pasted, and the image, on one stretch.",
+        caption="What was visible (hidden patches are grey), what was drawn with the visible "
+        "patches copied from the image, and the image, with the same stretch.",
         panels=tuple(panels),
     )
 
@@ -215,7 +217,7 @@ def _map(results: RunResults, training: Training, rows: pd.DataFrame) -> Block:
     drawn = rows.iloc[draw_rows(rows["label"].to_numpy())]
     features = read_array(results.run, training.member, "embedding", drawn["row"].to_numpy())
     shown = map_embedding(np.asarray(features, np.float64))
-    whose = f"the encoder of {training.member.name}, which was told no class"
+    whose = f"the encoder of {training.member.name}, which was trained without labels"
     return draw_embedding(shown, drawn["label"].to_numpy(), results.plan.classes, whose)
 
 

@@ -46,9 +46,10 @@ MAX_POINTS = 600  # drawn of each class
 NUM_BINS = 30
 WORDS = {EINSTEIN_RADIUS: "θ_E (″)", "gamma1": "γ₁", "gamma2": "γ₂"}
 NOTE = (
-    "Bias is the mean of estimate minus truth. The truth of θ_E is the smooth halo's; substructure "
-    "adds up to its mass fraction in θ_E², so a smooth lens that fits all the mass lies above it. "
-    "R² is 1 less the mean squared error over the variance of the truth."
+    "Bias is the mean of estimate minus truth. The true θ_E is that of the smooth halo; "
+    "substructure adds up to its mass fraction in θ_E², so a smooth lens model that fits all the "
+    "mass lies above it. R² is 1 minus the mean squared error divided by the variance of the "
+    "truth."
 )
 
 
@@ -219,9 +220,9 @@ def _gallery(
     return Gallery(
         name="redrawn",
         title="Images redrawn through their lenses",
-        caption=f"By {whose}: the ring of the image, the same redrawn, the residual (red: light "
-        f"that is missing, blue: too much; full colour is {reach:.3g} in the units that the "
-        "network sees), and the source. All have the same asinh stretch; the source is enlarged.",
+        caption=f"By {whose}: the ring of the image, the same redrawn, the residual (red: missing "
+        f"light, blue: too much; full colour is {reach:.3g} in the units that the network "
+        "sees), and the source. All have the same asinh stretch; the source is enlarged.",
         panels=tuple(panels),
     )
 

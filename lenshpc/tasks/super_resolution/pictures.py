@@ -39,9 +39,9 @@ def draw_cases(scores: EnlargementScores, images: RunImages) -> Iterator[Gallery
 
 def _format_caption(scores: EnlargementScores) -> str:
     return (
-        "Low resolution, bicubic, "
-        f"{scores.headline}, true; residuals (image minus true, red above, blue below, one "
-        "scale a panel) of bicubic and of the model; the spread over members, if there are several."
+        f"Low resolution, bicubic, {scores.headline}, true; residuals (image minus true, red "
+        "above, blue below, one scale per panel) of bicubic and of the model; the spread over "
+        "members, if there are several."
     )
 
 

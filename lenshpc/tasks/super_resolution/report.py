@@ -34,18 +34,18 @@ TITLES = {
 }
 ERRORS = {"mse": "MSE", "profile_mse": "Profile MSE"}
 NOTES = (
-    "Each measure is taken of one image and then averaged over images; pixels are in the units of "
-    "the store, with a data range of 1, and nothing is clipped. SSIM: Gaussian window of 11 px, "
-    "sigma 1.5. Bicubic, nearest, bilinear and Lanczos are OpenCV's.",
+    "Each measure is computed for each image and then averaged over images; pixels are in the "
+    "units of the store, with a data range of 1, and nothing is clipped. SSIM: Gaussian window "
+    "of 11 px, sigma 1.5. Bicubic, nearest, bilinear and Lanczos are OpenCV's interpolations.",
     "Ring-peak shift: distance in high-resolution pixels between the peaks of the azimuthal flux "
     "of the image and of the true one. Profile MSE: mean squared difference of azimuthal means.",
     "Test images are the mean over a model's members (folds and seeds); the ensemble is the mean "
     "over models. Nothing was chosen on test rows. An out-of-fold image is made by members that "
     "did not train on it, but their best epoch was chosen on it.",
-    f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the images. "
-    "They hold the scatter of the images, not that of the training.",
-    "True images hold noise that nothing can predict, which bounds the PSNR of any method: see the "
-    "noise floor among the spectra.",
+    f"Intervals: {LEVEL:.0%} percentile intervals over {NUM_RESAMPLES:,} resamples of the images. "
+    "They include the scatter from the choice of images, not the scatter between trainings.",
+    "The true images contain noise that nothing can predict, which limits the PSNR of any "
+    "method: see the noise floor in the power spectra.",
 )
 METHOD = (
     "Enlarged test images were averaged over the trainings of a model and over models. We give "

@@ -48,7 +48,8 @@ def draw_spectra(scores: EnlargementScores) -> Iterator[Figure]:
     captions = {
         "power": "Azimuthal mean of the power under a Hann window, mean over test images; noise "
         "floor: that of the true images beyond 0.45 cycles a pixel.",
-        "ratio": "Power of each line over that of the true images; grey band: within a tenth.",
+        "ratio": "Power of each line divided by that of the true images; grey band: within a "
+        "tenth.",
         "correlation": "Correlation of the transforms of each line with those of the true images.",
     }
     for draw in (power, ratio, correlation):
@@ -111,9 +112,9 @@ def draw_calibration(scores: EnlargementScores) -> Iterator[Figure]:
         add_legend(axes)
 
     caption = (
-        "Root mean square error of pixels of test images, in bins of equal mass of the members' "
-        "standard deviation. The error holds the noise of the true images, which no spread "
-        "foresees."
+        "Root mean square error of pixels of test images, in bins with equally many pixels by "
+        "the members' standard deviation. The error includes the noise of the true images, which "
+        "no spread predicts."
     )
     yield draw_figure("spread_calibration", caption, draw)
 

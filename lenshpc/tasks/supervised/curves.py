@@ -137,7 +137,7 @@ def draw_curves(scores: ClassificationScores, merged: Merged) -> Iterator[Figure
         )
     yield draw_figure(
         "roc_log",
-        "The same over a logarithmic false positive rate, where a survey works.",
+        "The same with a logarithmic false positive rate, where a survey operates.",
         lambda axes: _draw_roc_log(axes, lines, floor),
     )
     yield draw_figure(
@@ -153,7 +153,8 @@ def draw_curves(scores: ClassificationScores, merged: Merged) -> Iterator[Figure
     if any(one.reliability for one in select_shown(scores)):
         yield draw_figure(
             "reliability",
-            f"Calibration on the test rows, bins of equal mass; bars: 95% interval of {head.name}.",
+            "Calibration on the test rows, in bins with equally many rows; bars: 95% interval of "
+            f"{head.name}.",
             lambda axes: _draw_reliability(axes, scores, merged.classes),
         )
 

@@ -112,8 +112,8 @@ def _explain(
     return Gallery(
         name="explained",
         title="What the network looked at",
-        caption="Grad-CAM of the first member for the class that it predicts (of a network without "
-        "maps, integrated gradients), over the worst mistakes: the brighter, the more that place "
-        "spoke for the class.",
+        caption="Grad-CAM of the first member for the class that it predicts (integrated "
+        "gradients for a network without feature maps), over the worst mistakes: the "
+        "brighter a place, the more it supported that class.",
         panels=tuple(panels),
     )

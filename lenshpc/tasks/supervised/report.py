@@ -51,18 +51,19 @@ NOTE_ON_MEANS = (
     "on test rows."
 )
 NOTE_ON_FOLDS = (
-    "An out-of-fold row is judged by the members that did not train on it. Each member's best "
-    "epoch was chosen on those same rows, so out-of-fold figures lean to the good side; test "
-    "figures do not."
+    "Out-of-fold scores use, for each row, the members that did not train on it. Each member's "
+    "best epoch was chosen on those same rows, so out-of-fold scores are slightly optimistic; "
+    "test scores are not."
 )
 NOTE_ON_INTERVALS = (
-    f"Intervals: {LEVEL:.0%} percentile interval over {NUM_RESAMPLES:,} resamples of the rows, "
-    "drawn within each class. They hold the scatter of the rows, not that of the training."
+    f"Intervals: {LEVEL:.0%} percentile intervals over {NUM_RESAMPLES:,} resamples of the rows, "
+    "drawn within each class. They include the scatter from the choice of rows, not the scatter "
+    "between trainings."
 )
 
 NOTE_ON_BASELINES = (
-    "Baselines see no image, only a few numbers of each, over the same folds. A network that does "
-    "not beat them has learnt no more than brightness or a radius."
+    "Baselines do not see the images, only a few numbers computed from each, on the same folds. "
+    "A network that does not beat them may have learnt no more than a brightness or a radius."
 )
 
 
@@ -254,7 +255,7 @@ def _worst(
         return
     text = f"{head.name} takes {len(mistakes):,} of {covered} test images for another class."
     if len(mistakes) > NUM_MISTAKES:
-        text += f" The table has the {NUM_MISTAKES} it was surest of."
+        text += f" The table lists the {NUM_MISTAKES} that it was most confident about."
     yield Prose(text=text)
     if store is not None:
         yield from draw_galleries(results, store, mistakes, classes)
@@ -321,7 +322,7 @@ def format_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[s
     """Yield what a reader must know to believe the figures, a sentence or two each."""
     yield _note_on_decision(plan)
     yield from (NOTE_ON_MEANS, NOTE_ON_FOLDS, NOTE_ON_INTERVALS)
-    yield f"No baseline stands in the table: {absent}." if absent else NOTE_ON_BASELINES
+    yield f"The table has no baselines: {absent}." if absent else NOTE_ON_BASELINES
     yield from _notes_on_figures(head, binary=len(plan.classes) == 2)
     if is_perfect(head.test):
         yield ON_BOUND if len(plan.classes) == 2 else NO_BOUND
@@ -330,20 +331,22 @@ def format_notes(plan: Plan, head: Evaluation, absent: str | None) -> Iterator[s
 def _notes_on_figures(head: Evaluation, *, binary: bool) -> Iterator[str]:
     if binary:
         yield (
-            "TPR₀ is the recall before the first false positive, TPR₁₀ that before the tenth, here "
-            f"among {head.test.num_negatives[0]:,} negatives: both fall as their number grows, so "
-            "compare them at equal numbers only. Ties count against the model."
+            "TPR₀ is the recall before the first false positive, TPR₁₀ that before the tenth, "
+            f"here with {head.test.num_negatives[0]:,} negatives: both fall as the number of "
+            "negatives grows, so compare them only at equal numbers. Ties count against the "
+            "model."
         )
     if head.corrected is not None:
         yield (
-            "The prior-corrected threshold has the odds of the first one moved by the declared "
-            "share of positives among test objects against that of the out-of-fold rows; no test "
-            "label is read for it."
+            "The prior-corrected threshold changes the odds of the first one from the share of "
+            "positives in out-of-fold rows to the share that the recipe declares for test "
+            "objects; it uses no test label."
         )
     yield (
-        "ECE: mean distance between probability and share over 15 bins of equal mass. p (DeLong): "
-        "two-sided, for rows that both lines predict; p (Holm) allows for all comparisons of the "
-        "table. An AUC turned by 90° that falls shows that a model has learnt orientation."
+        "ECE: mean distance between the predicted probability and the observed share, over 15 "
+        "bins with equally many rows. p (DeLong): two-sided, for rows that both models predict; "
+        "p (Holm) is corrected for all comparisons in the table. If the AUC falls on images "
+        "turned by 90°, the model has learnt orientation."
     )
 
 
@@ -351,12 +354,12 @@ def _note_on_decision(plan: Plan) -> str:
     if len(plan.classes) == 2:
         return (
             f"Threshold: the score of {plan.classes[1]} with the largest F1 on out-of-fold rows, "
-            "chosen for each line of the table, then frozen. F1, precision and recall are those "
-            f"of {plan.classes[1]}. Out-of-fold scores come from one fold's members, test "
-            "scores are means over all folds and so less spread: what is best for the one need not "
-            "be best for the other."
+            "chosen for each line of the table and then fixed. F1, precision and recall are "
+            f"those of {plan.classes[1]}. Out-of-fold scores come from one fold's members, while "
+            "test scores are means over all folds and scatter less, so the best threshold for "
+            "one need not be the best for the other."
         )
     return (
-        "The most probable class is taken; there is no threshold. AUC, PR AUC, F1, precision and "
-        "recall are means over the classes, each against the rest."
+        "The decision is the most probable class; there is no threshold. AUC, PR AUC, F1, "
+        "precision and recall are means over the classes, each against the rest."
     )

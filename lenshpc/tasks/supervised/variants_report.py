@@ -38,10 +38,11 @@ def variants_section(trained: Sequence[Trained]) -> Iterator[Section]:
     blocks: list[Block] = [_differences(differences)]
     blocks += [_trainings(trained, network, metric) for network in networks for metric in METRICS]
     text = (
-        f"Trainings of equal fold and seed are compared pair by pair on the test rows; {LEVEL:.0%} "
-        "interval and p are those of a paired t test. They hold the scatter of the training, not "
-        "that of the rows, on which the comparisons above rest. Folds share most of their training "
-        "rows, which makes both too narrow where there is more than one."
+        "Trainings with the same fold and seed are compared in pairs on the test rows; the "
+        f"{LEVEL:.0%} interval and p are those of a paired t test. They include the scatter "
+        "between trainings, but not the scatter from the choice of rows, which the comparisons "
+        "above include. Folds share most of their training rows, which makes both too small if "
+        "there is more than one fold."
     )
     yield Section(title="Variants", blocks=(*blocks, Prose(text=text)))
 

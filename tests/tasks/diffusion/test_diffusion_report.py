@@ -74,7 +74,7 @@ def test_verdict_sets_generated_beside_blurred_images_and_looks_for_copies(whole
     )
     assert "real images, blurred" in checks["baseline"].text
     assert checks["rows"].text == (
-        "Too few rows to tell: 16 test images on each side, where 60 are asked for."
+        "Too few rows to tell: 16 test images on each side, and at least 60 are needed."
     )
     assert [checks[name].colour for name in ("chance", "turn", "out-of-fold", "folds")] == [
         *(None, None, None, None)
@@ -96,7 +96,9 @@ def test_copies_are_told(share, colour):
 def test_few_images_for_many_features_are_warned_of(whole):
     report, _ = whole
     (notes,) = [block for block in report.sections[0].blocks if type(block).__name__ == "Notes"]
-    assert notes.lines[0].startswith("FD-lens rests on 16 images on each side and 6 features; 10 ")
+    assert notes.lines[0].startswith(
+        "FD-lens uses 16 images on each side and 6 features; at least 10 "
+    )
 
 
 def test_inception_gives_the_fid_beside_the_others(tmp_path):

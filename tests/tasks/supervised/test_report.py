@@ -212,8 +212,8 @@ def test_report_of_members_on_cpus_speaks_of_no_gpus(reported):
     assert [len(row.cells) for row in used.rows] == [5]
     words = [block.text for block in section.blocks if isinstance(block, Prose)]
     assert words[1] == (
-        "By all processes of a member together: CPUs are means, memory is the peak. A dash was "
-        "not measured."
+        "Totals over all processes of a member: CPUs are means; memory is the peak. A dash "
+        "means not measured."
     )
     assert not any("GPU" in one for one in words)
 
@@ -442,7 +442,7 @@ def test_partial_report_says_so_everywhere(run):
     assert content["verdict"]["checks"][-1] == {
         "name": "members",
         "colour": "amber",
-        "text": "The run is not whole: 1 member missing.",
+        "text": "The run is incomplete: 1 member missing.",
     }
     assert "PARTIAL: 1 of 6 members are missing." in page.read_text()
     assert "PARTIAL: 1 of 6 members are missing." in page.with_name("report.md").read_text()
@@ -477,7 +477,7 @@ def test_run_outlives_its_store(run):
     assert report.verdict.colour == "amber"
     assert report.verdict.sentence.startswith("Not shown to beat a baseline: there is none here (")
     notes = report.content["notes"]
-    assert any(note.startswith("No baseline stands in the table: ") for note in notes)
+    assert any(note.startswith("The table has no baselines: ") for note in notes)
     assert list(report.galleries()) == []
 
 
