@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Merge a run's predictions and write its report.")
 @click.argument("run", shell_complete=runs)
-@click.option("--allow-partial", is_flag=True, help="Report what is there if members are missing.")
-@click.option("--force", "replace", is_flag=True, help="Replace one that shows more.")
+@click.option("--allow-partial", is_flag=True, help="Write a report even if members are missing.")
+@click.option("--force", "replace", is_flag=True, help="Replace a report that shows more.")
 @click.option(
     "--set",
     "assignments",
     multiple=True,
     type=SettingType(),
-    help="Judge the members by other settings, in a report beside the first.",
+    help="Evaluate with another setting, in a report beside the first.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Write FOLDER/report instead, for a run of another user.",
+    help="Write to FOLDER/report, for a run of another user.",
     metavar="FOLDER",
 )
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
-@click.option("--json", "as_json", is_flag=True, help="Print report.json for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def aggregate(
     run: str,
     allow_partial: bool,
@@ -46,11 +46,11 @@ def aggregate(
 ) -> None:
     """Merge the predictions of RUN (a name in runs/ or a path) and write its report.
 
-    A member without predictions is an error that names the command which makes them. So is a
-    report that shows more than a new one would, as members, weights or the store are gone by now.
+    If a member is missing, the command fails and says what to do. It also fails if the new report
+    would show less than the one that is there, since members, weights or the store are gone.
 
-    --set changes how the members are judged (ensemble, method.test_prior, ...): nothing is trained,
-    and the report lies beside the first one, in report-VALUE or report-KEY-VALUE.
+    --set changes how the members are evaluated (ensemble, method.test_prior, ...): nothing is
+    trained, and the report is written beside the first one, to report-VALUE or report-KEY-VALUE.
 
     \b
     Examples:

@@ -20,10 +20,12 @@ def array_options(verb: str, jobs: str) -> Callable[[Command], Command]:
     site = click.option(
         "--site",
         shell_complete=sites,
-        help=f"{verb} as a job array of this SLURM site: a name, or your .yaml.",
+        help=f"{verb} as a job array on this SLURM site: a name, or your .yaml.",
     )
     size = click.option(
-        "--array-size", type=click.IntRange(1, 100_000), help=f"Jobs in the array, {jobs}."
+        "--array-size",
+        type=click.IntRange(1, 100_000),
+        help=f"Number of jobs in the array, {jobs}.",
     )
 
     def decorate(command: Command) -> Command:

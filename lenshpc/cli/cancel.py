@@ -6,13 +6,14 @@ from lenshpc.cli.completing import runs
 from lenshpc.cli.show import count, echo
 
 
-@click.command(short_help="Cancel a run's jobs, or one member's.")
+@click.command(short_help="Cancel a run's jobs, or those of one member.")
 @click.argument("run", shell_complete=runs)
 @click.option("--member", type=click.IntRange(min=0), help="Cancel only this member.")
 def cancel(run: str, member: int | None) -> None:
-    """Cancel the members of RUN that wait or run, and its report; wait until they are gone.
+    """Cancel the members of RUN that wait or run, and the report if no member is left for it.
 
-    What is done stays, and `lenshpc resume` goes on from there.
+    The command returns when their jobs have ended. What is done stays, and `lenshpc resume`
+    continues from there.
 
     \b
     Examples:

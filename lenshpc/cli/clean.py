@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
+from lenshpc.cli.folders import runs_option
 from lenshpc.cli.show import count, echo, size_text
 from lenshpc.errors import LensHpcError
-from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
     from lenshpc.launch.runs import Leftover
@@ -18,17 +18,18 @@ if TYPE_CHECKING:
     from lenshpc.run.paths import RunPaths
 
 
-@click.command(short_help="Remove what ended runs no longer need.")
+@click.command(short_help="Remove files that ended runs no longer need.")
 @click.argument("run", required=False, shell_complete=runs)
-@click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
-@click.option("--all", "whole", is_flag=True, help="Remove all of RUN, results too.")
-@click.option("--yes", is_flag=True, help="Remove; without it, only list.")
+@runs_option("folder")
+@click.option("--all", "whole", is_flag=True, help="Remove all of RUN, including its results.")
+@click.option("--yes", is_flag=True, help="Remove the files; without it they are only listed.")
 def clean(run: str | None, folder: Path, whole: bool, yes: bool) -> None:
-    """Remove checkpoints of done members, job pickles and half-written files, of RUN or all runs.
+    """Remove files that RUN, or each ended run in the folder, no longer needs.
 
-    Without --yes everything is listed and nothing is removed. A run that waits or runs is not
-    touched. Results, logs and weights stay, unless --all is given for a RUN. Without its checkpoint
-    a done member cannot go on to more epochs.
+    These are checkpoints of done members, scripts and pickles of jobs, half-written files, and the
+    cache of aggregate. Without --yes they are only listed. A run that waits or runs is not touched.
+    Results, logs and weights stay, unless --all is given for a RUN. Without its checkpoint a done
+    member cannot be trained for more epochs.
 
     \b
     Examples:

@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 LEAST = 8  # letters of a value that is cut
 
 
-@click.command(short_help="Compare the models of finished runs on the same test rows.")
+@click.command(short_help="Compare finished runs on the same test rows.")
 @click.argument("runs", nargs=-1, required=True, shell_complete=complete_runs, metavar="RUN RUN...")
-@click.option("--common", is_flag=True, help="Compare on the test rows that all runs have.")
+@click.option("--common", is_flag=True, help="Compare on the test rows that all runs share.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write one page for a browser, PAGE.html.",
-    metavar="PAGE",
+    help="Also write the comparison as one page for a browser.",
+    metavar="PAGE.html",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the comparison for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(runs: tuple[str, ...], common: bool, report: Path | None, as_json: bool) -> None:
-    """Compare the models of two or more finished runs of a task, and their ensembles.
+    """Compare the models and ensembles of two or more finished runs of one task.
 
-    Differences are of the same test rows, with intervals and probabilities of chance. Hours of
-    training and what differs in the recipes are shown too. RUN is a name in runs/ or a path. Test
-    rows decide nothing: choose by the out-of-fold figures.
+    Differences are measured on the same test rows, with intervals and p-values. The hours of
+    training and what differs between the recipes are shown too. RUN is a name in runs/ or a path.
+    Choose between models by their out-of-fold scores, not by the test scores.
 
     \b
     Examples:

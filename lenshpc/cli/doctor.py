@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Examine a cluster and write its site profile.")
-@click.option("--site", required=True, help="The profile's name or .yaml.")
-@click.option("--partition", help="Examine this partition.  [default: the cluster's default]")
-@click.option("--account", help="Charge the doctor's jobs, and the profile's, to this.")
-@click.option("--qos", help="Quality of service of the doctor's jobs, and the profile's.")
-@click.option("--preflight", is_flag=True, help="Measure every node; exclude slow ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings for programs.")
+@click.option("--site", required=True, help="Site profile to write: a name, or your .yaml.")
+@click.option("--partition", help="Partition to examine.  [default: the cluster's default]")
+@click.option("--account", help="Account for the doctor's jobs, and for the profile.")
+@click.option("--qos", help="QOS for the doctor's jobs, and for the profile.")
+@click.option(
+    "--preflight", is_flag=True, help="Measure the speed of every node, and exclude slow ones."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def doctor(site: str, preflight: bool, as_json: bool, **given: str | None) -> None:
     """Examine the cluster that this machine is a login node of, and write slurm/SITE.yaml.
 
-    Sends a short job to every node of the partition that is up and takes jobs. Run it in a folder
-    that all nodes share. A profile that exists is used, and left as it is.
+    It submits a short job to every node of the partition that is up and takes jobs. Run it in a
+    folder that all nodes share. A profile that exists is used, and not changed.
 
     \b
     Examples:

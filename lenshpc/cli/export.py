@@ -19,22 +19,24 @@ if TYPE_CHECKING:
 LICENCE = "[A-Za-z0-9][A-Za-z0-9.+-]{0,63}"
 
 
-@click.command(short_help="Write a trained ensemble as one folder, to use and to share.")
+@click.command(short_help="Write a trained ensemble as one folder or file, to use and share.")
 @click.argument("run", shell_complete=runs)
 @click.argument("place", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--models", help="Some of the run's models, by commas.  [default: all but variants]")
+@click.option(
+    "--models", help="Models of the run, separated by commas.  [default: all but variants]"
+)
 @click.option(
     "--licence",
     default="unknown",
     show_default=True,
-    help="Licence in the model card, as the Hugging Face hub names it, such as cc-by-4.0.",
+    help="Licence for the model card, by its name on the Hugging Face hub.",
 )
 @click.option(
     "--program",
     "programs",
     type=click.Choice(["torch", "onnx"]),
     multiple=True,
-    help="Also write one program from pixels to answers; may be given twice.",
+    help="Also write one program from pixels to answers; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def export(
@@ -47,8 +49,8 @@ def export(
 ) -> None:
     """Write the ensemble of RUN to the new folder DIR, or to one file DIR.zip.
 
-    It holds the members' weights, how images are prepared, threshold and calibration, and a model
-    card: whoever has it needs neither run nor store. It is compared with the run first.
+    It contains the members' weights, the preparation of images, threshold, calibration and a model
+    card, so it works without the run and the store. Its answers are first compared with the run's.
 
     \b
     Examples:

@@ -14,18 +14,18 @@ if TYPE_CHECKING:  # zarr and pandas cost 0.5 s, which `lenshpc --help` need not
     from lenshpc.store import Store
 
 
-@click.command(short_help="Show what a store holds.")
+@click.command(short_help="Show what a store contains.")
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the contents as JSON.")
 @click.option(
     "--report",
     is_flag=False,
     flag_value="",
     metavar="[PAGE.html]",
-    help="Read every image and write a quality report; beside STORE if no name follows.",
+    help="Write a quality report of all images.  [default: STORE-quality.html]",
 )
 def info(store: Path, as_json: bool, report: str | None) -> None:
-    """Show what STORE holds: rows by split and class, pixels, statistics, hash, size.
+    """Show what STORE contains: rows by split and class, pixels, statistics, hash, size.
 
     \b
     Examples:

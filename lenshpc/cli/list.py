@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lenshpc.cli.folders import runs_option
 from lenshpc.cli.show import draw, echo, size_text
-from lenshpc.run.paths import RUNS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -22,17 +22,18 @@ COLOURS = {"green": "green", "amber": "yellow", "red": "red"}  # of verdicts, on
 
 
 @click.command("list", short_help="List the runs with their states and headlines.")
-@click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the runs for programs.")
+@runs_option("folder")
+@click.option("--json", "as_json", is_flag=True, help="Print the runs as JSON.")
 def list_runs(folder: Path, as_json: bool) -> None:
     """List the runs in a folder, the one that was submitted last at the end.
 
-    A line has states of members, the report's headline or where the report stands, the colour of
-    its verdict, data, strategy, hours of GPUs or of processes on CPUs, day of the last submission,
-    size and task. A narrow terminal leaves the last of these out.
+    A line has the states of the members, the report's headline or state, the colour of its verdict,
+    data, strategy, GPU-hours (process-hours on CPUs), day of the last submission, size and task. A
+    narrow terminal leaves out the last columns.
 
     \b
-    Example:
+    Examples:
+      lenshpc list
       lenshpc list --runs /scratch/runs
     """
     from rich.console import Console

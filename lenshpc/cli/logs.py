@@ -13,18 +13,20 @@ from lenshpc.cli.show import echo
 @click.option(
     "--member",
     type=click.IntRange(min=0),
-    help="Of this member.  [default: the first that failed, else that runs, else that has a job]",
+    help="Number of the member.  [default: the first that failed, else that runs]",
 )
 @click.option(
     "--rank",
     type=click.IntRange(min=0),
-    help="Of this process.  [default: the one whose log says how the member failed, else 0]",
+    help="Number of the process.  [default: the one whose log has the failure, else 0]",
 )
-@click.option("-f", "--follow", "follows", is_flag=True, help="Go on until the member has ended.")
+@click.option(
+    "-f", "--follow", "follows", is_flag=True, help="Keep printing until the member has ended."
+)
 def logs(run: str, member: int | None, rank: int | None, follows: bool) -> None:
-    """Show what the newest job of a member of RUN has written: one of its processes.
+    """Show the log of a member of RUN: what one process of its newest job has written.
 
-    A member that trains writes a line for each epoch.
+    During the training it has a line for each epoch.
 
     \b
     Examples:

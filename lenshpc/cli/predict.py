@@ -24,26 +24,36 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the results.  [default: predictions/RUN-SOURCE]",
+    help="Folder for the results.  [default: predictions/RUN-SOURCE]",
 )
 @click.option(
     "--dataset",
     shell_complete=datasets,
-    help="What the files in SOURCE are.  [default: as the run's own]",
+    help="Dataset of the files in SOURCE: a name, or your .yaml.  [default: the run's]",
 )
-@click.option("--models", help="Models of the run, by commas.  [default: all but variants]")
+@click.option(
+    "--models", help="Models of the run, separated by commas.  [default: all but variants]"
+)
 @click.option(
     "--prior",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of the positive class among these images; moves the threshold.",
+    help="Expected fraction of positives among these images; moves the threshold.",
 )
-@click.option("--rank-by", metavar="CLASS", help="Rank by it.  [default: the last class]")
+@click.option("--rank-by", metavar="CLASS", help="Class to rank by.  [default: the last class]")
 @click.option(
-    "--top", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Candidates."
+    "--top",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Number of candidates.",
 )
-@click.option("--part-rows", type=click.IntRange(1, 10**6), help="Images in one part of the table.")
-@click.option("--trust-code", is_flag=True, help="Run networks in files that come with an export.")
-@array_options("Predict", "a GPU each")
+@click.option(
+    "--part-rows",
+    type=click.IntRange(1, 10**6),
+    help="Images in one part of the table.  [default: 4096; 256 for some tasks]",
+)
+@click.option("--trust-code", is_flag=True, help="Run the network code that comes with an export.")
+@array_options("Predict", "each with one GPU")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary, or the jobs, as JSON.")
 def predict(
     run: str,
@@ -57,9 +67,9 @@ def predict(
 ) -> None:
     """Apply the networks of RUN, or of an export, to the images of SOURCE.
 
-    SOURCE is a store, or a folder of images in any folders; labels are not needed. The results are
-    tables in parts/ with a row for each image, candidates.csv, and gallery.html, where candidates
-    are graded in a browser. Stopped at any moment, the same command goes on where it was.
+    SOURCE is a store, or a folder with images at any depth; labels are not needed. The results are
+    tables in parts/ with a row for each image, candidates.csv, and gallery.html, where you grade
+    candidates in a browser. After an interruption the same command continues where it stopped.
 
     \b
     Examples:

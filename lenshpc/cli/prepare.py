@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 2**63 - 1),
     default=0,
     show_default=True,
-    help="Fixes the order of the rows.",
+    help="Seed of the order of the rows.",
 )
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
-@array_options("Convert", "each of --workers processes")
 @click.option(
-    "--codec", type=click.Choice(["lz4", "zstd", "none"]), default="lz4", show_default=True
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="Number of processes.  [default: all cores; with --site 1]",
+)
+@array_options("Convert", "each with --workers processes")
+@click.option(
+    "--codec",
+    type=click.Choice(["lz4", "zstd", "none"]),
+    default="lz4",
+    show_default=True,
+    help="Compression of the pixels.",
 )
 @click.option(
     "--chunk-rows",
@@ -44,10 +52,10 @@ if TYPE_CHECKING:
 @click.option(
     "--shard-rows",
     type=click.IntRange(1, 1_000_000),
-    help="Images in one file.  [default: 64 MiB, at most 2048]",
+    help="Images in one file.  [default: 64 MiB of images, at most 2048]",
 )
 @click.option(
-    "--allow-pickle", is_flag=True, help="Read pickled [image, mass] files; arrays only, no code."
+    "--allow-pickle", is_flag=True, help="Read pickled [image, number] files; arrays only, no code."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the store, or the jobs, as JSON.")
 def prepare(
@@ -60,13 +68,13 @@ def prepare(
     array_size: int | None,
     **options: Any,
 ) -> None:
-    """Turn the images under SOURCE into a new STORE, laid out as DATASET says.
+    """Turn the images under SOURCE, laid out as DATASET says, into a new STORE.
 
     DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution,
-    super_resolution_hsc_hst, diffusion, physics_guided, foundation) or the path of a .yaml of your
-    own. Pixels are kept bit for bit. If anything is wrong with a file, the error names it and no
-    store is made. Stopped at any moment, the same command goes on where it was, and makes again
-    what was made of files that have changed; the store is then the same, byte for byte.
+    super_resolution_hsc_hst, diffusion, physics_guided, foundation) or the path of your own .yaml.
+    Pixels are kept bit for bit. If a file is wrong, the error names it and no store is made. After
+    an interruption the same command continues where it stopped, and reads changed files again; the
+    store is the same, byte for byte, as without the interruption.
 
     \b
     Examples:

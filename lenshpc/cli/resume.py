@@ -6,19 +6,19 @@ from lenshpc.cli.completing import runs
 from lenshpc.cli.show import say_withheld
 
 
-@click.command(short_help="Send again the members that are not done.")
+@click.command(short_help="Resubmit the members that are not done.")
 @click.argument("run", shell_complete=runs)
-@click.option("--nodes", type=click.IntRange(1), help="Nodes for one member from now on.")
-@click.option("--gpus-per-node", type=click.IntRange(0), help="GPUs on each of them from now on.")
-@click.option("--wait", is_flag=True, help="Show progress until the report is written.")
-@click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
+@click.option("--nodes", type=click.IntRange(1), help="Nodes for one member, from now on.")
+@click.option("--gpus-per-node", type=click.IntRange(0), help="GPUs on each node, from now on.")
+@click.option("--wait", is_flag=True, help="Show the progress until the run has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run and its jobs as JSON.")
 def resume(
     run: str, nodes: int | None, gpus_per_node: int | None, wait: bool, as_json: bool
 ) -> None:
-    """Send the members of RUN that are neither done nor under way, and a new aggregation.
+    """Submit the members of RUN that are neither done nor under way, and a new report after them.
 
-    A member goes on from its last checkpoint. With other nodes or GPUs it does so where that is the
-    same training: with as many processes, or with others under DDP without batch norm.
+    A member resumes from its last checkpoint. With other nodes or GPUs it does so where that is the
+    same training: with as many processes, without batch norm, or with train.sync_batchnorm=true.
 
     \b
     Examples:

@@ -17,13 +17,29 @@ if TYPE_CHECKING:
     from lenshpc.run.plan import Member, Plan
 
 
-@click.command(short_help="Draw images with a run's generative model.")
+@click.command(short_help="Draw images with a trained diffusion model.")
 @click.argument("run", shell_complete=runs)
-@click.option("--num", type=click.IntRange(1, 10**9), default=1000, show_default=True)
-@click.option("--member", type=click.IntRange(min=0), default=0, help="Its index.  [default: 0]")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@array_options("Draw", "a GPU each")
-@click.option("--json", "as_json", is_flag=True, help="Print what was drawn or sent as JSON.")
+@click.option(
+    "--num",
+    type=click.IntRange(1, 10**9),
+    default=1000,
+    show_default=True,
+    help="Number of images.",
+)
+@click.option(
+    "--member", type=click.IntRange(min=0), default=0, help="Number of the member.  [default: 0]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the images.",
+)
+@array_options("Draw", "each with one GPU")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the samples' path, or the jobs, as JSON."
+)
 def sample(
     run: str,
     num: int,
@@ -35,8 +51,8 @@ def sample(
 ) -> None:
     """Draw images with a finished member of RUN, into samples.zarr in the run's folder.
 
-    Image number i is a function of the seed and i, whatever the number of jobs. Stopped at any
-    moment, the same command goes on where it was.
+    Image number i depends on the seed and i alone, not on the number of jobs. After an interruption
+    the same command continues where it stopped.
 
     \b
     Examples:

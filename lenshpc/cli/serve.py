@@ -7,20 +7,23 @@ from pathlib import Path
 
 import click
 
+from lenshpc.cli.folders import runs_option
 from lenshpc.cli.show import echo
-from lenshpc.run.paths import RUNS
 
 
-@click.command(short_help="Show the runs in a browser, as they go on.")
-@click.option("--runs", "folder", default=RUNS, show_default=True, type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(1, 65535), help="The port; else the first free one.")
-@click.option("--json", "as_json", is_flag=True, help="Print the address for programs.")
+@click.command(short_help="Show the runs live in a browser.")
+@runs_option("folder")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port of this machine.  [default: the first free one from 8137]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON.")
 def serve(folder: Path, port: int | None, as_json: bool) -> None:
     """Show runs, members' states, growing curves, reports and studies in a browser.
 
-    The page is read-only and answers on this machine alone, to whoever has the address with its
-    token; from another machine, through the ssh line that is printed. Ctrl-C ends it, and touches
-    no run.
+    It only reads, and answers only on this machine, to whoever has the address with its token. From
+    another machine, use the ssh line that it prints. Ctrl-C ends it, and affects no run.
 
     \b
     Examples:

@@ -9,15 +9,23 @@ from lenshpc.cli.completing import datasets
 from lenshpc.cli.show import echo
 
 
-@click.command(short_help="Make images that stand in for a survey's.")
+@click.command(short_help="Simulate images in place of a real data set.")
 @click.argument("dataset", shell_complete=datasets)
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--train", metavar="N", required=True, help="Training images of each class.")
 @click.option("--val", metavar="N", help="Validation images of each class.")
 @click.option("--test", metavar="N", help="Test images of each class.")
-@click.option("--difficulty", metavar="D", help="Of lens_finding: easy, sky, or 0 to 1.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
+@click.option("--difficulty", metavar="D", help="Difficulty of lens_finding: easy, sky, or 0 to 1.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the images.",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: all cores]"
+)
 def simulate(
     dataset: str,
     out: Path,
@@ -28,14 +36,14 @@ def simulate(
     seed: int,
     workers: int | None,
 ) -> None:
-    """Make images of DATASET in the new folder OUT, in the original layout.
+    """Simulate images of DATASET in the new folder OUT, laid out like the original data.
 
     DATASET is a name that ships (lens_finding, multiclass, slc, super_resolution, diffusion,
     physics_guided, foundation) or the path of a .yaml with the key `simulate`. N is a number for
-    each class, or CLASS=N,CLASS=N. The truth (theta_E, shear, source, subhalos) goes to
-    OUT/truth.csv and OUT/subhalos.parquet. Equal seeds give equal images, and asking for more
-    leaves the first ones as they are. Lenses of lens_finding are as hard to find as in the sky;
-    with --difficulty easy a small network finds them within minutes.
+    each class, or CLASS=N,CLASS=N. The truth (Einstein radius, shear, source, subhalos) is in
+    OUT/truth.csv and OUT/subhalos.parquet. The same seed gives the same images; with a larger N the
+    first ones stay the same. Lenses of lens_finding are as hard to find as in the sky; with
+    --difficulty easy a small network finds them within minutes.
 
     \b
     Examples:

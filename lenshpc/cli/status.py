@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from lenshpc.run.paths import RunPaths
 
 
-@click.command(short_help="Show where a run's members stand.")
+@click.command(short_help="Show the states of a run's members.")
 @click.argument("run", shell_complete=runs)
-@click.option("--watch", "follow", is_flag=True, help="Go on until nothing waits or runs.")
-@click.option("--usage", "with_costs", is_flag=True, help="Add what the run has cost.")
-@click.option("--json", "as_json", is_flag=True, help="Print the states for programs.")
+@click.option(
+    "--watch",
+    "follow",
+    is_flag=True,
+    help="Update the table until nothing waits or runs.",
+)
+@click.option(
+    "--usage", "with_costs", is_flag=True, help="Add what the run has cost, asked for and used."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the states as JSON.")
 def status(run: str, follow: bool, with_costs: bool, as_json: bool) -> None:
-    """Show the state, epoch and best metric of every member of RUN, and of its report.
+    """Show the state, epoch and best metric of every member of RUN, and the state of its report.
 
-    Ctrl-C under --watch stops a run of this machine; jobs of a cluster go on.
+    Ctrl-C under --watch stops a run on this machine; jobs on a cluster continue.
 
     \b
     Examples:

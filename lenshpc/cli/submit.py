@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
+from lenshpc.cli.folders import runs_option
 from lenshpc.cli.meant import SettingType
 from lenshpc.cli.probe import show_probe
 from lenshpc.cli.show import count, echo, say_withheld
@@ -34,21 +35,21 @@ class TaskOption(click.Option):
 
 task_option = click.option("--task", cls=TaskOption, metavar="TASK", shell_complete=tasks)
 recipe_option = click.option(
-    "--recipe", shell_complete=recipes, help="Use a shipped recipe by name, or your own .yaml."
+    "--recipe", shell_complete=recipes, help="Use a recipe that ships, by name, or your .yaml."
 )
 gpus_option = click.option(
-    "--gpus-per-node", type=int, help="GPUs, and processes, on each of them; 0: CPUs."
+    "--gpus-per-node", type=int, help="GPUs on each node, with one process each; 0 for CPUs."
 )
 set_option = click.option(
     "--set",
     "assignments",
     multiple=True,
     type=SettingType(),
-    help="Change a setting, as train.epochs=30.",
+    help="Change a setting, such as train.epochs=30; may be repeated.",
 )
 
 
-@click.command(short_help="Send a recipe's members to a cluster, and the report after them.")
+@click.command(short_help="Submit a recipe's members, and the report after them.")
 @task_option
 @recipe_option
 @click.option(
@@ -58,12 +59,12 @@ set_option = click.option(
     envvar="LENSHPC_DATA",
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="The store.",
+    help="Store to train on.",
 )
-@click.option("--name", help="Begin the run's name with this.  [default: the recipe's]")
-@click.option("--folds", type=int, help="Number of folds; 1 is a single hold-out.")
-@click.option("--models", help="Networks by name, or FILE.py:NAME, by commas.")
-@click.option("--seeds", help="Seeds, separated by commas; an ensemble over them.")
+@click.option("--name", help="Beginning of the run's name.  [default: the recipe's]")
+@click.option("--folds", type=int, help="Number of folds; 1 is a single holdout.")
+@click.option("--models", help="Networks, separated by commas: names, or FILE.py:NAME.")
+@click.option("--seeds", help="Seeds, separated by commas; each trains all models and folds.")
 @click.option(
     "--init-from", metavar="RUN|DIR", help="Start from the weights of this run or export."
 )
@@ -77,7 +78,7 @@ set_option = click.option(
     envvar="LENSHPC_SITE",
     show_envvar=True,
     shell_complete=sites,
-    help="A site by name, or your .yaml.",
+    help="Site profile: a name, or your .yaml.",
 )
 @click.option(
     "--track",
@@ -85,17 +86,19 @@ set_option = click.option(
     type=click.Choice(["tensorboard", "mlflow", "wandb"]),
     help="Log the trainings there; may be repeated.  [default: the site's tracking]",
 )
-@click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
-@click.option("--no-adopt", is_flag=True, help="Train also what other runs have trained.")
+@runs_option("runs")
+@click.option("--no-adopt", is_flag=True, help="Also train what other runs have trained.")
 @click.option(
-    "--restart", is_flag=True, help="Train from the beginning what cannot go on to more epochs."
+    "--restart", is_flag=True, help="Train from the beginning what cannot continue to more epochs."
 )
-@click.option("--dry-run", is_flag=True, help="Show all that would be sent; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be submitted; write nothing.")
 @click.option(
-    "--probe", is_flag=True, help="Find the largest batch on a node of the site; send nothing else."
+    "--probe",
+    is_flag=True,
+    help="Find the largest batch on a node of the site; submit nothing else.",
 )
-@click.option("--wait", is_flag=True, help="Show progress until the report is written.")
-@click.option("--json", "as_json", is_flag=True, help="Print the submission for programs.")
+@click.option("--wait", is_flag=True, help="Show the progress until the run has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run and its jobs as JSON.")
 def submit(
     task: str | None,
     recipe: str | None,
@@ -110,11 +113,11 @@ def submit(
     assignments: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Send one job for each model, fold and seed, and an aggregation that runs after them.
+    """Submit one job for each model, fold and seed, and a report after them.
 
-    Sending the same again sends only what is not done. What another run in --runs has trained, to
-    the same data, fold, seed and settings, is taken over. Ctrl-C under --wait stops a run of this
-    machine; jobs of a cluster go on.
+    The same command again submits only what is not done. What another run in --runs has trained
+    with the same data, fold, seed and settings is taken over. Ctrl-C under --wait stops a run on
+    this machine; jobs on a cluster continue.
 
     \b
     Examples:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import sites
+from lenshpc.cli.folders import runs_option
 from lenshpc.cli.show import count, echo, say_withheld
 from lenshpc.cli.submit import (
     choose_recipe,
@@ -42,17 +43,19 @@ OF_THE_RECIPE = (
     envvar="LENSHPC_DATA",
     show_envvar=True,
     type=click.Path(path_type=Path),
-    help="The store.",
+    help="Store to train on.",
 )
-@click.option("--name", help="Begin the study's name with this.  [default: the recipe's]")
-@click.option("--folds", type=int, help="Number of folds, all trained by each trial.")
-@click.option("--models", help="The network by name, or FILE.py:NAME.")
-@click.option("--seeds", help="Seeds, separated by commas, all trained by each trial.")
-@click.option("--init-from", metavar="RUN|DIR", help="Start from these weights.")
+@click.option("--name", help="Beginning of the study's name.  [default: the recipe's]")
+@click.option("--folds", type=int, help="Number of folds; a trial trains all of them.")
+@click.option("--models", help="Network: a name, or FILE.py:NAME.")
+@click.option("--seeds", help="Seeds, separated by commas; a trial trains all of them.")
+@click.option(
+    "--init-from", metavar="RUN|DIR", help="Start from the weights of this run or export."
+)
 @click.option("--nodes", type=int, help="Nodes for one trial.")
 @gpus_option
 @set_option
-@click.option("--trials", type=click.IntRange(1, 100_000), help="How many.  [default: 30]")
+@click.option("--trials", type=click.IntRange(1, 100_000), help="Number of trials.  [default: 30]")
 @click.option(
     "--rounds",
     "round_size",
@@ -60,33 +63,39 @@ OF_THE_RECIPE = (
     metavar="N",
     help="Choose the settings of N trials at a time: the same ones whichever trial ends first.",
 )
-@click.option("--parallel", type=click.IntRange(1), help="Trials at a time, on a cluster.")
+@click.option(
+    "--parallel", type=click.IntRange(1), help="Trials that run at the same time, on a cluster."
+)
 @click.option(
     "--max-gpu-hours",
     type=click.FloatRange(0),
-    help="Begin no trial after so many hours in all, of GPUs or of processes on CPUs.",
+    help="Start no trial after this many GPU-hours in all; on CPUs, process-hours.",
 )
-@click.option("--then-submit", is_flag=True, help="Send the best recipe when the search has ended.")
+@click.option(
+    "--then-submit", is_flag=True, help="Submit the best recipe when the search has ended."
+)
 @click.option(
     "--site",
     envvar="LENSHPC_SITE",
     show_envvar=True,
     shell_complete=sites,
-    help="A site by name, or your .yaml.  [default: local]",
+    help="Site profile: a name, or your .yaml.  [default: local]",
 )
-@click.option("--runs", default="runs", show_default=True, type=click.Path(path_type=Path))
-@click.option("--resume", "resumed", metavar="STUDY", help="Go on with a study.")
-@click.option("--status", "shown", metavar="STUDY", help="Show a study's trials; send nothing.")
+@runs_option("runs")
+@click.option("--resume", "resumed", metavar="STUDY", help="Continue a study.")
+@click.option(
+    "--status", "shown", metavar="STUDY", help="Show the trials of a study; submit nothing."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be searched; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the study, or its trials, as JSON.")
 def tune(
     resumed: str | None, shown: str | None, runs: Path, dry_run: bool, as_json: bool, **options: Any
 ) -> None:
-    """Train trials of a recipe with other settings, and write the best as a recipe to submit.
+    """Train a recipe many times with other settings, and write the best as a recipe to submit.
 
     The recipe's `search` says what is searched. A trial trains one network on the recipe's
     folds and seeds, and is judged by validation rows alone; the first one is the recipe itself.
-    Ctrl-C on this machine saves the trial that runs, and --resume goes on with it.
+    Ctrl-C on this machine saves the trial that runs, and --resume continues it.
 
     \b
     Examples:

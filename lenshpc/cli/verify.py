@@ -13,14 +13,18 @@ from lenshpc.cli.show import echo
 @click.command(short_help="Check every hash of a store, and its pixels against the source.")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option(
-    "--against", type=click.Path(path_type=Path), help="The source folder; compare every pixel."
+    "--against", type=click.Path(path_type=Path), help="Source folder to compare every pixel with."
 )
-@click.option("--allow-pickle", is_flag=True, help="As in lenshpc prepare.")
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes.  [default: all cores]")
+@click.option(
+    "--allow-pickle", is_flag=True, help="Read pickled [image, number] files; arrays only, no code."
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: all cores]"
+)
 def verify(store: Path, against: Path | None, allow_pickle: bool, workers: int | None) -> None:
-    """Check every hash of STORE; with --against, prove its pixels equal the source's, bit for bit.
+    """Check every hash of STORE, and with --against that each pixel equals the source's.
 
-    Exit 0 if all is well, 2 if not; the message names the shard or the file.
+    The exit code is 0 if all is well, and 2 if not; the message names the shard or the file.
 
     \b
     Example:

@@ -1,11 +1,13 @@
 """The command line as its users meet it: imports, help, errors, dry runs."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from stores import rewrite
@@ -191,6 +193,18 @@ def test_every_verb_has_help_with_an_example(verb):
     assert f"\n  lenshpc {verb} " in out.replace("    ", "  ")
     assert "Example" in out
     assert main.commands[verb].short_help
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_example_has_options_and_arguments_that_there_are(verb):
+    command = main.commands[verb]
+    lines = command.help.replace("\\\n", "").splitlines()
+    examples = [shlex.split(line) for line in lines if line.strip().startswith("lenshpc ")]
+    assert examples
+    for _, name, *arguments in examples:
+        given, left, _ = command.make_parser(click.Context(command)).parse_args(arguments)
+        assert (name, left) == (verb, [])
+        assert all(given.get(one.name) for one in command.params if one.required)
 
 
 @pytest.mark.parametrize(("verb", "left_out"), [("prepare", set()), ("simulate", NOT_SIMULATED)])
