@@ -278,7 +278,7 @@ def test_page_parses_and_needs_no_other_file(reported):
     text = (reported.paths.report / "report.html").read_text()
     page = Page(text)
     assert page.titles == [
-        *("Models", "Curves", "What is taken for what", "Most confident mistakes"),
+        *("Models", "Curves", "Confusion matrices", "Most confident mistakes"),
         *("Images and features", "Training", "Data", "Cost and failures", "Methods"),
         *("How to read this", "Where it came from"),
     ]
@@ -460,7 +460,7 @@ def test_perfect_separation_is_commented(tmp_path):
     report = report_of(make_run(tmp_path, models=("resnet18",), separation=20.0))
     assert report.content["headline"]["auc_low"] == 1
     assert report.content["mistakes"] == []
-    assert any("gives an interval of no width" in note for note in report.content["notes"])
+    assert any("gives an interval of width 0" in note for note in report.content["notes"])
 
 
 def test_command_prints_the_table_and_the_place(run, monkeypatch):
