@@ -208,14 +208,13 @@ def _describe_copies(one: dict[str, Any]) -> list[QualityFinding]:
     """Return a finding for each kind of copies within a split, or of one split in another."""
     across = one["query"] != one["reference"]
     query, reference = (SPLIT_WORDS.get(one[key], one[key]) for key in ("query", "reference"))
-    whole, turned = f"{reference} image", f"turned or mirrored {reference} image"
-    which = ("another {}" if not across else "an {}" if whole[0] in "aeiou" else "a {}").format
+    other = (
+        "another" if not across else "an" if reference[0] in "aeiou" else "a"
+    ) + f" {reference}"
     kinds = {
-        f"have exactly the same pixels as {which(whole)}": one["num_identical"],
-        f"differ from {which(whole)} by no more than noise": one["num_near"],
-        f"differ from {'a' if across else 'another'} {turned} by no more than noise": (
-            one["num_turned"]
-        ),
+        f"have exactly the same pixels as {other} image": one["num_identical"],
+        f"differ from {other} image by no more than noise": one["num_near"],
+        f"differ from {other} image, turned or mirrored, by no more than noise": one["num_turned"],
     }
     return [
         QualityFinding(
@@ -224,7 +223,7 @@ def _describe_copies(one: dict[str, Any]) -> list[QualityFinding]:
             meaning=_explain_copies(query, reference),
             advice="Look at the closest pairs, since smooth images can match by chance. Give true "
             "copies the same group in the dataset file and prepare the store again: splits and "
-            f"folds keep groups together. Of the closest pairs {one['num_same_group']:,} already "
+            f"folds keep groups together. Of the closest pairs, {one['num_same_group']:,} already "
             "share a group.",
         )
         for kind, num in kinds.items()
@@ -236,11 +235,11 @@ def _explain_copies(query: str, reference: str) -> str:
     if query == "unlabelled":
         return "A network that learns from unlabelled images sees these twice."
     if query == reference == "test":
-        return "They count as independent images, so intervals on test images are too narrow."
+        return "Copies are not independent, so intervals on test images are too narrow."
     if query == reference:
         return "If copies are in different folds, members validate on what they trained on."
     if reference == "training":
-        return f"They make {query} scores too good: the network has seen them in training."
+        return f"Copies make {query} scores too good: the network has seen them in training."
     return f"Scores on {reference} and {query} images are not independent."
 
 

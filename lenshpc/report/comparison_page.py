@@ -64,7 +64,7 @@ def _sections(one: Comparison) -> Iterator[Section]:
     pairs = [tabulate_pairs("Headlines", one.headlines)]
     if one.models:
         pairs.append(tabulate_pairs("Single models", one.models))
-    yield Section(title="Figures", blocks=(tabulate_lines(one), *pairs))
+    yield Section(title="Scores", blocks=(tabulate_lines(one), *pairs))
     yield Section(title="Quality and cost", blocks=(draw_costs(one), tabulate_runs(one)))
     yield Section(title="What differs", blocks=tuple(_differences(one)))
     yield Section(title="How to read this", blocks=(Notes(lines=tuple(list_notes(one))),))

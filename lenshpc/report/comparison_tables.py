@@ -13,9 +13,9 @@ from lenshpc.report.format import (
 from lenshpc.statistics.results import LEVEL
 
 UNDECIDED = (
-    "The test rows decide nothing here. To take the best line of several by its test figure would "
-    "make that figure too good: choose by the out-of-fold figures, which stand beside, or name the "
-    "line beforehand."
+    "Do not choose the best of several lines by its test score, which would make that score too "
+    "good: choose by the out-of-fold scores beside it, or name the line beforehand. Intervals do "
+    "not include the scatter between trainings, which several seeds show."
 )
 
 
@@ -96,7 +96,7 @@ def tabulate_lines(one: Comparison) -> Table:
         for line in one.lines
     )
     return Table(
-        title="Lines",
+        title="Models and ensembles",
         columns=tuple(Column(title=t) for t in ("Line", *titles, f"{one.unit}-hours")),
         rows=tuple(rows),
     )

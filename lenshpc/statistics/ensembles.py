@@ -30,14 +30,14 @@ Flags = npt.NDArray[np.bool_]
 Ladder = tuple[tuple[float, ...], tuple[float, ...]]
 
 SAMPLE_NOTE = (
-    f"Weights, ranks and regressions of combinations are fitted on {FIT_ROWS:,} of the out-of-fold "
-    "rows, evenly of each class; all rows are then combined and judged."
+    f"Weights, ranks and regressions of combinations are fitted on {FIT_ROWS:,} of the "
+    "out-of-fold rows, evenly from each class; all rows are then combined and scored."
 )
 SELECTION_NOTE = (
-    "The combinations stand beside each other so that they can be compared; the headline's was "
-    "named in the recipe. To take the best line of several chosen on the same out-of-fold rows "
-    "would make its out-of-fold figure too good, the more so the more lines there are; its "
-    "test figure must then not be read as that of a line named beforehand."
+    "The combinations are shown for comparison; the one in the headline was named in the recipe. "
+    "Choosing the best of several, all fitted on the same out-of-fold rows, would make its "
+    "out-of-fold score too good, the more so the more there are; its test score must then not be "
+    "read like that of a combination named beforehand."
 )
 
 

@@ -88,7 +88,7 @@ def test_copies_across_splits_are_told_apart(tmp_path):
     assert titles == {
         "3 of 80 test images have exactly the same pixels as a training image": "grave",
         "4 of 80 test images differ from a training image by no more than noise": "grave",
-        "2 of 80 test images differ from a turned or mirrored training image by no more than "
+        "2 of 80 test images differ from a training image, turned or mirrored, by no more than "
         "noise": "grave",
     }
 

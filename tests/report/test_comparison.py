@@ -328,7 +328,7 @@ def test_json_is_whole(runs, found):
 def test_page_stands_alone_and_says_that_test_rows_decide_nothing(found):
     page = build_page(found)
     html = render_html(page)
-    assert "The test rows decide nothing here" in html
+    assert "Do not choose the best of several lines by its test score" in html
     assert html.count("<svg") == 1
     assert not any(word in html for word in ("<script ", "<link", 'src="http', "url(http"))
 

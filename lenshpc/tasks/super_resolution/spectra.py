@@ -37,7 +37,9 @@ def draw_spectra(scores: EnlargementScores) -> Iterator[Figure]:
         for line in scores.lines:
             axes.plot(truth.frequency, line.spectrum.ratio, label=line.name, **looks[line.name])
         axes.axhspan(0.9, 1.1, color=GREY, alpha=0.15, linewidth=0)
-        axes.set(ylabel="Power over true power", ylim=(0, 2), title="Power, as a part of the true")
+        axes.set(
+            ylabel="Power over true power", ylim=(0, 2), title="Power relative to the true images"
+        )
 
     def correlation(axes: Axes) -> None:
         for line in scores.lines:

@@ -77,16 +77,16 @@ def _gallery(
 
 def _title(label: int, classes: Sequence[str]) -> str:
     if len(classes) > 2:
-        return f"{classes[label]} taken for another class"
+        return f"{classes[label]} classified as another class"
     kind = ("False positives", "False negatives")[label]
-    return f"{kind}: {classes[label]} taken for {classes[1 - label]}"
+    return f"{kind}: {classes[label]} classified as {classes[1 - label]}"
 
 
 def _picture(line: dict[Hashable, Any], pixels: Bytes, classes: Sequence[str]) -> Picture:
     true, taken = classes[line["label"]], classes[line["predicted"]]
     return Picture(
         png=encode_png(pixels),
-        text=f"{line['id']}: {true} taken for {taken}",
+        text=f"{line['id']}: {true} classified as {taken}",
         caption=format_number(line["p_true"]) + (f", for {taken}" if len(classes) > 2 else ""),
     )
 

@@ -214,7 +214,7 @@ def _sections(
     yield Section(title="Curves", blocks=tuple(draw_curves(scores, merged)))
     blocks: Iterable[Block] = draw_confusions(scores, classes)
     report = tables.per_class_table(scores, classes)
-    yield Section(title="What is taken for what", blocks=(*blocks, report))
+    yield Section(title="Confusion matrices", blocks=(*blocks, report))
     store, absent = open_or_tell(results, "No images")
     yield Section(
         title="Most confident mistakes",
@@ -253,7 +253,7 @@ def _worst(
     if mistakes.empty:
         yield Prose(text=f"None among {covered} test images.", soft=False)
         return
-    text = f"{head.name} takes {len(mistakes):,} of {covered} test images for another class."
+    text = f"{head.name} misclassifies {len(mistakes):,} of {covered} test images."
     if len(mistakes) > NUM_MISTAKES:
         text += f" The table lists the {NUM_MISTAKES} that it was most confident about."
     yield Prose(text=text)
@@ -263,7 +263,7 @@ def _worst(
 
 
 def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
-    words = ("Image", "True class", "Taken for")
+    words = ("Image", "True class", "Predicted class")
     rows = (
         Row(
             cells=(
@@ -279,7 +279,7 @@ def _mistakes_table(mistakes: pd.DataFrame, classes: Sequence[str]) -> Table:
     return Table(
         columns=(
             *(Column(title=title, words=True) for title in words),
-            *tables.columns("P(true class)", "P(taken for)"),
+            *tables.columns("P(true class)", "P(predicted class)"),
         ),
         rows=tuple(rows),
     )

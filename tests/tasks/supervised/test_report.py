@@ -303,7 +303,7 @@ def test_page_parses_and_needs_no_other_file(reported):
     text = (reported.paths.report / "report.html").read_text()
     page = Page(text)
     assert page.titles == [
-        *("Models", "Curves", "What is taken for what", "Most confident mistakes"),
+        *("Models", "Curves", "Confusion matrices", "Most confident mistakes"),
         *("Images and features", "Training", "Data", "Cost and failures", "Methods"),
         *("How to read this", "Where it came from"),
     ]
