@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from commands import finished
 from shown import LEFT_OPEN, PAGES, ROOT, is_as_shown, list_commands, shown_outputs, words_of
 
 from lenshpc.cli.main import main
 from lenshpc.engine.member import run_member
 from lenshpc.engine.signals import Signals
-from lenshpc.files import write_json
+from lenshpc.files import read_json, write_json
 from lenshpc.launch.sites import load_site
 from lenshpc.run.paths import RunPaths
 from lenshpc.run.plan import save_plan
@@ -170,6 +171,25 @@ def test_commands_of_a_page_run_and_print_what_it_shows(
         done = run(*given)
         if shown in outputs:
             assert is_as_shown(outputs[shown], done.output), done.output
+
+
+@pytest.mark.slow
+def test_first_run_is_as_the_page_has_it(tmp_path):
+    text = (ROOT / "docs" / "start" / "first_run.md").read_text(encoding="utf-8")
+    commands = [shown for shown, alone in list_commands(text) if alone]
+    outputs = shown_outputs(text)
+    assert (len(commands), len(outputs)) == (11, 4)
+    for shown in commands:
+        code, out, err = finished(tmp_path, *words_of(shown))
+        assert code == 0, (shown, out, err)
+        assert shown not in outputs or is_as_shown(outputs[shown], out), out
+    (report,) = tmp_path.glob("runs/first-*/report")
+    assert (report / "report.html").is_file()
+    assert read_json(report / "report.json")["verdict"]["colour"] == "amber"
+    found = read_json(tmp_path / "found" / "summary.json")["decisions"]
+    assert found["lens"] > 40  # of 50
+    assert (tmp_path / "found" / "gallery.html").is_file()
+    assert (tmp_path / "first.zip").is_file()
 
 
 TWO_LINES = "run  first-f2423516\nauc  0.9955, 200 rows\n"

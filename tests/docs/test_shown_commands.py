@@ -7,14 +7,12 @@ import warnings
 import click
 import pytest
 from click.testing import CliRunner
-from commands import finished
 from shown import FENCED, LEFT_OPEN, PAGES, ROOT, list_commands
 
 from lenshpc.cli.main import main
 from lenshpc.config import find_shipped, parse_assignment
 from lenshpc.run.recipe import load_recipe, recipe_of_task
 
-RUN = re.compile(r"<!-- run -->\n```sh\n([\s\S]*?)^```", re.MULTILINE)
 CHECKED = (click.Choice, click.IntRange, click.FloatRange, type(click.INT), type(click.FLOAT))
 
 
@@ -110,17 +108,3 @@ def test_pages_show_every_command_and_every_option():
         for one, _ in list_commands(page.read_text("utf-8"))
     }
     assert shown >= {*main.commands}
-
-
-@pytest.mark.slow
-def test_first_run_is_as_the_page_has_it(tmp_path):
-    blocks = RUN.findall((ROOT / "docs" / "start" / "first_run.md").read_text(encoding="utf-8"))
-    commands = [one for block in blocks for one, _ in list_commands(f"```sh\n{block}```\n")]
-    assert len(commands) >= 10
-    for command in commands:
-        code, out, err = finished(tmp_path, *shlex.split(command, comments=True)[1:])
-        assert code == 0, (command, out, err)
-    (report,) = tmp_path.glob("runs/first-*/report/report.html")
-    assert report.stat().st_size > 0
-    assert (tmp_path / "found" / "gallery.html").is_file()
-    assert (tmp_path / "first.zip").is_file()
