@@ -97,7 +97,7 @@ def describe_axes(axes: Axes, caption: str) -> str:
     figure = axes.get_figure()
     legends = figure.legends if figure else []
     named = "; ".join(one.get_text() for legend in legends for one in legend.get_texts())
-    sides = f" {y} over {x}." if x and y else f" Along {x}." if x else ""
+    sides = f" {y} against {x}." if x and y else f" Horizontal axis: {x}." if x else ""
     return f"{caption}{sides}{f' Shown: {named}.' if named else ''}"
 
 

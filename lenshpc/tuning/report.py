@@ -42,8 +42,8 @@ from lenshpc.tuning.summary import Findings, find, format_value
 
 STATES = {"COMPLETE": "whole", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "runs or waits"}
 IMPORTANCE = (
-    "Share of the variance of the objective among whole trials that a key explains, by fANOVA "
-    "(Hutter et al. 2014) as Optuna computes it, over keys that every trial has."
+    "Share of the variance of the objective among completed trials that each key explains, by "
+    "fANOVA (Hutter et al. 2014) as implemented in Optuna, for keys that every trial has."
 )
 
 
@@ -77,7 +77,7 @@ def compose(findings: Findings) -> Report:
     num = len(study.plan.members)
     return Report(
         title=study.root.name,
-        reading="Every value is of validation rows; no trial has predicted a test row.",
+        reading="All values are from validation rows; no trial has predicted a test row.",
         banners=(),
         headline=Headline(
             label=f"Best validation {metric}, mean of {format_count(num, 'training')}",
@@ -112,8 +112,8 @@ def _draw_best(findings: Findings) -> list[Block]:
         for key in findings.study.search.keys
     ]
     text = (
-        "The best of many trials is chosen by the values that are shown, so it looks better than "
-        "it is; the run of best.yaml judges it on test rows."
+        "The best of many trials looks better than it is, because it was selected by these "
+        "values; the run of best.yaml measures it on test rows."
     )
     return [Table.of(("key", "the recipe", "best"), lines), Prose(text=text)]
 
@@ -201,7 +201,8 @@ def _draw_parallel(findings: Findings) -> Figure:
         axes.set_title("Points and values; the best in red")
 
     caption = (
-        "Each line is a whole trial, from its values to the objective; a key it lacks is a gap."
+        "Each line is a completed trial, from its values to the objective; a gap means that the "
+        "trial does not have this key."
     )
     return draw_figure("parallel", caption, draw, (max(5.2, 1.3 * (len(spans) + 1)), 3.7))
 

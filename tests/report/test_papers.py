@@ -109,7 +109,7 @@ def test_legend_lies_below_the_axes_and_the_figure_tells_what_it_names():
     assert boxes["legend"].y1 <= boxes["axes"].y0
     assert boxes["axes"].height > 150
     named = "; ".join(f"a line with the number {at}" for at in range(7))
-    assert found.text == f"Lines of all members. AUC over Epoch. Shown: {named}."
+    assert found.text == f"Lines of all members. AUC against Epoch. Shown: {named}."
     assert found.pdf.startswith(b"%PDF")
     assert found.pdf == draw_figure("lines", "Lines of all members.", draw).pdf
 
