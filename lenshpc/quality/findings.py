@@ -46,9 +46,9 @@ class QualityFinding:
 
 def tabulate(store: Store, survey: ImageStatistics, copies: Copies) -> dict[str, Any]:
     """Return the report's tables as values that JSON can hold."""
-    hashes = pd.DataFrame(
-        {"pixels": survey.pixel_hash, "label": store.column("label"), "usable": survey.usable}
-    )
+    labels = pd.Series(store.column("label"))
+    labels = labels.where(labels >= 0)  # unlabelled rows have -1, which contradicts no label
+    hashes = pd.DataFrame({"pixels": survey.pixel_hash, "label": labels, "usable": survey.usable})
     several = hashes[hashes["usable"]].groupby("pixels")["label"].agg(["size", "nunique"])
     return {
         "counts": dict(store.attributes["counts"]),

@@ -39,10 +39,10 @@ def draw(seed=0, widest_rad=np.pi):
     )
 
 
-def store_of(tmp_path, images, labels=None):
+def store_of(tmp_path, images, labels=None, rest="test"):
     num = len(images)
     rows = pd.DataFrame({"label": np.arange(num) % 2 if labels is None else labels})
-    rows["split"] = ["train"] * NUM_TRAIN + ["test"] * (num - NUM_TRAIN)
+    rows["split"] = ["train"] * NUM_TRAIN + [rest] * (num - NUM_TRAIN)
     rows["id"] = rows["group"] = [f"{index}.npy" for index in range(num)]
     spec = StoreSpec(
         dataset="planted",
@@ -104,6 +104,16 @@ def test_copies_within_a_split_under_two_labels(tmp_path):
         ),
     }
     assert tables["num_identical_files"] == 2
+
+
+def test_unlabelled_copy_contradicts_no_label(tmp_path):
+    images = draw()
+    images[NUM_TRAIN] = images[0]
+    labels = np.where(np.arange(len(images)) < NUM_TRAIN, np.arange(len(images)) % 2, -1)
+    _, titles = found_in(store_of(tmp_path, images, labels, "unlabelled"))
+    assert titles == {
+        "1 of 80 unlabelled images have exactly the same pixels as a training image": "grave",
+    }
 
 
 def test_preferred_orientation(tmp_path):
