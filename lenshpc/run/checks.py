@@ -148,14 +148,17 @@ def check_batches(
     for fold in range(recipe.folds):
         training = training_rows(splits, fold, data.label_fraction, recipe.split_seed)
         if len(training) < recipe.train.batch_size:
-            part = "" if data.label_fraction == 1 else f" ({data.label_fraction:.0%} of the labels)"
+            part = more = ""
+            if data.label_fraction < 1:
+                part = f" ({data.label_fraction:.0%} of the labels)"
+                more = ", use a larger data.label_fraction"
             ways = f"--set train.batch_size={len(training)}"
             if "train.batch_size" in whole.variants.get(variant_of(model), {}):
                 ways = f"variants.{variant_of(model)} of a recipe of your own"
             raise ConfigError(
                 f"fold {fold} trains {model} on {len(training)} rows{part}, fewer than its "
-                f"train.batch_size {recipe.train.batch_size}; lower it with {ways}, or use a store "
-                "with more rows"
+                f"train.batch_size {recipe.train.batch_size}; lower it with {ways}{more}, or use a "
+                "store with more rows"
             )
         for verb, rows in (("trains", training), ("validates", dev[dev["fold"] == fold])):
             absent = wanted - set(rows["label"].unique())

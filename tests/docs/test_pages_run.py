@@ -90,7 +90,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
             Path(name).write_text(PROFILE)
         trained = {shown: train(*asked) for shown, asked in RUNS.items()}
         write_report(RunPaths(folder / "runs" / trained["lens_finding-9f2c51ab"]))
-        run("export", trained["lens_finding-9f2c51ab"], "finder")
+        run("export", trained["lens_finding-9f2c51ab"], "finder.zip")
+        shutil.unpack_archive("finder.zip", "finder")
         return folder, trained
 
 

@@ -298,8 +298,8 @@ def test_batch_larger_than_a_folds_training_rows_is_refused(spots):
         expand(recipe(models=("test_resnet+few",), variants=few), spots)
     assert str(caught.value) == (
         "fold 0 trains test_resnet+few on 8 rows (10% of the labels), fewer than its "
-        "train.batch_size 16; lower it with variants.few of a recipe of your own, or use a store "
-        "with more rows"
+        "train.batch_size 16; lower it with variants.few of a recipe of your own, use a larger "
+        "data.label_fraction, or use a store with more rows"
     )
 
 

@@ -81,7 +81,9 @@ def test_layer_decay_of_a_network_that_knows_no_layers_is_refused():
 
 
 def test_part_of_the_labels_that_fills_no_batch_is_refused(spots):
-    with pytest.raises(ConfigError, match=r"trains on 6 rows.* or a larger data.label_fraction"):
+    with pytest.raises(
+        ConfigError, match=r"trains mae_vit on 6 rows.*, use a larger data.label_fraction, or"
+    ):
         expand(classification(data={"label_fraction": 0.1}), spots)
 
 
