@@ -170,7 +170,7 @@ def check_baseline(one: Evidence) -> Check:
         text = f"Not shown to beat a baseline: {nearest.name} cannot be compared."
     elif nearest.low > 0:
         colour = "green"
-        text = f"{told}, better than every baseline: it beats the nearest, {nearest.name}, by "
+        text = f"{told}, better than every baseline: it beats the closest one, {nearest.name}, by "
         text = _begin(f"{text}{one.format_range(nearest)}.")
     elif nearest.high < 0:
         colour = "red"

@@ -47,9 +47,9 @@ def test_run_that_is_good_in_all_is_green_and_says_so():
     assert verdict.colour == "green"
     assert [one.colour for one in verdict.checks] == ["green"] * 6
     assert verdict.sentence == (
-        "The ensemble has a test AUC of 0.950, better than every baseline: it beats the nearest, "
-        "boosting, by 0.040 [0.020, 0.060]. The other checks agree: chance, turn, out-of-fold, "
-        "rows, folds."
+        "The ensemble has a test AUC of 0.950, better than every baseline: it beats the "
+        "closest one, boosting, by 0.040 [0.020, 0.060]. The other checks agree: "
+        "chance, turn, out-of-fold, rows, folds."
     )
     assert [one.text for one in verdict.checks[1:]] == [
         "It is above chance (0.500): 0.950 [0.930, 0.970].",

@@ -81,7 +81,7 @@ def test_report_shows_what_was_hidden_and_drawn(pretrained):
     assert report.headline.value == "0.500 ×"
     assert report.verdict.checks[0].text.startswith(
         "mae_vit has a test error over the better filling's of 0.500, better than every baseline: "
-        "it beats the nearest, the better of two fillings, by 0.500 ["
+        "it beats the closest one, the better of two fillings, by 0.500 ["
     )
     columns = ["id", "label", "row", "split", "model", "loss", "mean_error", "smooth_error"]
     assert sorted(report.predictions) == sorted(columns)

@@ -52,7 +52,7 @@ def test_verdict_is_of_psnr_beside_interpolations_and_knows_no_chance(whole):
     gain = f"{lines['ensemble']['gain_db']:.2f}"
     assert checks["baseline"].text.startswith(
         f"The ensemble has a test gain of PSNR over bicubic (dB) of {gain}, better than every "
-        f"baseline: it beats the nearest, {rival}, by {ahead:.2f} ["
+        f"baseline: it beats the closest one, {rival}, by {ahead:.2f} ["
     )
     assert (checks["chance"].colour, checks["turn"].colour) == (None, None)
     assert checks["folds"].text.startswith("The 2 folds ")
