@@ -16,6 +16,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+	@echo 'installing lenshpc and what it needs into $(VENV): some minutes the first time'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --no-compile -e '.[explain]'
 	touch $@

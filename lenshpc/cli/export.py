@@ -58,6 +58,8 @@ def export(
       lenshpc export lens_finding-9f2c51ab lenses.zip --licence cc-by-4.0
       lenshpc export lens_finding-9f2c51ab lenses --program onnx --program torch
     """
+    if place.suffix in {".gz", ".tar", ".tgz", ".bz2", ".xz", ".7z"}:
+        raise click.UsageError(f"{place} is neither a folder nor a .zip; name one of the two")
     if not re.fullmatch(LICENCE, licence):
         raise click.UsageError(
             f"--licence {licence!r} is no name of a licence; name one such as cc-by-4.0 or mit"

@@ -49,6 +49,9 @@ def list_runs(folder: Path, as_json: bool) -> None:
     if as_json:
         echo(json.dumps([asdict(each) for each in found], indent=1))
         return
+    if not found:
+        echo(f"no runs in {folder}; name another folder with --runs", err=True)
+        return
     console = Console()
     draw(console, render(found, find_width(console)))
     for each in found:

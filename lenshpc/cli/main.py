@@ -16,7 +16,7 @@ from lenshpc.cli.export import export
 from lenshpc.cli.info import info
 from lenshpc.cli.list import list_runs
 from lenshpc.cli.logs import logs
-from lenshpc.cli.meant import explain_option
+from lenshpc.cli.meant import explain_option, explain_verb
 from lenshpc.cli.predict import predict
 from lenshpc.cli.prepare import prepare
 from lenshpc.cli.resume import resume
@@ -39,6 +39,14 @@ class Commands(click.Group):
         """Return the verbs in the order in which they were added."""
         del ctx
         return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb; one of other tools leads to the one that is meant."""
+        found = super().get_command(ctx, cmd_name)
+        error = None if found or ctx.resilient_parsing else explain_verb(cmd_name, ctx)
+        if error:
+            raise error
+        return found
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; whatever goes wrong ends in one line and an exit code."""

@@ -23,6 +23,18 @@ INSTEAD = {
     "--replace": "--force",
     "--output": "--out FOLDER",
 }
+# Verbs of other tools, and what to write here behind `lenshpc`.
+VERBS = {
+    **dict.fromkeys(("train", "run", "fit"), "submit"),
+    **dict.fromkeys(("report", "merge", "evaluate"), "aggregate"),
+    **dict.fromkeys(("infer", "inference", "apply"), "predict"),
+    **dict.fromkeys(("stop", "kill"), "cancel"),
+    **dict.fromkeys(("delete", "remove", "rm"), "clean"),
+    "convert": "prepare",
+    "ls": "list",
+    "version": "--version",
+    "help": "--help",
+}
 
 
 class SettingType(click.ParamType[str]):
@@ -41,6 +53,13 @@ class SettingType(click.ParamType[str]):
         """Return what the help shows."""
         del param, ctx
         return self.name
+
+
+def explain_verb(verb: str, ctx: click.Context) -> click.UsageError | None:
+    """Return the error of a verb of other tools, with the one that is meant; None of any other."""
+    if verb not in VERBS:
+        return None
+    return click.UsageError(f"No such command {verb!r}; use lenshpc {VERBS[verb]}", ctx)
 
 
 def explain_option(error: click.NoSuchOption) -> click.UsageError:

@@ -168,9 +168,7 @@ def _explain_use(spec: EnsembleSpec) -> Iterator[str]:
     own = any(is_kept_file(one.network) for one in spec.members)
     trust = ", trust_code=True" if own else ""
     yield "In a shell, for the candidates of a folder of images (DIR is this folder, or the .zip):"
-    yield _fence(
-        "sh", f"pip install lenshpc\nlenshpc predict DIR IMAGES{' --trust-code' if own else ''}"
-    )
+    yield _fence("sh", f"lenshpc predict DIR IMAGES{' --trust-code' if own else ''}")
     shape = ", ".join(map(str, spec.image_shape))
     yield "In Python:"
     yield _fence(

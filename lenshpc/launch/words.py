@@ -125,8 +125,8 @@ def _crowd(members: Sequence[MemberStatus], silence: str) -> StatusLine:
 
 def _line(line: MemberStatus, silence: str) -> StatusLine:
     best = "" if line.best_metric is None else f"{line.best_metric:.4f}"
-    # A tenth is told once it is done: 12.9 is no 13.
-    tenths = int(line.fraction * 10)
+    # A tenth is told once it is done: 12.9 is no 13, nor is a whole epoch that is not saved yet.
+    tenths = min(9, int(line.fraction * 10))
     epoch = f"{line.epoch}{f'.{tenths}' if tenths else ''}/{line.epochs}"
     spent = f"{line.gpu_hours:.2f}"
     ends = _local_time(line.estimated_end)

@@ -182,5 +182,5 @@ def _unknown_layout(root: Path, dataset: Dataset, missing: list[str]) -> DataErr
     return DataError(
         f"{root} is not laid out as {dataset.name}: {missing[0]}/ is missing; expected "
         f"{', '.join(expected)}; found {', '.join(found[:8])}{more}; "
-        "rename the folders, or give another DATASET"
+        "rename the folders, or give the folder or DATASET that they belong to"
     )

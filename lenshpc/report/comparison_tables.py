@@ -67,7 +67,8 @@ def tabulate_runs(one: Comparison) -> Table:
         columns=(
             *(Column(title=title, words=title in {"Name", "Headline"}) for title in titles),
             Column(title=f"{one.unit}-hours"),
-            Column(title="of all attempts"),
+            # Of attempts the cores that were asked for are known, not the processes.
+            Column(title="of all attempts" if one.unit == "GPU" else "core-hours, all"),
         ),
         rows=tuple(rows),
     )

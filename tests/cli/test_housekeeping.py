@@ -55,6 +55,12 @@ def test_run_that_cannot_be_read_stops_no_other_in_the_list(failed, tmp_path):
     assert called("status", "with-plugin")[::2] == (2, f"lenshpc: {fault}\n")
 
 
+def test_list_of_no_runs_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert called("list") == (0, "", "no runs in runs; name another folder with --runs\n")
+    assert called("list", "--json") == (0, "[]\n", "")
+
+
 def test_clean_passes_over_runs_that_cannot_be_read(failed):
     old = failed.paths.root.with_name("old-0000")
     shutil.copytree(failed.paths.root, old)

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from lenshpc.cli.main import main
-from lenshpc.cli.meant import INSTEAD
+from lenshpc.cli.meant import INSTEAD, VERBS
 from lenshpc.config import MEANT, find_near
 from lenshpc.launch.sites import Site
 from lenshpc.run.augmentations import AUGMENTATIONS
@@ -33,6 +33,15 @@ def run(*words: str) -> str:
 )
 def test_option_of_another_name_leads_to_ours(option: str, told: str) -> None:
     assert run(*SUBMIT, option, "4") == f"No such option {option}; {told}"
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_verb_of_other_tools_leads_to_ours(verb: str) -> None:
+    done = CliRunner().invoke(main, [verb, "lens_finding"])
+    assert done.exit_code == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == f"Error: No such command {verb!r}; use lenshpc {VERBS[verb]}"
+    assert VERBS[verb] in {*main.commands, "--version", "--help"}
 
 
 def test_option_like_none_is_refused_alone() -> None:

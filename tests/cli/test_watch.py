@@ -137,6 +137,12 @@ def test_watched_run_has_a_curve_a_member_within_80_columns():
     ]
 
 
+@pytest.mark.parametrize(("fraction", "told"), [(0, "2/15"), (0.49, "2.4/15"), (1, "2.9/15")])
+def test_epoch_is_told_in_tenths_that_are_done(fraction, told):
+    one = member(1, "CANCELLED", epoch=2, epochs=15, fraction=fraction)
+    assert told in drawn(None, one)[2].split()
+
+
 def test_curve_gives_way_first_where_nobody_watches_and_a_pipe_has_none():
     told = [drawn(width, *CURVES) for width in (80, 120, None)]
     assert ["curve" in "".join(lines) for lines in told] == [False, True, False]

@@ -224,6 +224,15 @@ def test_licence_is_a_name(run, tmp_path):
     assert "--licence 'a: b' is no name of a licence; name one such as cc-by-4.0" in found.stderr
 
 
+@pytest.mark.parametrize("name", ["out.tar.gz", "out.tgz", "out.7z"])
+def test_archive_of_another_kind_is_refused(run, tmp_path, name):
+    place = tmp_path / name
+    found = CliRunner().invoke(main, ["export", str(run[0].root), str(place)])
+    told = f"Error: {place} is neither a folder nor a .zip; name one of the two\n"
+    assert (found.exit_code, found.stderr.endswith(told)) == (2, True)
+    assert not place.exists()
+
+
 @pytest.fixture(scope="module")
 def card(run, tmp_path_factory):
     """Return the card of an export after a report, with a licence."""

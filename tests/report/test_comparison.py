@@ -49,7 +49,7 @@ def folder_of(path, name):
     return path / name
 
 
-COSTS = ("process-hours", "of all attempts")
+COSTS = ("process-hours", "core-hours, all")
 
 
 def called(*arguments):

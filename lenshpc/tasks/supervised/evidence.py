@@ -73,6 +73,8 @@ def describe_classes(plan: Plan) -> str:
     several = len(recipe.models) > 1
     way = recipe.ensemble.replace("_", " ")
     combined = f", and models combined by {way}{cite(f'ensemble/{recipe.ensemble}')}"
+    tested = f"AUCs of models were compared by DeLong's test{cite('statistic/delong')} with "
+    tested += f"Holm's correction{cite('statistic/holm')}. "
     binary = len(plan.classes) == 2
     return (
         f"{loss}{f', images mixed by {mixing}' if mixing else ''}. Probabilities of a test image "
@@ -80,7 +82,6 @@ def describe_classes(plan: Plan) -> str:
         + ("The threshold has the largest F1 on out-of-fold images. " if binary else "")
         + f"We give the area under the ROC curve (AUC){cite('statistic/auc')}"
         + (f", and the recall before the first false positive{cite('statistic/tpr0')}" * binary)
-        + f". {BOOTSTRAP} AUCs were compared by DeLong's test{cite('statistic/delong')} with "
-        f"Holm's correction{cite('statistic/holm')}, and with baselines of scikit-learn"
-        f"{cite('software/sklearn')} on a few numbers of each image over the same folds."
+        + f". {BOOTSTRAP} {tested if several else ''}Baselines are of scikit-learn"
+        f"{cite('software/sklearn')}, on a few numbers of each image over the same folds."
     )

@@ -27,6 +27,7 @@ from lenshpc.report.write import write as write_folder
 from lenshpc.run.gate import Standing
 from lenshpc.run.results import gather
 from lenshpc.statistics import scores as judging
+from lenshpc.tasks.supervised.evidence import describe_classes
 from lenshpc.tasks.supervised.explain import class_maps
 
 FIGURES = {
@@ -533,3 +534,12 @@ def test_command_prints_json_only(run):
     command = [run.paths.name, "--json", "--allow-partial"]
     done = CliRunner().invoke(aggregate, command, catch_exceptions=False)
     assert json.loads(done.stdout) == strict_json(run.paths.report / "report.json")
+
+
+@pytest.mark.parametrize(
+    ("models", "told"), [(("resnet18",), False), (("resnet18", "d4_net"), True)]
+)
+def test_methods_tell_of_a_test_between_models_only_where_there_are_some(tmp_path, models):
+    text = describe_classes(make_run(tmp_path, models=models).plan)
+    assert ("AUCs of models were compared by DeLong's test" in text) == (len(models) == 2)
+    assert "Baselines are of scikit-learn" in text
