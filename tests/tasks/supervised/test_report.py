@@ -536,9 +536,7 @@ def test_command_prints_json_only(run):
     assert json.loads(done.stdout) == strict_json(run.paths.report / "report.json")
 
 
-@pytest.mark.parametrize(
-    ("models", "told"), [(("resnet18",), False), (("resnet18", "d4_net"), True)]
-)
+@pytest.mark.parametrize("models", [("resnet18",), ("resnet18", "d4_net")])
 def test_methods_tell_of_a_test_between_models_only_where_there_are_some(tmp_path, models):
     text = describe_classes(make_run(tmp_path, models=models).plan)
     assert ("AUCs of models were compared by DeLong's test" in text) == (len(models) == 2)
