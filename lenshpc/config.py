@@ -149,7 +149,7 @@ class _StrictLoader(yaml.SafeLoader):
             if key_node.tag != f"{_CORE}str":
                 raise _refuse("a key is no text; quote it", key_node)
             if key_node.value in seen:
-                raise _refuse(f"{_shorten(key_node.value)} stands twice", key_node)
+                raise _refuse(f"{_shorten(key_node.value)} is given twice", key_node)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
 

@@ -80,8 +80,8 @@ def absence_error(path: str | PathLike[str], elsewhere: str) -> DataError:
     node = os.environ.get("SLURMD_NODENAME")
     if node and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
         return DataError(
-            f"node {node} does not see {path}, which was there when the job was sent; tell the "
-            "site the node's name, or if no node sees it, move it to where all of them do"
+            f"node {node} does not see {path}, which was there when the job was submitted; tell "
+            "the site the node's name, or if no node sees it, move it to where all of them do"
         )
     return DataError(elsewhere)
 

@@ -130,7 +130,7 @@ def make_private_folder(path: Path) -> None:
     if what:
         raise LaunchError(
             f"{path} {what}, where a folder of user {os.geteuid()} with mode 700 is expected: "
-            "find out who made it, move it away and repeat"
+            "find out who made it, move it away and repeat the command"
         )
 
 
@@ -273,7 +273,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(content.decode())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is damaged: it is no JSON ({one_line(error)[:80]})") from error
+        raise DataError(
+            f"{path} is damaged: it is not valid JSON ({one_line(error)[:80]})"
+        ) from error
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
@@ -292,7 +294,7 @@ def unseal(path: Path, value: Any) -> dict[str, Any]:
         content = {key: inner for key, inner in value.items() if key != SEAL}
         if value[SEAL] == hash_value(content):
             return content
-    raise DataError(f"{path} is damaged or was edited: it does not have the hash that it names")
+    raise DataError(f"{path} is damaged or was edited: it does not match the hash that it contains")
 
 
 def hash_value(value: dict[str, Any]) -> str:
@@ -319,7 +321,7 @@ def check_hash(path: Path, digest: str) -> None:
 
 
 def _damage_error(path: Path) -> DataError:
-    return DataError(f"{path} is damaged: it does not have the SHA-256 that it was written with")
+    return DataError(f"{path} is damaged: its SHA-256 is not the one that it was written with")
 
 
 def read_checked(path: Path, digest: str) -> bytes:

@@ -100,7 +100,9 @@ def finish_study(root: str) -> None:
         best = write(study)
     if best and study.settings.then_submit:
         sent = submit_best(study.settings.runs, best, study.store, base)
-        sys.stderr.write(f"best recipe sent; follow it with: lenshpc status {sent.root} --watch\n")
+        sys.stderr.write(
+            f"best recipe submitted; follow it with: lenshpc status {sent.root} --watch\n"
+        )
 
 
 def submit_best(runs: Path, recipe: Path, store: Store, base: RunPaths) -> RunPaths:

@@ -325,7 +325,7 @@ def test_file_in_another_encoding_is_refused(tmp_path):
         ("seeds", [2**64], "seeds.0: expected less than 4294967296"),
         ("resources.mem_gb_per_gpu", 0.0004, "expected at least 0.0005"),
         ("folds", 10**6, "folds: expected at most 1000 (found 1000000)"),
-        ("seeds", list(range(50_000)), "250000 members, of models, folds and seeds, are more than"),
+        ("seeds", list(range(50_000)), "models × folds × seeds are 250000 members, more than"),
         (".".join("a" * 40), 1, "it has more than 32 parts"),
         ("name", "a" * 5000, "name: String should have at most 64 characters"),
     ],

@@ -134,8 +134,8 @@ def test_broken_plugin_beside_a_working_one_stops_only_who_asks_for_it(python, t
         )
         told[task] = done.stderr
     assert told["broken"] == (
-        "lenshpc: task broken of lens-broken 1.0 does not import (ImportError: no galsim); update "
-        "or uninstall it\n"
+        "lenshpc: task broken of lens-broken 1.0 cannot be imported (ImportError: no galsim); "
+        "update or uninstall it\n"
     )
     assert "known: anomaly, broken, centring, diffusion" in told["brokenn"]
     assert told["centring"] == told["multiclass"]

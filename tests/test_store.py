@@ -176,7 +176,9 @@ def test_shard_is_short_for_few_rows_and_large_images(num_rows, shape, dtype, ex
 
 
 def test_shard_that_is_no_whole_number_of_chunks_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="a shard of 40 rows is no whole number of chunks of 32"):
+    with pytest.raises(
+        ConfigError, match="a shard of 40 rows is not a multiple of its chunks of 32"
+    ):
         begin_rows(tmp_path / "store", replace(SPEC, shard_rows=40), ROWS, settings={})
     assert list(tmp_path.iterdir()) == []
 
@@ -211,7 +213,9 @@ def test_draft_goes_on_where_it_was_left_and_ends_in_equal_bytes(tmp_path):
 def test_draft_that_lacks_a_shard_does_not_finish(tmp_path):
     draft = small_draft(tmp_path / "store")
     draft.write(1, chunks_of(draft, 1, IMAGES))
-    with pytest.raises(IncompleteError, match=r"2 of 3 shards of .*store are not converted; go on"):
+    with pytest.raises(
+        IncompleteError, match=r"2 of 3 shards of .*store are not converted; repeat"
+    ):
         draft.finish()
     with pytest.raises(DataError, match="no store at"):
         open_store(tmp_path / "store")
@@ -265,7 +269,10 @@ BROKEN = {
         "is damaged: zarr.json does not match its hash",
     ),
     "text": (lambda path: (path / "zarr.json").write_text("[[" * 10**5), "is damaged: zarr.json:"),
-    "null": (lambda path: (path / "zarr.json").write_text("null"), "is zarr but no lenshpc store"),
+    "null": (
+        lambda path: (path / "zarr.json").write_text("null"),
+        "is zarr but not a lenshpc store",
+    ),
     "older layout": (
         lambda path: write_attributes(path, {"lenshpc_store": 4, "complete": True}),
         "has layout 4, not 5: another version of lenshpc made it; prepare it again under another",
@@ -427,7 +434,7 @@ def test_array_of_zarr_version_2_is_refused_unread(has_pickle, path, tmp_path):
 
 def test_foreign_zarr_does_not_open(tmp_path):
     zarr.create_group(tmp_path / "foreign")
-    with pytest.raises(DataError, match="is zarr but no lenshpc store"):
+    with pytest.raises(DataError, match="is zarr but not a lenshpc store"):
         open_store(tmp_path / "foreign")
 
 

@@ -185,5 +185,5 @@ def test_masks_are_kept_beside_the_images(tmp_path):
     assert first.content_hash != second.content_hash
     write_rows(tmp_path / "plain", SPEC, ROWS, IMAGES, values=MASS)
     plain = open_store(tmp_path / "plain")
-    with pytest.raises(DataError, match="keeps no masks; prepare it from a dataset file with"):
+    with pytest.raises(DataError, match="has no masks; prepare it from a dataset file with"):
         plain.read_masks(slice(0, 1))

@@ -196,7 +196,7 @@ def aggregate(
     try:
         place.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {out} cannot be made: {error.strerror}") from error
+        raise ConfigError(f"--out {out} cannot be created: {error.strerror}") from error
     with writing_in(place), telling("reading the run") as say:
         report = write_report(
             paths,

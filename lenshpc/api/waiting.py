@@ -36,8 +36,8 @@ def _require_report(run: RunPaths, told: RunStatus) -> None:
     ended = [line for line in told.members if line.state != "DONE"]
     why = f"member {ended[0].index}: {ended[0].reason}" if ended else told.report_reason
     advice = [line.failure.advice for line in ended if line.failure and line.step == "correct"]
-    go_on = advice[0] if advice else f"go on with: {resume_command(run)}"
+    go_on = advice[0] if advice else f"continue with: {resume_command(run)}"
     raise IncompleteError(
-        f"run {run.name} has no report ({why or told.report}); {go_on}; "
-        f"more is told by: lenshpc status {reference(run)}"
+        f"run {run.name} has no report ({why or told.report}); {go_on}; for details: lenshpc "
+        f"status {reference(run)}"
     )

@@ -33,4 +33,4 @@ def cancel(run: str, member: int | None) -> None:
         echo("nothing to cancel: nothing of it waits or runs", err=True)
         return
     echo(f"{told} cancelled", err=True)
-    echo(f"go on with: {resume_command(paths)}", err=True)
+    echo(f"continue with: {resume_command(paths)}", err=True)

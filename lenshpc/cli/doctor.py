@@ -78,13 +78,13 @@ def _site(path: Path, keys: dict[str, str]) -> tuple[Site, dict[str, Any]]:
     chosen = read_yaml(path) if path.is_file() else {"scheduler": "slurm", **keys}
     others = [key for key, value in keys.items() if chosen.get(key) != value]
     if others:
-        raise ConfigError(f"{path} exists; set {', '.join(others)} in it, or name another --site")
+        raise ConfigError(f"{path} exists; set {', '.join(others)} in it, or use another --site")
     filled = {**chosen, **read_variables(chosen)}
     site = validate(Site, {"name": path.stem, **filled}, f"site {path}")
     if site.scheduler != "slurm":
         raise ConfigError(
-            f"{path} has scheduler {site.scheduler}: this machine, which needs no doctor; name the "
-            "profile of a cluster"
+            f"{path} has scheduler {site.scheduler}, which is this machine and needs no doctor; "
+            "give the profile of a cluster"
         )
     return site, chosen
 

@@ -21,19 +21,19 @@ FULL = frozenset(
         *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     }
 )
-GOES_ON = "the same command goes on where it stopped"
-SENDS = "jobs that were sent go on, and the same command sends what is left"
+GOES_ON = "the same command continues where it stopped"
+SENDS = "submitted jobs continue, and the same command submits the rest"
 AFTER_STOP = {
-    "simulate": "nothing is kept, and the same command begins again",
+    "simulate": "nothing is kept, and the same command starts from the beginning",
     "prepare": GOES_ON,
     "sample": GOES_ON,
     "predict": GOES_ON,
     "aggregate": f"an earlier report stays, and {GOES_ON}",
-    "submit": f"a probe keeps nothing; {SENDS}",
-    "tune": "jobs that the command sent are cancelled; go on with: lenshpc tune --resume STUDY",
+    "submit": f"a probe leaves nothing behind; {SENDS}",
+    "tune": "submitted jobs are cancelled; continue with: lenshpc tune --resume STUDY",
     "resume": SENDS,
     "cancel": "the same command cancels what is left",
-    "serve": "no run is touched by it",
+    "serve": "this affects no run",
     "clean": "the same command removes what is left",
 }
 
@@ -46,10 +46,10 @@ def describe_ending(error: BaseException, verb: str | None) -> tuple[str, int]:
     if isinstance(error, LensHpcError):
         return one_line(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        told = AFTER_STOP.get(verb or "", "the same command begins again")
+        told = AFTER_STOP.get(verb or "", "the same command starts from the beginning")
         return f"stopped; {told}", STOPPED_CODE
     if isinstance(error, MemoryError):
-        return "this machine's memory is not enough; free some, or use another machine", 1
+        return "this machine has too little memory; free some, or use another machine", 1
     if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
         what = "a file" if error.filename is None else os.fsdecode(str(error.filename))
         told = f"{what} cannot be read or written: {error.strerror}; check it, then repeat"

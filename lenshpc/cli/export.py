@@ -62,7 +62,7 @@ def export(
         raise click.UsageError(f"{place} is neither a folder nor a .zip; name one of the two")
     if not re.fullmatch(LICENCE, licence):
         raise click.UsageError(
-            f"--licence {licence!r} is no name of a licence; name one such as cc-by-4.0 or mit"
+            f"--licence {licence!r} is not the name of a licence; give one such as cc-by-4.0 or mit"
         )
     from lenshpc.inference.export import export_run
     from lenshpc.run.paths import find_run

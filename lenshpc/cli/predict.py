@@ -83,7 +83,7 @@ def predict(
     if site is not None and is_packed(Path(run)):
         raise ConfigError(
             f"{run} would be unpacked on this machine, where jobs do not see it; unpack it where "
-            "they do, and name the folder"
+            "they do, and give that folder"
         )
     cluster = load_array_site(site, array_size)
     with writing(cluster.umask if cluster else None):
@@ -121,10 +121,10 @@ def _send(predictions: Predictions, cluster: Any, array_size: int, *, as_json: b
     )
     images, parts = predictions.request.num_rows, predictions.num_parts
     advice = (
-        f"{count(images, 'image')} in {count(parts, 'part')}: "
-        f"array {sent['job'] or 'none'} of {count(len(sent['elements']), 'job')}, then job "
-        f"{sent['join']}, which writes candidates and gallery to {predictions.root}; logs in "
-        f"{sent['logs']}. If a job fails, repeat the command: what is made already is kept"
+        f"{count(images, 'image')} in {count(parts, 'part')}: array {sent['job'] or 'none'} of "
+        f"{count(len(sent['elements']), 'job')}, then job {sent['join']}, which writes candidates "
+        f"and gallery to {predictions.root}; logs in {sent['logs']}. If a job fails, repeat the "
+        "command: what is done already is kept"
     )
     echo(json.dumps(sent, indent=1) if as_json else advice, err=not as_json)
 

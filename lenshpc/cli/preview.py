@@ -65,8 +65,8 @@ def preview(
     num_rows: int,
 ) -> str:
     """Return the array's map, what is asked for, the exact scripts, the cost at most."""
-    members = [("element", "member", "what becomes of it"), *_list_members(run, plan, offer)]
-    num_sent = sum(word.startswith("sent") for _, _, word in members)
+    members = [("element", "member", "what happens to it"), *_list_members(run, plan, offer)]
+    num_sent = sum(word.startswith("submitted") for _, _, word in members)
     first, second, *others = describe_plan(
         run, plan, num_sent, on_gpus=has_gpus(site, plan.recipe.resources)
     ).items()
@@ -99,8 +99,8 @@ def _list_members(run: RunPaths, plan: Plan, offer: Offer) -> Iterator[Source]:
     """Yield each member's number and name, and whether it is done, taken over or sent."""
     told = {
         "done": "done, taken over from {}",
-        "trained": "sent to predict, trained as {}",
-        "begun": "sent to go on from epoch {} of {}",
+        "trained": "submitted to predict, trained as {}",
+        "begun": "submitted to continue from epoch {} of {}",
     }
     for member in plan.members:
         source = offer.found.get(member)
@@ -108,7 +108,7 @@ def _list_members(run: RunPaths, plan: Plan, offer: Offer) -> Iterator[Source]:
             values = (source.epochs, source.title) if source.state == "begun" else (source.title,)
             word = told[source.state].format(*values)
         else:
-            word = "done" if run.plan.is_file() and is_done(run, plan, member) else "sent"
+            word = "done" if run.plan.is_file() and is_done(run, plan, member) else "submitted"
         yield f"{member.index:>7}", member.name, word
 
 

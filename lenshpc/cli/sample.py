@@ -101,11 +101,13 @@ def _require_finished(run: str, index: int) -> tuple[RunPaths, Plan, Member]:
     plan = load_plan(paths)
     if find_task(plan.recipe.task).generator is None:
         raise ConfigError(
-            f"run {paths.name} is of task {plan.recipe.task}, which draws no images; name a run of "
-            "task diffusion"
+            f"run {paths.name} is of task {plan.recipe.task}, which generates no images; give a "
+            "run of task diffusion"
         )
     if index >= len(plan.members):
-        raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
+        raise ConfigError(
+            f"run {paths.name} has members 0 to {len(plan.members) - 1}; give one of them"
+        )
     member = plan.members[index]
     lack = find_lack(paths, plan, member)
     if lack:

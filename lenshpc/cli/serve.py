@@ -42,6 +42,6 @@ def serve(folder: Path, port: int | None, as_json: bool) -> None:
     else:
         echo(serving.url)
         echo(f"from another machine, first: {serving.tunnel}", err=True)
-        echo("Ctrl-C ends it", err=True)
+        echo("Ctrl-C stops it", err=True)
     with serving.server:
         serving.server.serve_forever()

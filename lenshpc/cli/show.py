@@ -65,7 +65,7 @@ def say_withheld(site: Site) -> None:
     names = [name for name in withheld_variables() if name not in taken]
     if names:
         some = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        echo(f"note: not handed on to jobs, which get what the profile says: {some}", err=True)
+        echo(f"note: not passed on to jobs, which get what the profile says: {some}", err=True)
 
 
 def size_text(num_bytes: int) -> str:

@@ -242,11 +242,11 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
         echo(json.dumps({"run": str(run.root), **told, "taken": taken}))
         return
     done = len(plan.members) - len(sent.members)
-    word = "nothing to send"
+    word = "nothing to submit"
     if sent.members:
-        word = f"{count(len(sent.members), 'member')} sent as job {jobs}"
+        word = f"{count(len(sent.members), 'member')} submitted as job {jobs}"
     elif sent.report_job_id:
-        word = f"the report alone is sent, as job {sent.report_job_id}"
+        word = f"only the report is submitted, as job {sent.report_job_id}"
     echo(f"run {run.name}: {word}", err=True)
     for line in describe_taken(sent.taken):
         echo(line, err=True)
@@ -260,12 +260,12 @@ def report(run: RunPaths, plan: Plan, sent: Submission, *, as_json: bool) -> Non
 def describe_taken(taken: Mapping[Member, Source]) -> Iterator[str]:
     """Yield a line for each run that members were taken over from, and what is left to do."""
     told = {
-        "done": "{members} taken over, done, from {run}",
-        "trained": "{members} of {run} {verb} trained already, and left to predict",
-        "begun": "{members} {go} on from epoch {epochs} of {run}",
+        "done": "{members} taken over from {run}, done",
+        "trained": "{members} of {run} {verb} already trained, and left to predict",
+        "begun": "{members} {go} from epoch {epochs} of {run}",
     }
     groups = Counter((one.state, one.run.name, one.epochs) for one in taken.values())
     for (state, run, epochs), number in groups.items():
-        verb, go = ("is", "goes") if number == 1 else ("are", "go")
+        verb, go = ("is", "continues") if number == 1 else ("are", "continue")
         members = count(number, "member")
         yield told[state].format(members=members, run=run, verb=verb, go=go, epochs=epochs)

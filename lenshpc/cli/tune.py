@@ -117,7 +117,9 @@ def tune(
         _show(find_study(shown, runs), as_json=as_json)
     elif resumed:
         if dry_run:
-            raise click.UsageError("--dry-run is for a new study; of one that was begun: --status")
+            raise click.UsageError(
+                "--dry-run is for a new study; for one that was started use --status"
+            )
         _resume(find_study(resumed, runs), as_json=as_json, **options)
     else:
         _begin(runs, dry_run=dry_run, as_json=as_json, **options)
@@ -184,8 +186,8 @@ def _resume(
         flags = {"assignments": "set", "round_size": "rounds"}
         flag = flags.get(given[0], given[0].replace("_", "-"))
         raise click.UsageError(
-            f"--{flag} changes the recipe, and a study goes on with its own; drop it, or begin "
-            "another study without --resume"
+            f"--{flag} changes the recipe, and a study continues with its own; leave it out, or "
+            "start another study without --resume"
         )
     place = _load_site(site, parallel) if site else read_site(study.base)
     changes: dict[str, Any] = {"then_submit": then_submit or study.settings.then_submit}
@@ -204,7 +206,9 @@ def _load_site(name: str, parallel: int | None) -> Site:
     if parallel is None:
         return site
     if site.scheduler != "slurm":
-        raise click.UsageError(f"--parallel is a cluster's; site {site.name} runs one at a time")
+        raise click.UsageError(
+            f"--parallel is for clusters; site {site.name} runs one trial at a time"
+        )
     return site.model_copy(update={"max_parallel": parallel})
 
 
@@ -249,9 +253,9 @@ def _preview(study: Study, recipe: Recipe, planned: PlannedRun, site: Site) -> s
         f"study        {study.root}",
         f"data         {plan.store} ({plan.dataset})",
         f"site         {site.name} ({site.scheduler})",
-        f"trials       {search.trials} of {trainings}, asked {search.round_size or 1} at a time",
+        f"trials       {search.trials} of {trainings}, chosen {search.round_size or 1} at a time",
         f"objective    validation {objective_of(recipe)[0]}; {search.sampler}, {search.pruner}",
-        f"{unit:<12} {hours * search.trials:.1f} at most, by one job a trial",
+        f"{unit:<12} {hours * search.trials:.1f} at most, with one job per trial",
         "",
         *(
             f"{key}: {span.kind} {', '.join(map(format_value, span.tried))}"
@@ -276,7 +280,8 @@ def _report(study: Study, sent: dict[str, Any], *, as_json: bool) -> None:
         return
     arrays = ",".join(sent["arrays"])
     echo(
-        f"study {study.root.name}: trials sent as job {arrays}, the report {sent['report']}",
+        f"study {study.root.name}: trials submitted as job {arrays}, the report as "
+        f"{sent['report']}",
         err=True,
     )
     echo(f"follow it with: lenshpc tune --status {study.root}", err=True)

@@ -74,7 +74,7 @@ def watch(run: RunPaths, plan: Plan) -> None:
         echo(f"run {run.name} has no report; see {run.slurm}", err=True)
         # Else the table says what to do first.
         if all(line.step != "correct" for line in status.members):
-            echo(f"go on with: {resume_command(run)}", err=True)
+            echo(f"continue with: {resume_command(run)}", err=True)
         sys.exit(1)
     echo(format_verdict(read_verdict(run.report)), err=True)
     echo(f"report: {run.report / 'report.html'}")
@@ -104,9 +104,9 @@ def _follow_in_lines(console: Console, told: Iterator[RunStatus]) -> RunStatus:
 def _handle_interrupt(run: RunPaths, *, is_local: bool) -> None:
     if is_local:
         stop_queue(run)
-        echo(f"stopped; go on with: {resume_command(run)}", err=True)
+        echo(f"stopped; continue with: {resume_command(run)}", err=True)
     else:
-        echo("the jobs go on without this window", err=True)
+        echo("the jobs continue without this window", err=True)
     sys.exit(130)
 
 

@@ -119,8 +119,8 @@ def _open_private(path: Path) -> int:
 
 def _unusable(path: Path, reason: str) -> DataError:
     return DataError(
-        f"cannot use {path} for decoded images: {reason}; "
-        "set TMPDIR to a folder of the node that only you can write"
+        f"cannot use {path} for decoded images: {reason}; set TMPDIR to a folder of the node that "
+        "only you can write to"
     )
 
 

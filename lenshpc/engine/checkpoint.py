@@ -206,7 +206,7 @@ class Checkpoints:
         progress = validate(MemberProgress, read_json(latest / "progress.json"), str(latest))
         if progress.fingerprint != start.fingerprint:
             raise ConfigError(
-                f"{latest} is of training {progress.fingerprint[:8]}, not of "
+                f"{latest} belongs to training {progress.fingerprint[:8]}, not "
                 f"{start.fingerprint[:8]}; move it away"
             )
         if progress.world_size != start.world_size:
@@ -260,7 +260,7 @@ class Checkpoints:
             name, self.best_sha256 = None, ""  # those of a damaged one belong to nothing
         if distributed.rank() == 0:
             for fault in damaged:
-                log.warning("%s is damaged; training goes on from %s", fault, name or "epoch 0")
+                log.warning("%s is damaged; training continues from %s", fault, name or "epoch 0")
         return self._folder / name if name else None
 
     def _find_damage(self, name: str) -> Path | None:

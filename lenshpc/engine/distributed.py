@@ -145,8 +145,8 @@ def start(
     # share of the batch, under the same fingerprint.
     if process.world_size != expected:
         raise ConfigError(
-            f"the scheduler started {process.world_size} processes; the Plan says {expected}: "
-            "ask for one task a GPU, or resources.tasks_per_node of them on CPUs"
+            f"the scheduler started {process.world_size} processes; the Plan says {expected}: ask "
+            "for one task per GPU, or resources.tasks_per_node of them on CPUs"
         )
     if process.on_one_node:
         # Both listen at ports of their own; what other hosts cannot reach need not be defended. A

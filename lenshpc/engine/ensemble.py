@@ -221,8 +221,9 @@ def _check_code(trained: TrainedEnsemble, *, trust_code: bool) -> None:
     own = sorted({one.network for one in spec.members if is_kept_file(one.network)})
     if own and trained.is_foreign and not trust_code:
         raise ConfigError(
-            f"{spec.name} has networks in files of its own ({', '.join(own)}), and to use them "
-            "runs that code; read code/files/ in it, then add --trust-code (trust_code=True)"
+            f"{spec.name} has networks in files of its own ({', '.join(own)}), and using them "
+            "executes that code; read code/files/ in it first, then add --trust-code "
+            "(trust_code=True)"
         )
 
 

@@ -28,7 +28,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
         frozen += parts
     if patterns and not any(value.requires_grad for value in model.parameters()):
         raise ConfigError(
-            "train.freeze leaves nothing that learns; leave out the last parts of the network"
+            "train.freeze freezes all of the network, so nothing would be trained; leave out its "
+            "last parts"
         )
     return frozen
 
@@ -52,7 +53,7 @@ def _find_no_part(pattern: str, network: nn.Module) -> ConfigError:
     names = [name for name, _ in network.named_children()]
     names += [name for name, _ in network.named_parameters(recurse=False)]
     return ConfigError(
-        f"train.freeze {pattern!r} names no part of the network; it has {', '.join(names)}, and "
-        "what lies within them, such as "
+        f"train.freeze {pattern!r} matches no part of the network; it has {', '.join(names)}, and "
+        "parts inside these, such as "
         f"{next((name for name, _ in network.named_parameters()), 'nothing')}"
     )

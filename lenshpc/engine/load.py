@@ -28,7 +28,9 @@ def load_model(run: str | os.PathLike[str], member: int) -> nn.Module:
     paths = find_run(os.fspath(run))
     plan = load_plan(paths)
     if not 0 <= member < len(plan.members):
-        raise ConfigError(f"run {paths.name} has the members 0 to {len(plan.members) - 1}")
+        raise ConfigError(
+            f"run {paths.name} has members 0 to {len(plan.members) - 1}; give one of them"
+        )
     one = plan.members[member]
     if not is_done(paths, plan, one):
         raise IncompleteError(
@@ -97,7 +99,7 @@ def parse_weights(content: bytes, owner: str) -> dict[str, Tensor]:
         # safetensors, which cannot run code as a pickle can.
         return safetensors.torch.load(content)
     except SafetensorError as error:
-        raise DataError(f"{owner}: not a whole file of weights ({error})") from error
+        raise DataError(f"{owner}: damaged or incomplete file of weights ({error})") from error
 
 
 def make_task(name: str, spec: TaskSpec) -> Task:

@@ -206,7 +206,7 @@ class MemberWork:
         else:
             raise LensHpcError(
                 f"{self.paths.checkpoint}: the best weights were damaged {MAX_TRAININGS} times "
-                "after they were written; have the file system looked at, then resume the run"
+                "after they were written; have the file system checked, then resume the run"
             )
         # From the file and on every rank, so that a member whose training ended in an earlier
         # attempt goes on from the same facts. The barrier before has rank 0 finish writing it.

@@ -20,7 +20,9 @@ def prepare_network(model: nn.Module, train: Train, process: Process) -> nn.Modu
     check_precision(train, process.device)
     if train.sync_batchnorm and process.world_size > 1:  # else a share is the batch
         if process.device.type == "cpu":
-            raise ConfigError("train.sync_batchnorm is for GPUs: torch has it for no CPU; drop it")
+            raise ConfigError(
+                "train.sync_batchnorm is for GPUs: torch has none for CPUs; remove it"
+            )
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
         model = convert(model)
     if train.activation_checkpointing:

@@ -29,7 +29,7 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
     # the test rows.
     if origin.fingerprint != recipe.init_fingerprint:
         raise DataError(
-            f"{recipe.init_from} is no longer what this run was submitted to start from; "
+            f"{recipe.init_from} has changed since this run was submitted to start from it; "
             "submit the recipe again"
         )
     part, source = origin.find_source(recipe, member)
@@ -40,8 +40,8 @@ def start_from(model: nn.Module, recipe: Recipe, member: Member) -> None:
         first = one_line(error)[:160]
         raise ConfigError(
             f"the {part} of member {source.index} of {origin.title} is not that of "
-            f"{member.network} ({first}); give both the same settings of the network, and images "
-            "of as many channels"
+            f"{member.network} ({first}); give both the same network settings, and images with "
+            "the same number of channels"
         ) from error
     told = f"; new: {', '.join(new)}" if new else ""
     log.info("starts from member %d of %s%s", source.index, origin.title, told)

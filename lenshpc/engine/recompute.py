@@ -20,7 +20,7 @@ def recompute_blocks(network: nn.Module) -> None:
     if not blocks:
         raise ConfigError(
             f"train.activation_checkpointing: {type(network).__name__} has no list of blocks that "
-            "could be computed again; drop it"
+            "could be recomputed; remove it"
         )
     for block in blocks:
         # Its forward and not a module around it, which would have names of its own.

@@ -83,8 +83,8 @@ def _wait_until(is_so: Callable[[], bool], folder: Path, patience: timedelta) ->
         spent_s = time.monotonic() - began
         if spent_s > limit_s:
             raise LaunchError(
-                f"not all ranks came to {folder} within {limit_s:g} s: look at the logs "
-                "of all ranks, and whether all nodes see this folder; then resume"
+                f"not all ranks came to {folder} within {limit_s:g} s: read the logs of all "
+                "ranks, and check that all nodes see this folder; then resume"
             )
         if spent_s > SLOW_POLL_S:
             # A change of ours makes a network file system ask again for names it holds absent.
@@ -190,8 +190,8 @@ def _compare(told: Sequence[bytes], expected: Sequence[bytes]) -> None:
     for rank, pair in enumerate(zip(told, expected, strict=True)):
         if not hmac.compare_digest(*pair):
             raise LaunchError(
-                f"what answers rank {dist.get_rank()} as rank {rank} does not know this run's "
-                "secret: another program has connected to the ranks; tell the site, then resume"
+                f"the program that answers rank {dist.get_rank()} as rank {rank} does not know "
+                "this run's secret, so it is not part of the run; tell the site, then resume"
             )
 
 

@@ -89,6 +89,6 @@ def refuse_batch_norm(module: nn.Module, before: int, now: int) -> None:
     layers = [one for one in module.modules() if not isinstance(one, nn.SyncBatchNorm)]
     if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in layers):
         raise ConfigError(
-            f"batch norm has seen shares of the batch for {before} processes, and there are "
-            f"{now}; resume with nodes and GPUs that multiply to {before}"
+            f"batch norm was trained with the batch divided among {before} processes, and now "
+            f"there are {now}; resume with nodes and GPUs that multiply to {before}"
         )

@@ -182,4 +182,4 @@ def _follow_all(
 
 def _warn(name: str, error: Exception) -> None:
     told = one_line(f"{type(error).__name__}: {error}")
-    log.warning("%s is told no more of this training, which goes on: %s", name, told)
+    log.warning("%s is told no more of this training, which continues: %s", name, told)

@@ -163,7 +163,7 @@ class Writer:
         """Return the hash in another rank's mark, and remove the mark."""
         while not path.is_file():
             if self._given_up.wait(POLL_S):
-                raise LensHpcError(f"{path.parent} was given up: {path.stem} was not written")
+                raise LensHpcError(f"{path.parent} was abandoned: {path.stem} was not written")
         digest: str = read_sealed(path)["state"]
         path.unlink()
         return digest

@@ -28,9 +28,7 @@ def require_free(place: Path) -> None:
             return
     except OSError as error:
         raise read_error(place, error) from error
-    raise ConfigError(
-        f"{place} is there already; name a new folder or .zip, or move that away yourself"
-    )
+    raise ConfigError(f"{place} already exists; give a new folder or .zip, or move it away")
 
 
 def pack(folder: Path, path: Path) -> None:
@@ -57,12 +55,16 @@ def unpack(path: Path) -> Path:
             for entry in entries:
                 _check_entry(path, entry)
             if len({entry.filename for entry in entries}) < len(entries):
-                raise DataError(f"{path} is damaged: a name in it comes twice; get it again")
+                raise DataError(
+                    f"{path} is damaged: it contains a name twice; download or copy it again"
+                )
             for entry in entries:
                 _write_entry(archive, entry, folder)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         told = one_line(error)[:80]
-        raise DataError(f"{path} is a damaged or incomplete .zip ({told}); get it again") from error
+        raise DataError(
+            f"{path} is a damaged or incomplete .zip ({told}); download or copy it again"
+        ) from error
     except OSError as error:
         raise read_error(error.filename or path, error) from error
     return folder
@@ -77,8 +79,8 @@ def _check_entry(path: Path, entry: zipfile.ZipInfo) -> None:
     named = all(_PART.fullmatch(part) for part in entry.filename.split("/"))
     if not (plain and named and (stat.S_IFMT(mode) in {0, stat.S_IFREG})):
         raise DataError(
-            f"{path} was not packed by lenshpc export: it has {printable(entry.filename)!r}; "
-            "unpack it yourself, look at it, and name the folder"
+            f"{path} was not packed by lenshpc export: it contains {printable(entry.filename)!r}; "
+            "unpack it yourself, inspect it, and give that folder"
         )
 
 

@@ -34,8 +34,8 @@ def find_candidates(parts: Sequence[Path], num: int) -> pd.DataFrame:
             best = rows.slice(0, 0) if best is None else best
             if rows.schema != best.schema:
                 raise DataError(
-                    f"{part} has other columns than the parts before it, so they are not of one "
-                    "prediction; predict into a new folder"
+                    f"{part} has other columns than the parts before it, so they belong to "
+                    "different predictions; predict into a new folder"
                 )
             best = _keep_best(best, rows, num)
     if best is None:
@@ -54,7 +54,7 @@ def _read_batches(part: Path) -> Iterator[pa.Table]:
             if not {"id", "score"} <= set(names):
                 raise DataError(
                     f"{part} has columns {', '.join(map(one_line, schema.names))}, expected `id` "
-                    "and `score` among them: it is no part of a prediction that ranks"
+                    "and `score` among them: it is not part of a prediction that ranks"
                 )
             yield pa.schema([schema.field(name) for name in names]).empty_table()
             for batch in file.iter_batches(BATCH_ROWS, columns=names):

@@ -229,7 +229,7 @@ def _compare(folder: Path, original: Ensemble, examples: Tensor) -> None:
         difference = float((copy(examples) - original(examples)).abs().max())
     if not difference <= TOLERANCE:  # neither is NaN
         raise DataError(
-            f"the answers of the export differ from those of run {original.spec.name} by up to "
-            f"{difference:.1g}, so it was removed; look for a network that draws random numbers "
-            "when it predicts"
+            f"the predictions of the export differ from those of run {original.spec.name} by up "
+            f"to {difference:.1g}, so it was removed; check whether a network draws random "
+            "numbers when it predicts"
         )

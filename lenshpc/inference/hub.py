@@ -57,8 +57,8 @@ def push(
         there = set(api.list_repo_files(repository))
         if there - _EMPTY and MODEL not in there:
             raise ConfigError(
-                f"{repository} on the hub holds no export but {', '.join(sorted(there)[:3])}; "
-                "name another repository"
+                f"{repository} on the hub holds {', '.join(sorted(there)[:3])}, not an export; "
+                "give another repository"
             )
         commit = api.upload_folder(
             repo_id=repository,
@@ -99,7 +99,9 @@ def pull(
         )
     cached = Path(found)
     if not (cached / MODEL).is_file():
-        raise ConfigError(f"{repository} on the hub holds no {MODEL}: it is no export of lenshpc")
+        raise ConfigError(
+            f"{repository} on the hub holds no {MODEL}: it is not an export of lenshpc"
+        )
     if place is None:
         read_export(cached)
         return cached
@@ -121,11 +123,11 @@ def _asking(repository: str) -> Iterator[None]:
         raise
     except errors.RepositoryNotFoundError as error:
         raise ConfigError(
-            f"no repository {repository} on the hub for you; check the name, and who you are with: "
-            "hf auth whoami"
+            f"no repository {repository} on the hub that you may read; check its name, and your "
+            "login with: hf auth whoami"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise ConfigError(f"{repository} on the hub has no such revision; name another") from error
+        raise ConfigError(f"{repository} on the hub has no such revision; give another") from error
     except Exception as error:  # of four libraries that speak with it, each has its own
         told = one_line(f"{type(error).__name__}: {error}")[:200]
         raise ConfigError(f"{repository} on the hub: {told}") from error

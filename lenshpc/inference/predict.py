@@ -72,7 +72,7 @@ def begin_predictions(
     not.
     """
     if not Path(images).exists():  # before a minute goes into the ensemble
-        raise ConfigError(f"no store and no folder of images at {images}; give one")
+        raise ConfigError(f"no store or folder of images at {images}; check the path")
     trained = open_trained(source, models, say=say)
     readout = make_readout(trained, Request(prior=prior, rank_by=rank_by))
     layout = _find_layout(Path(images), dataset, trained.spec)
@@ -122,7 +122,8 @@ def check_source(spec: EnsembleSpec, source: ImageSource, say: Say) -> None:
     if source.channels != spec.channels:
         raise ConfigError(
             f"{source.path} has the channels {', '.join(source.channels)}, and {spec.name} was "
-            f"trained on {', '.join(spec.channels)}, in this order; give images with the same"
+            f"trained on {', '.join(spec.channels)}, in this order; give images with the same "
+            "channels"
         )
     rows = range(min(NUM_LOOKED_AT, source.num_rows))
     block = source.read(rows)
@@ -266,8 +267,8 @@ def open_images(request: PredictionRequest) -> ImageSource:
     source = open_source(Path(request.source), layout)
     if source.digest != request.source_digest:
         raise ConfigError(
-            f"{request.source} holds other images than when the predictions were begun; begin "
-            "again with another folder as --out"
+            f"{request.source} no longer holds the images that the predictions were started with; "
+            "start again with another folder as --out"
         )
     return source
 

@@ -81,8 +81,8 @@ def _attempt(kind: Kind, make: Callable[[], Made]) -> Made:
         root = _find_root(error)  # what is around it says in a page what step this was
         told = one_line(f"{type(root).__name__}: {root}")[:200]
         raise ConfigError(
-            f"--program {kind}: the networks of this run cannot be written so ({told}); "
-            "leave the option out"
+            f"--program {kind}: the networks of this run cannot be exported as such a program "
+            f"({told}); leave the option out"
         ) from error
 
 
@@ -150,6 +150,6 @@ def _measure(answers: Answers, wanted: Answers) -> float:
 def _check(kind: Kind, difference: float) -> None:
     if not difference <= TOLERANCE:  # neither is NaN
         raise DataError(
-            f"--program {kind}: its answers differ from the ensemble's by up to {difference:.1g}, "
-            f"and at most {TOLERANCE:g} is accepted; leave the option out"
+            f"--program {kind}: its predictions differ from the ensemble's by up to "
+            f"{difference:.1g}, and at most {TOLERANCE:g} is accepted; leave the option out"
         )

@@ -367,7 +367,7 @@ def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
     if dataset is None:
         return StoreSource(open_store(path))
     if not path.is_dir():
-        raise DataError(f"{path} is neither a store nor a folder of images; give one")
+        raise DataError(f"{path} is neither a store nor a folder of images; give one of these")
     # Neither labels nor targets, whatever the dataset file says of them.
     alone = {"target": None, "holdout": None, "unlabelled": None}
     plain = dataset.classes[0].model_copy(update={"pickled": None})
@@ -386,8 +386,8 @@ def open_source(path: Path, dataset: Dataset | None) -> ImageSource:
     changes = {**alone, "classes": (plain,), "stacks": stacks, "catalogue": table}
     if dataset.mosaics and dataset.catalogue and table is None:
         raise DataError(
-            f"{path} has no catalogue {dataset.catalogue.file}, whose objects are to be cut from "
-            "mosaics; add it, or say as --dataset what else the files are"
+            f"{path} has no catalogue {dataset.catalogue.file} of the objects to cut from "
+            "mosaics; add it, or describe the files with --dataset"
         )
     kind = MosaicSource if dataset.mosaics else FileSource
     return kind(path, dataset.model_copy(update=changes))

@@ -48,8 +48,8 @@ def open_trained(
     if packed or (Path(text) / MODEL).exists():
         if models is not None:
             raise ConfigError(
-                f"{text} is an export, whose models belong together; choose them as you export: "
-                "lenshpc export RUN DIR --models"
+                f"{text} is an export, whose models are used together; choose them when you "
+                "export: lenshpc export RUN DIR --models"
             )
         return read_export(unpack(Path(text)) if packed else Path(text))
     return of_run(find_run(text, runs), models, say=say)

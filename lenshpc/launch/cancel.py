@@ -81,8 +81,8 @@ def _cancel_slurm(status: RunStatus, chosen: tuple[int, ...], reports: set[str])
         jobs = {job for job in jobs if _is_alive(job)}
         if time.monotonic() > deadline:
             raise LaunchError(
-                f"after {WAIT_S:.0f} s still in the queue: {', '.join(sorted(jobs))}; "
-                "look with: squeue --me"
+                f"still in the queue after {WAIT_S:.0f} s: {', '.join(sorted(jobs))}; look with: "
+                "squeue --me"
             )
 
 

@@ -57,7 +57,7 @@ def examine_warning(facts: Facts) -> Iterator[ClusterFinding]:
         yield ClusterFinding(
             level="warning",
             what=f"PreemptMode={mode}, GraceTime={grace}, without preempt_send_user_signal",
-            meaning="a preempted member gets no USR2: it goes on from its last epoch's checkpoint",
+            meaning="a preempted member gets no USR2: it resumes from its last epoch's checkpoint",
             advice="choose a partition or QOS without preemption for long epochs",
         )
 
@@ -69,7 +69,7 @@ def examine_arrays(facts: Facts) -> Iterator[ClusterFinding]:
         yield ClusterFinding(
             level="note",
             what=f"MaxArraySize={size}",
-            meaning=f"a run of {size} members or more is sent as several arrays",
+            meaning=f"a run of {size} members or more is submitted as several arrays",
             advice="nothing",
         )
 

@@ -84,7 +84,7 @@ def cluster(site: Site) -> Facts:
     except LaunchError as error:
         raise LaunchError(
             f"{error}; runs of this machine need no profile (--site local), and slurm/README.md "
-            "says how to rehearse with a cluster on it"
+            "shows how to practise on a SLURM cluster on it"
         ) from error
     partitions = parse_records(slurm.ask(["scontrol", "-o", "show", "partition"]))
     every = parse_records(slurm.ask(["scontrol", "-o", "show", "node"]))

@@ -95,8 +95,8 @@ class JobRequest:
         taken = re.search("%[jtaA]", str(self.folder))
         if taken:  # it puts them in place of these wherever it meets them, without an escape
             raise ConfigError(
-                f"{self.folder} has {taken[0]} in it, where SLURM puts a job's number; choose a "
-                "folder without it"
+                f"{self.folder} contains {taken[0]}, which SLURM replaces with a job's number; "
+                "choose a folder without it"
             )
         # `JobRecord.elements` and `call_element` rest on this: a lone job has no index.
         count = self.num_elements if self.num_elements > 1 else None  # one element is a plain job

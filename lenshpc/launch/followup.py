@@ -63,7 +63,7 @@ def follow_up_lines(run: RunPaths, job: str, avoid: str) -> str:
     known = records(run)
     mine = next((one for one in known if job in one.elements().values()), None)
     if mine is None:
-        raise LaunchError(f"job {job} is not on record; use: {resume_command(run)}")
+        raise LaunchError(f"job {job} is not recorded in this run; use: {resume_command(run)}")
     (member,) = (index for index, name in mine.elements().items() if name == job)
     element = job.partition("_")[2]
     options = [f"--array={element}"] * bool(element) + [f"--exclude={avoid}"] * bool(avoid)

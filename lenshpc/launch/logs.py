@@ -43,7 +43,7 @@ def find_log(
         return line, _find_evidence(line, paths)
     if rank >= len(paths):
         ranks = "0 alone" if len(paths) == 1 else f"0 to {len(paths) - 1}"
-        raise ConfigError(f"member {line.index} has a log of rank {ranks}, none of {rank}")
+        raise ConfigError(f"member {line.index} has a log of rank {ranks}, not of {rank}")
     return line, paths[rank]
 
 
@@ -51,8 +51,8 @@ def require_member(run: RunPaths, status: RunStatus, member: int) -> None:
     """Raise ConfigError where a run has no such member."""
     last = len(status.members) - 1
     if member > last:
-        numbers = f"members 0 to {last}" if last else "member 0 alone"
-        raise ConfigError(f"run {run.name} has {numbers}, no {member}")
+        numbers = f"members 0 to {last}" if last else "only member 0"
+        raise ConfigError(f"run {run.name} has {numbers}, not {member}")
 
 
 def _find_evidence(line: MemberStatus, paths: list[Path]) -> Path:

@@ -81,7 +81,7 @@ STEP_CHECKS = (
         is_wrong=bool,  # it says why
         what="scontrol cannot be used on nodes",
         meaning="a member cannot requeue itself",
-        advice="nothing; a follow-up job is sent instead",
+        advice="nothing; a follow-up job is submitted instead",
     ),
     StepCheck(
         key="visible_gpus",

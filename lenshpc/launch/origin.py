@@ -19,15 +19,15 @@ def find_awaited_jobs(plan: Plan) -> tuple[str, ...]:
     before = load_plan(origin)
     status = run_status(origin, before)
     if status.silence:
-        raise LaunchError(f"nothing was sent: {status.silence}; try again")
+        raise LaunchError(f"nothing was submitted: {status.silence}; try again")
     active = {line.index for line in status.members if line.state not in ENDED}
     lacking = {member.index for member in missing_members(origin, before)}
     # Not there and not on its way: `afterany` would let the members begin, and each would fail on a
     # node.
     if lacking - active:
         raise ConfigError(
-            f"run {plan.run_name} starts from {origin.name}, which lacks members; finish it with: "
-            f"{resume_command(origin)}"
+            f"run {plan.run_name} starts from run {origin.name}, of which members are missing; "
+            f"finish it with: {resume_command(origin)}"
         )
     latest = latest_of_members(origin)
     jobs = (latest[index] for index in sorted(active))

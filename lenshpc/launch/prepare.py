@@ -32,7 +32,8 @@ def load_cluster(name: str) -> Site:
     site = load_site(name)
     if site.scheduler != "slurm":
         raise ConfigError(
-            f"site {site.name} has no scheduler; leave out --site and --array-size to do it here"
+            f"site {site.name} has no scheduler; leave out --site and --array-size to work on "
+            "this machine"
         )
     return site
 

@@ -65,7 +65,7 @@ def _check(found: list[ProbedBatch], logs: str) -> None:
         raise LaunchError(f"the probe failed: {one_line(last)[:300]}")
     if not found[0].fits:
         raise ConfigError(
-            f"{found[0].batch_size} images do not fit into the memory of a process; use smaller "
+            f"{found[0].batch_size} images do not fit into the memory of one process; use smaller "
             "images or another network, or on CPUs a larger --set resources.mem_gb_per_gpu=N"
         )
 

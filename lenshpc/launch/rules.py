@@ -76,7 +76,7 @@ RULES = (
         action="requeue",
         meaning="the time limit was reached",
         advice="if it happens to many members, submit with a larger --set resources.time_min=N: "
-        "the run goes on",
+        "the run continues",
         states=("TIMEOUT",),
         pattern=r"CANCELLED AT \S+ DUE TO TIME LIMIT|not requeued because: timed-out",
     ),
@@ -84,7 +84,7 @@ RULES = (
         name="PREEMPTED",
         action="requeue",
         meaning="a job of higher priority took the nodes, or somebody requeued it",
-        advice="nothing; another qos: or partition: is preempted less often",
+        advice="nothing; another qos: or partition: may be preempted less often",
         states=("PREEMPTED", "REQUEUED"),
         pattern=r"CANCELLED AT \S+ DUE TO (PREEMPTION|JOB REQUEUE)",
     ),
@@ -104,8 +104,8 @@ RULES = (
         name="GPU NOT SUPPORTED",
         action="stop",
         meaning="torch has no code for this kind of GPU",
-        advice="install a torch build for this GPU, or ask for another by gpu_type: or constraint: "
-        "of the site profile",
+        advice="install a torch build for this GPU, or ask for another with gpu_type: or "
+        "constraint: of the site profile",
         pattern=r"kernel image is (not available|invalid)|no kernel image is|NoKernelImageForDevice"
         r"|NoBinaryForGpu|CUDA_ERROR_NO_BINARY|_STATUS_ARCH_MISMATCH|[Ii]nvalid device function"
         r"|TensileLibrary.* gfx|is not defined for option 'gpu-name'",
@@ -135,8 +135,8 @@ RULES = (
         name="LIMIT REACHED",
         action="stop",
         meaning="a limit of the system: open files, processes or threads, locked memory",
-        advice="raise it by a line in setup: of the site profile, ulimit -n $(ulimit -Hn) for "
-        "files, -u for processes, -l for locked memory; then submit again",
+        advice="raise it in setup: of the site profile, by ulimit -n $(ulimit -Hn) for files, -u "
+        "for processes, -l for locked memory; then submit again",
         pattern=r"Too many open files|received \d+ items of ancdata|can't start new thread"
         r"|pthread_create.*failed|[Tt]hread creation failed|[Ff]ile size limit exceeded"
         r"|(fork: |\[Errno 11\] ).*Resource temporarily unavailable|\bRLIMIT_"
@@ -146,7 +146,7 @@ RULES = (
         name="OUT OF MEMORY",
         action="stop",
         meaning="a process used more main memory than the job asked for",
-        advice="submit with a larger --set resources.mem_gb_per_gpu=N: the run goes on; or with "
+        advice="submit with a larger --set resources.mem_gb_per_gpu=N: the run continues; or with "
         "--set data.loading=stream",
         states=("OUT_OF_MEMORY",),
         pattern=r"oom[-_ ]kill|[Ee]xceeded (job )?memory limit|[Oo]ut of memory: Killed process"
@@ -157,7 +157,7 @@ RULES = (
         name="DISK FULL",
         action="stop",
         meaning="a file system is full, or your quota on it is used up",
-        advice="make room where the line says, or where the run lies, then resume",
+        advice="free space where the log line says, or where the run is stored, then resume",
         pattern=r"No space left on device|[Qq]uota exceeded|PytorchStreamWriter failed writing"
         r"|enforce fail at inline_container.* unexpected pos",
     ),
@@ -199,7 +199,8 @@ RULES = (
     Rule(
         name="AUTHENTICATION FAILED",
         action="exclude node",
-        meaning="SLURM's programs did not believe each other: munge, or clocks that differ",
+        meaning="SLURM's programs did not accept each other's credentials: munge, or clocks that "
+        "differ",
         advice="tell the site the node's name; lenshpc doctor compares clocks",
         pattern=rf"{SLURM}.*([Ll]aunch|step|allocation|submission)\b"
         r"(.* node (?P<node>[\w.-]+):)?.*([Aa]uthentication|[Cc]redential)"
@@ -212,7 +213,7 @@ RULES = (
         action="exclude node",
         meaning="a node does not see the shared files, or their system does not answer there",
         advice="tell the site the node's name; if all nodes say so, move store and runs to a file "
-        "system that they share; lenshpc doctor looks",
+        "system that they share; lenshpc doctor checks this",
         pattern=r"(node (?P<node>[\w.-]+)|one of \S+) does not see |Stale (NFS )?file handle"
         r"|(Remote I/O|Input/output) error|[Tt]ransport endpoint|Host is down|No locks available"
         r"|Read-only file system|Slurmd could not connect IO",
@@ -224,8 +225,8 @@ RULES = (
         name="LIBRARY MISSING",
         action="stop",
         meaning="a program does not find a library, or one of the version that it was built for",
-        advice="load what brings it by a line in setup: of the site profile, or use a container: "
-        "with its own; then submit again",
+        advice="load the module that has it with a line in setup: of the site profile, or use a "
+        "container: that has it; then submit again",
         pattern=r"cannot open shared object|version \W?(GLIBC|CXXABI)\w*_[\d.]+\W? not found"
         r"|undefined symbol: |symbol lookup error|wrong ELF class|Exec format error"
         r"|static TLS block",
@@ -236,15 +237,15 @@ RULES = (
         name="ILLEGAL INSTRUCTION",
         action="stop",
         meaning="a program was built for newer processors than this node has",
-        advice="ask for newer nodes by constraint: of the site profile, or install builds for this "
-        "processor",
+        advice="ask for newer nodes with constraint: of the site profile, or install builds for "
+        "this processor",
         pattern=r"Illegal instruction",
         exits=(132,),
     ),
     Rule(
         name="NAN LOSS",
         action="stop",
-        meaning="the training diverged: its loss is no finite number",
+        meaning="the training diverged: its loss is not finite",
         advice="submit with a smaller --set train.lr=N or with --set train.clip_norm=1, or look at "
         "the data with: lenshpc info STORE",
         pattern=r"the (training|validation) \w+ became -?(nan|inf)"
@@ -264,7 +265,7 @@ RULES = (
         meaning="the job's program did not start: a line of setup, a path, module, container or "
         "option of srun",
         advice="correct setup:, python:, container: or srun_args: of the site profile, then submit "
-        "again; lenshpc doctor tries them",
+        "again; lenshpc doctor tests them",
         # A shell names its script and line; not those where it tells how srun ended.
         pattern=rf"^lenshpc: setup (failed|ended)|{SLURM}fatal: |Unable to create step"
         r"|slurm_script: (line )?\d+: (?!\s*\d)|[Ll]aunch (for .* )?failed|error: execve\(\)"
@@ -288,18 +289,19 @@ RULES = (
     Rule(
         name="NO TMPDIR",
         action="stop",
-        meaning="the folder for temporary files is not there, or not writable",
-        advice="name another by env: {TMPDIR: FOLDER} in the site profile, then submit again",
+        meaning="the folder for temporary files does not exist or is not writable",
+        advice="set another with env: {TMPDIR: FOLDER} in the site profile, then submit again",
         pattern=NO_TMPDIR,
         hint=r"Unable to create TMPDIR",
     ),
     Rule(
         name="NO INTERFACE",
         action="stop",
-        meaning="processes on several nodes do not reach each other: a node's own name leads to "
-        "its loopback, or they listen on different networks",
-        advice="name the network that nodes share by interface: in the site profile, which sets "
-        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, then submit again; lenshpc doctor lists them",
+        meaning="processes on several nodes cannot reach each other: a node's own name resolves to "
+        "its loopback address, or they listen on different networks",
+        advice="set interface: in the site profile to the network that the nodes share (it sets "
+        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME), then submit again; lenshpc doctor lists "
+        "the networks",
         pattern=NO_INTERFACE,
         unless=r"NCCL INFO",  # which tells of those that it uses
     ),
@@ -322,9 +324,10 @@ RULES = (
     Rule(
         name="KILLED",
         action="requeue",
-        meaning="a process was killed or crashed; often for memory that SLURM did not see",
+        meaning="a process was killed or crashed, often for lack of memory that SLURM did not "
+        "notice",
         advice="if it happens again, submit with a larger --set resources.mem_gb_per_gpu=N: the "
-        "run goes on",
+        "run continues",
         pattern=r"error: (?P<node>\S+): tasks? [\d,-]+: (Killed|Bus|Segmentation|Abort|Floating)"
         rf"|^Fatal Python error: |{WORKER_LOST}",
         exits=(9, 134, 135, 136, 137, 139),
@@ -333,7 +336,7 @@ RULES = (
         name="CANCELLED",
         action="stop",
         meaning="somebody cancelled it",
-        advice="to go on: lenshpc resume RUN",
+        advice="to continue: lenshpc resume RUN",
         pattern=r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*",
         weak_states=("CANCELLED", "REVOKED", "DEADLINE"),
     ),
@@ -341,6 +344,6 @@ RULES = (
 UNKNOWN = Rule(
     name="UNKNOWN",
     action="stop",
-    meaning="it ended without being done, and nothing says why",
+    meaning="it ended before it was done, and nothing says why",
     advice="read the log with: lenshpc logs RUN",
 )

@@ -118,14 +118,16 @@ def removable(run: RunPaths, *, whole: bool, asked: Asked | None = None) -> list
     """
     owner = find_owner(run)
     if owner:
-        raise ConfigError(f"it belongs to {owner}, who alone may clean it")
+        raise ConfigError(f"it belongs to {owner}, and only {owner} may clean it")
     plan = load_plan(run)
     status = run_status(run, plan, asked)
     if status.silence:
-        raise LaunchError(f"nothing is known of its jobs: {status.silence}; try again")
+        raise LaunchError(f"the state of its jobs is unknown: {status.silence}; try again")
     # Jobs that wait still read their pickles, and a member that runs its checkpoints.
     if not status.has_ended:
-        raise ConfigError(f"it is under way; first: lenshpc cancel {reference(run)}")
+        raise ConfigError(
+            f"its jobs still wait or run; cancel them first: lenshpc cancel {reference(run)}"
+        )
     if whole:
         return [Leftover(folder=".", kind="all of the run", paths=(run.root,))]
     return [one for one in _leftovers(run, plan, status) if one.paths]

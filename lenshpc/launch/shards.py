@@ -18,7 +18,7 @@ def jobs_folder(folder: Path, site: Site) -> Site:
     folder.mkdir(mode=0o700, exist_ok=True)  # pickles lie here
     risk = find_risk(folder)
     if risk:
-        raise ConfigError(f"{risk}, and jobs run what lies there; choose another place")
+        raise ConfigError(f"{risk}, and jobs would execute what is in it; choose another folder")
     code = snapshot.read(folder / "code")
     code.keep()
     return code.before(site)

@@ -26,7 +26,7 @@ def _single_line(text: str) -> str:
 def _whole_line(text: str) -> str:
     # the shell would join it with the line that checks it, and a failure be lost
     if (len(text) - len(text.rstrip("\\"))) % 2:
-        raise ValueError("must be a whole command, which does not go on after a backslash")
+        raise ValueError("must be a complete command, not continued after a backslash")
     return text
 
 
@@ -41,7 +41,9 @@ def _not_schedulers(name: str) -> str:
             "tracker's own command"
         )
     if name.startswith(("SLURM_", "SBATCH_", "SRUN_")):
-        raise ValueError(f"{name} is SLURM's; use a key of the profile, or sbatch and srun_args")
+        raise ValueError(
+            f"{name} is set by SLURM; use a key of the profile, or sbatch and srun_args"
+        )
     return name
 
 
@@ -210,7 +212,7 @@ class Site(Frozen):
         for name in options:
             if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
                 raise ValueError(
-                    f"{name!r} is no sbatch option; write it as in --{name}, no dashes"
+                    f"{name!r} is not an sbatch option; write it without the dashes of --{name}"
                 )
             # A second value would win over ours in silence: a longer time limit, another array.
             if name in RESERVED:

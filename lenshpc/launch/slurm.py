@@ -301,7 +301,9 @@ def _run(command: Sequence[str], inherited: Sequence[int] = ()) -> str:
     """Return what a command prints. Raises LaunchError where it is absent, fails or is silent."""
     program = command[0]
     if shutil.which(program) is None:
-        raise LaunchError(f"there is no {program} here; run this on a login node of the cluster")
+        raise LaunchError(
+            f"{program} is not installed here; run this on a login node of the cluster"
+        )
     try:
         done = subprocess.run(
             command,
@@ -350,7 +352,7 @@ def sbatch(script: Path, *arguments: str, inherited: Sequence[int] = ()) -> str:
             return parse_job_id(printed) or find_jobs([script.stem])[script.stem]
         except KeyError as error:
             raise LaunchError(
-                f"sbatch printed no id of a job but {printed[-80:]!r}; look at {script}"
+                f"sbatch printed {printed[-80:]!r} instead of the id of a job; look at {script}"
             ) from error
         except LaunchError as error:
             if not is_busy(error):

@@ -67,7 +67,9 @@ class Snapshot:
 def read(folder: Path) -> Snapshot:
     """Return lenshpc and all plugins as they are now, to be kept below `folder`; writes nothing."""
     if ":" in str(folder):
-        raise ConfigError(f"{folder} holds a ':', where Python would cut it; choose another folder")
+        raise ConfigError(
+            f"{folder} contains a ':', which separates paths for Python; choose another folder"
+        )
     # Read once, at this moment, and written from memory: what is hashed is what is kept, also while
     # somebody edits.
     files = dict(sorted([*_package_files(), *_plugin_files(), *_metadata_files()]))

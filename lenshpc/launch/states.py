@@ -23,8 +23,8 @@ from lenshpc.run.plan import Member, Plan
 
 ENDED = frozenset({"DONE", "TRAINED", "FAILED", "CANCELLED", "NOT SUBMITTED"})
 UNTOLD = frozenset({"CANCELLED", "UNKNOWN"})  # failures of which a log says no more
-WITHOUT_RESULTS = "its job ended well, and its results are not there"
-SENT_SINCE = "jobs were sent since SLURM was asked"
+WITHOUT_RESULTS = "its job succeeded, but its results are missing"
+SENT_SINCE = "jobs were submitted after SLURM was asked"
 SECONDS_AN_HOUR = 3600
 LOCAL_POLL_S, SLURM_POLL_S = 0.5, 10.0
 

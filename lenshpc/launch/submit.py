@@ -236,8 +236,8 @@ def _check_ended(run: RunPaths, plan: Plan) -> None:
     active = [line for line in _ask_status(run, plan).members if line.state not in ENDED]
     if active:
         raise ConfigError(
-            f"{len(active)} members of run {run.name} wait or run in their size; first: "
-            f"lenshpc cancel {reference(run)}"
+            f"{len(active)} members of run {run.name} wait or run with other resources; cancel "
+            f"them first: lenshpc cancel {reference(run)}"
         )
 
 
@@ -283,7 +283,7 @@ def _send(
 def _ask_status(run: RunPaths, plan: Plan) -> RunStatus:
     status = run_status(run, plan)
     if status.silence:
-        raise LaunchError(f"nothing was sent: {status.silence}; try again")
+        raise LaunchError(f"nothing was submitted: {status.silence}; try again")
     for line in status.members:
         exclusion.note(run, line.job, line.failure)
     return status
@@ -357,8 +357,8 @@ class SlurmSender:
         number, total = sum(numbers[: len(job_ids)]), sum(numbers)
         rest = "the others and the report were" if number < total else "the report was"
         return LaunchError(
-            f"{number} of {total} members were sent as job {', '.join(job_ids)}, {rest} not: "
-            f"{error}; when those have ended, send the rest with: {resume_command(self.run)}"
+            f"{number} of {total} members were submitted as job {', '.join(job_ids)}, {rest} not: "
+            f"{error}; when those have ended, submit the rest with: {resume_command(self.run)}"
         )
 
     def _send(self, request: JobRequest, members: tuple[int, ...]) -> str:

@@ -46,6 +46,6 @@ def describe_kept(run: RunPaths, before: Terms | None, sent: Submission) -> str:
         else f"{num} members under way stay as they were"
     )
     return (
-        f"{who} sent, to site {', '.join(sites)}; to change that: "
-        f"lenshpc cancel {reference(run)}, then the same command again"
+        f"{who} submitted, to site {', '.join(sites)}; to change that: lenshpc cancel "
+        f"{reference(run)}, then the same command again"
     )

@@ -38,7 +38,7 @@ def try_ways(facts: Facts, site: Site) -> Facts:
         named = f", one of {', '.join(accounts)}" if accounts else "; you have none, ask the site"
         advice = f"give --account{named}"
     raise LaunchError(
-        f"sbatch takes no job in partition {facts.partition['PartitionName']}: {why}; {advice}"
+        f"sbatch accepts no job in partition {facts.partition['PartitionName']}: {why}; {advice}"
     )
 
 

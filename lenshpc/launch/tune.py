@@ -56,7 +56,7 @@ def find_active(base: RunPaths) -> list[str]:
     """Return the jobs of a study that wait or run. Raises LaunchError if SLURM does not answer."""
     known = slurm.query(job.job_id for job in records(base) if job.scheduler == "slurm")
     if known.silence:
-        raise LaunchError(f"nothing was sent: {known.silence}; try again")
+        raise LaunchError(f"nothing was submitted: {known.silence}; try again")
     return sorted(name for name, state in known.jobs.items() if state.is_active)
 
 
@@ -72,8 +72,8 @@ def send_study(
         active = find_active(base)
         if active:
             raise LaunchError(
-                f"jobs of {base.root.parent} wait or run: {', '.join(active[:5])}; what they do is "
-                "done once they have ended, or have been cancelled with scancel"
+                f"jobs of {base.root.parent} wait or run: {', '.join(active[:5])}; repeat the "
+                "command once they have ended or were cancelled with scancel"
             )
         sender = StudySender(base, plan, site, calls, lock)
         try:

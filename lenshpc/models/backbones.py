@@ -210,7 +210,7 @@ def _from_timm(
     except TypeError as error:
         if not drop_path:
             raise
-        raise ConfigError(f"{name} has no blocks to skip; drop method.drop_path") from error
+        raise ConfigError(f"{name} has no blocks to skip; remove method.drop_path") from error
 
 
 def _load(

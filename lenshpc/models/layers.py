@@ -18,7 +18,7 @@ def layer_factors(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
     if network is None:
         raise ConfigError(
             f"train.layer_decay: {type(model).__name__} does not say which layers it has, as "
-            "timm's networks do by group_matcher; drop the key"
+            "timm's networks do with group_matcher; remove the key"
         )
     timm_module()
     from timm.models import group_parameters

@@ -78,8 +78,8 @@ def download(repository: str, names: Sequence[str] = FILENAMES) -> Path:
                 continue
     except (HfHubHTTPError, HFValidationError) as error:
         raise ConfigError(
-            f"the hub does not hand out {repository} ({one_line(error)[:160]}); correct its name, "
-            "log in with hf auth login if it is closed, or give a file's path as method.weights"
+            f"the hub refuses access to {repository} ({one_line(error)[:160]}); correct its name, "
+            "log in with hf auth login if it is gated, or give a file's path as method.weights"
         ) from error
     raise ConfigError(f"{repository} holds no {' or '.join(names)}; give a file's path")
 
@@ -127,7 +127,7 @@ def _check_architecture(repository: str, model: str) -> None:
     found = config.get("architecture") if isinstance(config, dict) else None
     if not isinstance(found, str):
         raise ConfigError(
-            f"{HUB}{repository} is no repository of timm's: its {CONFIG} names no architecture; "
+            f"{HUB}{repository} is not a timm repository: its {CONFIG} names no architecture; "
             "give one that does, or a file's path as method.weights"
         )
     if found != model:
@@ -140,7 +140,7 @@ def _check_architecture(repository: str, model: str) -> None:
 def _not_found(repository: str, names: Sequence[str]) -> ConfigError:
     cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
     return ConfigError(
-        f"{repository} has no {' or '.join(names)} in the cache (HF_HOME {cache}), and the network "
-        f"cannot be reached; where it can, run: hf download {repository}; then set HF_HOME to that "
-        "cache, or give a file's path as method.weights"
+        f"{repository} has no {' or '.join(names)} in the cache (HF_HOME {cache}), and the hub "
+        f"cannot be reached; on a machine that can reach it, run: hf download {repository}; then "
+        "set HF_HOME to that cache, or give a file's path as method.weights"
     )

@@ -100,8 +100,8 @@ def open_npy(path: str) -> NpyArray:
     promised = header.promised_bytes
     if promised != held:
         raise DataError(
-            f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes, it holds {held}; copy it again",
+            f"{path} is {'truncated' if held < promised else 'too long'}: its header declares "
+            f"{promised} bytes, the file holds {held}; copy it again",
             cause="truncated" if held < promised else "damaged",
         )
     return NpyArray(
@@ -130,7 +130,7 @@ def open_npz(path: str, name: str, key: str) -> NpzArray:
     promised = header.start + header.promised_bytes
     if promised != member.file_size:
         raise DataError(
-            f"{path}: {name} promises {promised} bytes, the archive holds {member.file_size}; "
+            f"{path}: {name} should have {promised} bytes, the archive holds {member.file_size}; "
             "copy it again",
             cause="damaged",
         )
@@ -162,14 +162,14 @@ def _find_member(path: str, archive: zipfile.ZipFile, name: str, key: str) -> zi
         raise absent_array_error(path, name, found, key)
     if len(members) > 1:
         raise DataError(
-            f"{path} holds {name} {len(members)} times; write it again with one",
+            f"{path} holds {name} {len(members)} times; save it again with only one",
             cause="array that stands twice",
         )
     # The two that numpy writes; the others unpack without a limit.
     if members[0].compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise DataError(
-            f"{path} is packed by zip's method {members[0].compress_type}; "
-            "write it with numpy's savez",
+            f"{path} is compressed with zip method {members[0].compress_type}; save it with "
+            "numpy's savez",
             cause="another packing",
         )
     return members[0]
@@ -191,8 +191,8 @@ def _find_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 def _refuse_objects(path: str, header: Header) -> None:
     if header.dtype.hasobject:
         raise DataError(
-            f"{path} holds pickled objects, which are refused; save plain arrays, "
-            "of text as array.astype(str)",
+            f"{path} holds pickled objects, which are refused; save plain arrays, text as "
+            "array.astype(str)",
             cause="pickled",
         )
 

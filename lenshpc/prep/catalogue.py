@@ -70,7 +70,9 @@ def read_positions(root: Path, catalogue: Catalogue) -> tuple[pa.Array, NDArray[
     _Index(path, ids)  # raises where an id is missing, or stands twice
     odd = ids.filter(pc.invert(pc.utf8_is_printable(ids)))
     if len(odd):
-        raise DataError(f"{path} has the id {odd[0].as_py()!a}, which cannot be shown; correct it")
+        raise DataError(
+            f"{path} has the id {odd[0].as_py()!a}, which has unprintable characters; correct it"
+        )
     _check_degrees(path, columns, place)
     ra, dec = (columns.numbers[name] for name in (place.ra, place.dec))
     _refuse_off_sky(path, ids, ra, dec, place)

@@ -138,8 +138,8 @@ def naming_defects(path: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise DataError(
-            f"{path} cannot be read: it needs more memory than there is; "
-            "check `image` in DATASET, or use fewer --workers",
+            f"{path} cannot be read: it needs more memory than this machine has free; check "
+            "`image` in DATASET, or use fewer --workers",
             cause="no memory",
         ) from error
     except Exception as error:
@@ -178,7 +178,7 @@ def access_error(path: str, error: OSError) -> DataError:
     if not Path(path).is_symlink() or os.path.exists(path):  # noqa: PTH110 - raises nothing
         return read_error(path, error)
     return DataError(
-        f"{path} is a link that leads to no file; mount or copy what it leads to",
+        f"{path} is a broken link; mount or copy the file that it points to",
         cause=BROKEN_LINK,
     )
 

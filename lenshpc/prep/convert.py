@@ -221,7 +221,7 @@ def _naming_failures(target: Path) -> Iterator[None]:
         place = f" at {os.fsdecode(error.filename)}" if error.filename else ""
         raise IncompleteError(
             f"{target} cannot be written: {error.strerror or error}{place}; correct that and "
-            "repeat the command, which goes on where it stopped"
+            "repeat the command, which continues where it stopped"
         ) from error
 
 

@@ -84,9 +84,9 @@ class CutoutStacks:
         missing = [tile for tile in self.tiles if not self._is_made(tile, by_hash=False)]
         if missing:
             raise IncompleteError(
-                f"the cut-outs of {len(missing)} of {len(self.tiles)} tiles are not made of their "
-                f"files as they are, such as those of {missing[0]}; repeat the lenshpc "
-                "prepare command, which makes them"
+                f"the cut-outs of {len(missing)} of {len(self.tiles)} tiles are missing or were "
+                f"not made from the present files, such as those of {missing[0]}; repeat the "
+                "lenshpc prepare command, which makes them"
             )
 
     def __call__(self, tile: str, count: Count) -> None:
@@ -113,8 +113,8 @@ class CutoutStacks:
 
     def _change(self, tile: str) -> DataError:
         return DataError(
-            f"files of tile {tile} under {self.root} have changed while the command ran; "
-            "repeat it once they stay",
+            f"files of tile {tile} under {self.root} changed while the command ran; repeat it "
+            "when they no longer change",
             cause="changed",
         )
 

@@ -133,7 +133,9 @@ class Dataset(Frozen):
         folders = [folder for split in self.splits for folder in self.folders(split)]
         taken = sorted(RESERVED & set(self.columns))
         if taken:
-            raise ValueError(f"column {taken[0]!r} is a name that the store has; rename it")
+            raise ValueError(
+                f"column {taken[0]!r} has a name that the store itself uses; rename it"
+            )
         labels = [_value_text(value) for entry in self.classes for value in entry.values]
         words = [_value_text(value) for values in self.split_values.values() for value in values]
         listed: dict[str, Sequence[str]] = {
@@ -146,7 +148,7 @@ class Dataset(Frozen):
         for what, values in listed.items():
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
-                raise ValueError(f"{what} {twice[0]!r} stands twice")
+                raise ValueError(f"{what} {twice[0]!r} is listed twice")
         if "." in folders and len(folders) > 1:
             raise ValueError("the folder . (SOURCE itself) must be the only one")
         if len({tuple(entry.folders) for entry in self.classes}) > 1:
@@ -154,13 +156,13 @@ class Dataset(Frozen):
         if self.pickled and self.image.format != "npy":
             raise ValueError("pickled belongs to format npy")
         if self.pickled and self.image.bands:
-            raise ValueError("pickled goes with files of one image, not with bands")
+            raise ValueError("pickled is for files of one image, not for bands")
         return self._holdout_fits()
 
     @model_validator(mode="after")
     def _unlabelled_fits(self) -> Self:
         if self.unlabelled and (self.target or self.pickled):
-            raise ValueError("unlabelled images go with neither target nor pickled")
+            raise ValueError("unlabelled images cannot be combined with target or pickled")
         return self
 
     @model_validator(mode="after")
@@ -175,7 +177,10 @@ class Dataset(Frozen):
         given = [name for name, is_given in places.items() if is_given]
         if len(given) != 1:
             told = " and ".join(given) or "nothing"
-            raise ValueError(f"{told} says where images lie; give one of {', '.join(places)}")
+            raise ValueError(
+                f"expected one key that says where the images are, found {told}; give one of "
+                f"{', '.join(places)}"
+            )
         if self.stacks and not self.image.is_stack:
             raise ValueError("stacks need an image.format of stacks: npz, hdf5, or npy with stack")
         if self.mosaics and (self.image.format != "fits" or self.image.is_apart):
@@ -204,8 +209,8 @@ class Dataset(Frozen):
         told = by_table or (by_array and all(by_array))
         if not self.splits and len(self.classes) > 1 and not told:
             raise ValueError(
-                f"nothing says which of {len(self.classes)} classes an image is of; give classes "
-                "their folders, or set catalogue.label, or arrays.label of each of stacks"
+                f"nothing says to which of {len(self.classes)} classes an image belongs; give "
+                "classes their folders, or set catalogue.label, or arrays.label of each of stacks"
             )
         return self
 
@@ -245,7 +250,7 @@ class Dataset(Frozen):
         if not {self.image.format, made.format} <= {"npy", "image"}:
             raise ValueError("simulate writes formats npy and image")
         if self.image.bands or made.bands:
-            raise ValueError("simulate writes a file an image, not bands")
+            raise ValueError("simulate writes one file per image, not bands")
         return self
 
     @property

@@ -65,8 +65,8 @@ def has_header(path: Path, header: bytes) -> bool:
 def foreign_list_error(path: Path) -> DataError:
     """Return the error of a user's own file where a list would be written."""
     return DataError(
-        f"{path} is no list that lenshpc wrote, and lists of this STORE go there; "
-        "move it away, or give STORE another name"
+        f"{path} was not written by lenshpc, and the list of refused files would replace it; move "
+        "it away, or give STORE another name"
     )
 
 

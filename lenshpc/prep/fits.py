@@ -43,7 +43,8 @@ def fits_images(path: str, content: bytes, image: ImageFormat) -> list[NDArray[A
     content = unpack(path, content, largest_bytes(image))
     if not content.startswith(b"SIMPLE  ="):
         raise DataError(
-            f"{path} is no FITS file: starts {content[:6]!r}; copy it again", cause="another format"
+            f"{path} is not a FITS file: it starts with {content[:6]!r}; copy it again",
+            cause="another format",
         )
     # From the bytes that are hashed, not from the file again, which may have changed since.
     with naming_defects(path), reading_strictly(), _open(content) as opened:
@@ -125,7 +126,7 @@ def _only(path: str, units: list[Any], name: int | str | None) -> int:
     if len(places) > 1:
         raise DataError(
             f"{path} holds {len(places)} HDUs {name}, at {places}; set `image.hdu` to the number "
-            "of one, or to a list of one a channel",
+            "of one, or to a list with one per channel",
             cause="another HDU",
         )
     if places:
@@ -179,8 +180,8 @@ def check_packing(path: str, unit: Any, content: memoryview) -> None:
     """
     if unit.compression_type not in _PACKINGS:
         raise DataError(
-            f"{path} is packed by {unit.compression_type}, which cannot be read safely here; "
-            "unpack it with: funpack",
+            f"{path} is compressed with {unit.compression_type}, which cannot be read safely "
+            "here; unpack it with: funpack",
             cause="another packing",
         )
     if not all(0 < side <= whole for side, whole in zip(unit.tile_shape, unit.shape, strict=True)):

@@ -66,7 +66,7 @@ def _find_table(path: Path, units: Any) -> Any:
             return unit
     held = ", ".join(type(unit).__name__.removesuffix("HDU") for unit in units)
     raise DataError(
-        f"{path} holds no binary table, but {held}; save the catalogue as a binary table"
+        f"{path} holds {held}, but no binary table; save the catalogue as a binary table"
     )
 
 
@@ -81,6 +81,6 @@ def _check_size(path: Path, unit: Any) -> None:
     held = path.stat().st_size - unit.fileinfo()["datLoc"]
     if width * num_rows > held:
         raise DataError(
-            f"{path} is truncated: its header promises {width * num_rows} bytes of rows, it holds "
-            f"{held}; copy it again"
+            f"{path} is truncated: its header declares {width * num_rows} bytes of rows, the file "
+            f"holds {held}; copy it again"
         )

@@ -118,7 +118,7 @@ class ImageFormat(Frozen):
         if isinstance(self.hdu, tuple) and (self.bands or len(self.hdu) != self.shape[0]):
             raise ValueError(f"a list of hdu names one for each of {self.shape[0]} channels")
         if self.axes == "hw" and self.shape[0] != 1 and not self.is_apart:
-            raise ValueError(f"axes hw is one channel, shape {list(self.shape)} has more")
+            raise ValueError(f"axes hw is for one channel, shape {list(self.shape)} has more")
         if self.axes == "hwc" and self.is_apart:
             raise ValueError("channels that lie in files or HDUs of their own have axes hw or chw")
         return self
@@ -129,12 +129,14 @@ class ImageFormat(Frozen):
             return self
         dtype, fill = np.dtype(self.dtype), self.bad_pixels.fill
         if dtype.kind != "f":
-            raise ValueError(f"bad_pixels fills NaN, which {self.dtype} has not; leave it out")
+            raise ValueError(
+                f"bad_pixels replaces NaN, which {self.dtype} does not have; leave it out"
+            )
         if fill != "median":
             with np.errstate(over="ignore"):
                 kept = abs(float(dtype.type(fill)))
             if not kept <= float(np.finfo(np.float32).max):  # neither is NaN
-                raise ValueError(f"bad_pixels.fill {fill} is no pixel of {self.dtype}")
+                raise ValueError(f"bad_pixels.fill {fill} is not a value of {self.dtype}")
         return self
 
     @property

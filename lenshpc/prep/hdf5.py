@@ -67,7 +67,9 @@ def open_hdf5(path: str, name: str, key: str) -> Hdf5Array:
     require("hdf5", "HDF5")
     found = _find_dataset(path, name, key)
     if not found.shape:
-        raise DataError(f"{path}: {name} is no array of rows; set `{key}`", cause="another array")
+        raise DataError(
+            f"{path}: {name} is not an array of rows; set `{key}`", cause="another array"
+        )
     _check_filters(path, found)
     _refuse_large_chunks(path, found)
     chunks = found.chunks
@@ -149,9 +151,10 @@ def _check_filters(path: str, dataset: Any) -> None:
         number, _, _, name = settings.get_filter(place)
         if not h5py.h5z.filter_avail(number):
             raise DataError(
-                f"{path} is packed by the HDF5 filter {number} ({first_line(ValueError(name))}), "
-                "which is not installed; set HDF5_PLUGIN_PATH to its folder, or where it is "
-                "installed write the file again with: h5repack -f GZIP=4",
+                f"{path} is compressed with the HDF5 filter {number} "
+                f"({first_line(ValueError(name))}), which is not installed; set HDF5_PLUGIN_PATH "
+                "to its folder, or on a machine that has it write the file again with: h5repack "
+                "-f GZIP=4",
                 cause="missing filter",
             )
 
@@ -161,7 +164,7 @@ def _refuse_large_chunks(path: str, dataset: Any) -> None:
     if num_bytes > CHUNK_BYTES:
         raise DataError(
             f"{path} has chunks of {num_bytes} bytes, at most {CHUNK_BYTES} can be read row by "
-            "row; write it again with a chunk a row",
+            "row; write it again with one chunk per row",
             cause="large chunks",
         )
 

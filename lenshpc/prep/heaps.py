@@ -28,8 +28,8 @@ def check_heaps(path: str, dataset: Any) -> None:
     address_bytes, _ = dataset.file.id.get_create_plist().get_sizes()
     if not h5py.check_string_dtype(dataset.dtype) or address_bytes != 8:
         raise DataError(
-            f"{path}: {dataset.name} has texts of any length among others, which are not read; "
-            "write them with a fixed width, as numpy's S"
+            f"{path}: {dataset.name} has texts of variable length mixed with other values, which "
+            "are not read; write them with a fixed width, as numpy's S"
         )
     base = dataset.file.userblock_size
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -47,7 +47,8 @@ def check_heaps(path: str, dataset: Any) -> None:
 
 def _damage(path: str, dataset: Any) -> DataError:
     return DataError(
-        f"{path} is damaged: the heap with the texts of {dataset.name} is broken; copy it again",
+        f"{path} is damaged: the heap with the texts of {dataset.name} cannot be read; copy it "
+        "again",
         cause="damaged",
     )
 
@@ -60,8 +61,8 @@ def _contents(path: str, dataset: Any, descriptor: int) -> Iterator[bytes]:
     if not dataset.chunks:
         if plan.get_layout() == h5py.h5d.COMPACT:
             raise DataError(
-                f"{path}: {dataset.name} has texts of any length in its header, which are not "
-                "read; write them with a fixed width, as numpy's S"
+                f"{path}: {dataset.name} has texts of variable length in its header, which are "
+                "not read; write them with a fixed width, as numpy's S"
             )
         yield os.pread(descriptor, dataset.size * _REFERENCE.itemsize, dataset.id.get_offset() or 0)
         return
@@ -86,8 +87,8 @@ def _unfilter(path: str, dataset: Any, number: int, content: bytes, num_bytes: i
         mixed: NDArray[np.uint8] = np.frombuffer(content, np.uint8)
         return mixed.reshape(_REFERENCE.itemsize, -1).T.tobytes()
     raise DataError(
-        f"{path}: {dataset.name} has texts of any length, packed by the HDF5 filter {number}, "
-        "which are not read; write them with a fixed width, as numpy's S"
+        f"{path}: {dataset.name} has texts of variable length, compressed with the HDF5 filter "
+        f"{number}, which are not read; write them with a fixed width, as numpy's S"
     )
 
 

@@ -69,8 +69,8 @@ def _refuse_same_file(root: Path, file: str, seen: dict[tuple[int, int], str]) -
     key = status.st_dev, status.st_ino
     if key in seen:
         raise DataError(
-            f"{root / file} and {seen[key]} are one file, named twice by `stacks`; each image may "
-            "stand once: correct the patterns in DATASET",
+            f"{root / file} and {seen[key]} are the same file, matched twice by `stacks`; each "
+            "image may occur only once: correct the patterns in DATASET",
             cause="the same file",
         )
     seen[key] = file
@@ -87,7 +87,7 @@ def _absent_stacks(root: Path, pattern: str) -> DataError:
     held = sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208
     names = ", ".join(ascii(name) for name in held[:8]) or "nothing"
     return DataError(
-        f"{root / pattern} names no file; {folder} holds {names}; set `stacks` in DATASET"
+        f"{root / pattern} matches no file; {folder} holds {names}; set `stacks` in DATASET"
     )
 
 
@@ -170,8 +170,8 @@ def _refuse_repeated_ids(root: Path, ids: pa.ChunkedArray) -> None:
     if repeats:
         names = show_some([f"{one!r}" for one in repeats])
         raise DataError(
-            f"{root}: {names} stand more than once among the ids of stacks; an id is of one image: "
-            "correct the arrays of ids, or leave them out of DATASET"
+            f"{root}: {names} occur more than once among the ids of stacks; each id belongs to "
+            "one image: correct the arrays of ids, or leave them out of DATASET"
         )
 
 
@@ -242,7 +242,7 @@ def _check_length(path: Path, name: str, num_values: int, file: str, num_rows: i
     if num_values != num_rows:
         raise DataError(
             f"{path}: {name} has {num_values} rows, {file} has {num_rows} images; there must be "
-            "one value an image: correct one of them"
+            "one value per image: correct one of them"
         )
 
 

@@ -202,7 +202,7 @@ def _nothing_inside(
     path: Path, ids: pa.Array, positions: Points, tiles: Sequence[Tile]
 ) -> DataError:
     if not len(ids):
-        return DataError(f"{path} has no rows; give a catalogue with an object a row")
+        return DataError(f"{path} has no rows; give a catalogue with one object per row")
     ra, dec = positions[0].tolist()
     grid = tiles[0].grid
     width, height = grid.size_deg

@@ -79,8 +79,8 @@ def npy_pixels(path: str, content: bytes, header: Header) -> NDArray[Any]:
     promised, held = header.promised_bytes, len(content) - header.start
     if promised != held:
         raise DataError(
-            f"{path} is {'truncated' if held < promised else 'too long'}: its header promises "
-            f"{promised} bytes of pixels, it holds {held}; copy it again",
+            f"{path} is {'truncated' if held < promised else 'too long'}: its header declares "
+            f"{promised} bytes of pixels, the file holds {held}; copy it again",
             cause="truncated" if held < promised else "damaged",
         )
     flat = np.frombuffer(content, header.dtype, offset=header.start)

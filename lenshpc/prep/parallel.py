@@ -118,7 +118,7 @@ def _hear(receiver: Any, process: Any, count: Count) -> bool:
         process.join()
         if process.exitcode:
             raise LensHpcError(
-                f"a process ended with code {process.exitcode}, perhaps for want of memory; "
+                f"a process ended with code {process.exitcode}, perhaps for lack of memory; "
                 "repeat the command with fewer --workers"
             ) from None
         return False

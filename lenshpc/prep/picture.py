@@ -29,7 +29,7 @@ def picture_pixels(path: str, content: bytes, image: ImageFormat) -> NDArray[Any
         pixels = _decode(path, content, image)
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{path} is no JPEG or PNG image; copy it again", cause="another format"
+            f"{path} is not a JPEG or PNG image; copy it again", cause="another format"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
@@ -86,7 +86,7 @@ def _deep_pixels(path: str, content: bytes, mode: str) -> NDArray[Any]:
         raise damage_error(path, "its pixels cannot be unpacked")
     if found.dtype != np.uint16 or found.ndim != 3 or found.shape[-1] <= max(order):
         raise DataError(
-            f"{path} has 16 bits a colour, which cannot be read in this form; save it as .npy",
+            f"{path} has 16 bits per colour, which cannot be read in this form; save it as .npy",
             cause="another format",
         )
     return np.asarray(found[..., order])

@@ -41,8 +41,8 @@ def hold_out(table: pa.Table, dataset: Dataset) -> pa.Table:
     num = int(np.count_nonzero(splits == SPLITS.index(rule.target)))
     if num:
         raise DataError(
-            f"{num} images are in {rule.target} already, which `holdout` is to make of "
-            f"{rule.source}; drop `holdout` from the dataset file, or correct the splits"
+            f"{num} images are already in {rule.target}, which `holdout` would make from "
+            f"{rule.source}; remove `holdout` from the dataset file, or correct the splits"
         )
     # Of the group and nothing else: with a seed or a count in it, adding images would move old
     # ones from training to test.
@@ -91,7 +91,7 @@ def check_classes(table: pa.Table, dataset: Dataset) -> None:
             if dataset.holdout:
                 raise DataError(
                     f"the holdout of {dataset.name} leaves no {missing[0]} in {name}; the set is "
-                    "too small: add images, or drop `holdout` from the dataset file"
+                    "too small: add images, or remove `holdout` from the dataset file"
                 )
             raise DataError(
                 f"{dataset.name} has no {missing[0]} in {name}; train needs images of each class, "
@@ -110,8 +110,8 @@ def check_groups(table: pa.Table, dataset: Dataset) -> tuple[str, ...]:
     if len(groups.dictionary) == 1:
         name = groups.dictionary[0].as_py()
         raise DataError(
-            f"all {table.num_rows} images are of one group, {name!r}, which never parts over "
-            "splits or folds; correct `group` in the dataset file"
+            f"all {table.num_rows} images are in one group, {name!r}, and a group is never "
+            "divided among splits or folds; correct `group` in the dataset file"
         )
     single = []
     for split in np.unique(splits).tolist():

@@ -77,7 +77,7 @@ def _open_stack(path: str, image: ImageFormat) -> FileArray:
     # A byte a row is less than any packing of an image leaves.
     if array.shape[0] > array.num_bytes:
         raise DataError(
-            f"{path}: {array.name} promises {array.shape[0]} rows, but only {array.num_bytes} "
+            f"{path}: {array.name} should have {array.shape[0]} rows, but only {array.num_bytes} "
             "bytes of them are there; copy it again, or write it again",
             cause="truncated",
         )
@@ -139,7 +139,9 @@ class _PlainRows:
 
 
 def _short_error(path: str | Path) -> DataError:
-    return DataError(f"{path} became shorter while it was read; repeat", cause="changed")
+    return DataError(
+        f"{path} became shorter while it was read; repeat the command", cause="changed"
+    )
 
 
 class _Hdf5Rows:

@@ -52,7 +52,8 @@ def check_stamps(root: Path | str, stamps: Stamps, files: Iterable[str]) -> None
     for file in files:
         if file in stamps and _read_stamp(f"{root}/{file}") != stamps[file]:
             raise DataError(
-                f"{root}/{file} has changed while the command ran; repeat it once the file stays",
+                f"{root}/{file} changed while the command ran; repeat it when the file no longer "
+                "changes",
                 cause=CHANGED,
             )
 

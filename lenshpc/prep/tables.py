@@ -66,7 +66,10 @@ def read_table(
     form = next((form for end, form in _FORMATS.items() if path.name.lower().endswith(end)), None)
     if form is None:
         endings = " ".join(_FORMATS)
-        raise DataError(f"{path} has no ending that a table has ({endings}); save it as one")
+        raise DataError(
+            f"{path} does not have the file extension of a table ({endings}); save it as one of "
+            "these"
+        )
     check_content(str(path), form)
     names = _unique([*texts, *words, *numbers])
     with naming_defects(str(path)):
@@ -77,7 +80,7 @@ def read_table(
                 of_texts, of_words, of_numbers = _read_columns(path, table, places, wanted)
         except pa.ArrowException as error:
             raise DataError(
-                f"{path} is no table with values for {', '.join(names)}: {first_line(error)}; "
+                f"{path} is not a table with values for {', '.join(names)}: {first_line(error)}; "
                 "correct it, or the dataset file"
             ) from error
     units = {name: table.units[place] for name, place in places.items() if place in table.units}

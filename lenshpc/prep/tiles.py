@@ -114,13 +114,13 @@ def _check_same(root: Path, first: tuple[str, SkyGrid], other: tuple[str, SkyGri
     if found.shape != grid.shape:
         raise DataError(
             f"{root}/{file} has shape {format_shape(found.shape)}, {name} "
-            f"{format_shape(grid.shape)}; the bands of a tile need one grid: resample them",
+            f"{format_shape(grid.shape)}; the bands of a tile need the same grid: resample them",
             cause="bands of several shapes",
         )
     offset = grid.offset_px(found)
     if not offset <= MAX_OFFSET_PX:
         raise DataError(
-            f"{root}/{file} lies {offset:.3g} pixels beside {name} by its WCS; "
-            "the bands of a tile need one grid: resample them",
+            f"{root}/{file} is shifted by {offset:.3g} pixels against {name} by its WCS; the "
+            "bands of a tile need the same grid: resample them",
             cause="bands beside each other",
         )

@@ -122,8 +122,8 @@ def unwrap(
         return _plain(image), tuple(map(_number, numbers))
     except _Forbidden as error:
         raise DataError(
-            f"{path} pickles {first_line(error)!a}, which is no numpy array and may run code: "
-            "refused; ask its authors for plain arrays",
+            f"{path} pickles {first_line(error)!a}, which is not a numpy array and may run code, "
+            "so it is refused; ask its authors for plain arrays",
             cause="pickled",
         ) from error
     except Exception as error:

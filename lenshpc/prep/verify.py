@@ -126,8 +126,8 @@ def _check_derived(store: Store) -> None:
     strangers = store.strangers()
     if strangers:
         raise DataError(
-            f"{strangers[0]} does not belong to the store {store.path}, like {len(strangers) - 1} "
-            "more; move them elsewhere"
+            f"{strangers[0]} does not belong to the store {store.path}, nor do "
+            f"{len(strangers) - 1} more; move them elsewhere"
         )
 
 

@@ -74,9 +74,9 @@ def _list_fields(path: Path) -> list[dict[str, str]]:
                 _refuse_other_files(path, tag, data)
     # A row has a byte at least, wherever it lies.
     if promised > path.stat().st_size:
-        raise DataError(f"{path} is damaged: it promises {promised} rows; copy it again")
+        raise DataError(f"{path} is damaged: it should have {promised} rows; copy it again")
     if not fields:
-        raise DataError(f"{path} is no VOTable: it holds no table with fields; save it as one")
+        raise DataError(f"{path} is not a VOTable with a table and fields; save it as one")
     return fields
 
 
@@ -87,6 +87,6 @@ def _count(text: str) -> int:
 def _refuse_other_files(path: Path, tag: str, data: Any) -> None:
     if tag in {"FITS", "PARQUET"} or (tag == "STREAM" and "href" in data):
         raise DataError(
-            f"{path} has its rows elsewhere or as {tag}, which is not read; save it with the rows "
-            "as TABLEDATA or BINARY2"
+            f"{path} has its rows in another file or as {tag}, which is not read; save it with "
+            "the rows as TABLEDATA or BINARY2"
         )

@@ -175,7 +175,7 @@ class TaskKind:
         for reference in (self.task, self.evaluate, self.report, *optional, *self.tools.values()):
             module, _, name = reference.partition(":")
             if not name.isidentifier() or find_spec(module) is None:
-                raise ValueError(f"{reference!r} is no module:name of an installed module")
+                raise ValueError(f"{reference!r} is not the module:name of an installed module")
 
 
 def _check_settings(made: type[TaskSettings]) -> None:
@@ -304,7 +304,7 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse a prior that is no share, which would move a threshold out of sight."""
         if self.prior is not None and not 0 < self.prior < 1:  # neither is NaN
-            raise ConfigError(f"prior {self.prior} is not in the range 0<x<1; give a share")
+            raise ConfigError(f"prior {self.prior} is not in the range 0<x<1; give a fraction")
 
     def refuse(self, name: str) -> None:
         """Refuse, for an ensemble that tells no classes apart, whatever was asked: ConfigError."""
@@ -312,7 +312,7 @@ class Request:
         asked = [f"{option} {value}" for option, value in options.items() if value is not None]
         if asked:
             raise ConfigError(
-                f"{' and '.join(asked)}: {name} tells no classes apart; leave that out"
+                f"{' and '.join(asked)}: {name} does not distinguish classes; leave it out"
             )
 
 

@@ -30,14 +30,14 @@ def find_task(name: str) -> TaskKind:
     entries = _entries("tasks")
     if not entries:
         raise ConfigError(
-            "lenshpc is not installed whole: it declares no task; install it again with: "
-            "pip install -c constraints.txt ."
+            "the installation of lenshpc is incomplete: it declares no task; install it again "
+            "with: pip install -c constraints.txt ."
         )
     if name not in entries:
         raise ConfigError(unknown("task", name, sorted(entries)))
     kind = _load_entry(f"task {name}", entries[name])
     if not isinstance(kind, TaskKind):
-        raise ConfigError(f"task {name} of {origin_of(entries[name][0])} is no lenshpc TaskKind")
+        raise ConfigError(f"task {name} of {origin_of(entries[name][0])} is not a lenshpc TaskKind")
     return kind
 
 
@@ -97,7 +97,7 @@ def _one_a_row(name: str, loss: Callable[..., Any]) -> Callable[..., Any]:
         if (shape := getattr(found, "shape", None)) != outputs.shape[:1]:
             raise ConfigError(
                 f"loss {name} returns {type(found).__name__ if shape is None else tuple(shape)} "
-                f"for {len(outputs)} images; expected ({len(outputs)},): a number for each"
+                f"for {len(outputs)} images; expected ({len(outputs)},): one number for each"
             )
         return found
 
@@ -182,5 +182,5 @@ def _load_entry(what: str, entries: tuple[EntryPoint, ...]) -> Any:
             raise
         reason = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(
-            f"{what} of {origin_of(entry)} does not import ({reason}); update or uninstall it"
+            f"{what} of {origin_of(entry)} cannot be imported ({reason}); update or uninstall it"
         ) from error

@@ -65,7 +65,7 @@ def load_file(name: str, code: Path | None) -> Callable[[TaskSpec], Any]:
             del sys.modules[module]
             reason = f"{type(error).__name__}: {one_line(error)}"
             raise ConfigError(
-                f"{path} does not import ({reason}); correct the file that it was copied from and "
-                "submit again, since resume uses this copy"
+                f"{path} cannot be imported ({reason}); correct the file that it was copied from "
+                "and submit again, since resume uses this copy"
             ) from error
     return cast(Callable[[TaskSpec], Any], getattr(sys.modules[module], attribute))

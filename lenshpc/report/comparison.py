@@ -171,20 +171,22 @@ def check_comparable(plans: Sequence[Any], folders: Sequence[Any]) -> None:
     """Refuse what cannot be compared, before any prediction is read: ConfigError."""
     if len(set(folders)) < max(2, len(folders)):
         named = folders[0] if folders else "no run"
-        raise ConfigError(f"compare needs two or more different runs, and got {named}; name others")
+        raise ConfigError(f"compare needs two or more different runs, and got {named}; give others")
     if len(folders) > len(ascii_uppercase):
-        raise ConfigError(f"compare takes {len(ascii_uppercase)} runs, not {len(folders)}")
+        raise ConfigError(f"compare takes {len(ascii_uppercase)} runs at most, not {len(folders)}")
     tasks = {plan.recipe.task: plan.run_name for plan in plans}
     if len(tasks) > 1:
         told = ", ".join(f"{name} of task {task}" for task, name in tasks.items())
-        raise ConfigError(f"runs of different tasks cannot be compared ({told}); name one task's")
+        raise ConfigError(
+            f"runs of different tasks cannot be compared ({told}); give runs of one task"
+        )
     if len({plan.classes for plan in plans}) > 1:
         told = ", ".join(f"{plan.run_name} has {'/'.join(plan.classes)}" for plan in plans)
         raise ConfigError(f"runs of different classes cannot be compared: {told}")
     task = next(iter(tasks))
     if find_task(task).measure is None:
         raise ConfigError(
-            f"task {task} says nothing of single rows that runs could be compared by; put their "
+            f"task {task} has no values for single rows, by which runs are compared; put their "
             "reports side by side"
         )
 
@@ -238,7 +240,7 @@ def _judge_measure(
     if measured is None:
         raise ConfigError(
             f"{measure.name} is not defined on the {format_count(test.num_common, 'test row')} "
-            "that are compared, such as rows of one class; compare runs on others"
+            "that are compared, such as rows of one class; compare runs on other rows"
         )
     paired = None if oof is None else _measure(found, letters, at, oof, num_resamples=0)
     heads = [name_line(x, one.headline) for x, (_, one) in zip(letters, found, strict=True)]

@@ -78,6 +78,6 @@ def check_rows(letters: Sequence[str], rows: MatchedRows, *, common: bool) -> No
     )
     told = f"{counts}; {rows.num_common:,} with the same image and label are in all"
     if not rows.num_common:
-        raise ConfigError(f"the runs have no test row in common: {told}; compare others")
+        raise ConfigError(f"the runs have no test row in common: {told}; compare other runs")
     if not (common or rows.are_equal):
         raise ConfigError(f"the test rows differ: {told}; compare the runs on these with --common")

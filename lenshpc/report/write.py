@@ -87,8 +87,8 @@ def _refuse(results: RunResults, lost: Sequence[str]) -> None:
         options = " ".join((*(f"--set {one}" for one in changes), "--force"))
         raise IncompleteError(
             f"the report in {path} shows more than a new one would, such as "
-            f"{printable(lost[0])}{why}; put back what that came from, or replace the report all "
-            f"the same with: lenshpc aggregate {reference(results.run)} {options}"
+            f"{printable(lost[0])}{why}; put back what that came from, or replace the report "
+            f"anyway with: lenshpc aggregate {reference(results.run)} {options}"
         )
 
 

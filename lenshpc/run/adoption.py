@@ -233,12 +233,12 @@ def check_growth(run: RunPaths, plan: Plan, shorter: Mapping[Member, Source]) ->
     why = (
         "its last checkpoint was removed"
         if _is_same_way(plan, member, source)
-        else f"its steps would be others from the first one, as {_name_length(recipe)}"
+        else f"its steps would differ from the first one on, as {_name_length(recipe)}"
     )
     raise ConfigError(
         f"{describe(run, member)} is done with {source.epochs} epochs in {source.run.name}, and "
-        f"{recipe.train.epochs} cannot go on from there: {why}; give --restart to train "
-        f"{len(shorter)} of {len(plan.members)} members from the beginning"
+        f"training cannot continue from there to {recipe.train.epochs}: {why}; give --restart to "
+        f"train {len(shorter)} of {len(plan.members)} members from the beginning"
     )
 
 
@@ -312,7 +312,7 @@ def _adopt_trained(paths: MemberPaths, source: Source) -> None:
 def _adopt_checkpoint(paths: MemberPaths, source: Source) -> None:
     found = find_checkpoint(source.paths)
     if found is None:
-        raise DataError(f"{source.title} has lost its last checkpoint")
+        raise DataError(f"the last checkpoint of {source.title} is missing")
     # The engine compares these hashes before it loads anything.
     files = [*read_sealed(found / HASHES)["files"], f"{found.name}/{HASHES}"]
     # Whole or not at all: half of it would be taken for the member's own, and be no checkpoint.

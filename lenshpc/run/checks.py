@@ -49,7 +49,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     channels, height, width = facts.held_shape
     if recipe.data.grey_to_rgb and channels != 1:
         raise ConfigError(
-            f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; drop it"
+            f"data.grey_to_rgb is for images of one channel, {store.path} has {channels}; remove it"
         )
     if recipe.data.normalise == "imagenet" and recipe.data.num_image_channels(channels) != 3:
         raise ConfigError(
@@ -59,7 +59,7 @@ def check_fits(recipe: Recipe, store: Store) -> None:
     steps = (*recipe.data.augment, *recipe.data.augment_minority)
     if height != width and any(isinstance(step, D4) for step in steps):
         raise ConfigError(
-            f"data.augment d4 turns images by quarters, and these have {height} by {width} pixels; "
+            f"data.augment d4 rotates images by 90°, and these have {height} by {width} pixels; "
             f"use flips, or --set data.image_size={min(height, width)}"
         )
 
@@ -87,7 +87,7 @@ def _check_crop(recipe: Recipe, facts: StoreFacts) -> None:
         )
     if recipe.method.needs_targets:
         raise ConfigError(
-            f"data.crop would cut the images of {facts.path}, not their targets; drop it, and "
+            f"data.crop would cut the images of {facts.path}, not their targets; remove it, and "
             "train on parts of pairs with method.patch"
         )
 
@@ -97,12 +97,12 @@ def _check_masks(recipe: Recipe, store: Store) -> None:
         return
     if not recipe.method.takes_masks:
         raise ConfigError(
-            f"data.mask_channels: task {recipe.task} as set makes images, and a mask is not one; "
-            "drop it"
+            f"data.mask_channels: task {recipe.task} as set produces images, and a mask is not an "
+            "image; remove it"
         )
     if store.masks is None:
         raise ConfigError(
-            f"data.mask_channels: {store.path} keeps no masks; drop it, or prepare the store from "
+            f"data.mask_channels: {store.path} has no masks; remove it, or prepare the store from "
             "a dataset file with image.bad_pixels"
         )
 
@@ -127,9 +127,9 @@ def check_groups(groups: pa.DictionaryArray, testing: npt.NDArray[np.bool_]) -> 
     shared = np.flatnonzero(tested & trained)
     if len(shared):
         raise DataError(
-            f"group {min(groups.dictionary.take(shared).to_pylist())!r} lies in the test split and "
-            f"in training ({len(shared)} such groups); prepare the store with a split that keeps "
-            "groups whole"
+            f"group {min(groups.dictionary.take(shared).to_pylist())!r} lies in the test split "
+            f"and in training ({len(shared)} such groups); prepare the store with a split that "
+            "keeps groups together"
         )
 
 

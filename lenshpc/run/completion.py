@@ -128,7 +128,9 @@ def read_facts(run: RunPaths, member: Member) -> dict[str, Any]:
         raise read_error(path, error) from error
     # Again, at each reading: the gate looked once, and folders may have been moved since.
     if any(done.get(key) != value for key, value in member.model_dump().items()):
-        raise DataError(f"{path} is not the mark of {describe(run, member)}; put its folder back")
+        raise DataError(
+            f"{path} is not the completion mark of {describe(run, member)}; put its folder back"
+        )
     return done
 
 

@@ -29,7 +29,8 @@ def require(extra: str, use: str) -> None:
     package = PACKAGES[extra]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"{use} needs {package}, which is not installed; pip install 'lenshpc[{extra}]'"
+            f"{use} needs {package}, which is not installed; install it with: pip install "
+            f"'lenshpc[{extra}]'"
         )
 
 
@@ -41,6 +42,6 @@ def importing(package: str) -> Iterator[None]:
     except Exception as error:
         told = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(
-            f"{package} cannot be imported ({told}); install the versions that fit together: "
-            "pip install -c constraints.txt lenshpc"
+            f"{package} cannot be imported ({told}); install compatible versions with: pip "
+            "install -c constraints.txt lenshpc"
         ) from error

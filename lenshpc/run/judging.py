@@ -74,9 +74,7 @@ def judge_otherwise(plan: Plan, assignments: Iterable[tuple[str, Any]]) -> Judgi
     other = plan.model_copy(update={"recipe": recipe})
     changes = find_differences(plan, other)
     if not changes:
-        raise ConfigError(
-            f"the report of run {plan.run_name} has these values already; set another"
-        )
+        raise ConfigError(f"the report of run {plan.run_name} has these values already; set others")
     return Judging(plan=other, changes=dict(sorted(changes.items())))
 
 

@@ -34,12 +34,12 @@ def check_names(networks: Iterable[str], settings: TaskSettings) -> None:
     for network in networks:
         if settings.takes_timm and network in own and network in timm_names():
             raise ConfigError(
-                f"network {network} is timm's, and a plugin declares another of that name; "
-                "rename or uninstall it"
+                f"network {network} is a timm model, and a plugin declares another of that name; "
+                "rename or uninstall the plugin's"
             )
         if is_kept_file(network) or network in own or network in timm_names():
             continue
         known = sorted({*own, *timm_names()})
         near = find_near(network, known, num=3)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
-        raise ConfigError(f"timm knows no model {network!r}; {hint}")
+        raise ConfigError(f"timm has no model {network!r}; {hint}")

@@ -204,8 +204,8 @@ def of_run(
     def read(member: Member) -> bytes:
         if not is_done(run, plan, member):
             raise IncompleteError(
-                f"member {member.index} of run {run.name}, whose weights are to be the first ones, "
-                f"is not done; finish it with: {resume_command(run)}"
+                f"member {member.index} of run {run.name}, from whose weights this run starts, is "
+                f"not done; finish it with: {resume_command(run)}"
             )
         return read_output(run, member, run.member(member.name).weights)
 

@@ -21,8 +21,8 @@ def require_own(run: RunPaths) -> None:
     risk = find_risk(run.root)
     if risk:
         raise ConfigError(
-            f"{risk}, and what a run holds is executed; submit the recipe again into runs of your "
-            f"own, or read it with lenshpc status, logs and aggregate --out"
+            f"{risk}, and files in a run are executed; submit the recipe again into runs of your "
+            "own, or only read this run with lenshpc status, logs and aggregate --out"
         )
 
 
@@ -48,8 +48,8 @@ def require_place(run: RunPaths) -> None:
     owner = find_owner(run)
     if owner:
         raise ConfigError(
-            f"run {run.name} belongs to {owner}; write the report of it into a folder of yours "
-            f"with: lenshpc aggregate {reference(run)} --out FOLDER"
+            f"run {run.name} belongs to {owner}; write its report into a folder of your own with: "
+            f"lenshpc aggregate {reference(run)} --out FOLDER"
         )
 
 

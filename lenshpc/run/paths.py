@@ -207,7 +207,7 @@ def find_runs(folder: Path) -> list[RunPaths]:
     except FileNotFoundError as error:
         if folder == RUNS:  # no run was submitted here yet
             return []
-        raise ConfigError(f"no folder {folder}; --runs names the folder of runs") from error
+        raise ConfigError(f"no folder {folder}; give the folder of runs with --runs") from error
     except OSError as error:
         raise read_error(folder, error) from error
     return [RunPaths((folder / name).resolve()) for name in names]
@@ -233,7 +233,7 @@ def find_run(text: str, runs: Path = RUNS) -> RunPaths:
     if text and len(close) == 1:
         return close[0]
     if any((place / "study.json").is_file() for place in (Path(text), runs / text)):
-        raise ConfigError(f"{text!r} is a study and no run; see: lenshpc tune --status {text}")
+        raise ConfigError(f"{text!r} is a study, not a run; see: lenshpc tune --status {text}")
     found = ", ".join(run.name for run in close or matches) or "none"
     what = "several runs begin with" if len(close) > 1 else "no run"
     raise ConfigError(f"{what} {text!r}; runs in {runs.resolve()}: {found}")

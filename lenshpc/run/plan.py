@@ -349,8 +349,8 @@ def load_plan(paths: RunPaths) -> Plan:
         content = unseal(paths.plan, value)
     except DataError as error:
         raise DataError(
-            f"{error}; repeat the submit command, which writes it again, or with --set what is to "
-            "be changed"
+            f"{error}; repeat the submit command, which writes it again, with --set for what "
+            "should change"
         ) from error
     absent = missing_plugins(content["plugins"])
     if absent:
@@ -377,7 +377,7 @@ def _check_layout(paths: RunPaths, value: Any) -> None:
     if isinstance(maker, str) and value.get("layout") != LAYOUT_VERSION:
         raise DataError(
             f"{paths.root} was made by lenshpc {printable(maker)}, whose runs lenshpc "
-            f"{__version__} does not read; submit the recipe again"
+            f"{__version__} cannot read; submit the recipe again"
         )
 
 

@@ -56,8 +56,8 @@ def plan_chain(
             later.append(plan_run(load_recipe(name, start), store, runs))
         except ConfigError as error:
             raise ConfigError(
-                f"{name}, which comes after {recipe.name}: {error}; --set does not reach {name}, "
-                "so name a recipe of your own under `then`, or give --set then=[]"
+                f"{name}, which comes after {recipe.name}: {error}; --set does not change {name}; "
+                "name a recipe of your own under `then`, or use --set then=[]"
             ) from error
     for one in later:
         check_origin(of_run(head.paths, head.plan, lambda: (head.splits, store)), one)
@@ -143,7 +143,8 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
         reference = file_reference(text) if isinstance(text, str) else None
         if isinstance(text, str) and is_kept_file(text):
             raise ConfigError(
-                f"{text} is another run's name for something in a file; name the file: FILE.py:NAME"
+                f"{text} is how another run refers to code in a file; give that file instead, as "
+                "FILE.py:NAME"
             )
         if reference is None:
             return text
@@ -155,7 +156,7 @@ def _with_kept_files(recipe: Recipe) -> tuple[Recipe, dict[str, bytes]]:
     models = tuple(_rename(model, keep(network_of(model))) for model in recipe.models)
     twice = {model for model in models if models.count(model) > 1}
     if twice:  # by another path, or from a copy of the file
-        raise ConfigError(f"models: {min(twice)} stands twice; drop one of the entries")
+        raise ConfigError(f"models: {min(twice)} is listed twice; remove one of the entries")
     keys = recipe.method.loss_keys
     dotted = {f"method.{key}" for key in keys}
     changes = {
@@ -178,7 +179,7 @@ def _rename(model: str, network: str) -> str:
 def _read_component(path: Path, name: str) -> bytes:
     """Return a file that defines a class or function of that name, without running it."""
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}:{name}: no file lies there; give the path of a .py")
+        raise ConfigError(f"{path}:{name}: no such file; give the path of a .py file")
     try:
         # Read once: the bytes that are hashed are those that the run keeps. Parsed and not
         # imported, since planning must run nobody's code.
@@ -190,7 +191,7 @@ def _read_component(path: Path, name: str) -> bytes:
         raise ConfigError(f"{path}:{error.lineno}: {error.msg}; correct the file") from error
     except (ValueError, RecursionError, MemoryError) as error:  # of null bytes, of 10,000 brackets
         raise ConfigError(
-            f"{path} is no Python ({type(error).__name__}); correct the file"
+            f"{path} is not valid Python ({type(error).__name__}); correct the file"
         ) from error
     kinds = (ast.ClassDef, ast.FunctionDef)
     defined = [node.name for node in tree.body if isinstance(node, kinds)]

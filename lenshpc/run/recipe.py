@@ -89,7 +89,7 @@ class Recipe(Frozen):
     def _method_is_the_tasks(cls, value: Any, info: ValidationInfo) -> TaskSettings:
         """Read `method` as the settings of the task, which stands before it."""
         if "task" not in info.data:
-            raise ValueError("is read by the task, which is not known")
+            raise ValueError("cannot be checked, since the task is not known")
         return find_task(info.data["task"]).settings.model_validate(value)
 
     @classmethod
@@ -112,7 +112,7 @@ class Recipe(Frozen):
     @classmethod
     def _no_repeats(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if values is not None and len(set(values)) != len(values):
-            raise ValueError("an entry stands twice")
+            raise ValueError("an entry is listed twice")
         return values
 
     @model_validator(mode="after")
@@ -129,8 +129,8 @@ class Recipe(Frozen):
         num_members = len(self.models) * len(self.trained_folds) * len(self.seeds)
         if num_members > MAX_MEMBERS:
             raise ValueError(
-                f"{num_members} members, of models, folds and seeds, are more than {MAX_MEMBERS}; "
-                "share them out among several recipes"
+                f"models × folds × seeds are {num_members} members, more than {MAX_MEMBERS}; "
+                "split them among several recipes"
             )
         return self
 
@@ -140,8 +140,8 @@ class Recipe(Frozen):
         what = "GPUs" if self.resources.gpus_per_node else "processes"
         if batch % world:
             raise ValueError(
-                f"train.batch_size {batch} cannot be shared by {world} {what}; "
-                f"use --set train.batch_size={world * max(1, round(batch / world))}"
+                f"train.batch_size {batch} cannot be divided among {world} {what}; use --set "
+                f"train.batch_size={world * max(1, round(batch / world))}"
             )
         share, parts = batch // world, self.train.accumulate
         if share % parts:
@@ -153,7 +153,7 @@ class Recipe(Frozen):
         if self.train.sync_batchnorm and world > 1 and not self.resources.gpus_per_node:
             raise ValueError(
                 f"train.sync_batchnorm is for GPUs, and {world} processes on CPUs are asked for; "
-                "drop it"
+                "remove it"
             )
         if self.train.strategy == "single" and world > 1:
             raise ValueError(
@@ -172,7 +172,7 @@ class Recipe(Frozen):
     def _channels_fit(self) -> Self:
         if self.data.normalise == "imagenet" and self.data.stretch != "none":
             raise ValueError(
-                "data.normalise imagenet is for pixels as they are; use fold, or no data.stretch"
+                "data.normalise imagenet is for unstretched pixels; use fold, or no data.stretch"
             )
         return self
 
@@ -212,8 +212,8 @@ class Recipe(Frozen):
         plain = sorted(known & {*self.models})
         if self.train.layer_decay is not None and plain:
             raise ValueError(
-                f"train.layer_decay: network {plain[0]} does not say which layers it has; drop it, "
-                f"or give {plain[0]} a variant without it"
+                f"train.layer_decay: network {plain[0]} does not say which layers it has; remove "
+                f"it, or give {plain[0]} a variant without it"
             )
         return self
 
@@ -224,7 +224,7 @@ class Recipe(Frozen):
             if self.method.measures_pixels and value in {"sqrt", "asinh", "log", "image"}:
                 raise ValueError(
                     f"{key} {value}: task {self.task} measures errors in the units of the store, "
-                    "which this would change; drop it"
+                    "which this would change; remove it"
                 )
         return self
 
@@ -248,8 +248,8 @@ class Recipe(Frozen):
     def _steps_on_shares(self) -> Self:
         if self.strategy == "deepspeed" and self.train.optimizer in BY_TENSOR:
             raise ValueError(
-                f"train.optimizer {self.train.optimizer} steps on whole tensors, which ZeRO cuts; "
-                "use --set train.strategy=ddp, or one that steps on each value, such as adamw"
+                f"train.optimizer {self.train.optimizer} updates whole tensors, which ZeRO "
+                "splits; use --set train.strategy=ddp, or one that updates each value, as adamw"
             )
         return self
 
@@ -262,16 +262,16 @@ class Recipe(Frozen):
             for key, leaf in changes.items():
                 if not (key.startswith(VARIED) or (key == "init_from" and leaf is None)):
                     raise ValueError(
-                        f"variants.{name} sets {key}; a variant may change what begins with "
-                        f"{', '.join(VARIED)}, and set init_from to null"
+                        f"variants.{name} sets {key}; a variant may only change keys that begin "
+                        f"with {', '.join(VARIED)}, and set init_from to null"
                     )
         for model in self.models:
             one = self.of(model)
             if one.init_from and one.method.begins_learnt:
                 raise ValueError(
-                    f"{model} would begin twice, with init_from and with the weights that method "
-                    "names; use --set method.weights=random, or a variant that sets init_from to "
-                    "null"
+                    f"{model} would get its first weights twice, from init_from and from "
+                    "method.weights; use --set method.weights=random, or a variant that sets "
+                    "init_from to null"
                 )
         return self
 

@@ -33,8 +33,8 @@ def resize(run: RunPaths, plan: Plan, nodes: int | None, gpus_per_node: int | No
     batch, world = plan.recipe.train.batch_size, size.num_processes
     if not world or batch % world:
         raise ConfigError(
-            f"train.batch_size {batch} cannot be shared by {world} processes; give nodes and GPUs "
-            f"whose product divides {batch}"
+            f"train.batch_size {batch} cannot be divided among {world} processes; give nodes and "
+            f"GPUs whose product divides {batch}"
         )
     resized = with_size(plan.recipe, size, f"run {run.name} in another size")
     if resized.resources.world_size != now.world_size:

@@ -106,8 +106,8 @@ def start_samples(run: RunPaths, plan: Plan, member: Member, *, num: int, seed: 
     samples = open_samples(run, plan, member, seed)
     if samples.num != num:
         raise ConfigError(
-            f"{path} is for {samples.num:,} samples, not {num:,}; ask for as many, take another "
-            "--seed, or move it away"
+            f"{path} was begun for {samples.num:,} samples, not {num:,}; ask for that many, use "
+            "another --seed, or move it away"
         )
     return samples
 
@@ -142,7 +142,7 @@ def check_drawn(samples: Samples) -> None:
     if missing:
         raise IncompleteError(
             f"{samples.path} lacks {len(missing)} shards, the first is {missing[0]}; repeat the "
-            "command, which draws what is missing"
+            "command, which generates what is missing"
         )
 
 

@@ -45,11 +45,11 @@ class Span(Frozen):
         if self.choice is None:
             low, high = self.tried
             if not low < high:
-                raise ValueError(f"{self.kind}: the first end must be less than the second")
+                raise ValueError(f"{self.kind}: the lower end must be less than the upper one")
             if self.kind == "log" and low <= 0:
                 raise ValueError("log: both ends must be greater than 0; use float")
         elif len(set(self.labels)) < len(self.labels):
-            raise ValueError("choice: a value stands twice")
+            raise ValueError("choice: a value is listed twice")
         return self
 
     @property
@@ -105,7 +105,9 @@ class Search(Frozen):
         for key, span in self.keys.items():
             for other, wanted in span.when.items():
                 if other not in before:
-                    raise ValueError(f"keys.{key}: when names {other}, which must stand above it")
+                    raise ValueError(
+                        f"keys.{key}: when names {other}, which must be listed above it"
+                    )
                 if not before[other].holds(wanted):
                     raise ValueError(f"keys.{key}: {other} is never {label_of(wanted)}")
             before[key] = span

@@ -186,7 +186,7 @@ class Train(Frozen):
             )
         if self.offload == "parameters" and self.zero_stage != 3:
             raise ValueError(
-                f"train.offload parameters is for ZeRO-3, which shares them out, and "
+                "train.offload parameters is for ZeRO-3, which partitions them, and "
                 f"train.zero_stage is {self.zero_stage}; use --set train.zero_stage=3"
             )
         if self.offload != "none" and self.optimizer != "adamw":
@@ -196,13 +196,14 @@ class Train(Frozen):
             )
         if self.deterministic and self.compile == "max-autotune":
             raise ValueError(
-                "train.compile max-autotune picks what was fastest at the time, so that bits "
-                "differ, and train.deterministic forbids that; use --set train.compile=default"
+                "train.compile max-autotune picks what is fastest when it runs, so results can "
+                "differ in their last bits, which train.deterministic forbids; use --set "
+                "train.compile=default"
             )
         if self.activation_checkpointing and self.compile != "none":
             raise ValueError(
-                "train.compile decides by itself what is computed again backwards, and "
-                "train.activation_checkpointing does too; use --set train.compile=none, or drop "
+                "train.compile decides by itself what is recomputed in the backward pass, and so "
+                "does train.activation_checkpointing; use --set train.compile=none, or remove "
                 "train.activation_checkpointing"
             )
         return self
@@ -230,8 +231,8 @@ class Train(Frozen):
             raise ValueError(f"train.optimizer: {fault}")
         if self._was_changed("momentum") and self.optimizer not in WITH_MOMENTUM:
             raise ValueError(
-                f"train.momentum {self.momentum}: optimizer {self.optimizer} has none; drop it, or "
-                "use one that has, such as sgd"
+                f"train.momentum {self.momentum}: optimizer {self.optimizer} has none; remove it, "
+                "or use one that has, such as sgd"
             )
         return self
 
@@ -240,8 +241,8 @@ class Train(Frozen):
         for key, scheduler in SCHEDULED.items():
             if self._was_changed(key) and self.scheduler != scheduler:
                 raise ValueError(
-                    f"train.{key} {getattr(self, key)} is of scheduler {scheduler}, and "
-                    f"train.scheduler is {self.scheduler}; drop it"
+                    f"train.{key} {getattr(self, key)} belongs to scheduler {scheduler}, and "
+                    f"train.scheduler is {self.scheduler}; remove it"
                 )
         if self.warmup_epochs and self.scheduler in WARMED:
             raise ValueError(
@@ -269,11 +270,13 @@ class Train(Frozen):
         if self.swa_epochs is None:
             return self
         if self.ema_decay:
-            raise ValueError("train.swa_epochs and train.ema_decay both average; drop one of them")
+            raise ValueError(
+                "train.swa_epochs and train.ema_decay both average weights; remove one of them"
+            )
         if self.strategy == "deepspeed" and self.zero_stage == 3:
             raise ValueError(
-                "train.swa_epochs averages whole weights, which ZeRO-3 shares out; "
-                "use --set train.zero_stage=2"
+                "train.swa_epochs averages whole weights, which ZeRO-3 partitions; use --set "
+                "train.zero_stage=2"
             )
         if self.patience is not None:
             raise ValueError(
@@ -332,7 +335,8 @@ class Resources(Frozen):
         if self.tasks_per_node is not None and self.gpus_per_node:
             raise ValueError(
                 f"tasks_per_node {self.tasks_per_node} is for members on CPUs, and gpus_per_node "
-                f"{self.gpus_per_node} gives each GPU its process; drop it, or use gpus_per_node 0"
+                f"{self.gpus_per_node} gives each GPU its process; remove it, or use "
+                "gpus_per_node 0"
             )
         return self
 

@@ -127,7 +127,7 @@ class EnsembleSpec(OfRecipe):
         if {one.model for one in self.members} != set(self.recipe.models):
             raise ValueError("members are not those of the recipe's models")
         if len({one.index for one in self.members}) < len(self.members):
-            raise ValueError("two members have one index")
+            raise ValueError("two members have the same index")
         if len(self.channels) != self.image_shape[0]:
             raise ValueError(f"{len(self.channels)} names for {self.image_shape[0]} channels")
         return self
@@ -207,7 +207,7 @@ def make_readout(trained: TrainedEnsemble, request: Request) -> Readout:
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(
-            f"what {spec.name} has fitted is not what task {spec.recipe.task} reads "
+            f"what was fitted for {spec.name} is not what task {spec.recipe.task} reads "
             f"({one_line(repr(error))[:80]}); export the run again"
         ) from error
 
@@ -262,14 +262,14 @@ def check_file(folder: Path, name: str, digest: str) -> None:
         found = sha256(folder / name)
     except FileNotFoundError as error:
         raise DataError(
-            f"{folder} has lost {printable(name)}; export the run again, or get the whole folder"
+            f"{folder} lacks {printable(name)}; export the run again, or copy the complete folder"
         ) from error
     except OSError as error:
         raise read_error(folder / name, error) from error
     if found != digest:
         raise DataError(
             f"{folder}/{printable(name)} was changed after the export; export the run again, or "
-            "get the folder again"
+            "copy the folder again"
         )
 
 
@@ -278,7 +278,7 @@ def _read_spec(path: Path) -> EnsembleSpec:
         value = read_json(path)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path.parent} is no export: {path.name} is missing; make one with: lenshpc export"
+            f"{path.parent} is not an export: {path.name} is missing; make one with: lenshpc export"
         ) from error
     except OSError as error:
         raise read_error(path, error) from error
@@ -342,7 +342,7 @@ def check_images(spec: EnsembleSpec, shape: Sequence[int], dtype: np.dtype[Any])
     if native.kind != expected.kind or (expected.kind != "f" and native != expected):
         raise ConfigError(
             f"images are {dtype.name}, and {spec.name} was trained on {expected.name}: the same "
-            "numbers would mean other brightness; convert them to its units"
+            "numbers would mean another brightness; convert them to its units"
         )
 
 

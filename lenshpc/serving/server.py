@@ -175,4 +175,6 @@ def _bind(ports: list[int]) -> WSGIServer:
         except OSError as error:
             if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
                 raise
-    raise ConfigError(f"port {ports[0]} of {HOST} is not free; name another with --port, or none")
+    raise ConfigError(
+        f"port {ports[0]} of {HOST} is not available; give another with --port, or leave it out"
+    )

@@ -179,8 +179,8 @@ class Draft:
     def _refuse_missing(self, num_missing: int) -> None:
         if num_missing:
             raise IncompleteError(
-                f"{num_missing} of {len(self.blocks)} shards of {self.path} are not "
-                "converted; go on with the same lenshpc prepare command"
+                f"{num_missing} of {len(self.blocks)} shards of {self.path} are not converted; "
+                "repeat the same lenshpc prepare command"
             )
 
     def _take(self, shard: int) -> Part | None:
@@ -349,7 +349,7 @@ def _read_draft(folder: Path) -> Draft | None:
 def refuse_existing(path: Path) -> None:
     """Raise if anything stands at `path`; a store is never overwritten."""
     if os.path.lexists(path):
-        raise DataError(f"{path} exists; give another name")
+        raise DataError(f"{path} exists; use another name")
 
 
 def _pixels(value: Mapping[str, Any] | None) -> Pixels | None:

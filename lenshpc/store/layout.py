@@ -113,7 +113,7 @@ class StoreSpec:
         """Return how many rows a shard holds, a multiple of a chunk's: few for large images."""
         if self.shard_rows is not None and self.shard_rows % self.chunk_rows:
             raise ConfigError(
-                f"a shard of {self.shard_rows} rows is no whole number of chunks of "
+                f"a shard of {self.shard_rows} rows is not a multiple of its chunks of "
                 f"{self.chunk_rows}; give a multiple"
             )
         wanted = max(SHARD_ROWS, num_rows // MANY_SHARDS)

@@ -212,7 +212,7 @@ class Store:
         """Return masks (n,C,H,W) of images, 1 where a pixel was filled."""
         if self.masks is None:
             raise DataError(
-                f"{self.path} keeps no masks; prepare it from a dataset file with image.bad_pixels"
+                f"{self.path} has no masks; prepare it from a dataset file with image.bad_pixels"
             )
         return self._read("masks", rows)
 
@@ -297,8 +297,8 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     attributes = document.get("attributes") if isinstance(document, dict) else None
     if not isinstance(attributes, dict) or "lenshpc_store" not in attributes:
         raise DataError(
-            f"{path} is zarr but no lenshpc store: its zarr.json says nothing of one; make one "
-            "with: lenshpc prepare"
+            f"{path} is zarr but not a lenshpc store: its zarr.json does not describe one; make "
+            "one with: lenshpc prepare"
         )
     _check_attributes(path, document, attributes)
     return attributes
@@ -317,8 +317,8 @@ def _check_attributes(path: Path, document: Any, attributes: Mapping[str, Any]) 
     # True itself: anything else is a store that was not finished, or not ours.
     if attributes.get("complete") is not True:
         raise DataError(
-            f"{path} is not complete: its zarr.json has no mark of it; prepare it again under "
-            "another name"
+            f"{path} is incomplete: its zarr.json does not mark it as complete; prepare it again "
+            "under another name"
         )
     if "seal" not in attributes:
         raise damage_error(path, "zarr.json has no hash")

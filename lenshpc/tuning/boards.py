@@ -208,8 +208,8 @@ def open_journal(study: Study, element: int = 0) -> optuna.Study:
         return _create(study, element, storage)
     except ValueError as error:
         raise DataError(
-            f"{path} is damaged: a line is no JSON ({one_line(error)}); restore it, or begin "
-            f"another study with: --set search.seed={study.search.seed + 1}"
+            f"{path} is damaged: a line is not valid JSON ({one_line(error)}); restore it, or "
+            f"start another study with: --set search.seed={study.search.seed + 1}"
         ) from error
 
 
@@ -256,7 +256,8 @@ def ask_round(study: Study) -> int | None:
     if missing:
         raise IncompleteError(
             f"{len(missing)} trials of {study.root.name} have not ended, such as trial "
-            f"{missing[0]}; once no job of it is left: lenshpc tune --resume {study.root}"
+            f"{missing[0]}; once no job of the study is left, use: lenshpc tune --resume "
+            f"{study.root}"
         )
     begun = sum(map(len, rounds))
     size = min(study.search.round_size or 1, study.search.trials - begun)

@@ -44,9 +44,9 @@ def check_search(recipe: Recipe) -> None:
     for key, value in own_values(recipe).items():
         if not recipe.search.keys[key].holds(value):
             raise ConfigError(
-                f"search.keys: {key} is {label_of(value)} in the recipe, outside of what is "
-                "searched, and the search is compared with the recipe; widen the range, or change "
-                f"it with --set {key}=VALUE"
+                f"search.keys: {key} is {label_of(value)} in the recipe, outside of the range "
+                "that is searched, and the search is compared with the recipe; widen the range, "
+                f"or change it with --set {key}=VALUE"
             )
 
 
@@ -54,13 +54,15 @@ def _find_reason(recipe: Recipe, key: str, span: Span, objective: str) -> str | 
     """Return why a key is not searched; None where it may be."""
     name = key.removeprefix("method.")
     if key in ROWS:
-        return "decides which rows are trained on, so trials could not be compared; drop it"
+        return "decides which rows are trained on, so trials could not be compared; remove it"
     if key.startswith("resources."):
-        return "is a resource, and shares of a batch may not differ among trials; drop it"
+        return "is a resource, and shares of a batch may not differ among trials; remove it"
     if not (key.startswith(VARIED) or key == "models"):
         return f"is not searched; what begins with {', '.join(VARIED)} is, and models"
     if name != key and name.split(".")[0] in recipe.method.judging:
-        return "judges and trains nothing; drop it, and judge the run with lenshpc aggregate --set"
+        return (
+            "judges and trains nothing; remove it, and judge the run with lenshpc aggregate --set"
+        )
     if name != key and objective == "loss":
         return "may change what the loss means, which is the objective; set search.objective"
     if name in recipe.method.file_keys or any(

@@ -100,8 +100,8 @@ def _run_all(study: Study, site: Site, calls: TuneCalls, say: Say) -> None:
         left = list_due(study) if search.round_size else ()
         if left:
             raise IncompleteError(
-                f"trial {left[0]} did not come to its end; look at {study.base.slurm}, then go on "
-                f"with: lenshpc tune --resume {study.root}"
+                f"trial {left[0]} did not finish; look at {study.base.slurm}, then continue with: "
+                f"lenshpc tune --resume {study.root}"
             )
         if search.round_size is None or ask_round(study) is None:
             return

@@ -92,7 +92,7 @@ class Study:
         try:
             value = read_sealed(self.file)
         except FileNotFoundError as error:
-            raise ConfigError(f"no study at {self.root}; begin one with: lenshpc tune") from error
+            raise ConfigError(f"no study at {self.root}; start one with: lenshpc tune") from error
         except OSError as error:
             raise read_error(self.file, error) from error
         return validate(StudySettings, value, str(self.file))
@@ -133,7 +133,10 @@ class Study:
         recipe = apply(self.plan.recipe, values)
         plan, splits = expand(recipe.model_copy(update={"name": f"trial-{number:03d}"}), self.store)
         if plan.splits_hash != self.plan.splits_hash:
-            raise ConfigError("its values decide which rows are trained on: no other compares")
+            raise ConfigError(
+                "its values change which rows are trained on, so it cannot be compared with other "
+                "trials"
+            )
         run = RunPaths(self.trials / plan.run_name)
         if not run.plan.is_file():
             save_plan(run, plan, splits)
@@ -220,8 +223,9 @@ def check_same(study: Study, recipe: Recipe) -> None:
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ConfigError(
-                f"{study.root.name} was begun with {key}={before.get(key)}, and the recipe has "
-                f"{now.get(key)}; go on without a recipe, or begin another study without --resume"
+                f"{study.root.name} was started with {key}={before.get(key)}, and the recipe has "
+                f"{now.get(key)}; continue without a recipe, or start another study without "
+                "--resume"
             )
 
 

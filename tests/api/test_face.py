@@ -122,6 +122,6 @@ def test_waiting_for_a_run_that_fails_says_who_failed_and_what_to_do(spots, fold
     told = str(error.value)
     assert told.startswith(f"run {planned.path.name} has no report (member 0: job ")
     assert "ZeroDivisionError: division by zero" in told
-    assert told.endswith(f"more is told by: lenshpc status {planned.path.name}")
+    assert told.endswith(f"for details: lenshpc status {planned.path.name}")
     (failed,) = lenshpc.status(planned).members
     assert (failed.state, lenshpc.status(planned).report) == ("FAILED", "FAILED")

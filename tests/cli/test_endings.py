@@ -58,7 +58,7 @@ def ending(error, verb="aggregate"):
         (
             MemoryError(),
             1,
-            "this machine's memory is not enough; free some, or use another machine",
+            "this machine has too little memory; free some, or use another machine",
         ),
     ],
 )
@@ -70,9 +70,9 @@ def test_what_the_system_refuses_is_one_line_and_no_fault(error, code, told, sta
 @pytest.mark.parametrize(
     ("verb", "told"),
     [
-        ("prepare", "the same command goes on where it stopped"),
-        ("resume", "jobs that were sent go on, and the same command sends what is left"),
-        ("info", "the same command begins again"),
+        ("prepare", "the same command continues where it stopped"),
+        ("resume", "submitted jobs continue, and the same command submits the rest"),
+        ("info", "the same command starts from the beginning"),
     ],
 )
 def test_interrupt_says_what_the_same_command_does(verb, told):
@@ -163,7 +163,7 @@ def test_simulation_that_is_interrupted_leaves_nothing(tmp_path):
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (
         130,
-        "lenshpc: stopped; nothing is kept, and the same command begins again\n",
+        "lenshpc: stopped; nothing is kept, and the same command starts from the beginning\n",
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -38,11 +38,11 @@ def test_dry_run_says_what_becomes_of_each_member_and_what_differs(trained, monk
     assert "core-hours   32.0 at most, by one job a member" in told  # of 2 members, 4 cores, 4 h
     at = next(at for at, line in enumerate(told) if line.startswith("element"))
     assert told[at:] == [
-        "element  member                  what becomes of it",
+        "element  member                  what happens to it",
         f"      0  000-d4_net-fold0-seed0  done, taken over from {run}/000-d4_net-fold0-seed0",
-        "      1  001-d4_net-fold0-seed1  sent",
+        "      1  001-d4_net-fold0-seed1  submitted",
         f"      2  002-d4_net-fold1-seed0  done, taken over from {run}/001-d4_net-fold1-seed0",
-        "      3  003-d4_net-fold1-seed1  sent",
+        "      3  003-d4_net-fold1-seed1  submitted",
         "",
         f"nearest run: {run}, which differs in",
         "key    there  here",
@@ -52,14 +52,14 @@ def test_dry_run_says_what_becomes_of_each_member_and_what_differs(trained, monk
 
 def test_no_adopt_sends_everything(trained, monkeypatch):
     told = submit(trained, monkeypatch, "--name", "b", "--no-adopt", "--dry-run").stdout
-    assert told.count("  sent\n") + told.endswith("  sent") == 2
+    assert told.count("  submitted\n") + told.endswith("  submitted") == 2
 
 
 def test_another_ensemble_sends_the_report_alone(trained, monkeypatch):
     done = submit(trained, monkeypatch, "--name", "b", "--set", "ensemble=stacking", "--wait")
     assert done.exit_code == 0, done.stderr
     run = trained.paths.name
-    assert f"2 members taken over, done, from {run}" in done.stderr
+    assert f"2 members taken over from {run}, done" in done.stderr
     status = CliRunner().invoke(main, ["status", "b", "--json"])
     lines = json.loads(status.stdout)["members"]
     assert [(one["state"], one["adopted"], one["gpu_hours"]) for one in lines] == [

@@ -89,7 +89,7 @@ def test_logs_of_a_member_without_a_job_say_its_state(failed):
 @pytest.mark.parametrize(
     ("member", "told"),
     [
-        (["--member", 6], "has members 0 to 5, no 6"),
+        (["--member", 6], "has members 0 to 5, not 6"),
         (["--member", 10**9], "has members 0 to 5, no"),
     ],
 )
@@ -112,7 +112,7 @@ def test_logs_are_of_the_rank_that_tells_how_the_member_failed(failed):
     assert called("logs", failed.paths.name, "--rank", 3) == (
         2,
         "",
-        "lenshpc: member 0 has a log of rank 0 to 2, none of 3\n",
+        "lenshpc: member 0 has a log of rank 0 to 2, not of 3\n",
     )
 
 

@@ -133,13 +133,13 @@ def test_dry_run_prints_cost_map_and_scripts(dry_run):
         "partition       batch  site rehearsal",
         "report_mem_gb   4      estimated from 120 rows",
         "",
-        "element  member                    what becomes of it",
-        "      0  000-resnet18-fold0-seed0  sent",
-        "      1  001-resnet18-fold1-seed0  sent",
-        "      2  002-resnet18-fold2-seed0  sent",
-        "      3  003-resnet34-fold0-seed0  sent",
-        "      4  004-resnet34-fold1-seed0  sent",
-        "      5  005-resnet34-fold2-seed0  sent",
+        "element  member                    what happens to it",
+        "      0  000-resnet18-fold0-seed0  submitted",
+        "      1  001-resnet18-fold1-seed0  submitted",
+        "      2  002-resnet18-fold2-seed0  submitted",
+        "      3  003-resnet34-fold0-seed0  submitted",
+        "      4  004-resnet34-fold1-seed0  submitted",
+        "      5  005-resnet34-fold2-seed0  submitted",
     ]
     assert members.startswith("members\n#!/bin/bash\n")
     assert "\n#SBATCH --array=0-5%6\n" in members
@@ -270,7 +270,7 @@ def test_unknown_run_lists_those_there_are(verb, run):
 def test_study_in_place_of_a_run_is_told_with_its_command(tmp_path):
     (tmp_path / "study.json").write_text("{}")
     assert one_line("status", tmp_path) == (
-        f"{str(tmp_path)!r} is a study and no run; see: lenshpc tune --status {tmp_path}"
+        f"{str(tmp_path)!r} is a study, not a run; see: lenshpc tune --status {tmp_path}"
     )
 
 

@@ -92,8 +92,8 @@ def test_status_on_a_terminal_of_80_columns():
         "    waits",
         "",
         "OUT OF MEMORY, member 1: a process used more main memory than the job asked for",
-        "  do: submit with a larger --set resources.mem_gb_per_gpu=N: the run goes on; or",
-        "  with --set data.loading=stream",
+        "  do: submit with a larger --set resources.mem_gb_per_gpu=N: the run continues;",
+        "  or with --set data.loading=stream",
         "  | epoch 3/50: train loss 0.4",
         "  | slurmstepd: error: Detected 1 oom_kill event in StepId=8123456.0. Some of",
         "  | the step tasks have been OOM Killed.",
@@ -254,7 +254,7 @@ def test_kind_of_failure_is_told_once_for_all_its_members():
         "  | ECC",
         "",
         "CANCELLED, member 3: somebody cancelled it",
-        "  do: to go on: lenshpc resume RUN",
+        "  do: to continue: lenshpc resume RUN",
     ]
 
 
@@ -304,6 +304,6 @@ def test_watch_in_a_pipe_prints_a_line_when_something_changes(begun):
     ]
     assert lines[-2:] == [
         f"run {paths.name} has no report; see {paths.slurm}",
-        f"go on with: lenshpc resume {paths.name}",
+        f"continue with: lenshpc resume {paths.name}",
     ]
     assert watching.returncode == 1

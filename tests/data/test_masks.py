@@ -197,7 +197,7 @@ def test_store_without_masks_is_refused_in_one_line(tmp_path):
     image = Pixels(shape=(1, SIDE, SIDE), dtype="float32", channels=("g",))
     spec = StoreSpec(dataset="whole", classes=("no", "yes"), image=image)
     write_rows(tmp_path / "store", spec, rows, np.zeros((40, 1, SIDE, SIDE), np.float32))
-    with pytest.raises(ConfigError, match=r"^data\.mask_channels: .*keeps no masks; drop it, or"):
+    with pytest.raises(ConfigError, match=r"^data\.mask_channels: .*has no masks; remove it, or"):
         expand(recipe_of({}), open_store(tmp_path / "store"))
 
 
@@ -205,7 +205,7 @@ def test_task_that_makes_images_takes_no_masks(tmp_path):
     recipe = Recipe(
         name="gaps", task="anomaly", models=("conv_ae",), folds=2, data={"mask_channels": True}
     )
-    with pytest.raises(ConfigError, match="task anomaly as set makes images, and a mask is not"):
+    with pytest.raises(ConfigError, match="task anomaly as set produces images, and a mask is not"):
         expand(recipe, stored(tmp_path / "store", random_masks()))
 
 

@@ -86,7 +86,7 @@ def test_shown_submission_is_planned(shown, alone, spots, tmp_path, monkeypatch)
     arguments = re.sub(r"--data \S+|--wait|--dry-run", "", shown.split(" ", 1)[1])
     done = CliRunner().invoke(main, [*shlex.split(arguments, comments=True), "--dry-run"])
     assert done.exit_code == 0, done.output
-    members = re.findall(r"-fold\d+-seed\d+ +sent$", done.output, re.MULTILINE)
+    members = re.findall(r"-fold\d+-seed\d+ +submitted$", done.output, re.MULTILINE)
     # As the pages say: "two models on five folds are ten members".
     expected = 10 if "--folds 5 --models resnet18,resnet34 " in f"{arguments} " else len(members)
     assert len(members) == expected > 0

@@ -66,7 +66,7 @@ def test_training_goes_on_from_the_checkpoint_before_and_ends_in_the_same_state(
     second = SmallTraining(tmp_path, seed=1)
     with caplog.at_level(logging.WARNING, "lenshpc"):
         progress = second.load()
-    assert caplog.messages == [f"{path} is damaged; training goes on from epoch-0002"]
+    assert caplog.messages == [f"{path} is damaged; training continues from epoch-0002"]
     assert (progress.place, progress.best_epoch) == ((2, 0), 0)
     # over the damaged one, which has the same name
     second.epoch(progress, is_best=True)
@@ -98,7 +98,7 @@ def test_training_begins_anew_where_every_checkpoint_is_damaged(
     path.unlink()
     assert second.load() == START
     assert second.digest() == fresh
-    assert caplog.messages == [f"{path} is damaged; training goes on from epoch 0"] * 2
+    assert caplog.messages == [f"{path} is damaged; training continues from epoch 0"] * 2
     # Stopped before there are best weights, it names none.
     second.save(START.model_copy(update={"begun": PartialEpoch(steps=1, lr=0.1)}))
     third = SmallTraining(tmp_path, seed=2)
@@ -122,7 +122,7 @@ def test_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         training.load()
     assert str(caught.value) == (
-        f"{tmp_path}/checkpoint/epoch-0001 is of training eeeeeeee, not of ffffffff; move it away"
+        f"{tmp_path}/checkpoint/epoch-0001 belongs to training eeeeeeee, not ffffffff; move it away"
     )
 
 

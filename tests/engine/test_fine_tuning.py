@@ -140,7 +140,7 @@ def test_patterns_name_modules_and_parameters_of_the_network(patterns, left):
 
 
 def test_network_of_which_nothing_would_learn_is_refused():
-    with pytest.raises(ConfigError, match="freeze leaves nothing that learns; leave out the last"):
+    with pytest.raises(ConfigError, match="freeze freezes all of the network"):
         freeze(network(2), ("*.bias", "*.weight"))
 
 
@@ -148,8 +148,8 @@ def test_pattern_that_matches_nothing_is_told_what_there_is():
     with pytest.raises(ConfigError) as caught:
         freeze(network(2), ("layer1", "stage1"))
     assert str(caught.value) == (
-        "train.freeze 'stage1' names no part of the network; it has conv1, bn1, act1, maxpool, "
-        "layer1, layer2, layer3, layer4, global_pool, fc, and what lies within them, such as "
+        "train.freeze 'stage1' matches no part of the network; it has conv1, bn1, act1, maxpool, "
+        "layer1, layer2, layer3, layer4, global_pool, fc, and parts inside these, such as "
         "conv1.0.weight"
     )
 
@@ -306,7 +306,7 @@ def test_another_export_makes_another_run_that_the_first_does_not_go_on_as(
     other = plan_run(asked, three, tmp_path).plan
     assert other.recipe.init_fingerprint != plan.recipe.init_fingerprint
     assert other.fingerprint() != plan.fingerprint()
-    with pytest.raises(DataError, match="export is no longer what this run was submitted to start"):
+    with pytest.raises(DataError, match="export has changed since this run was submitted to start"):
         run_member(run, 0, Signals())
 
 

@@ -108,7 +108,7 @@ def test_damaged_checkpoint_costs_what_came_after_the_one_before(
     caplog.clear()
     run_member(run, 0, Signals())
     assert warnings_in(caplog) == [
-        f"{newest / 'rank-0000.pt'} is damaged; training goes on from epoch-0000-step-00000002"
+        f"{newest / 'rank-0000.pt'} is damaged; training continues from epoch-0000-step-00000002"
     ]
     assert outcome(run.member(name)) == outcome(original.member(name))
     assert is_done(run, plan, plan.members[0], verify=True)

@@ -148,7 +148,7 @@ def test_few_images_at_once_on_a_gpu_are_warned_of():
 def test_optimisers_of_whole_tensors_are_refused_under_zero():
     zero = {"train__strategy": "deepspeed", "resources__gpus_per_node": 2}
     for name in ("muon", "lamb", "cadamw"):
-        with pytest.raises(ValueError, match=f"{name} steps on whole tensors, which ZeRO cuts"):
+        with pytest.raises(ValueError, match=f"{name} updates whole tensors, which ZeRO splits"):
             recipe(**zero, train__optimizer=name)
     assert recipe(**zero, train__optimizer="lion").train.optimizer == "lion"
     assert UNFIT.keys().isdisjoint(BY_VALUE | BY_TENSOR)

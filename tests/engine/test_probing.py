@@ -101,4 +101,4 @@ def test_probe_on_this_machine_prints_what_to_set_and_writes_nothing(spots, tmp_
         tmp_path, *asked, "--gpus-per-node", "0", "--set", "resources.mem_gb_per_gpu=0.1"
     )
     assert (code, out) == (2, "")
-    assert "2 images do not fit into the memory of a process" in err
+    assert "2 images do not fit into the memory of one process" in err

@@ -233,8 +233,8 @@ def prove_unequally(rank: int, folder: Path) -> str:
 
 def test_rank_that_does_not_know_the_secret_is_refused(tmp_path: Path) -> None:
     assert run_ranks(prove_unequally, 2, tmp_path) == [
-        f"LaunchError: what answers rank {rank} as rank {1 - rank} does not know this run's "
-        "secret: another program has connected to the ranks; tell the site, then resume"
+        f"LaunchError: the program that answers rank {rank} as rank {1 - rank} does not know this "
+        "run's secret, so it is not part of the run; tell the site, then resume"
         for rank in range(2)
     ]
 
@@ -252,7 +252,9 @@ def prove_twice(rank: int, folder: Path, answers: bool) -> str:
 def test_further_group_is_proved_over_the_first(tmp_path: Path) -> None:
     assert run_ranks(prove_twice, 2, tmp_path / "a", True) == ["believed"] * 2
     told = run_ranks(prove_twice, 2, tmp_path / "b", False)
-    assert str(told[0]).startswith("LaunchError: what answers rank 0 as rank 1 does not know")
+    assert str(told[0]).startswith(
+        "LaunchError: the program that answers rank 0 as rank 1 does not know"
+    )
 
 
 def become_nobody() -> None:

@@ -86,6 +86,6 @@ def test_run_without_weights_and_a_batch_that_cannot_be_shared_out_are_refused(
     with pytest.raises(ConfigError) as refused:
         resize(run, plan, 3, None)
     assert str(refused.value) == (
-        "train.batch_size 16 cannot be shared by 3 processes; give nodes and GPUs whose product "
-        "divides 16"
+        "train.batch_size 16 cannot be divided among 3 processes; give nodes and GPUs whose "
+        "product divides 16"
     )

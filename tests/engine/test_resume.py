@@ -131,7 +131,7 @@ def test_killed_member_whose_newest_checkpoint_was_damaged_ends_with_the_same_we
     ranks = start([disturbed], 1, 2)
     outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
-    told = f"{path} is damaged; training goes on from epoch-0001"
+    told = f"{path} is damaged; training continues from epoch-0001"
     assert [output.count(told) for output in outputs] == [1, 0]
     weights = [sha256(run.member(name).weights) for run in (undisturbed, disturbed)]
     assert weights[0] == weights[1]

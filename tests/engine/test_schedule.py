@@ -154,8 +154,11 @@ def test_shorter_training_takes_the_first_steps_of_a_longer_one_unless_it_knows_
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"scheduler": "step", "cycles": 2}, "train.cycles 2 is of scheduler cosine"),
-        ({"step_epochs": 3}, "train.step_epochs 3 is of scheduler step, and train.scheduler is"),
+        ({"scheduler": "step", "cycles": 2}, "train.cycles 2 belongs to scheduler cosine"),
+        (
+            {"step_epochs": 3},
+            "train.step_epochs 3 belongs to scheduler step, and train.scheduler is",
+        ),
         (
             {"scheduler": "one_cycle", "warmup_epochs": 1},
             "one_cycle warms up by itself, and train.warmup_epochs is 1",

@@ -193,9 +193,9 @@ def test_tracker_that_raises_is_dropped_with_one_warning(
     assert [event[0] for event in full.events] == ["start", "epoch"]
     assert [event[0] for event in whole.events] == ["start", "epoch", "epoch", "epoch", "end"]
     assert sorted(warnings_in(caplog)) == [
-        "absent is told no more of this training, which goes on: "
+        "absent is told no more of this training, which continues: "
         "ImportError: No module named 'tensorboard'",
-        "full is told no more of this training, which goes on: "
+        "full is told no more of this training, which continues: "
         "OSError: [Errno 28] No space left on device",
     ]
     assert is_done(run, plan, plan.members[0], verify=True)

@@ -50,7 +50,7 @@ def check(saved: Saved, seed: int) -> None:
         place = training.load().place
     assert training.digest() == saved.states[place]
     if place == (2, 0):
-        assert saved.told == [f"{path} is damaged; training goes on from epoch-0002"]
+        assert saved.told == [f"{path} is damaged; training continues from epoch-0002"]
         return
     assert (place, saved.told) == ((3, 0), [])
     # What the newest one needs is never passed over, but for blanks between the hashes.

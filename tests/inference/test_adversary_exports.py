@@ -82,14 +82,16 @@ def test_model_without_plugins_is_told(export):
 @pytest.mark.parametrize("fitted", [{}, {"mixture": 3}, {"mixture": {"kind": "Unknown"}}])
 def test_what_something_else_fitted_is_told(export, fitted):
     change(export, fitted=fitted)
-    with pytest.raises(DataError, match="what lenses-01234567 has fitted is not what task lens-f"):
+    with pytest.raises(
+        DataError, match="what was fitted for lenses-01234567 is not what task lens-f"
+    ):
         make_readout(read_export(export), Request())
 
 
 def test_member_that_comes_twice_is_refused(export):
     (member,) = json.loads((export / "model.json").read_text())["members"]
     change(export, members=[member, member])
-    with pytest.raises(ConfigError, match="two members have one index"):
+    with pytest.raises(ConfigError, match="two members have the same index"):
         read_export(export)
 
 
@@ -137,7 +139,7 @@ def test_zip_is_not_sent_to_jobs_that_cannot_see_it(export, tmp_path):
 
 @pytest.mark.parametrize("prior", [0.0, 1.0, -1.0, 2.0, float("nan"), float("inf")])
 def test_prior_that_is_no_share_is_refused(prior):
-    with pytest.raises(ConfigError, match="is not in the range 0<x<1; give a share"):
+    with pytest.raises(ConfigError, match="is not in the range 0<x<1; give a fraction"):
         Request(prior=prior)
 
 

@@ -48,8 +48,8 @@ def test_name_that_leads_elsewhere_is_refused(name, tmp_path):
     with pytest.raises(DataError) as refused:
         unpack(path)
     assert str(refused.value) == (
-        f"{path} was not packed by lenshpc export: it has {name!r}; unpack it yourself, look at "
-        "it, and name the folder"
+        f"{path} was not packed by lenshpc export: it contains {name!r}; unpack it yourself, "
+        "inspect it, and give that folder"
     )
     assert [one.name for one in tmp_path.iterdir()] == ["bad.zip"]
 
@@ -84,7 +84,9 @@ def test_damaged_zip_is_told_in_one_line(damage, tmp_path):
         "text": b"no zip",
     }
     path.write_bytes(changed[damage])
-    with pytest.raises(DataError, match=r"is a damaged or incomplete \.zip \(.*\); get it again"):
+    with pytest.raises(
+        DataError, match=r"is a damaged or incomplete \.zip \(.*\); download or copy it again"
+    ):
         unpack(path)
 
 

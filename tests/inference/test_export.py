@@ -108,7 +108,7 @@ def test_export_that_has_lost_a_file_is_refused_by_name(copy, name):
     with pytest.raises(DataError) as refused:
         read_export(copy)
     assert str(refused.value) == (
-        f"{copy} has lost {name}; export the run again, or get the whole folder"
+        f"{copy} lacks {name}; export the run again, or copy the complete folder"
     )
 
 
@@ -162,7 +162,7 @@ def test_place_that_holds_something_is_left_alone(run, tmp_path):
         with pytest.raises(ConfigError) as refused:
             export_run(run[0], place)
         assert str(refused.value) == (
-            f"{place} is there already; name a new folder or .zip, or move that away yourself"
+            f"{place} already exists; give a new folder or .zip, or move it away"
         )
     assert files_of(tmp_path) == {"notes.txt", "old.zip"}
 
@@ -221,7 +221,9 @@ def test_licence_is_a_name(run, tmp_path):
         main, ["export", str(run[0].root), str(tmp_path / "out"), "--licence", "a: b"]
     )
     assert found.exit_code == 2
-    assert "--licence 'a: b' is no name of a licence; name one such as cc-by-4.0" in found.stderr
+    assert (
+        "--licence 'a: b' is not the name of a licence; give one such as cc-by-4.0" in found.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["out.tar.gz", "out.tgz", "out.7z"])

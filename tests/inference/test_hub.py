@@ -108,7 +108,7 @@ def test_repository_of_something_else_is_left_alone(remote, export):
     with pytest.raises(ConfigError) as refused:
         hub.push(export, NAME)
     assert str(refused.value) == (
-        f"{NAME} on the hub holds no export but README.md, pytorch_model.bin; name another "
+        f"{NAME} on the hub holds README.md, pytorch_model.bin, not an export; give another "
         "repository"
     )
     assert commits[-1] == {"pytorch_model.bin": b"theirs", "README.md": b""}
@@ -155,10 +155,10 @@ def test_place_that_holds_something_is_left_alone(remote, export, tmp_path):
         (
             "somebody/else",
             None,
-            "no repository somebody/else on the hub for you; check the name, and who you are with: "
-            "hf auth whoami",
+            "no repository somebody/else on the hub that you may read; check its name, and your "
+            "login with: hf auth whoami",
         ),
-        (NAME, "v9", f"{NAME} on the hub has no such revision; name another"),
+        (NAME, "v9", f"{NAME} on the hub has no such revision; give another"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(remote, export, name, revision, told):
@@ -174,7 +174,8 @@ def test_repository_that_holds_no_export_is_told(remote, export):
     with pytest.raises(ConfigError) as refused:
         hub.pull(NAME)
     assert (
-        str(refused.value) == f"{NAME} on the hub holds no model.json: it is no export of lenshpc"
+        str(refused.value) == f"{NAME} on the hub holds no model.json: it is not an export of "
+        "lenshpc"
     )
 
 

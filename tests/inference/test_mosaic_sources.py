@@ -61,7 +61,7 @@ def test_other_mosaics_are_noticed_by_what_predicts_them(trained, field, tmp_pat
     path = field / "east_grey.fits"
     found = path.stat()
     os.utime(path, (found.st_atime, found.st_mtime + 60))
-    with pytest.raises(ConfigError, match="holds other images than when"):
+    with pytest.raises(ConfigError, match="no longer holds the images that"):
         predict_parts(tmp_path / "out")
 
 
@@ -75,6 +75,6 @@ def test_mosaics_without_their_catalogue_are_refused(trained, field, tmp_path) -
             dataset=str(field.parent / "field.yaml"),
         )
     assert str(refused.value) == (
-        f"{tmp_path}/sky has no catalogue catalogue.csv, whose objects are to be cut from mosaics; "
-        "add it, or say as --dataset what else the files are"
+        f"{tmp_path}/sky has no catalogue catalogue.csv of the objects to cut from mosaics; add "
+        "it, or describe the files with --dataset"
     )

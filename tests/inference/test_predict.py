@@ -163,7 +163,7 @@ def test_images_that_were_exchanged_are_refused(trained, tmp_path):
     images = shutil.copytree(trained.images, tmp_path / "images")
     root = begin(trained, images, tmp_path / "out").root
     (images / "test/plain/0.npy").unlink()
-    with pytest.raises(ConfigError, match="holds other images than when the predictions were"):
+    with pytest.raises(ConfigError, match="no longer holds the images that the predictions were"):
         predict_parts(root)
 
 
@@ -175,7 +175,7 @@ def test_images_that_were_made_anew_are_refused_though_their_sizes_are_the_same(
     np.save(file, 2 * np.load(file))
     os.utime(file, (found.st_atime, found.st_mtime + 60))  # a minute later
     assert file.stat().st_size == size
-    with pytest.raises(ConfigError, match="holds other images than when the predictions were"):
+    with pytest.raises(ConfigError, match="no longer holds the images that the predictions were"):
         predict_parts(root)
     with pytest.raises(ConfigError, match="the images was"):
         begin(trained, images, root)
@@ -187,7 +187,7 @@ def test_images_with_other_channels_are_refused(trained, tmp_path):
         begin(trained, trained.images, tmp_path / "out", dataset=str(file))
     assert str(refused.value) == (
         f"{trained.images} has the channels red, and {trained.paths.name} was trained on grey, in "
-        "this order; give images with the same"
+        "this order; give images with the same channels"
     )
 
 
@@ -318,7 +318,7 @@ def test_source_that_is_not_there_ends_before_anything_is_read(trained, tmp_path
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["predict", str(trained.paths.root), "nowhere"])
     assert (done.exit_code, list(tmp_path.iterdir())) == (2, [])
-    assert "no store and no folder of images at nowhere; give one" in done.output
+    assert "no store or folder of images at nowhere; check the path" in done.output
 
 
 def test_run_that_lacks_a_member_is_refused(trained, tmp_path):

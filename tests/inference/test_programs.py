@@ -120,7 +120,7 @@ def test_program_that_answers_otherwise_is_refused(tmp_path):
     with pytest.raises(DataError) as refused:
         export_programs(Straying(tiny()), images(), tmp_path, ["torch"])
     assert str(refused.value) == (
-        "--program torch: its answers differ from the ensemble's by up to 0.001, and at most "
+        "--program torch: its predictions differ from the ensemble's by up to 0.001, and at most "
         "0.0001 is accepted; leave the option out"
     )
 
@@ -138,7 +138,9 @@ def test_network_that_no_program_can_hold_is_refused_in_one_line(kind, tmp_path)
     with pytest.raises(ConfigError) as refused:
         export_programs(Deciding(tiny()), images(), tmp_path, [kind])
     message = str(refused.value)
-    assert message.startswith(f"--program {kind}: the networks of this run cannot be written so (")
+    assert message.startswith(
+        f"--program {kind}: the networks of this run cannot be exported as such a program ("
+    )
     assert message.endswith("); leave the option out")
     assert "\n" not in message
 

@@ -33,7 +33,7 @@ def tools(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (None, "there is no scontrol here"),
+        (None, "scontrol is not installed here"),
         (
             "echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1",
             "scontrol failed: scontrol: fatal: Could not establish a configuration source",
@@ -49,7 +49,7 @@ def test_machine_without_a_cluster_is_told_what_else_there_is(tmp_path, monkeypa
         examine.cluster(SITE)
     assert str(caught.value) == (
         f"{told}; run this on a login node of the cluster; runs of this machine need no profile "
-        "(--site local), and slurm/README.md says how to rehearse with a cluster on it"
+        "(--site local), and slurm/README.md shows how to practise on a SLURM cluster on it"
     )
 
 

@@ -157,8 +157,8 @@ LINES = {
         "kinit: Clock skew too great while getting initial credentials",
     ],
     "NO SHARED FILES": [
-        "lenshpc.errors.DataError: node gpu3 does not see /stores/lenses, which was there when the "
-        "job was sent; tell the site the node's name, or if no node sees it, move it",
+        "lenshpc.errors.DataError: node gpu3 does not see /stores/lenses, which was there when "
+        "the job was submitted; tell the site the node's name, or if no node sees it, move it",
         "srun: error: task 1 launch failed: Slurmd could not connect IO",
         "OSError: [Errno 116] Stale file handle: '/scratch/runs'",
         "lenshpc.errors.DataError: /scratch/x cannot be read: Input/output error; check its",
@@ -242,7 +242,7 @@ LINES = {
         "RuntimeError: [gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 6000ms for recv "
         "operation to complete",
         "lenshpc.errors.LaunchError: not all ranks came to /runs/x/slurm/rendezvous/9.0 within "
-        "1800 s: look at the logs of all ranks",
+        "1800 s: read the logs of all ranks",
         "torch.distributed.DistStoreError: wait timeout after 600000ms, keys: /default_pg/0//cpu",
     ],
     "RANK LOST": [
@@ -403,7 +403,7 @@ def test_memory_and_time_that_an_advice_raises_go_on_in_the_same_run(spots):
     keys = {
         key
         for rule in RULES
-        for key in re.findall(r"--set (\S+)=N: the run goes on", rule.advice.replace("\n", " "))
+        for key in re.findall(r"--set (\S+)=N: the run continues", rule.advice.replace("\n", " "))
     }
     assert keys == {"resources.time_min", "resources.mem_gb_per_gpu"}
     names = set()

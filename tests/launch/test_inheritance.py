@@ -57,7 +57,7 @@ def test_commands_of_slurm_get_nothing_of_an_outer_job_but_the_cluster():
 def test_what_is_not_handed_on_is_named_once(capsys):
     say_withheld(Site(name="s", scheduler="slurm", account="mine"))
     assert capsys.readouterr().err == (
-        "note: not handed on to jobs, which get what the profile says: SBATCH_TIMELIMIT, "
+        "note: not passed on to jobs, which get what the profile says: SBATCH_TIMELIMIT, "
         "SLURM_CPU_BIND, SLURM_GPUS_PER_TASK, SLURM_JOB_ID, SLURM_MEM_PER_CPU, SLURM_NTASKS and 2 "
         "more\n"
     )

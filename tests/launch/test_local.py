@@ -111,17 +111,17 @@ def test_members_under_way_keep_the_site_and_sizes_that_they_were_sent_with(plac
         assert code == 0, err
         told.append(err.splitlines()[0])
     (root,) = (place / "runs").iterdir()
-    nothing = f"run {root.name}: nothing to send"
+    nothing = f"run {root.name}: nothing to submit"
     kept = (
-        "2 members under way stay as they were sent, to site one; to change that: "
-        f"lenshpc cancel {root.name}, then the same command again"
+        "2 members under way stay as they were submitted, to site one; to change that: lenshpc "
+        f"cancel {root.name}, then the same command again"
     )
     assert told[1:] == [nothing, kept, kept, kept]
     assert finished(place, "cancel", root.name)[0] == 0
     code, _, err = finished(place, *submission("--site", "./two.yaml", *long))
     assert (code, err.splitlines()[0].partition(" as job ")[0]) == (
         0,
-        f"run {root.name}: 2 members sent",
+        f"run {root.name}: 2 members submitted",
     )
     assert json.loads((root / "slurm" / "site.json").read_text())["slots"] == 2
     assert finished(place, "cancel", root.name)[0] == 0
@@ -159,7 +159,7 @@ def test_local_run_comes_to_a_report_and_is_mended_by_what_it_lacks(place):
 
     code, _, err = finished(place, "resume", run.name, "--wait")
     assert code == 0, err
-    assert "1 member sent" in err
+    assert "1 member submitted" in err
     assert stamps(first) == before
     assert (second / "predictions.parquet").is_file()
     assert (run / "report" / "report.html").is_file()
@@ -222,7 +222,7 @@ def test_interrupt_while_waiting_leaves_no_process(place):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert f"stopped; go on with: lenshpc resume {run.name}" in err
+    assert f"stopped; continue with: lenshpc resume {run.name}" in err
     wait_until(lambda: not processes_of(run), seconds=15)
     ends = [read_events(path)[-1].what for path in run.glob("slurm/*_attempts.jsonl")]
     assert "stopped" in ends, "it saved what it had"

@@ -173,7 +173,7 @@ def test_colleague_sees_a_run_and_writes_nothing_in_it(open_run, as_nobody):
         assert not os.access(path, os.W_OK, effective_ids=True)
     assert not os.access(open_run.slurm, os.R_OK | os.X_OK, effective_ids=True)
     code, _, err = called("resume", open_run.root)
-    begin = f"lenshpc: {open_run.root} belongs to root, and what a run holds is executed"
+    begin = f"lenshpc: {open_run.root} belongs to root, and files in a run are executed"
     assert (code, err.startswith(begin)) == (2, True)
 
 

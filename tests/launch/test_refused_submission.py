@@ -77,9 +77,9 @@ def test_refusal_after_a_part_was_sent_keeps_the_run(planned, slurm, tmp_path):
         submit(planned, SITE, CALLS)
     run = planned.paths
     assert re.sub("lenshpc-[0-9a-f]{32}", "TOKEN", str(caught.value)) == (
-        "1 of 2 members were sent as job 8, the others and the report were not: sbatch failed: Job "
-        f"violates accounting/QOS policy; look at {run.slurm}/TOKEN.sh; when those have ended, "
-        f"send the rest with: lenshpc resume {run.root}"
+        "1 of 2 members were submitted as job 8, the others and the report were not: sbatch "
+        f"failed: Job violates accounting/QOS policy; look at {run.slurm}/TOKEN.sh; when those "
+        f"have ended, submit the rest with: lenshpc resume {run.root}"
     )
     assert [job.job_id for job in records(planned.paths)] == ["8"]
     assert planned.paths.plan.is_file()
@@ -93,9 +93,9 @@ def test_refusal_of_the_report_alone_says_so(planned, slurm, tmp_path):
         submit(planned, SITE, CALLS)
     told = str(caught.value)
     assert told.startswith(
-        "2 of 2 members were sent as job 1, 2, the report was not: sbatch failed"
+        "2 of 2 members were submitted as job 1, 2, the report was not: sbatch failed"
     )
-    assert told.endswith(f"send the rest with: lenshpc resume {planned.paths.root}")
+    assert told.endswith(f"submit the rest with: lenshpc resume {planned.paths.root}")
 
 
 def test_run_that_was_there_is_kept_whatever_is_refused(planned, slurm, tmp_path):

@@ -108,7 +108,7 @@ def test_error_that_would_come_again_is_not_repeated() -> None:
 
 
 def test_error_that_is_the_nodes_is_tried_on_another_one() -> None:
-    told = "node gpu3 does not see /data, which was there when the job was sent"
+    told = "node gpu3 does not see /data, which was there when the job was submitted"
     events = [*attempt(0, (0, 0)), event("failed", cause="error", reason=told)]
     log = f"lenshpc.errors.DataError: {told}"
     assert decide(events, restart=0, exit_code=1, budgets=BUDGETS, logs=[log]).requeue

@@ -305,7 +305,8 @@ def test_folder_that_jobs_would_read_as_another_is_refused(case, number):
     with pytest.raises(ConfigError) as caught:
         aggregate_request(case.plan, SITE, folder, None).script()
     assert str(caught.value) == (
-        f"{folder} has {number} in it, where SLURM puts a job's number; choose a folder without it"
+        f"{folder} contains {number}, which SLURM replaces with a job's number; choose a folder "
+        "without it"
     )
 
 

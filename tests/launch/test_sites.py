@@ -36,7 +36,7 @@ def test_setup_that_could_become_an_option_is_refused(tmp_path, line):
 
 def test_setup_that_goes_on_after_a_backslash_is_refused(tmp_path):
     told = complaint(tmp_path, "setup: ['source /env/bin/activate \\']\n")
-    assert told.startswith("setup.0: must be a whole command, which does not go on after a back")
+    assert told.startswith("setup.0: must be a complete command, not continued after a back")
     site = Site(name="s", scheduler="slurm", setup=("echo two of them: \\\\",), env={"A": "\\"})
     assert (site.setup, site.env) == (("echo two of them: \\\\",), {"A": "\\"})
 
@@ -74,7 +74,7 @@ def test_sbatch_option_that_lenshpc_sets_is_refused(tmp_path, name):
 @pytest.mark.parametrize("name", ["--mail-type", "Mail", "mail_type", "x y"])
 def test_sbatch_option_that_is_no_name_is_refused(tmp_path, name):
     assert complaint(tmp_path, f"sbatch: {{'{name}': x}}\n").startswith(
-        f"sbatch: {name!r} is no sbatch option"
+        f"sbatch: {name!r} is not an sbatch option"
     )
 
 

@@ -282,7 +282,7 @@ def test_members_that_were_cancelled_here_are_no_failures(sent):
         ("CANCELLED", "job 71 was cancelled"),
         ("CANCELLED", "it was cancelled while it waited"),
         ("FAILED", "its job ended FAILED"),
-        ("FAILED", "its job ended well, and its results are not there"),
+        ("FAILED", "its job succeeded, but its results are missing"),
     ]
     assert (lines[5].state, lines[5].failure.name) == ("FAILED", "KILLED"), "nobody cancelled it"
 

@@ -189,7 +189,7 @@ def test_job_that_has_no_id_is_refused_with_what_was_printed(sbatch_says):
     with pytest.raises(LaunchError) as caught:
         sbatch_says("Submitted\x1b[31m")
     assert str(caught.value).startswith(
-        r"sbatch printed no id of a job but 'Submitted\x1b[31m\n'; look at "
+        r"sbatch printed 'Submitted\x1b[31m\n' instead of the id of a job; look at "
     )
 
 

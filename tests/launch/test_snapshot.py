@@ -95,7 +95,7 @@ def test_copy_has_every_module_and_template_and_no_leftovers_of_python(kept):
 
 
 def test_folder_that_a_search_path_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="holds a ':'"):
+    with pytest.raises(ConfigError, match="contains a ':'"):
         snapshot.read(tmp_path / "12:30")
 
 

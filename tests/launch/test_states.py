@@ -103,7 +103,7 @@ def test_accounting_and_queue_are_joined(sent, tools):
     assert told(sent) == (
         [
             ("DONE", "gpu1", 2.0, ""),
-            ("PENDING", "", 1.0, "begins at a later time, as a job that came back (BeginTime)"),
+            ("PENDING", "", 1.0, "starts at a later time, as a requeued job does (BeginTime)"),
             ("FAILED", "gpu2", 0.0167, "job 8_2 ended OUT_OF_MEMORY"),
             ("RUNNING", "gpu3", own_h, ""),
             ("FAILED", "", own_h, "job 8_4 ended unseen by the scheduler"),
@@ -119,7 +119,7 @@ def test_job_that_ended_well_without_results_says_so(sent, tools):
     line = run_status(sent.paths, sent.plan).members[1]
     assert (line.state, line.reason) == (
         "FAILED",
-        "its job ended well, and its results are not there",
+        "its job succeeded, but its results are missing",
     )
 
 
@@ -204,7 +204,8 @@ def test_state_that_is_not_known_here_waits_and_nothing_is_sent_again(sent, tool
         ("Resources", "waits for free nodes (Resources)"),
         (
             "(JobArrayTaskLimit)",
-            "max_parallel of the site profile: as many members run already (JobArrayTaskLimit)",
+            "max_parallel of the site profile: as many members are running already "
+            "(JobArrayTaskLimit)",
         ),
         (
             "QOSMaxJobsPerUserLimit",
@@ -216,7 +217,7 @@ def test_state_that_is_not_known_here_waits_and_nothing_is_sent_again(sent, tool
         ),
         (
             "DependencyNeverSatisfied",
-            "what it waits for failed, so it waits for ever; cancel, resume "
+            "what it waits for failed, so it never starts; cancel it, then resume "
             "(DependencyNeverSatisfied)",
         ),
         ("Dependency", "waits for other jobs to end (Dependency)"),
@@ -282,9 +283,9 @@ def test_nothing_is_called_failed_while_nobody_answers(sent, tools):
 @pytest.mark.parametrize(
     ("verb", "begins"),
     [
-        ("clean", "nothing is known of its jobs: "),
+        ("clean", "the state of its jobs is unknown: "),
         ("cancel", "nothing was cancelled: "),
-        ("resume", "nothing was sent: "),
+        ("resume", "nothing was submitted: "),
     ],
 )
 def test_command_that_nobody_answers_says_so_in_one_line(sent, tools, monkeypatch, verb, begins):

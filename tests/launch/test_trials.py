@@ -123,7 +123,7 @@ def test_refusal_of_all_ways_says_why_and_what_to_give(refuse, why, accounts, ad
     with pytest.raises(LaunchError) as refused:
         try_ways(facts(accounting=Accounting(accounts=accounts)), SITE)
     assert str(refused.value) == (
-        f"sbatch takes no job in partition gpu: allocation failure: {why}; {advice}"
+        f"sbatch accepts no job in partition gpu: allocation failure: {why}; {advice}"
     )
 
 

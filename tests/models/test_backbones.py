@@ -31,7 +31,7 @@ def test_misspelt_name_is_refused_with_the_nearest() -> None:
     check_names(["resnet18", "d4_net"], Classification())
     with pytest.raises(ConfigError) as caught:
         check_names(["resnet18", "resnet118"], Classification())
-    assert str(caught.value).startswith("timm knows no model 'resnet118'; did you mean resnet")
+    assert str(caught.value).startswith("timm has no model 'resnet118'; did you mean resnet")
 
 
 @torch.no_grad()

@@ -101,7 +101,9 @@ def test_own_network_has_no_imagenet_weights():
 
 def test_imagenet_weights_without_network_are_refused_at_once(offline):
     began = time.monotonic()
-    with pytest.raises(ConfigError, match=r"where it can, run: hf download timm/r"):
+    with pytest.raises(
+        ConfigError, match=r"on a machine that can reach it, run: hf download timm/r"
+    ):
         weights.find_weights("imagenet", ["resnet18"])
     with pytest.raises(ConfigError, match=r"hf download timm/resnet18\.a1_in1k;"):
         build("resnet18", image_shape=(1, 32, 32), num_outputs=2, weights="imagenet")
@@ -170,8 +172,8 @@ def test_repository_that_holds_code_is_refused(offline):
         ),
         (
             {"model_type": "bert"},
-            "hf-hub:zoo/galaxies is no repository of timm's: its config.json names no "
-            "architecture; give one that does, or a file's path as method.weights",
+            "hf-hub:zoo/galaxies is not a timm repository: its config.json names no architecture; "
+            "give one that does, or a file's path as method.weights",
         ),
     ],
 )
@@ -190,9 +192,9 @@ def test_repository_that_is_nowhere_is_told_with_the_command_that_gets_it(offlin
     with pytest.raises(ConfigError) as caught:
         weights.find_weights(REPOSITORY, ["test_resnet"])
     assert str(caught.value) == (
-        "zoo/galaxies has no config.json in the cache (HF_HOME /shared/hub), and the network "
-        "cannot be reached; where it can, run: hf download zoo/galaxies; then set HF_HOME to that "
-        "cache, or give a file's path as method.weights"
+        "zoo/galaxies has no config.json in the cache (HF_HOME /shared/hub), and the hub cannot "
+        "be reached; on a machine that can reach it, run: hf download zoo/galaxies; then set "
+        "HF_HOME to that cache, or give a file's path as method.weights"
     )
 
 

@@ -110,9 +110,9 @@ def test_channel_without_a_median_is_refused_by_name_and_takes_a_value():
 @pytest.mark.parametrize(
     ("policy", "dtype", "error"),
     [
-        ({"fill": "median"}, "uint8", "bad_pixels fills NaN, which uint8 has not"),
-        ({"fill": 1e6}, "float16", "bad_pixels.fill 1000000.0 is no pixel of float16"),
-        ({"fill": 1e300}, "float64", "bad_pixels.fill 1e+300 is no pixel of float64"),
+        ({"fill": "median"}, "uint8", "bad_pixels replaces NaN, which uint8 does not have"),
+        ({"fill": 1e6}, "float16", "bad_pixels.fill 1000000.0 is not a value of float16"),
+        ({"fill": 1e300}, "float64", "bad_pixels.fill 1e+300 is not a value of float64"),
         *(
             (policy, "float32", "expected refuse, {fill: median} or {fill: NUMBER}")
             for policy in (

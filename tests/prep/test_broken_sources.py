@@ -196,7 +196,7 @@ PICTURE = {
     "frames of a PNG": (frames("PNG"), "holds 2 images, expected one"),
     "frames of a JPEG": (frames("MPO"), "holds 2 images, expected one"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
-    "text": (b"hello, world", "is no JPEG or PNG image; copy it again"),
+    "text": (b"hello, world", "is not a JPEG or PNG image; copy it again"),
     "gif": (picture(LEVELS, "GIF"), "is a GIF image, expected JPEG or PNG; save it as PNG"),
     "cut jpeg": (picture(LEVELS, "JPEG")[:-12], "is damaged"),
     "cut png": (picture(LEVELS, "PNG")[:-30], "is damaged"),
@@ -211,19 +211,19 @@ SKY = {"format": "fits", "shape": [2, 6, 5], "dtype": "float32", "channels": ["a
 FITS = {
     "LFS pointer": (POINTER, "is a Git LFS pointer, expected FITS"),
     "zero bytes": (b"", "empty (0 bytes); copy it again"),
-    "text": (b"hello, world", "is no FITS file: starts b'hello,'"),
+    "text": (b"hello, world", "is not a FITS file: it starts with b'hello,'"),
     "gzip": (b"\x1f\x8b" + bytes(99), "is damaged: Error -3"),
     "unpacks to much": (gzip.compress(bytes(2**24)), "unpacks to more than the 1049536 bytes"),
     "cut in its gzip": (gzip.compress(fits_file(PIXELS))[:-99], "truncated within its packed"),
     "cut in its bzip2": (bz2.compress(fits_file(PIXELS))[:-99], "truncated within its packed"),
-    "packed text": (gzip.compress(b"hello, world"), "is no FITS file: starts b'hello,'"),
+    "packed text": (gzip.compress(b"hello, world"), "is not a FITS file: it starts with b'hello,'"),
     "cut in the second header": (
         fits_units(PIXELS, PIXELS)[:-4000],
         "is truncated or damaged in the header of HDU 2; copy it again",
     ),
     "cut in the second image": (
         fits_units(PIXELS, PIXELS)[:-2880],
-        "is truncated in HDU 2: its header promises 240 bytes, it holds 0; copy it again",
+        "is truncated in HDU 2: its header declares 240 bytes, the file holds 0; copy it again",
     ),
     "cut in the header": (fits_file(PIXELS)[:500], "copy it again"),
     "cut in the pixels": (fits_file(PIXELS)[:3000], "promises 240 bytes, it holds 120; copy it"),
@@ -243,7 +243,7 @@ NPZ = {
     "twice": (zipped("images.npy", npy(ROWS), npy(ROWS + 1)), "holds images 2 times"),
     "packed by LZMA": (
         zipped("images.npy", npy(ROWS), packing=zipfile.ZIP_LZMA),
-        "is packed by zip's method 14; write it with numpy's savez",
+        "is compressed with zip method 14; save it with numpy's savez",
     ),
     "zero bytes": (b"", "copy it again"),
     "text": (b"hello, world", "is damaged: File is not a zip file"),
@@ -272,7 +272,7 @@ HDF5 = {
         "images promises 4 rows, but only 0 bytes of them are there",
     ),
     "a chunk never written": (hdf5(gap), "some of the 4 rows of images were never written"),
-    "missing filter": (hdf5(foreign_filter), "is packed by the HDF5 filter 32001"),
+    "missing filter": (hdf5(foreign_filter), "is compressed with the HDF5 filter 32001"),
     "zero bytes": (b"", "copy it again"),
     "cut": (hdf5(lambda file: file.create_dataset("images", data=ROWS))[:900], "copy it again"),
     "no such array": (hdf5(lambda file: file.create_group("a")), "lacks the array 'images'"),
@@ -291,7 +291,7 @@ HDF5 = {
                 "images", (10**7, 2, 6, 5), "f4", chunks=(4 * 10**6, 2, 6, 5)
             )
         ),
-        "write it again with a chunk a row",
+        "write it again with one chunk per row",
     ),
 }
 

@@ -166,7 +166,7 @@ def test_splits_of_a_catalogue_come_first_and_holdout_parts_groups_of_them(root)
     assert {found[name][0] for name in ("b_J5.npy", "b_J6.npy")} == {2}
     for first, second, split in (("a_J1.npy", "a_J2.npy", 1), ("b_J3.npy", "b_J4.npy", 0)):
         assert found[first][0] == found[second][0] == split
-    with pytest.raises(DataError, match="2 images are in test already, which `holdout` is to make"):
+    with pytest.raises(DataError, match="2 images are already in test, which `holdout` would make"):
         scan(root, declare(splits=words, holdout=holdout | {"to": "test"}))
 
 

@@ -104,7 +104,7 @@ def test_prediction_stops_at_a_link_to_nothing(tmp_path):
     (tmp_path / "train/no/0.npy").unlink()
     (tmp_path / "train/no/0.npy").symlink_to("not-mounted/0.npy")
     source = open_source(tmp_path, tiny())
-    told = f"^{tmp_path}/train/no/0.npy is a link that leads to no file; mount or copy what it"
+    told = f"^{tmp_path}/train/no/0.npy is a broken link; mount or copy the file that it"
     with pytest.raises(DataError, match=told):
         source.read(range(source.num_rows))
     with pytest.raises(DataError, match=told):

@@ -104,7 +104,7 @@ def test_existing_store_is_never_overwritten(tmp_path):
     fill(tmp_path / "source")
     store = convert(tiny(), tmp_path / "source", tmp_path / "store")
     before = files_of(store.path)
-    with pytest.raises(DataError, match="store exists; give another name"):
+    with pytest.raises(DataError, match="store exists; use another name"):
         convert(tiny(), tmp_path / "source", tmp_path / "store")
     assert files_of(store.path) == before
 
@@ -167,9 +167,10 @@ def test_broken_file_fails_the_command_with_one_line_and_no_store(tmp_path):
         ("--site rehearsal", "--site and --array-size go together"),
         (
             "--site local --array-size 4",
-            "site local has no scheduler; leave out --site and --array-size to do it here",
+            "site local has no scheduler; leave out --site and --array-size to work on this "
+            "machine",
         ),
-        ("--shard-rows 40", "a shard of 40 rows is no whole number of chunks of 32"),
+        ("--shard-rows 40", "a shard of 40 rows is not a multiple of its chunks of 32"),
         ("--site nowhere --array-size 2", "nowhere"),
     ],
 )

@@ -169,7 +169,7 @@ def test_list_of_objects_outside_is_of_the_last_command_and_no_user_s_file(tmp_p
     whole, listed = inside.read_text(), tmp_path / "store.outside.csv"
     inside.write_text(f"{whole}away,10.0,-20.0,lens,train\n")
     listed.write_text("mine\n")
-    with pytest.raises(DataError, match=r"store\.outside\.csv is no list that lenshpc wrote"):
+    with pytest.raises(DataError, match=r"store\.outside\.csv was not written by lenshpc"):
         draft_store(mosaic_dataset(), tmp_path / "sky", tmp_path / "store", Options())
     assert listed.read_text() == "mine\n"
     listed.unlink()

@@ -55,9 +55,19 @@ BROKEN = {
         "the store itself has an array size; give the number another name",
     ),
     "group": ({"group": "no capture"}, "expected id, or an expression with one"),
-    "no place": (FOLDERLESS, "nothing says where images lie; give one of folders of classes"),
-    "two places": ({"folder": "all"}, "folders of classes and folder says where images lie"),
-    "no label": (FOLDERLESS | {"folder": "."}, "nothing says which of 2 classes an image is of"),
+    "no place": (
+        FOLDERLESS,
+        "expected one key that says where the images are, found nothing; give one of folders of "
+        "classes",
+    ),
+    "two places": (
+        {"folder": "all"},
+        "expected one key that says where the images are, found folders of classes and folder",
+    ),
+    "no label": (
+        FOLDERLESS | {"folder": "."},
+        "nothing says to which of 2 classes an image belongs",
+    ),
     "two labels": (
         FOLDERLESS
         | {

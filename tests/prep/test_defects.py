@@ -141,8 +141,8 @@ def test_file_of_the_user_s_own_is_no_list_and_stays(tmp_path):
     with pytest.raises(DataError) as caught:
         convert(tiny(), tmp_path / "source", tmp_path / "store")
     assert str(caught.value) == (
-        f"{mine} is no list that lenshpc wrote, and lists of this STORE go there; "
-        "move it away, or give STORE another name"
+        f"{mine} was not written by lenshpc, and the list of refused files would replace it; move "
+        "it away, or give STORE another name"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", mine.name]
     mine.rename(tmp_path / "mine.csv")

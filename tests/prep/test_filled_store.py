@@ -120,7 +120,7 @@ def test_store_of_whole_images_keeps_no_masks(tmp_path):
     fill(tmp_path / "source")
     store = convert(tiny(), tmp_path / "source", tmp_path / "store")
     assert store.masks is None
-    with pytest.raises(DataError, match=r"keeps no masks; prepare it from a dataset file with"):
+    with pytest.raises(DataError, match=r"has no masks; prepare it from a dataset file with"):
         store.read_masks(slice(3))
 
 

@@ -82,7 +82,7 @@ def test_what_follows_the_last_image_changes_nothing(name):
         (PACKED["bzip2"][:-20], "is truncated within its packed bytes", "truncated"),
         (
             gzip.compress(b"no image", mtime=0),
-            "is no FITS file: starts b'no ima'",
+            "is not a FITS file: it starts with b'no ima'",
             "another format",
         ),
         (
@@ -117,7 +117,7 @@ def test_channels_in_compressed_extensions_are_read_without_loss(packing):
 def test_packing_that_is_not_read_safely_is_named(packing):
     unit = fits.CompImageHDU(np.ones((8, 8), np.int16), compression_type=packing)
     error = refused(written(unit), declare((1, 8, 8), "int16"))
-    assert f"is packed by {packing}, which cannot be read safely here" in str(error)
+    assert f"is compressed with {packing}, which cannot be read safely here" in str(error)
     assert str(error).endswith("unpack it with: funpack")
     assert error.cause == "another packing"
 

@@ -160,7 +160,7 @@ def test_damaged_shard_counts_as_not_converted_where_the_parts_are_joined(half_d
     content = bytearray(shard.read_bytes())
     content[7] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(IncompleteError, match=r"1 of 4 shards of .* are not converted; go on"):
+    with pytest.raises(IncompleteError, match=r"1 of 4 shards of .* are not converted; repeat"):
         draft.finish()
     assert draft.missing() == [1]
     check_equals_straight(tmp_path)

@@ -153,7 +153,7 @@ MISTAKES = {
     ),
     "ids twice": (
         {"names": ["a", "b", "a", "c", "b", "d"]},
-        "'a', 'b' stand more than once among the ids of stacks; an id is of one image",
+        "'a', 'b' occur more than once among the ids of stacks; each id belongs to one image",
     ),
     "no id": ({"names": ["a", "b", "", "c", "d", "e"]}, "1 of 6 rows have no id"),
     "an id that breaks a line": (
@@ -228,7 +228,7 @@ def test_file_that_no_pattern_or_two_name_is_refused(tmp_path):
     one = {"file": "X.npy", "arrays": {"label": "y.npy"}}
     np.save(tmp_path / "y.npy", LABELS)
     for second, told in (
-        ({"file": "Z-*.npy"}, "Z-*.npy names no file; .* holds 'X.npy', 'y.npy'; set `stacks`"),
+        ({"file": "Z-*.npy"}, "Z-*.npy matches no file; .* holds 'X.npy', 'y.npy'; set `stacks`"),
         (
             {"file": "?.npy", "arrays": {"label": "y.npy"}},
             "2 sources cannot be used: 1 the same file, 1 wrong shape",

@@ -53,7 +53,7 @@ def test_error_of_a_process_is_raised_here(workers, tmp_path):
 
 
 def test_death_of_a_process_is_told(tmp_path):
-    with pytest.raises(LensHpcError, match="ended with code -9, perhaps for want of memory"):
+    with pytest.raises(LensHpcError, match="ended with code -9, perhaps for lack of memory"):
         share(Touch(tmp_path), ["a", "killed"], workers=2, num_rows=2, progress=None)
 
 

@@ -134,7 +134,7 @@ def test_other_channels_are_refused_with_the_key_to_set(content, num_channels, t
 def test_animations_and_other_formats_are_refused(kind):
     frames = [Image.fromarray(GREY), Image.fromarray(GREY + 1)]
     content = saved(frames[0], kind, save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=r"holds 2 images|is no JPEG or PNG image"):
+    with pytest.raises(DataError, match=r"holds 2 images|is not a JPEG or PNG image"):
         decoded(content, 1)
 
 
@@ -144,7 +144,7 @@ def test_sixteen_bits_of_colour_with_a_transparent_one_are_read_whole_or_refused
     try:
         found = decoded(content, 4, "uint16")
     except DataError as error:
-        assert "has 16 bits a colour, which cannot be read in this form" in str(error)  # noqa: PT017
+        assert "has 16 bits per colour, which cannot be read in this form" in str(error)  # noqa: PT017
     else:
         np.testing.assert_array_equal(found[:3], planes(pixels))
         assert np.count_nonzero(found[3] == 0) == np.count_nonzero((pixels == pixels[0, 0]).all(-1))

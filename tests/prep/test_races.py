@@ -63,7 +63,7 @@ def source(tmp_path_factory):
 def check_outcomes(outcomes, store, whole):
     assert outcomes[1] == "made"
     assert "\n" not in outcomes[0]
-    assert "store exists; give another name" in outcomes[0] or "is in use by" in outcomes[0]
+    assert "store exists; use another name" in outcomes[0] or "is in use by" in outcomes[0]
     assert files_of(store) == whole
     verify(store)
     assert [path.name for path in store.parent.iterdir()] == [store.name]
@@ -104,7 +104,7 @@ def test_commands_of_other_seeds_leave_one_of_their_stores(source, tmp_path):
         for seed in (1, 2)
     ]
     outcomes = race(*actions)
-    assert outcomes == [f"{store} exists; give another name", "made"]
+    assert outcomes == [f"{store} exists; use another name", "made"]
     seed = verify(store).attributes["seed"]
     shutil.rmtree(store)
     actions[seed - 1]()

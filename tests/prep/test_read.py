@@ -111,7 +111,7 @@ BROKEN_NPY["complex"] = (npy(IMAGE.astype(np.complex64)), "has dtype complex64, 
 WHITE = np.full((8, 6), 255, np.uint8)
 BROKEN_PICTURE = {
     "zero bytes": (b"", "is empty (0 bytes)"),
-    "text": (b"hello, world", "is no JPEG or PNG image"),
+    "text": (b"hello, world", "is not a JPEG or PNG image"),
     "gif": (picture(WHITE, "GIF"), "is a GIF image, expected JPEG or PNG"),
     "truncated jpeg": (
         picture(np.arange(48, dtype=np.uint8).reshape(8, 6), "JPEG")[:-12],
@@ -223,7 +223,9 @@ def test_compressed_fits_whose_unpacking_is_not_safe_is_refused(tmp_path):
     unit = fits.CompImageHDU(np.ones((8, 8), np.int16), compression_type="HCOMPRESS_1")
     fits.HDUList([fits.PrimaryHDU(), unit]).writeto(tmp_path / "1.fits")
     flat = ImageFormat(format="fits", shape=(1, 8, 8), dtype="int16", channels=("a",), axes="hw")
-    with pytest.raises(DataError, match="is packed by HCOMPRESS_1, which cannot be read safely"):
+    with pytest.raises(
+        DataError, match="is compressed with HCOMPRESS_1, which cannot be read safely"
+    ):
         read_source(tmp_path / "1.fits", flat)
 
 

@@ -78,7 +78,9 @@ def test_images_without_a_group_are_counted_and_named():
 
 def test_one_group_of_all_is_refused_at_once(tmp_path):
     fill(tmp_path)
-    with pytest.raises(DataError, match=r"all 32 images are of one group, '\.npy', which never"):
+    with pytest.raises(
+        DataError, match=r"all 32 images are in one group, '\.npy', and a group is never"
+    ):
         scan(tmp_path, tiny(group=r"(\.npy)$", holdout=None))
 
 

@@ -95,7 +95,7 @@ MOMENTS = {
 
 
 def check_refused(root, form, path):
-    told = f"{path} has changed while the command ran; repeat it once the file stays"
+    told = f"{path} changed while the command ran; repeat it when the file no longer changes"
     with pytest.raises(DataError) as caught:
         convert(Dataset.model_validate(declare(form)), root, root.parent / "store", OPTIONS)
     assert (str(caught.value), caught.value.exit_code) == (told, 2)
@@ -169,5 +169,5 @@ def test_command_line_tells_it_in_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*words, "--chunk-rows", "4", "--shard-rows", "8"])
     assert ended.value.code == 2
-    told = "has changed while the command ran; repeat it once the file stays"
+    told = "changed while the command ran; repeat it when the file no longer changes"
     assert capsys.readouterr().err.splitlines()[-1].endswith(f"{path} {told}")

@@ -65,10 +65,14 @@ REFUSED = {
     "FITS": ("t.parquet", b"SIMPLE  =", "is FITS, expected a table as Parquet; save it so"),
     "Parquet": ("t.csv", b"PAR1", "is a table as Parquet, expected a table as CSV; save it so"),
     "packed": ("t.xml", b"\x1f\x8b\x08", "is packed by gzip, expected a VOTable; unpack it"),
-    "text": ("t.txt", b"a,b", "has no ending that a table has (.csv .parquet .fits"),
-    "no Parquet": ("t.parquet", b"hello, world", "is no table with values for name"),
+    "text": ("t.txt", b"a,b", "does not have the file extension of a table (.csv .parquet .fits"),
+    "no Parquet": ("t.parquet", b"hello, world", "is not a table with values for name"),
     "no XML": ("t.vot", b"hello, world", "is damaged: "),
-    "no table": ("t.vot", b"<?xml version='1.0'?><VOTABLE/>", "holds no table with fields"),
+    "no table": (
+        "t.vot",
+        b"<?xml version='1.0'?><VOTABLE/>",
+        "is not a VOTable with a table and fields",
+    ),
 }
 
 
@@ -95,7 +99,7 @@ def test_columns_that_are_not_there_or_there_twice_are_named(tmp_path):
 def test_fits_without_a_table_or_cut_in_its_rows_is_one_line(tmp_path):
     path = tmp_path / "t.fits"
     fits.PrimaryHDU(np.zeros((2, 2))).writeto(path)
-    with pytest.raises(DataError, match="holds no binary table, but Primary; save"):
+    with pytest.raises(DataError, match="holds Primary, but no binary table; save"):
         read_table(path, ["name"])
     fits.BinTableHDU(Table({"name": np.arange(9000)})).writeto(path, overwrite=True)
     path.write_bytes(path.read_bytes()[:-20000])
@@ -126,7 +130,7 @@ def test_votable_leads_to_no_other_file(data, tmp_path):
     text = (tmp_path / "t.xml").read_text(encoding="utf-8")
     begin, end = text.index("<TABLEDATA>"), text.index("</TABLEDATA>") + 12
     (tmp_path / "t.xml").write_text(text[:begin] + data + text[end:], encoding="utf-8")
-    with pytest.raises(DataError, match="has its rows elsewhere or as "):
+    with pytest.raises(DataError, match="has its rows in another file or as "):
         read_table(tmp_path / "t.xml", ["name"])
 
 

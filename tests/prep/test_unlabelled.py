@@ -41,5 +41,7 @@ def test_unlabelled_images_are_rows_of_no_class(tmp_path):
 def test_unlabelled_pairs_are_refused():
     target = {**RINGS["image"], "train": "HR"}
     value = {**RINGS, "classes": RINGS["classes"][:1], "target": target}
-    with pytest.raises(ConfigError, match="unlabelled images go with neither target nor pickled"):
+    with pytest.raises(
+        ConfigError, match="unlabelled images cannot be combined with target or pickled"
+    ):
         validate(Dataset, value, "rings")

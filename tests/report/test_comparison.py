@@ -199,7 +199,7 @@ def test_one_run_and_a_run_twice_are_refused(runs):
         with pytest.raises(ConfigError) as caught:
             lenshpc.compare(*arguments)
         assert str(caught.value) == (
-            f"compare needs two or more different runs, and got {root}; name others"
+            f"compare needs two or more different runs, and got {root}; give others"
         )
 
 
@@ -209,7 +209,7 @@ def test_runs_of_different_tasks_are_refused(runs, tmp_path):
     assert (code, out) == (2, "")
     assert err == (
         f"lenshpc: runs of different tasks cannot be compared ({runs[0].plan.run_name} of task "
-        f"lens-finding, {strange.plan.run_name} of task anomaly); name one task's\n"
+        f"lens-finding, {strange.plan.run_name} of task anomaly); give runs of one task\n"
     )
 
 
@@ -229,7 +229,7 @@ def test_task_without_a_value_a_row_says_so(tmp_path):
     with pytest.raises(ConfigError) as caught:
         lenshpc.compare(paths.root, copy)
     assert str(caught.value) == (
-        "task diffusion says nothing of single rows that runs could be compared by; put their "
+        "task diffusion has no values for single rows, by which runs are compared; put their "
         "reports side by side"
     )
 

@@ -167,7 +167,7 @@ def test_partial_replaced_and_another_folder_go_on_working(reported, tmp_path):
         ),
         (
             "ensemble=mean",
-            "the report of run {name} has these values already; set another",
+            "the report of run {name} has these values already; set others",
         ),
     ],
 )

@@ -50,9 +50,9 @@ def test_report_with_fewer_members_replaces_none_without_a_word(run):
     with pytest.raises(IncompleteError) as caught:
         write_report(run.paths, allow_partial=True)
     assert str(caught.value) == (
-        f"the report in {run.paths.report} shows more than a new one would, such as "
-        "member 1; put back what that came from, or replace the report all the same with: "
-        f"lenshpc aggregate {run.paths.name} --force"
+        f"the report in {run.paths.report} shows more than a new one would, such as member 1; put "
+        "back what that came from, or replace the report anyway with: lenshpc aggregate "
+        f"{run.paths.name} --force"
     )
     assert contents(run) == before
 

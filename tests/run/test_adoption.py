@@ -204,9 +204,9 @@ def test_more_epochs_under_cosine_need_restart_and_say_why(spots: Store, tmp_pat
         check_growth(run, plan, offer.shorter)
     assert str(refused.value) == (
         f"member 0 (test_resnet fold 0 seed 0) of run {run.name} is done with 1 epochs in "
-        f"{before.name}, and 2 cannot go on from there: its steps would be others from the first "
-        "one, as train.scheduler cosine falls over 2 train.schedule_epochs; give --restart to "
-        "train 1 of 1 members from the beginning"
+        f"{before.name}, and training cannot continue from there to 2: its steps would differ "
+        "from the first one on, as train.scheduler cosine falls over 2 train.schedule_epochs; "
+        "give --restart to train 1 of 1 members from the beginning"
     )
 
 

@@ -83,13 +83,14 @@ def test_extras_are_those_of_the_setup_and_none_is_always_installed():
         (
             "smote",
             classification(smote={}),
-            "method.smote needs imblearn, which is not installed; pip install 'lenshpc[smote]'",
+            "method.smote needs imblearn, which is not installed; install it with: pip install "
+            "'lenshpc[smote]'",
         ),
         (
             "fid",
             diffusion(inception="weights.pth"),
-            "method.inception needs torch_fidelity, which is not installed; "
-            "pip install 'lenshpc[fid]'",
+            "method.inception needs torch_fidelity, which is not installed; install it with: pip "
+            "install 'lenshpc[fid]'",
         ),
     ],
 )
@@ -112,8 +113,8 @@ def test_a_tracker_is_refused_before_anything_is_sent(spots, monkeypatch, tmp_pa
     assert (done.exit_code, done.stdout, done.stderr, list(tmp_path.iterdir())) == (
         2,
         "",
-        f"lenshpc: tracking by {name} needs {name}, which is not installed; "
-        f"pip install 'lenshpc[{name}]'\n",
+        f"lenshpc: tracking by {name} needs {name}, which is not installed; install it with: pip "
+        f"install 'lenshpc[{name}]'\n",
         [],
     )
 
@@ -124,12 +125,13 @@ def test_a_tracker_is_refused_before_anything_is_sent(spots, monkeypatch, tmp_pa
         (
             "fits",
             lambda image: fits_images("1.fits", b"SIMPLE  =", image),
-            "FITS needs astropy, which is not installed; pip install 'lenshpc[fits]'",
+            "FITS needs astropy, which is not installed; install it with: pip install "
+            "'lenshpc[fits]'",
         ),
         (
             "hdf5",
             lambda image: count_rows(__file__, image),
-            "HDF5 needs h5py, which is not installed; pip install 'lenshpc[hdf5]'",
+            "HDF5 needs h5py, which is not installed; install it with: pip install 'lenshpc[hdf5]'",
         ),
     ],
 )
@@ -153,18 +155,21 @@ def test_a_job_without_the_package_names_its_extra(monkeypatch, tmp_path):
             np.arange(3), labels, lambda rows: np.zeros((len(rows), 4)), Smote(), num_rows=3, seed=0
         ),
     )
-    assert told.endswith("pip install 'lenshpc[smote]'")
+    assert told.endswith("install it with: pip install 'lenshpc[smote]'")
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"these pass for the published ones")
     monkeypatch.setattr(feature_extractors, "INCEPTION_SHA256", sha256(weights))
     told = absent(monkeypatch, "fid", lambda: Inception(str(weights)))
-    assert told.endswith("pip install 'lenshpc[fid]'")
+    assert told.endswith("install it with: pip install 'lenshpc[fid]'")
 
 
 def test_maps_of_where_a_network_looks_name_their_extra(monkeypatch):
     model = build("test_resnet", image_shape=(1, 32, 32), num_outputs=2).eval()
     told = absent(monkeypatch, "explain", lambda: class_maps(model, {"image": torch.zeros(1)}))
-    assert told == ("Grad-CAM needs captum, which is not installed; pip install 'lenshpc[explain]'")
+    assert told == (
+        "Grad-CAM needs captum, which is not installed; install it with: pip install "
+        "'lenshpc[explain]'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,6 @@ def test_a_package_that_cannot_be_imported_is_one_line(tmp_path, module, told):
     command = [sys.executable, "-c", AUGMENTS]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout == (
-        f"albumentations cannot be imported ({told}); install the versions "
-        "that fit together: pip install -c constraints.txt lenshpc\n"
+        f"albumentations cannot be imported ({told}); install compatible versions with: pip "
+        "install -c constraints.txt lenshpc\n"
     )

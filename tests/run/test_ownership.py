@@ -102,9 +102,9 @@ def test_foreign_run_is_neither_resumed_nor_cancelled_nor_sampled(foreign, verb)
     assert called(verb, foreign.paths.root) == (
         2,
         "",
-        f"lenshpc: {foreign.paths.root} belongs to nobody, and what a run holds is executed; "
-        "submit the recipe again into runs of your own, or read it with lenshpc status, logs and "
-        "aggregate --out\n",
+        f"lenshpc: {foreign.paths.root} belongs to nobody, and files in a run are executed; "
+        "submit the recipe again into runs of your own, or only read this run with lenshpc "
+        "status, logs and aggregate --out\n",
     )
     assert stamps(foreign.paths.root) == before
 
@@ -122,7 +122,7 @@ def test_process_that_another_user_calls_a_queue_is_not_signalled(foreign, monke
     queue = f'{{"pid": {os.getpid()}, "states": {{"0": "RUNNING"}}}}'
     (foreign.paths.slurm / "queue.json").write_text(queue)
     monkeypatch.setattr("lenshpc.launch.local._is_queue", lambda *_: True)
-    with pytest.raises(ValueError, match="belongs to nobody, and what a run holds is executed"):
+    with pytest.raises(ValueError, match="belongs to nobody, and files in a run are executed"):
         stop_queue(foreign.paths)
 
 
@@ -136,8 +136,8 @@ def test_foreign_run_is_listed_shown_and_reported_on_elsewhere(foreign, tmp_path
     assert called("aggregate", foreign.paths.root) == (
         2,
         "",
-        f"lenshpc: run {foreign.paths.name} belongs to nobody; write the report of it into a "
-        f"folder of yours with: lenshpc aggregate {foreign.paths.name} --out FOLDER\n",
+        f"lenshpc: run {foreign.paths.name} belongs to nobody; write its report into a folder of "
+        f"your own with: lenshpc aggregate {foreign.paths.name} --out FOLDER\n",
     )
     code, out, err = called("aggregate", foreign.paths.root, "--out", tmp_path / "mine")
     assert code == 0, err
@@ -235,8 +235,8 @@ def test_folder_of_jobs_that_others_may_write_is_refused(tmp_path):
     with pytest.raises(ConfigError) as caught:
         jobs_folder(folder, site)
     assert str(caught.value) == (
-        f"{folder} may be written by others (mode 0777), and jobs run what lies there; "
-        "choose another place"
+        f"{folder} may be written by others (mode 0777), and jobs would execute what is in it; "
+        "choose another folder"
     )
 
 

@@ -119,8 +119,8 @@ def test_group_in_test_and_training_is_refused(spots, altered):
     with pytest.raises(DataError) as caught:
         expand(recipe(), altered(group=group))
     assert str(caught.value) == (
-        "group 'galaxy7' lies in the test split and in training (1 such groups); "
-        "prepare the store with a split that keeps groups whole"
+        "group 'galaxy7' lies in the test split and in training (1 such groups); prepare the "
+        "store with a split that keeps groups together"
     )
 
 
@@ -236,11 +236,11 @@ def test_quarter_turns_of_oblong_images_are_refused(spots):
     with pytest.raises(ConfigError) as caught:
         expand(recipe(), oblong)
     assert str(caught.value) == (
-        "data.augment d4 turns images by quarters, and these have 32 by 30 pixels; "
-        "use flips, or --set data.image_size=30"
+        "data.augment d4 rotates images by 90°, and these have 32 by 30 pixels; use flips, or "
+        "--set data.image_size=30"
     )
     expand(recipe(data__augment=["flips"]), oblong)
-    with pytest.raises(ConfigError, match=r"method\.tta d4 turns images by quarters"):
+    with pytest.raises(ConfigError, match=r"method\.tta d4 rotates images by 90°"):
         expand(recipe(data__augment=["flips"], method={"tta": "d4"}), oblong)
     expand(recipe(data__image_size=30), oblong)
     expand(recipe(data__crop=30), oblong)
@@ -320,7 +320,7 @@ def test_plan_of_an_older_layout_is_refused(spots, tmp_path):
     with pytest.raises(DataError) as caught:
         load_plan(run)
     assert str(caught.value) == (
-        f"{tmp_path} was made by lenshpc 0.1.0, whose runs lenshpc {__version__} does not read; "
+        f"{tmp_path} was made by lenshpc 0.1.0, whose runs lenshpc {__version__} cannot read; "
         "submit the recipe again"
     )
 
@@ -378,7 +378,7 @@ def test_classifier_scores_its_fold_and_the_test_rows(spots):
         (
             {"method": {"loss": "complement"}},
             "method.loss complement needs three classes or more: of two, only one is wrong, and "
-            "its entropy is 0; use --set method.loss=cross_entropy, or focal",
+            "the entropy over it is 0; use --set method.loss=cross_entropy, or focal",
         ),
         (
             {"method": {"smote": {}}, "data__loading": "stream"},
@@ -434,8 +434,8 @@ def test_plan_of_other_bytes_is_damaged(saved, text):
 def test_edited_plan_is_refused(saved, change):
     write_json(saved.plan, read_json(saved.plan) | change)
     assert damage_of(saved.plan) == (
-        f"{saved.plan} is damaged or was edited: it does not have the hash that it names; repeat "
-        "the submit command, which writes it again, or with --set what is to be changed"
+        f"{saved.plan} is damaged or was edited: it does not match the hash that it contains; "
+        "repeat the submit command, which writes it again, with --set for what should change"
     )
 
 
@@ -484,8 +484,8 @@ def test_job_that_finds_no_store_says_that_its_node_does_not_see_it(saved, monke
         with pytest.raises(DataError) as caught:
             open_planned_store(away)
         assert str(caught.value) == (
-            f"node gpu7 does not see {away.store}, which was there when the job was sent; tell the "
-            "site the node's name, or if no node sees it, move it to where all of them do"
+            f"node gpu7 does not see {away.store}, which was there when the job was submitted; "
+            "tell the site the node's name, or if no node sees it, move it to where all of them do"
         )
         failure = classify("", "1:0", [f"lenshpc.errors.DataError: {caught.value}"], "gpu[1-9]")
         assert (failure.name, failure.node) == ("NO SHARED FILES", "gpu7")

@@ -63,8 +63,8 @@ def test_chain_starts_from_the_run_before_it(spots, tmp_path):
     assert str(caught.value) == (
         f"{tmp_path}/fine.yaml, which comes after fm: fold 0 trains mae_vit on 86 rows, fewer "
         "than its train.batch_size 99; lower it with --set train.batch_size=86, or use a store "
-        f"with more rows; --set does not reach {tmp_path}/fine.yaml, so name a recipe of your own "
-        "under `then`, or give --set then=[]"
+        f"with more rows; --set does not change {tmp_path}/fine.yaml; name a recipe of your own "
+        "under `then`, or use --set then=[]"
     )
 
 
@@ -124,7 +124,7 @@ def test_file_under_two_paths_is_one_network(spots, tmp_path):
     for name in ("one.py", "two.py"):
         (tmp_path / name).write_text(NETWORK)
     asked = recipe(models=tuple(f"{tmp_path}/{name}.py:tiny" for name in ("one", "two")))
-    with pytest.raises(ConfigError, match=r"models: tiny@\w+ stands twice; drop one"):
+    with pytest.raises(ConfigError, match=r"models: tiny@\w+ is listed twice; remove one"):
         plan_run(asked, spots, tmp_path / "runs")
 
 
@@ -137,7 +137,7 @@ def test_file_under_two_paths_is_one_network(spots, tmp_path):
     ],
 )
 def test_name_of_a_file_that_another_run_keeps_is_refused(spots, tmp_path, changes):
-    with pytest.raises(ConfigError, match=r"@0123456789ab is another run's name for .*FILE.py:"):
+    with pytest.raises(ConfigError, match=r"@0123456789ab is how another run refers to .*FILE.py:"):
         plan_run(recipe(**changes), spots, tmp_path / "runs")
 
 

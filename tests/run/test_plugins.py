@@ -109,7 +109,7 @@ def test_file_that_does_not_import_is_one_line_where_the_job_runs(spots, tmp_pat
     name = kept_file(tmp_path, "import nothing_of_that_name\nclass MyNet: ...\n")
     told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
     assert told == (
-        f"{path_in_run(tmp_path, name)} does not import (ModuleNotFoundError: No module named "
+        f"{path_in_run(tmp_path, name)} cannot be imported (ModuleNotFoundError: No module named "
         "'nothing_of_that_name'); correct the file that it was copied from and submit again, "
         "since resume uses this copy"
     )
@@ -150,7 +150,7 @@ def test_loss_of_a_file_must_give_a_number_for_each_image(spots, tmp_path):
     with pytest.raises(ConfigError) as caught:
         build_component("losses", spec, scalar)(rows, rows, torch.ones(2))
     assert str(caught.value) == (
-        f"loss {scalar} returns () for 4 images; expected (4,): a number for each"
+        f"loss {scalar} returns () for 4 images; expected (4,): one number for each"
     )
 
 
@@ -214,8 +214,8 @@ def test_plugin_that_does_not_import_is_listed_and_stops_only_who_asks_for_it(tm
     names, error = listed(folder, ASK)
     assert names.split() == sorted([*registry.task_names(), "broken"])
     assert error == (
-        "task broken of lens-broken 1.0 does not import (ImportError: no galsim here); update or "
-        "uninstall it"
+        "task broken of lens-broken 1.0 cannot be imported (ImportError: no galsim here); update "
+        "or uninstall it"
     )
 
 
@@ -269,8 +269,8 @@ PARTS = {"task": "math:pi", "evaluate": "math:pi", "report": "math:pi", "recipe"
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"report": "math"}, "'math' is no module:name of an installed module"),
-        ({"tools": {"look": "nothing_there:x"}}, "'nothing_there:x' is no module:name"),
+        ({"report": "math"}, "'math' is not the module:name of an installed module"),
+        ({"tools": {"look": "nothing_there:x"}}, "'nothing_there:x' is not the module:name"),
         ({"settings": Settings()}, r"settings is Settings\(\), no class that derives from"),
         ({"settings": registry.TaskSettings}, "TaskSettings has no family"),
         ({"settings": {"monitors": ["loss"]}}, "monitors is no mapping of a metric to 1 or -1"),
@@ -297,7 +297,7 @@ def test_file_that_leaves_python_is_one_line(spots, tmp_path):
     name = kept_file(tmp_path, "import sys\nclass MyNet: ...\nsys.exit()\n")
     told = complaint(build_component, "networks", spec_of(spots, tmp_path), name)
     assert told.endswith(
-        "does not import (SystemExit: ); correct the file that it was copied from and submit "
+        "cannot be imported (SystemExit: ); correct the file that it was copied from and submit "
         "again, since resume uses this copy"
     )
 
@@ -330,8 +330,8 @@ def test_plugin_cannot_take_the_name_of_another_network(tmp_path):
     write_plugin(tmp_path, "lens-rings", f"[lenshpc.networks]\n{lines}")
     timms, ours, other = listed(tmp_path, TAKEN)
     assert timms == (
-        "network test_resnet is timm's, and a plugin declares another of that name; rename or "
-        "uninstall it"
+        "network test_resnet is a timm model, and a plugin declares another of that name; rename "
+        "or uninstall the plugin's"
     )
     assert ours.startswith("network d4_net is declared by lens")
     assert other == "{}"

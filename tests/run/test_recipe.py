@@ -25,8 +25,8 @@ def complaint(**changes):
 def test_batch_that_gpus_cannot_share_names_one_that_they_can(batch, gpus, fix):
     told = complaint(train__batch_size=batch, resources__gpus_per_node=gpus)
     assert told == (
-        f"recipe: train.batch_size {batch} cannot be shared by {gpus} GPUs; "
-        f"use --set train.batch_size={fix}"
+        f"recipe: train.batch_size {batch} cannot be divided among {gpus} GPUs; use --set "
+        f"train.batch_size={fix}"
     )
     assert make(train__batch_size=fix, resources__gpus_per_node=gpus).train.batch_size == fix
 
@@ -34,7 +34,7 @@ def test_batch_that_gpus_cannot_share_names_one_that_they_can(batch, gpus, fix):
 def test_gpus_of_all_nodes_share_the_batch():
     size = {"nodes": 3, "gpus_per_node": 2}
     assert complaint(resources=size).startswith(
-        "recipe: train.batch_size 16 cannot be shared by 6 GPUs"
+        "recipe: train.batch_size 16 cannot be divided among 6 GPUs"
     )
 
 
@@ -54,7 +54,8 @@ def test_single_on_several_is_refused(size, what):
 def test_processes_on_cpus_share_the_batch():
     size = {"nodes": 3, "gpus_per_node": 0, "tasks_per_node": 2}
     assert complaint(resources=size) == (
-        "recipe: train.batch_size 16 cannot be shared by 6 processes; use --set train.batch_size=18"
+        "recipe: train.batch_size 16 cannot be divided among 6 processes; use --set "
+        "train.batch_size=18"
     )
 
 
@@ -84,7 +85,7 @@ def test_processes_are_those_of_the_gpus_or_as_many_as_are_asked_for(
 def test_tasks_beside_gpus_are_refused():
     assert complaint(resources={"gpus_per_node": 2, "tasks_per_node": 4}) == (
         "recipe: resources: tasks_per_node 4 is for members on CPUs, and gpus_per_node 2 gives "
-        "each GPU its process; drop it, or use gpus_per_node 0"
+        "each GPU its process; remove it, or use gpus_per_node 0"
     )
 
 
@@ -138,7 +139,7 @@ def test_method_is_that_of_the_task():
 def test_mixing_between_features_goes_with_no_other_mixing():
     method = {"smote": {"space": "feature"}, "mixup_alpha": 0.2}
     assert complaint(method=method).startswith(
-        "recipe: method: smote.space feature goes with neither mixup nor CutMix; use pixel"
+        "recipe: method: smote.space feature cannot be combined with mixup or CutMix; use pixel"
     )
 
 
@@ -225,9 +226,9 @@ def test_images_are_held_as_bytes_only_if_not_resized(crop, size, dtype, held):
 
 def test_repeated_entries_are_refused():
     assert complaint(models=["resnet18", "resnet18"]).startswith(
-        "recipe: models: an entry stands twice (found "
+        "recipe: models: an entry is listed twice (found "
     )
-    assert complaint(seeds=[1, 2, 1]).startswith("recipe: seeds: an entry stands twice (found ")
+    assert complaint(seeds=[1, 2, 1]).startswith("recipe: seeds: an entry is listed twice (found ")
 
 
 @pytest.mark.parametrize("model", ["", "a b", "../x", "resnet18;rm", "hf-hub:timm/x", "a\n"])
@@ -308,8 +309,8 @@ def test_variant_may_start_from_nothing():
         ),
         (
             {"variants": {"big": {"resources.nodes": 2}}},
-            "variants.big sets resources.nodes; a variant may change what begins with method., "
-            "train., data., and set init_from to null",
+            "variants.big sets resources.nodes; a variant may only change keys that begin with "
+            "method., train., data., and set init_from to null",
         ),
         (
             {"models": ["test_resnet+plain"], "variants": {"plain": {"train.epoch": 3}}},
@@ -317,12 +318,13 @@ def test_variant_may_start_from_nothing():
         ),
         (
             {"models": ["test_resnet+plain"], "variants": {"plain": {"train.batch_size": 15}}},
-            "variants.plain: train.batch_size 15 cannot be shared by 2 GPUs",
+            "variants.plain: train.batch_size 15 cannot be divided among 2 GPUs",
         ),
         (
             {"init_from": "runs/x", "method": {"weights": "imagenet"}},
-            "test_resnet would begin twice, with init_from and with the weights that method names; "
-            "use --set method.weights=random, or a variant that sets init_from to null",
+            "test_resnet would get its first weights twice, from init_from and from "
+            "method.weights; use --set method.weights=random, or a variant that sets init_from to "
+            "null",
         ),
         (
             {"models": ["test resnet"]},
@@ -347,7 +349,7 @@ ZERO2 = {"strategy": "deepspeed", "zero_stage": 2}
         ),
         (
             {"train": {"sync_batchnorm": True}, "resources": {"gpus_per_node": 0, "nodes": 2}},
-            "train.sync_batchnorm is for GPUs, and 2 processes on CPUs are asked for; drop it",
+            "train.sync_batchnorm is for GPUs, and 2 processes on CPUs are asked for; remove it",
         ),
         (
             {"train": {"offload": "optimizer"}},
@@ -356,7 +358,7 @@ ZERO2 = {"strategy": "deepspeed", "zero_stage": 2}
         ),
         (
             {"train": {"offload": "parameters", **ZERO2}},
-            "train.offload parameters is for ZeRO-3, which shares them out, and train.zero_stage "
+            "train.offload parameters is for ZeRO-3, which partitions them, and train.zero_stage "
             "is 2; use --set train.zero_stage=3",
         ),
         (
@@ -366,13 +368,14 @@ ZERO2 = {"strategy": "deepspeed", "zero_stage": 2}
         ),
         (
             {"train": {"deterministic": True, "compile": "max-autotune"}},
-            "train.compile max-autotune picks what was fastest at the time, so that bits differ, "
-            "and train.deterministic forbids that; use --set train.compile=default",
+            "train.compile max-autotune picks what is fastest when it runs, so results can differ "
+            "in their last bits, which train.deterministic forbids; use --set "
+            "train.compile=default",
         ),
         (
             {"train": {"activation_checkpointing": True, "compile": "default"}},
-            "train.compile decides by itself what is computed again backwards, and "
-            "train.activation_checkpointing does too; use --set train.compile=none, or drop "
+            "train.compile decides by itself what is recomputed in the backward pass, and so does "
+            "train.activation_checkpointing; use --set train.compile=none, or remove "
             "train.activation_checkpointing",
         ),
     ],

@@ -232,7 +232,7 @@ def test_jobs_that_slurm_was_not_asked_for_are_not_taken_for_ended(run, tools):
     assert [one["state"] for one in told["members"]] == [
         *("DONE", "RUNNING", "UNKNOWN", "UNKNOWN", "UNKNOWN", "UNKNOWN")
     ]
-    assert told["silence"] == "jobs were sent since SLURM was asked"
+    assert told["silence"] == "jobs were submitted after SLURM was asked"
     assert tools.read_text() == "squeue\n"
 
 

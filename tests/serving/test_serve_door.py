@@ -161,7 +161,7 @@ def test_command_prints_an_address_and_ends_with_a_line(run, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert err == "lenshpc: stopped; no run is touched by it\n"
+    assert err == "lenshpc: stopped; this affects no run\n"
 
 
 def test_port_that_is_not_free_is_refused_in_one_line(run):
@@ -172,7 +172,8 @@ def test_port_that_is_not_free_is_refused_in_one_line(run):
         done = CliRunner().invoke(main, ["serve", "--port", str(port)])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == (
-        f"lenshpc: port {port} of 127.0.0.1 is not free; name another with --port, or none\n"
+        f"lenshpc: port {port} of 127.0.0.1 is not available; give another with --port, or leave "
+        "it out\n"
     )
 
 
@@ -181,5 +182,5 @@ def test_folder_that_is_not_there_is_refused(tmp_path, monkeypatch):
     done = CliRunner().invoke(main, ["serve", "--runs", "none"])
     assert (done.exit_code, done.stderr) == (
         2,
-        "lenshpc: no folder none; --runs names the folder of runs\n",
+        "lenshpc: no folder none; give the folder of runs with --runs\n",
     )

@@ -123,7 +123,7 @@ def test_status_goes_on_without_accounting_and_without_the_controller(
     assert "Unable to contact slurm controller" in told["silence"]
     refused = call(tmp_path, "resume", run)
     assert refused.returncode == 1
-    assert refused.stderr.startswith("lenshpc: nothing was sent: squeue failed")
+    assert refused.stderr.startswith("lenshpc: nothing was submitted: squeue failed")
     cluster.run("ctld-start")
     cluster.run("dbd-start")
     wait_for(cluster, tmp_path, run, ["RUNNING", "RUNNING"])

@@ -70,7 +70,7 @@ def test_doctor_finds_what_is_true_and_writes_a_profile_once(cluster) -> None:
     refused = call(cluster.folder, "--partition", "batch")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "lenshpc: slurm/here.yaml exists; set partition in it, or name another --site\n",
+        "lenshpc: slurm/here.yaml exists; set partition in it, or use another --site\n",
     )
 
 

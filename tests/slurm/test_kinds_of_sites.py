@@ -167,7 +167,7 @@ def test_run_sent_from_inside_a_job_behind_a_banner_gets_what_the_dry_run_says(
         cancelled = call(tmp_path, "cancel", str(sent.run.root))
         assert cancelled.returncode == 0, cancelled.stderr
     assert cluster.squeue() == []
-    told = [line for line in done.stderr.splitlines() if "not handed on to jobs" in line]
+    told = [line for line in done.stderr.splitlines() if "not passed on to jobs" in line]
     assert len(told) == 1
     assert "SBATCH_MEM_PER_NODE, SBATCH_PARTITION, SBATCH_TIMELIMIT" in told[0]
     script = (sent.run.slurm / f"{first['job']}_submission.sh").read_text()
@@ -211,7 +211,9 @@ def test_limit_of_submitted_jobs_says_what_was_sent_and_resume_sends_the_rest(
     (run,) = (tmp_path / "batch").iterdir()
     sent = Sent(RunPaths(run))
     job = sent.job(0)
-    first = f"lenshpc: 1 of 2 members were sent as job {job}, the others and the report were not: "
+    first = (
+        f"lenshpc: 1 of 2 members were submitted as job {job}, the others and the report were not: "
+    )
     assert refused.stderr.startswith(first)
     assert "Job violates accounting/QOS policy" in refused.stderr
     assert [line["job"] for line in sent.status()["members"]] == [job, ""]
@@ -219,10 +221,10 @@ def test_limit_of_submitted_jobs_says_what_was_sent_and_resume_sends_the_rest(
 
     second = call(tmp_path, "resume", str(run))
     assert second.returncode == 1
-    last = f"lenshpc: 1 of 1 members were sent as job {sent.job(1)}, the report was not: "
+    last = f"lenshpc: 1 of 1 members were submitted as job {sent.job(1)}, the report was not: "
     assert second.stderr.startswith(last)
     for told in (refused.stderr, second.stderr):
-        assert "when those have ended, send the rest with: lenshpc resume " in told
+        assert "when those have ended, submit the rest with: lenshpc resume " in told
     wait_for(lambda: not sent.queued())
     assert sent.resumed() == []
     finished(cluster, sent)

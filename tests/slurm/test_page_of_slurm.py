@@ -46,7 +46,7 @@ def test_page_is_followed_from_the_doctor_to_a_report(cluster, tmp_path: Path, m
     assert [path.name for path in (tmp_path / "slurm").iterdir()] == ["mycluster.yaml"]
 
     shown = succeeded(tmp_path, *planned, *QUICK).stdout
-    assert re.findall(r"^ *\d+  \S+ +sent$", shown, re.MULTILINE) != []
+    assert re.findall(r"^ *\d+  \S+ +submitted$", shown, re.MULTILINE) != []
     assert "#SBATCH --array=0-3%" in shown
     planned.remove("--dry-run")
     sent = json.loads(succeeded(tmp_path, *planned, *QUICK, "--json").stdout)

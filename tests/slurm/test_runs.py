@@ -126,7 +126,7 @@ def test_member_that_fails_is_named_with_its_reason_by_the_aggregation(
     os.rename(store, tmp_path / "moved")  # noqa: PTH104 (the members find no store)
     cluster.wait([sent["job"], sent["report"]], states=("FAILED",), timeout_s=TIMEOUT_S)
     logs = "".join(path.read_text() for path in (Path(sent["run"]) / "slurm").glob("*.out"))
-    told = f"does not see {store}, which was there when the job was sent"
+    told = f"does not see {store}, which was there when the job was submitted"
     assert told in logs
     status = json.loads(call(tmp_path, "status", Path(sent["run"]).name, "--json").stdout)
     assert [line["state"] for line in status["members"]] == ["FAILED"] * 3

@@ -101,7 +101,10 @@ LR = {"train.lr": {"log": [1e-4, 1e-1]}}
         ),
         ({"keys": {"train.batch_size": {"int": [0, 16]}}}, "train.batch_size=0: train.batch_size"),
         ({"keys": {"train.scheduler": {"choice": ["cosine", "linear"]}}}, "train.scheduler=linear"),
-        ({"keys": {"train.lr": {"log": [1e-5, 1e-4]}}}, "is 0.001 in the recipe, outside of what"),
+        (
+            {"keys": {"train.lr": {"log": [1e-5, 1e-4]}}},
+            "is 0.001 in the recipe, outside of the range",
+        ),
         ({"keys": {"train.epochs": {"int": [1, 5]}}}, "use --set search.pruner=none"),
         (
             {"keys": {"models": {"choice": ["test_resnet", "./mine.py:Net"]}}},
@@ -122,11 +125,11 @@ def test_search_that_cannot_be_is_refused(search, complaint):
     [
         ({"lgo": [1, 2]}, "unknown kind of range 'lgo'; did you mean log?"),
         ({"log": [0, 1]}, "both ends must be greater than 0"),
-        ({"float": [2, 1]}, "the first end must be less"),
+        ({"float": [2, 1]}, "the lower end must be less"),
         ({"int": [1, 2], "float": [1, 2]}, "expected one of log, float, int, choice"),
-        ({"choice": [1, 1]}, "a value stands twice"),
+        ({"choice": [1, 1]}, "a value is listed twice"),
         ({"choice": []}, "at least 1 item"),
-        ({"log": [1e-5, 1], "when": {"train.scheduler": "cosine"}}, "must stand above it"),
+        ({"log": [1e-5, 1], "when": {"train.scheduler": "cosine"}}, "must be listed above it"),
     ],
 )
 def test_range_that_is_none_is_refused(span, complaint):

@@ -230,6 +230,6 @@ def test_study_on_this_machine_is_stopped_goes_on_and_sends_its_best(spots, tmp_
     assert told["states"] == {"COMPLETE": 2}
     assert told["trials"][0]["values"] == dict(trial.values)
     (best,) = [path for path in runs.iterdir() if "-best-" in path.name]
-    assert f"best recipe sent; follow it with: lenshpc status {best} --watch\n" in err
+    assert f"best recipe submitted; follow it with: lenshpc status {best} --watch\n" in err
     code, out, err = finished(tmp_path, "status", str(best), "--json")
     assert code == 0, err

@@ -109,7 +109,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
-            raise DataError(f"{out} exists and is not an empty folder; give another name")
+            raise DataError(f"{out} exists and is not an empty folder; use another name")
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(out)

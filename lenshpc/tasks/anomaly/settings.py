@@ -52,7 +52,7 @@ class Anomaly(TaskSettings):
         _, height, width = facts.held_shape
         if height != width or height < MIN_SIDE_PX:
             raise ConfigError(
-                f"task anomaly turns images by 90°, of {MIN_SIDE_PX} pixels a side or more, and "
-                f"these have {height} by {width}; "
-                f"use --set data.crop={max(MIN_SIDE_PX, min(height, width))}"
+                f"task anomaly rotates images by 90° and needs square ones of {MIN_SIDE_PX} "
+                f"pixels a side or more, and these have {height} by {width}; use --set "
+                f"data.crop={max(MIN_SIDE_PX, min(height, width))}"
             )

@@ -53,7 +53,7 @@ def with_features(model: nn.Module, card: Card) -> Backbone:
     encoder = encoder_of(model)
     if encoder is None or card.network != "mae_vit":
         raise ConfigError(
-            f"{card.network} gives no features; name a run of a classification or a pre-training"
+            f"{card.network} provides no features; give a run of a classification or a pre-training"
         )
     backbone = backbone_of(card)
     backbone.network.encoder.load_state_dict(encoder.state_dict())

@@ -75,8 +75,8 @@ class Diffusion(TaskSettings):
     def _fits_together(self) -> Self:
         if self.zero_terminal_snr and self.prediction != "v":
             raise ValueError(
-                "zero_terminal_snr leaves nothing of the image at the last level, where the noise "
-                "says nothing of it; use prediction: v"
+                "with zero_terminal_snr the last level is pure noise, and predicting the noise "
+                "tells nothing about the image; use prediction: v"
             )
         if self.schedule == "linear" and self.num_steps != LINEAR_STEPS:
             raise ValueError(
@@ -117,17 +117,18 @@ class Diffusion(TaskSettings):
             )
         if recipe.data.grey_to_rgb:
             raise ConfigError(
-                f"task {recipe.task} draws the channels of the store; drop data.grey_to_rgb"
+                f"task {recipe.task} generates the channels of the store; remove data.grey_to_rgb"
             )
         if self.guidance and len(facts.classes) < 2:
             raise ConfigError(
-                f"method.guidance tells classes apart, and {facts.path} has one, "
-                f"{facts.classes[0]}; drop it"
+                f"method.guidance needs two or more classes, and {facts.path} has one, "
+                f"{facts.classes[0]}; remove it"
             )
         low, high = self.pixel_range or (-float("inf"), float("inf"))
         least, largest = facts.mean_range
         if least < low or largest > high:
             raise ConfigError(
-                f"method.pixel_range {[low, high]} does not hold the pixels of {facts.path}, whose "
-                f"images have means of {least:.3g} to {largest:.3g}; give their range, or null"
+                f"method.pixel_range {[low, high]} does not contain the pixels of {facts.path}, "
+                f"whose images have means of {least:.3g} to {largest:.3g}; give their range, or "
+                "null"
             )

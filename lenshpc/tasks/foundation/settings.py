@@ -55,8 +55,8 @@ class Foundation(TaskSettings):
         """Refuse a normalisation after which nothing can be drawn again."""
         if recipe.data.normalise == "image":
             raise ValueError(
-                "data.normalise image forgets how bright each image is, which a reconstruction "
-                "has to tell; use fold"
+                "data.normalise image removes the brightness of each image, which a "
+                "reconstruction has to predict; use fold"
             )
 
     def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:

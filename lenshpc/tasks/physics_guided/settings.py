@@ -97,9 +97,13 @@ class PhysicsGuided(Supervised):
         }
         mixed = [key for key, chosen in mixing.items() if chosen]
         if self.physics is not None and mixed:
-            raise ValueError(f"{mixed[0]} mixes images, and physics redraws single lenses; drop it")
+            raise ValueError(
+                f"{mixed[0]} mixes images, and physics redraws single lenses; remove it"
+            )
         if self.physics is not None and self.loss == "complement":
-            raise ValueError("loss complement has steps of its own; physics goes with the others")
+            raise ValueError(
+                "loss complement has training steps of its own; use physics with another loss"
+            )
         return self
 
     @property
@@ -113,8 +117,9 @@ class PhysicsGuided(Supervised):
         moving = [step.kind for step in steps if isinstance(step, Affine | Crop)]
         if self.physics is not None and moving:
             raise ValueError(
-                f"data.augment {moving[0]} changes scale and centre of the images, by which "
-                "method.physics measures lenses; use d4, flips, noise, psf_jitter or contrast"
+                f"data.augment {moving[0]} changes scale and centre of the images, which "
+                "method.physics needs to measure lenses; use d4, flips, noise, psf_jitter or "
+                "contrast"
             )
 
     def check_store(self, recipe: Recipe, facts: StoreFacts) -> None:

@@ -44,7 +44,7 @@ class SuperResolution(TaskSettings):
         if recipe.data.image_size is not None:
             raise ConfigError(
                 f"data.image_size would resize the images of {facts.path}, not their targets; "
-                "drop it"
+                "remove it"
             )
         check_pairs(self, recipe.data.model_shape(facts.image_shape), facts.target_shape)
         side = self.patch or min(facts.held_shape[1:])

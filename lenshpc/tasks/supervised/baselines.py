@@ -76,7 +76,8 @@ def check_classes(splits: pd.DataFrame) -> None:
         learnt = splits.loc[(splits["split"] == "dev") & (splits["fold"] != fold), "label"]
         if learnt.nunique() < 2:
             raise DataError(
-                f"the {len(splits):,} images that baselines see leave fold {fold} one class alone"
+                f"of the {len(splits):,} images that baselines use, fold {fold} is left with only "
+                "one class"
             )
 
 

@@ -134,7 +134,7 @@ def _find_prior(spec: EnsembleSpec, request: Request, oof_prior: float | None) -
         return None
     raise ConfigError(
         f"--prior {request.prior} is the share of the second of two classes, and {spec.name} has "
-        f"no threshold to move (classes: {', '.join(spec.classes)}); drop it"
+        f"no threshold to move (classes: {', '.join(spec.classes)}); remove it"
     )
 
 

@@ -78,14 +78,16 @@ class Supervised(TaskSettings):
     def _mixes_in_one_place(self) -> Self:
         between_features = self.smote is not None and self.smote.space == "feature"
         if between_features and (self.mixup_alpha or self.cutmix_alpha):
-            raise ValueError("smote.space feature goes with neither mixup nor CutMix; use pixel")
+            raise ValueError(
+                "smote.space feature cannot be combined with mixup or CutMix; use pixel"
+            )
         return self
 
     @model_validator(mode="after")
     def _probed_features_stay(self) -> Self:
         if self.linear_probe and self.drop_path:
             raise ValueError(
-                "drop_path skips blocks that learn, and linear_probe lets none; drop one"
+                "drop_path skips blocks that are trained, and linear_probe trains none; remove one"
             )
         return self
 
@@ -122,8 +124,8 @@ class Supervised(TaskSettings):
         check_patch(self.vit, self.encoders, map(network_of, recipe.models), min(height, width))
         if self.tta == "d4" and height != width:
             raise ConfigError(
-                f"method.tta d4 turns images by quarters, and these have {height} by {width} "
-                f"pixels; use --set method.tta=none, or data.image_size={min(height, width)}"
+                f"method.tta d4 rotates images by 90°, and these have {height} by {width} pixels; "
+                f"use --set method.tta=none, or data.image_size={min(height, width)}"
             )
 
     def _check_classes(self, facts: StoreFacts) -> None:
@@ -140,7 +142,7 @@ class Supervised(TaskSettings):
         if self.loss == "complement" and len(classes) == 2:
             raise ConfigError(
                 "method.loss complement needs three classes or more: of two, only one is wrong, "
-                "and its entropy is 0; use --set method.loss=cross_entropy, or focal"
+                "and the entropy over it is 0; use --set method.loss=cross_entropy, or focal"
             )
         if self.consistency and not facts.num_unlabelled:
             raise ConfigError(

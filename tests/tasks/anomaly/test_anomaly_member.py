@@ -92,5 +92,5 @@ def test_model_that_is_not_there_is_refused(trained):
     run, _, _ = trained
     with pytest.raises(IncompleteError, match=r"member 1 of run strange-\w+ is not done;"):
         load_model(run.root, 1)
-    with pytest.raises(ConfigError, match="has the members 0 to 1"):
+    with pytest.raises(ConfigError, match="has members 0 to 1"):
         load_model(run.root, 2)

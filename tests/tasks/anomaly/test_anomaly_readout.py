@@ -96,7 +96,7 @@ def test_prior_of_classes_is_refused(strange):
         make_readout(open_trained(strange.paths.root), Request(prior=0.1, rank_by="class1"))
     name = strange.paths.name
     assert str(caught.value) == (
-        f"--prior 0.1 and --rank-by class1: {name} tells no classes apart; leave that out"
+        f"--prior 0.1 and --rank-by class1: {name} does not distinguish classes; leave it out"
     )
 
 

@@ -33,7 +33,7 @@ def recipe(method=None, **keys):
             r"halves sides 6 times, and images have 32 by 32 pixels; give fewer multipliers",
         ),
         (recipe(data={"grey_to_rgb": True}), "drop data.grey_to_rgb"),
-        (recipe({"pixel_range": (0.5, 1)}), r"does not hold the pixels of .* or null"),
+        (recipe({"pixel_range": (0.5, 1)}), r"does not contain the pixels of .* or null"),
     ],
 )
 def test_what_the_store_cannot_give_is_refused(spots, made, complaint):
@@ -42,7 +42,9 @@ def test_what_the_store_cannot_give_is_refused(spots, made, complaint):
 
 
 def test_classes_that_are_one_cannot_guide(spots):
-    with pytest.raises(ConfigError, match=r"tells classes apart, and .* has one, class0; drop it"):
+    with pytest.raises(
+        ConfigError, match=r"needs two or more classes, and .* has one, class0; remove it"
+    ):
         check_fits(recipe({"guidance": {}}), replace(spots, classes=("class0",)))
 
 

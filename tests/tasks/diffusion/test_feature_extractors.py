@@ -109,5 +109,7 @@ def test_shipped_networks_give_features_of_any_images():
 
 def test_file_without_a_card_is_refused(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(DataError, match=r"other.safetensors is no feature extractor \(KeyError\)"):
+    with pytest.raises(
+        DataError, match=r"other.safetensors is not a feature extractor \(KeyError\)"
+    ):
         feature_extractors.read_card(tmp_path / "other.safetensors")

@@ -115,8 +115,8 @@ def test_command_prints_where_the_samples_are(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--num", "4", "--seed", "3"), "is for 3 samples, not 4; ask for as many"),
-        (("--member", "7"), "has the members 0 to 0"),
+        (("--num", "4", "--seed", "3"), "was begun for 3 samples, not 4; ask for that many"),
+        (("--member", "7"), "has members 0 to 0"),
         (("--site", "local", "--array-size", "2"), "has no scheduler"),
     ],
 )

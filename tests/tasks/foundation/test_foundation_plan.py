@@ -62,7 +62,7 @@ def test_pretraining_that_does_not_fit_the_store_is_refused(spots, method, told)
     [
         ({"method": {"vit": {**VIT, "width": 26}}}, "multiple of 2 heads and of the 4 parts"),
         ({"method": {**SMALL, "decoder_width": 15}}, "decoder_width 15 has to be a multiple"),
-        ({"data": {"normalise": "image"}}, "forgets how bright each image is"),
+        ({"data": {"normalise": "image"}}, "removes the brightness of each image"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, told):
@@ -72,7 +72,9 @@ def test_settings_that_contradict_each_other_are_refused(changes, told):
 
 def test_layer_decay_of_a_network_that_knows_no_layers_is_refused():
     train = {"layer_decay": 0.75}
-    with pytest.raises(ValueError, match=r"network d4_net does not say which layers it has; drop"):
+    with pytest.raises(
+        ValueError, match=r"network d4_net does not say which layers it has; remove"
+    ):
         classification(models=("mae_vit", "resnet18", "d4_net"), train=train)
     variants = {"plain": {"train.layer_decay": None}}
     models = ("mae_vit", "resnet18", "d4_net+plain")

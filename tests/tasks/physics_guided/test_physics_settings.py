@@ -50,7 +50,7 @@ def test_range_that_descends_is_refused(key):
         ({"mixup_alpha": 0.2}, "mixup_alpha mixes images, and physics redraws single lenses"),
         ({"cutmix_alpha": 0.2}, "cutmix_alpha mixes images"),
         ({"smote": {"space": "pixel"}}, "smote.space pixel mixes images"),
-        ({"loss": "complement"}, "loss complement has steps of its own"),
+        ({"loss": "complement"}, "loss complement has training steps of its own"),
     ],
 )
 def test_method_that_mixes_lenses_is_refused(method, complaint):

@@ -280,7 +280,7 @@ def test_report_without_captum_names_the_extra(tmp_path, monkeypatch):
     page, _ = write(run, tools={"explain": explain})
     assert (
         "No picture of what the network looked at: Grad-CAM needs captum, which is not installed; "
-        "pip install 'lenshpc[explain]'."
+        "install it with: pip install 'lenshpc[explain]'."
     ) in html.unescape(page.read_text())
     assert not list((run.paths.report / "figures").glob("explained*"))
 

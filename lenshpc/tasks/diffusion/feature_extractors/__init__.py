@@ -78,8 +78,8 @@ def read_card(path: Path) -> Card:
             text = (opened.metadata() or {})[HEADER]
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(
-            f"{path} is no feature extractor ({type(error).__name__}); make one with: "
-            "python -m lenshpc.tasks.diffusion.freeze RUN MEMBER OUT"
+            f"{path} is not a feature extractor ({type(error).__name__}); make one with: python "
+            "-m lenshpc.tasks.diffusion.freeze RUN MEMBER OUT"
         ) from error
     return Card.model_validate_json(text)
 
