@@ -174,7 +174,8 @@ class Planned:
 
 def _view_plan(planned: PlannedRun, site: Site) -> View:
     on_gpus = has_gpus(site, planned.plan.recipe.resources)
-    told = describe_plan(planned.paths, planned.plan, on_gpus=on_gpus)
+    is_limited = site.scheduler == "slurm"
+    told = describe_plan(planned.paths, planned.plan, on_gpus=on_gpus, is_limited=is_limited)
     told["site"] = f"{site.name} ({site.scheduler})"
     counts = count_rows(planned.splits, planned.plan.classes)
     warnings = planned.plan.recipe.warnings

@@ -68,7 +68,11 @@ def preview(
     members = [("element", "member", "what happens to it"), *_list_members(run, plan, offer)]
     num_sent = sum(word.startswith("submitted") for _, _, word in members)
     first, second, *others = describe_plan(
-        run, plan, num_sent, on_gpus=has_gpus(site, plan.recipe.resources)
+        run,
+        plan,
+        num_sent,
+        on_gpus=has_gpus(site, plan.recipe.resources),
+        is_limited=site.scheduler == "slurm",
     ).items()
     told = (first, second, ("site", f"{site.name} ({site.scheduler})"), *others)
     lines = [

@@ -255,7 +255,11 @@ def _preview(study: Study, recipe: Recipe, planned: PlannedRun, site: Site) -> s
         f"site         {site.name} ({site.scheduler})",
         f"trials       {search.trials} of {trainings}, chosen {search.round_size or 1} at a time",
         f"objective    validation {objective_of(recipe)[0]}; {search.sampler}, {search.pruner}",
-        f"{unit:<12} {hours * search.trials:.1f} at most, with one job per trial",
+        *(
+            [f"{unit:<12} {hours * search.trials:.1f} at most, with one job per trial"]
+            if site.scheduler == "slurm"
+            else []
+        ),
         "",
         *(
             f"{key}: {span.kind} {', '.join(map(format_value, span.tried))}"

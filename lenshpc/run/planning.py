@@ -82,23 +82,26 @@ def plan_run(recipe: Recipe, store: Store, runs: Path = RUNS) -> PlannedRun:
 
 
 def describe_plan(
-    run: RunPaths, plan: Plan, num_sent: int | None = None, *, on_gpus: bool
+    run: RunPaths, plan: Plan, num_sent: int | None = None, *, on_gpus: bool, is_limited: bool
 ) -> dict[str, str]:
     """Return what people are told of a run that is not sent yet: what a member has, all costs.
 
-    `num_sent` members are paid for, all if None; `on_gpus` says whether members get GPUs there.
+    `num_sent` members are paid for, all if None; `on_gpus` says whether members get GPUs there,
+    `is_limited` whether their time is, and so what they can cost.
     """
     size, part = plan.recipe.resources, 1.0 if num_sent is None else num_sent / len(plan.members)
     unit = "GPU" if on_gpus else "core"
     ceiling = plan.gpu_hours_ceiling if on_gpus else plan.core_hours_ceiling
     node = size.format_node(on_gpus=on_gpus)
-    return {
+    limit = f"at most {size.time_min} min a job" if is_limited else "no time limit"
+    told = {
         "run": str(run.root),
         "data": f"{plan.store} ({plan.dataset}: {', '.join(plan.classes)})",
-        "a member": f"{size.nodes} node(s) x {node}, {plan.recipe.strategy}, "
-        f"at most {size.time_min} min a job",
-        f"{unit}-hours": f"{ceiling * part:.1f} at most, by one job a member",
+        "a member": f"{size.nodes} node(s) x {node}, {plan.recipe.strategy}, {limit}",
     }
+    if is_limited:
+        told[f"{unit}-hours"] = f"{ceiling * part:.1f} at most, by one job a member"
+    return told
 
 
 def check_origin(origin: Origin, planned: PlannedRun) -> None:

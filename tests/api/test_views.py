@@ -114,8 +114,7 @@ def test_planned_run_shows_members_cost_models_and_rows(spots, tmp_path, monkeyp
     assert shown.rows == [
         ["run", str(planned.path)],
         ["data", f"{spots.path} (spots: class0, class1)"],
-        ["a member", "1 node(s) x 1 process(es) on CPUs, single, at most 30 min a job"],
-        ["core-hours", "16.0 at most, by one job a member"],
+        ["a member", "1 node(s) x 1 process(es) on CPUs, single, no time limit"],
         ["site", "local (local)"],
         ["model", "members", "folds", "seeds", "epochs", "batch", "lr"],
         ["resnet10t", "4", "2", "2", "4", "16", "0.0003"],

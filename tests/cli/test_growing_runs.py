@@ -35,7 +35,6 @@ def submit(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch, *words: str):
 def test_dry_run_says_what_becomes_of_each_member_and_what_differs(trained, monkeypatch):
     told = submit(trained, monkeypatch, "--seeds", "0,1", "--dry-run").stdout.splitlines()
     run = trained.paths.name
-    assert "core-hours   32.0 at most, by one job a member" in told  # of 2 members, 4 cores, 4 h
     at = next(at for at, line in enumerate(told) if line.startswith("element"))
     assert told[at:] == [
         "element  member                  what happens to it",
