@@ -196,10 +196,10 @@ def test_objective_is_that_of_the_epoch_which_is_kept() -> None:
 def test_study_of_another_recipe_is_another_study(spots: Store, tmp_path: Path) -> None:
     study = began(tmp_path, spots, searching())
     check_same(study, searching({"trials": 60}))
-    with pytest.raises(ConfigError, match=r"begun with train.epochs=2, and the recipe has 3;"):
+    with pytest.raises(ConfigError, match=r"started with train.epochs=2, and the recipe has 3;"):
         check_same(study, searching(train__epochs=3))
     wider = searching({"keys": KEYS | {"train.lr": {"log": [1e-5, 1e-1]}}})
-    with pytest.raises(ConfigError, match=r"begun with search.keys.train.lr="):
+    with pytest.raises(ConfigError, match=r"started with search.keys.train.lr="):
         check_same(study, wider)
     assert plan_study(searching({"trials": 60}), spots, tmp_path)[0] == study
     assert plan_study(wider, spots, tmp_path)[0] != study
