@@ -213,7 +213,7 @@ def test_read_yaml_of_a_folder_is_refused(tmp_path):
 def test_key_that_stands_twice_is_refused_with_its_line(tmp_path):
     path = tmp_path / "twice.yaml"
     path.write_text("folds: 3\ntask: x\nfolds: 4\n")
-    with pytest.raises(ConfigError, match=r"'folds' stands twice.*line 3"):
+    with pytest.raises(ConfigError, match=r"'folds' is given twice.*line 3"):
         read_yaml(path)
 
 
@@ -255,7 +255,7 @@ def test_plain_values_are_those_of_yaml_1_2(text, value):
         ("!!timestamp 2026-01-01", "tag tag:yaml.org,2002:timestamp is not read; leave it out"),
         ("{[a]: b}", "a key is no text; quote it"),
         ("{1: b}", "a key is no text; quote it"),
-        ("{a: 1, a: 2}", "'a' stands twice"),
+        ("{a: 1, a: 2}", "'a' is given twice"),
         ("[" * 33 + "]" * 33, "values lie more than 32 deep in each other"),
         ('"\\ud800"', r"'\ud800' is no text that can be written"),
         ("a\0", "unacceptable character #x0000"),

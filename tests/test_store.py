@@ -259,7 +259,7 @@ BROKEN = {
         lambda path: (path / "zarr.json").unlink(),
         "is no store: zarr.json is missing",
     ),
-    "incomplete": (lambda path: write_attributes(path, {"lenshpc_store": 5}), "is not complete"),
+    "incomplete": (lambda path: write_attributes(path, {"lenshpc_store": 5}), "is incomplete"),
     "no seal": (
         lambda path: write_attributes(path, {"lenshpc_store": 5, "complete": True}),
         "is damaged: zarr.json has no hash",

@@ -30,7 +30,7 @@ def cancel(run: str, member: int | None) -> None:
     members = [count(len(stopped.members), "member")] * bool(stopped.members)
     told = " and ".join([*members, *["the report"] * stopped.report])
     if not told:
-        echo("nothing to cancel: nothing of it waits or runs", err=True)
+        echo("nothing to cancel: no job of it waits or runs", err=True)
         return
     echo(f"{told} cancelled", err=True)
     echo(f"continue with: {resume_command(paths)}", err=True)

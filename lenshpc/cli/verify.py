@@ -42,4 +42,5 @@ def verify(store: Path, against: Path | None, allow_pickle: bool, workers: int |
             progress=progress,
         )
     equal = f"; every pixel equals {against}, bit for bit" if against else ""
-    echo(f"{store} is whole: {whole.num_rows} images in {whole.num_shards} shards{equal}", err=True)
+    size = f"{whole.num_rows} images in {whole.num_shards} shards"
+    echo(f"{store} is intact: {size}{equal}", err=True)

@@ -99,7 +99,8 @@ def _list_units(path: str, content: bytes, opened: Any) -> list[Any]:
         held = len(content) - place["datLoc"]
         if promised > held:
             raise truncation_error(
-                path, f"in HDU {len(units)}: its header promises {promised} bytes, it holds {held}"
+                path,
+                f"in HDU {len(units)}: its header declares {promised} bytes, the file holds {held}",
             )
         units.append(unit)
         start = place["datLoc"] + place["datSpan"]

@@ -108,7 +108,9 @@ def _check_size(path: str, unit: Any, size: int) -> None:
     promised = place["datSpan"] if isinstance(unit, fits.CompImageHDU) else unit.size
     held = size - place["datLoc"]
     if promised > held:
-        raise truncation_error(path, f": its header promises {promised} bytes, it holds {held}")
+        raise truncation_error(
+            path, f": its header declares {promised} bytes, the file holds {held}"
+        )
 
 
 def _check_promise(path: str, unit: Any, size: int) -> None:
@@ -121,6 +123,6 @@ def _check_promise(path: str, unit: Any, size: int) -> None:
         )
     if math.prod(unit.shape) > _MAX_GAIN * size:
         raise DataError(
-            f"{path} promises {format_shape(unit.shape)} pixels in {size} bytes; copy it again",
+            f"{path} declares {format_shape(unit.shape)} pixels in {size} bytes; copy it again",
             cause="damaged",
         )

@@ -118,7 +118,7 @@ def test_logs_are_of_the_rank_that_tells_how_the_member_failed(failed):
 
 def test_cancel_says_that_there_is_nothing_to_cancel(failed):
     failed.paths.site.write_text('{"name": "local", "scheduler": "local"}')
-    told = "nothing to cancel: nothing of it waits or runs\n"
+    told = "nothing to cancel: no job of it waits or runs\n"
     assert called("cancel", failed.paths.name) == (0, "", told)
     assert called("cancel", failed.paths.name, "--member", 1) == (0, "", told)
 

@@ -326,7 +326,7 @@ def test_export_that_has_learnt_from_test_rows_is_refused(
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
-        (TRAINING_ROWS, Path.unlink, "export has lost training_rows.parquet; export the run"),
+        (TRAINING_ROWS, Path.unlink, "export lacks training_rows.parquet; export the run"),
         (TRAINING_ROWS, flip, r"export/training_rows.parquet was changed after the export"),
         ("members/002-test_resnet-fold1-seed0.safetensors", flip, "was changed after the export"),
         (MODEL, flip, "model.json"),

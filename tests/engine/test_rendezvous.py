@@ -458,7 +458,7 @@ def test_stranger_that_takes_a_connection_of_gloos_is_not_believed(
     for heard in told:
         assert heard == ["text"] or re.match(
             r"RuntimeError: .*(Connection closed by peer|Read error|[Tt]imed? ?out)|"
-            "LaunchError: what answers",
+            "LaunchError: the program that answers",
             str(heard),
         )
 

@@ -145,7 +145,7 @@ def test_code_of_an_export_is_fetched_as_text_alone(remote, tmp_path):
 
 def test_place_that_holds_something_is_left_alone(remote, export, tmp_path):
     hub.push(export, NAME)
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         hub.pull(NAME, export)
 
 

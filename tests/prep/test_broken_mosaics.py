@@ -92,7 +92,7 @@ def test_folder_without_tiles_is_refused(sky) -> None:
     [
         (np.zeros((180, 200), "f4"), WEST.header(), "has shape (180, 200), west_g.fits (180, 220)"),
         (np.zeros((3, 180, 220), "f4"), WEST.header(), "expected an image of two axes"),
-        (draw(WEST, "r"), EAST.header(), "pixels beside west_g.fits by its WCS"),
+        (draw(WEST, "r"), EAST.header(), "pixels against west_g.fits by its WCS"),
         (draw(WEST, "r").astype("f8"), WEST.header(), "has dtype >f8, which float32 cannot hold"),
     ],
 )

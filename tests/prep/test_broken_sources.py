@@ -155,9 +155,9 @@ NPY = {
     "raw pickle": (pickle.dumps(PIXELS), "is a Python pickle; save it again"),
     "magic alone": (npy(PIXELS)[:6], "truncated within its header; copy it again"),
     "cut in the header": (npy(PIXELS)[:40], "truncated within its header; copy it again"),
-    "header alone": (HEADER, "truncated: its header promises 240 bytes"),
-    "cut in the pixels": (npy(PIXELS)[:-1], "it holds 239; copy it again"),
-    "too long": (npy(PIXELS) + b"x", "too long: its header promises 240"),
+    "header alone": (HEADER, "truncated: its header declares 240 bytes"),
+    "cut in the pixels": (npy(PIXELS)[:-1], "the file holds 239; copy it again"),
+    "too long": (npy(PIXELS) + b"x", "too long: its header declares 240"),
     "much too long": (npy(PIXELS) + bytes(2**21), "too large for one (2, 6, 5) image; check"),
     "no dictionary": (npy(PIXELS).replace(b"{'d", b"['d"), "broken .npy header"),
     "huge header": (b"\x93NUMPY\x02\x00" + b"\xff" * 200, "truncated within its header"),
@@ -226,7 +226,10 @@ FITS = {
         "is truncated in HDU 2: its header declares 240 bytes, the file holds 0; copy it again",
     ),
     "cut in the header": (fits_file(PIXELS)[:500], "copy it again"),
-    "cut in the pixels": (fits_file(PIXELS)[:3000], "promises 240 bytes, it holds 120; copy it"),
+    "cut in the pixels": (
+        fits_file(PIXELS)[:3000],
+        "declares 240 bytes, the file holds 120; copy it",
+    ),
     "no image": (fits_file(None), "lacks an image; it holds the HDUs 0 PRIMARY"),
     "wrong shape": (fits_file(PIXELS[0]), "has shape (6, 5), expected (2, 6, 5)"),
     "double": (fits_file(PIXELS.astype(float)), "float64, which float32 cannot hold"),
@@ -262,14 +265,14 @@ NPZ = {
 HDF5 = {
     "LFS pointer": (POINTER, "is a Git LFS pointer, expected HDF5"),
     "web page": (PAGE, "is a web page (HTML), expected HDF5"),
-    "billion rows": (hdf5(empty_rows), "images promises 1000000000 rows, but only 0 bytes"),
+    "billion rows": (hdf5(empty_rows), "images should have 1000000000 rows, but only 0 bytes"),
     "billion rows at once": (
         hdf5(lambda file: file.create_dataset("images", (10**9, 2, 6, 5), "f4")),
-        "images promises 1000000000 rows, but only 0 bytes",
+        "images should have 1000000000 rows, but only 0 bytes",
     ),
     "no place": (
         lose(hdf5(lambda file: file.create_dataset("images", data=ROWS))),
-        "images promises 4 rows, but only 0 bytes of them are there",
+        "images should have 4 rows, but only 0 bytes of them are there",
     ),
     "a chunk never written": (hdf5(gap), "some of the 4 rows of images were never written"),
     "missing filter": (hdf5(foreign_filter), "is compressed with the HDF5 filter 32001"),
@@ -398,8 +401,8 @@ LAYOUT = {
     "socket": (listen, "may hold only .npy files; move it away"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "may hold only .npy files; move it"),
     "folder": (lambda path: path.mkdir(), "may hold only .npy files; move it away"),
-    "link to itself": (lambda path: path.symlink_to(path.name), "is a link that leads to no file"),
-    "link to nothing": (lambda path: path.symlink_to("gone"), "is a link that leads to no file"),
+    "link to itself": (lambda path: path.symlink_to(path.name), "is a broken link"),
+    "link to nothing": (lambda path: path.symlink_to("gone"), "is a broken link"),
 }
 
 

@@ -121,7 +121,7 @@ def test_what_is_wrong_with_a_tile_costs_no_other(tmp_path) -> None:
     assert stacks.missing() == [0]
     # Its own file again, on another grid than the one that the positions were looked up in.
     fits.writeto(path, draw(EAST, "g"), WEST.header(), overwrite=True)
-    with pytest.raises(DataError, match="pixels beside"):
+    with pytest.raises(DataError, match="pixels against"):
         stacks.make([0])
     path.write_bytes(whole)
     stacks.make([0])

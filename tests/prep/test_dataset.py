@@ -36,11 +36,11 @@ BROKEN = {
     ),
     "folder twice": (
         {"classes": [{"name": "a", "train": "a"}, {"name": "b", "train": "a"}]},
-        "folder 'a' stands twice",
+        "folder 'a' is listed twice",
     ),
     "class twice": (
         {"classes": [{"name": "a", "train": "a"}, {"name": "a", "train": "b"}]},
-        "class 'a' stands twice",
+        "class 'a' is listed twice",
     ),
     "uneven splits": (
         {"classes": [{"name": "a", "train": "a", "val": "v"}, {"name": "b", "train": "b"}]},

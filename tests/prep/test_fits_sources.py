@@ -76,7 +76,11 @@ def test_what_follows_the_last_image_changes_nothing(name):
 @pytest.mark.parametrize(
     ("content", "told", "cause"),
     [
-        (PLAIN[: 2 * 2880 + CUBE.nbytes - 1], "promises 360 bytes, it holds 359", "truncated"),
+        (
+            PLAIN[: 2 * 2880 + CUBE.nbytes - 1],
+            "declares 360 bytes, the file holds 359",
+            "truncated",
+        ),
         (PLAIN[:4000], "is truncated or damaged in the header of HDU 1", "truncated"),
         (PACKED["gzip"][:-20], "is truncated within its packed bytes", "truncated"),
         (PACKED["bzip2"][:-20], "is truncated within its packed bytes", "truncated"),

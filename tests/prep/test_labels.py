@@ -163,7 +163,7 @@ MISTAKES = {
     "no group": ({"groups": ["a", " ", "b", "c", "d", "e"]}, "1 of 6 rows have no group"),
     "fewer labels": (
         {"labels": LABELS[:5]},
-        "labels has 5 rows, s.h5 has 6 images; there must be one value an image",
+        "labels has 5 rows, s.h5 has 6 images; there must be one value per image",
     ),
     "labels as vectors": ({"labels": np.eye(6)}, "labels has (6,) values a row, expected one"),
     "complex labels": ({"labels": LABELS * 1j}, "labels holds values of type complex128, expected"),
@@ -234,7 +234,7 @@ def test_file_that_no_pattern_or_two_name_is_refused(tmp_path):
             "2 sources cannot be used: 1 the same file, 1 wrong shape",
         ),
     ):
-        with pytest.raises(DataError, match=told.replace("*.npy names", r"\*.npy names")):
+        with pytest.raises(DataError, match=told.replace("*.npy matches", r"\*.npy matches")):
             scan(tmp_path, declare("npy", {}, stacks=[one, one | second]))
 
 
@@ -258,7 +258,9 @@ def test_heap_through_which_the_library_would_walk_for_ever_is_refused(tmp_path)
     while content[at : at + 2] != bytes(2):  # until the free space at the end
         at += 16 + -(-int.from_bytes(content[at + 8 : at + 16], "little") // 8) * 8
     (tmp_path / "s.h5").write_bytes(content[: at + 8] + bytes(8) + content[at + 16 :])
-    with pytest.raises(DataError, match="is damaged: the heap with the texts of /labels is broken"):
+    with pytest.raises(
+        DataError, match="is damaged: the heap with the texts of /labels cannot be read"
+    ):
         scan(tmp_path, declare("hdf5", {"label": "labels"}))
 
 

@@ -90,10 +90,10 @@ BROKEN_NPY = {
         npy(np.array([IMAGE, 1.0], object), allow_pickle=True),
         "pickled object array",
     ),
-    "cut in the pixels": (npy(IMAGE)[:-1], "is truncated: its header promises 240 bytes"),
+    "cut in the pixels": (npy(IMAGE)[:-1], "is truncated: its header declares 240 bytes"),
     "cut in the header": (npy(IMAGE)[:40], "is truncated within its header"),
     "magic alone": (npy(IMAGE)[:6], "is truncated within its header"),
-    "too long": (npy(IMAGE) + b"x", "is too long: its header promises 240"),
+    "too long": (npy(IMAGE) + b"x", "is too long: its header declares 240"),
     "not a header": (npy(IMAGE).replace(b"{'descr'", b"['descr'"), "has a broken .npy header"),
     "version": (npy(IMAGE).replace(b"\x93NUMPY\x01", b"\x93NUMPY\x07"), "truncated within"),
     "huge promise": (promising(9), "has shape (9, 6, 5), expected (2, 6, 5)"),
@@ -151,7 +151,7 @@ def test_value_beyond_float32_is_refused(tmp_path):
     [
         ("absent", "cannot be read: No such file or directory"),
         ("folder", "is not a regular file"),
-        ("broken link", "is a link that leads to no file"),
+        ("broken link", "is a broken link"),
     ],
 )
 def test_unreadable_file_is_named(kind, complaint, tmp_path):

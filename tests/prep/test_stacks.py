@@ -130,7 +130,9 @@ def test_stack_that_is_cut_is_named_by_its_header(tmp_path):
     content = (tmp_path / "X.npy").read_bytes()
     for changed, told in ((content[:-1], "is truncated"), (content + b"x", "is too long")):
         (tmp_path / "X.npy").write_bytes(changed)
-        with pytest.raises(DataError, match=f"{told}: its header promises 4800 bytes, it holds"):
+        with pytest.raises(
+            DataError, match=f"{told}: its header declares 4800 bytes, the file holds"
+        ):
             count_rows(str(tmp_path / "X.npy"), declare("npy"))
 
 

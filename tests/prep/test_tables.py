@@ -103,7 +103,7 @@ def test_fits_without_a_table_or_cut_in_its_rows_is_one_line(tmp_path):
         read_table(path, ["name"])
     fits.BinTableHDU(Table({"name": np.arange(9000)})).writeto(path, overwrite=True)
     path.write_bytes(path.read_bytes()[:-20000])
-    with pytest.raises(DataError, match="is truncated: its header promises 72000 bytes of rows"):
+    with pytest.raises(DataError, match="is truncated: its header declares 72000 bytes of rows"):
         read_table(path, ["name"])
 
 

@@ -79,7 +79,7 @@ MISTAKES = {
         "none of the 32 images has a row in",
     ),
     "no rows": (lambda table: table.head(0), "it has no rows"),
-    "endless": (lambda table: table.assign(gamma1=math.inf), "a number without end for 'train/no/"),
+    "endless": (lambda table: table.assign(gamma1=math.inf), "an infinite number for 'train/no/"),
 }
 
 
@@ -128,7 +128,7 @@ def make_unreadable(path, kind):
     ("kind", "complaint"),
     [
         ("pipe", "is not a regular file"),
-        ("link to nothing", "is a link that leads to no file"),
+        ("link to nothing", "is a broken link"),
         ("HDF5", "is HDF5, expected a table as CSV; save it so"),
     ],
 )
@@ -150,7 +150,7 @@ def test_decimals_of_a_table_are_read_exactly(tmp_path):
     ("truth", "complaint"),
     [
         ({"columns": []}, "at least 1 item"),
-        ({"columns": ["gamma1", "gamma1"]}, "column 'gamma1' stands twice"),
+        ({"columns": ["gamma1", "gamma1"]}, "column 'gamma1' is listed twice"),
         ({"file": "../truth.csv", "columns": ["gamma1"]}, "expected a path inside SOURCE"),
     ],
 )

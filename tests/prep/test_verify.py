@@ -39,7 +39,7 @@ def test_whole_store_equals_its_source(workers, folders):
 def test_command_says_what_it_has_proved(folders):
     source, store = folders
     result = CliRunner().invoke(command, [str(store), "--workers", "1"], catch_exceptions=False)
-    assert result.stderr.endswith(f"{store} is whole: 80 images in 3 shards\n")
+    assert result.stderr.endswith(f"{store} is intact: 80 images in 3 shards\n")
     result = CliRunner().invoke(
         command, [str(store), "--against", str(source), "--workers", "1"], catch_exceptions=False
     )

@@ -66,7 +66,7 @@ def test_array_cuts_tiles_and_what_it_makes_is_trained(cluster, tmp_path: Path) 
 
     verified = call(tmp_path, "verify", "store", "--against", "sky")
     assert verified.returncode == 0, verified.stderr
-    assert f"store is whole: {NUM_OBJECTS} images" in verified.stderr
+    assert f"store is intact: {NUM_OBJECTS} images" in verified.stderr
     words = "submit --task lens-finding --data store --models test_resnet --folds 1"
     words += " --site rehearsal --set train.epochs=1 --set train.warmup_epochs=0"
     words += " --set data.image_size=32 --json"

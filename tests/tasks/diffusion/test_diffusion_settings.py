@@ -32,7 +32,7 @@ def recipe(method=None, **keys):
             recipe({"multipliers": (1,) * 7}),
             r"halves sides 6 times, and images have 32 by 32 pixels; give fewer multipliers",
         ),
-        (recipe(data={"grey_to_rgb": True}), "drop data.grey_to_rgb"),
+        (recipe(data={"grey_to_rgb": True}), "remove data.grey_to_rgb"),
         (recipe({"pixel_range": (0.5, 1)}), r"does not contain the pixels of .* or null"),
     ],
 )
