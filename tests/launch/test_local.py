@@ -91,9 +91,11 @@ def submission(*more):
 
 @pytest.fixture
 def place(spots, tmp_path):
-    """Return a folder with a copy of the store."""
+    """Yield a folder with a copy of the store; runs that a test leaves there are cancelled."""
     shutil.copytree(spots.path, tmp_path / "store")
-    return tmp_path
+    yield tmp_path
+    for root in tmp_path.glob("runs/*"):
+        finished(tmp_path, "cancel", root.name)
 
 
 def test_members_under_way_keep_the_site_and_sizes_that_they_were_sent_with(place):
