@@ -22,6 +22,7 @@ from lenshpc.run.recipe import load_recipe
 from lenshpc.store import open_store
 from lenshpc.worker import write_report
 
+pytestmark = pytest.mark.timeout(900)  # a page is many commands, some of which train and export
 PROFILE = "scheduler: slurm\npartition: gpu\ngpus_per_node: 4\n"
 SETS = {  # as large as a run of two folds needs
     "lens_finding": "--train lens=8,nonlens=16 --test lens=6,nonlens=12",
