@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenshpc.cli.completing import runs
-from lenshpc.cli.folders import runs_option
+from lenshpc.cli.options import runs_option
 from lenshpc.cli.show import count, echo, size_text
 from lenshpc.errors import LensHpcError
 

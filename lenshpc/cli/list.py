@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenshpc.cli.folders import runs_option
+from lenshpc.cli.options import runs_option
 from lenshpc.cli.show import draw, echo, size_text
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import click
 from lenshpc.api.progress import progress_bar
 from lenshpc.cli.arrays import array_options, load_array_site
 from lenshpc.cli.completing import datasets
+from lenshpc.cli.options import seed_option
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 @click.argument("dataset", shell_complete=datasets)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of the order of the rows.",
-)
+@seed_option("the order of the rows")
 @click.option(
     "--workers",
     type=click.IntRange(1, 1024),

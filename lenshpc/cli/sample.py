@@ -10,6 +10,7 @@ import click
 from lenshpc.api.progress import progress_bar
 from lenshpc.cli.arrays import array_options, load_array_site
 from lenshpc.cli.completing import runs
+from lenshpc.cli.options import seed_option
 from lenshpc.cli.show import echo, say_withheld
 
 if TYPE_CHECKING:
@@ -29,13 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--member", type=click.IntRange(min=0), default=0, help="Number of the member.  [default: 0]"
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of the images.",
-)
+@seed_option("the images")
 @array_options("Draw", "each with one GPU")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the samples' path, or the jobs, as JSON."

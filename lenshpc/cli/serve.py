@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lenshpc.cli.folders import runs_option
+from lenshpc.cli.options import runs_option
 from lenshpc.cli.show import echo
 
 

@@ -6,6 +6,7 @@ import click
 
 from lenshpc.api.progress import progress_bar
 from lenshpc.cli.completing import datasets
+from lenshpc.cli.options import seed_option
 from lenshpc.cli.show import echo
 
 
@@ -16,13 +17,7 @@ from lenshpc.cli.show import echo
 @click.option("--val", metavar="N", help="Validation images of each class.")
 @click.option("--test", metavar="N", help="Test images of each class.")
 @click.option("--difficulty", metavar="D", help="Difficulty of lens_finding: easy, sky, or 0 to 1.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**63 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of the images.",
-)
+@seed_option("the images")
 @click.option(
     "--workers", type=click.IntRange(1, 1024), help="Number of processes.  [default: all cores]"
 )

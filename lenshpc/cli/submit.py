@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import find_task_names, recipes, sites, tasks
-from lenshpc.cli.folders import runs_option
 from lenshpc.cli.meant import SettingType
+from lenshpc.cli.options import runs_option
 from lenshpc.cli.probe import show_probe
 from lenshpc.cli.show import count, echo, say_withheld
 

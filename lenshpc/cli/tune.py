@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lenshpc.cli.completing import sites
-from lenshpc.cli.folders import runs_option
+from lenshpc.cli.options import runs_option
 from lenshpc.cli.show import count, echo, say_withheld
 from lenshpc.cli.submit import (
     choose_recipe,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from commands import finished
+from every_task import SMALL_VIT
 from shown import LEFT_OPEN, PAGES, ROOT, is_as_shown, list_commands, shown_outputs, words_of
 
 from lenshpc.cli.main import main
@@ -40,7 +41,6 @@ TOY = {
     "resources.gpus_per_node": 0,
 }
 TOY_UNET = {"width": 8, "multipliers": [1, 2], "blocks": 1, "sampling_steps": 2, "num_samples": 8}
-TOY_VIT = {"patch": 8, "width": 24, "depth": 2, "heads": 2}
 RUNS = {  # by the name that pages give it: recipe, store, what is set
     "lens_finding-9f2c51ab": ("lens_finding", "lenses", {"models": ["test_resnet", "d4_net"]}),
     "lens_finding-1c07e2d4": (
@@ -53,7 +53,7 @@ RUNS = {  # by the name that pages give it: recipe, store, what is set
         "diffusion",
         {"method": TOY_UNET, "data.image_size": 32, "resources.nodes": 1},
     ),
-    "foundation-1a2b3c4d": ("foundation", "foundation", {"folds": 1, "method.vit": TOY_VIT}),
+    "foundation-1a2b3c4d": ("foundation", "foundation", {"folds": 1, "method.vit": SMALL_VIT}),
 }
 ELSEWHERE = {  # what a command needs that is not here, and the test that runs it
     r"^serve": "it ends with Ctrl-C: tests/serving",
